@@ -1,0 +1,30 @@
+//! Relay: a peer-server-peer network that distributes files to many machines at once.
+//!
+//! Modules in reading order; an arrow means "uses".
+//!
+//! ```text
+//!  server  peer        the shells: sockets, shards, clocks, metrics
+//!    │  ╲   │ ╲
+//!    │   transport     one contract, one file per implementation: moves frames
+//!    │      │
+//!  swarm    │          pure: who has what, who gets what next
+//!    ╲      │
+//!      protocol        pure: bytes <-> messages, limits, manifest, keys
+//!        │
+//!       time           a point in time, handed in from outside
+//! ```
+//!
+//! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
+//! no clock, no threads.
+
+pub mod time;
+
+pub mod protocol;
+pub mod swarm;
+
+pub mod transport;
+
+pub mod peer;
+pub mod server;
+
+pub mod config;

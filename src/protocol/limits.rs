@@ -1,0 +1,75 @@
+//! Every limit that the wire format has, with its reason. Nothing else spells one.
+
+use std::time::Duration;
+
+/// Opens every stream, in both directions: wrong magic closes the connection at once.
+pub const MAGIC: [u8; 8] = *b"PSPRELAY";
+
+/// Version of the wire format. A relay and a peer of different versions part at once.
+pub const VERSION: u16 = 1;
+
+/// File bytes in one data frame, at most. Small enough that a half-written frame may be copied
+/// (it is part of the constant per connection), and gathering makes small frames free.
+pub const FRAME_PAYLOAD_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes of one control message's body, at most: with its header it fits one datagram of 1,200
+/// bytes, the size that every path carries.
+pub const CONTROL_BODY_BYTES_MAX: usize = 1100;
+
+/// Bytes of a bitfield in one [`super::Message::BitfieldPart`], at most.
+pub const BITFIELD_PART_BYTES_MAX: usize = 1024;
+
+/// Digests in one [`super::Message::ManifestPart`], at most: 32 of 32 bytes are 1 KiB.
+pub const MANIFEST_PART_DIGESTS_MAX: usize = 32;
+
+/// Ranges in one [`super::Message::Have`], at most.
+pub const HAVE_RANGES_MAX: usize = 100;
+
+/// Chunks in one [`super::Message::Want`], at most.
+pub const WANT_CHUNKS_MAX: usize = 200;
+
+/// Chunks that a peer in peer order may want at once; more are ignored until some arrived.
+pub const WANTS_PER_PEER_MAX: usize = 1024;
+
+/// Bytes of text in a [`super::Failure`], at most.
+pub const FAILURE_TEXT_BYTES_MAX: usize = 512;
+
+/// Bytes of a short name (driver, congestion control) in [`super::Stats`], at most.
+pub const STATS_NAME_BYTES_MAX: usize = 32;
+
+/// Chunks of one file, at most: bounds a manifest (8 MiB) and a bitfield (32 KiB). Larger files
+/// take larger chunks.
+pub const CHUNK_COUNT_MAX: u32 = 1 << 18;
+
+/// Smallest chunk: BLAKE3's own, below which there is no subtree.
+pub const CHUNK_SIZE_LOG2_MIN: u8 = 10;
+
+/// Largest chunk, 16 MiB: with [`CHUNK_COUNT_MAX`] files of 4 TiB.
+pub const CHUNK_SIZE_LOG2_MAX: u8 = 24;
+
+/// The chunk that publishers choose unless told otherwise, 256 KiB: see BENCHMARKS.md.
+pub const CHUNK_SIZE_LOG2_DEFAULT: u8 = 18;
+
+/// Chunks that a receiver may hold in part, at most: a recall leaves one, and the relay goes on
+/// with it before it begins another. When a further one begins, the oldest is dropped.
+pub const PARTIAL_CHUNKS_MAX: usize = 16;
+
+/// Fetches that the relay has outstanding at one peer, at most.
+pub const FETCHES_PER_PEER_MAX: usize = 32;
+
+/// A connection that has not introduced itself by then is closed.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Length of the nonces and of the proof that a peer knows a token.
+pub const NONCE_BYTES: usize = 16;
+
+const _: () = {
+    assert!(MANIFEST_PART_DIGESTS_MAX * 32 + 16 <= CONTROL_BODY_BYTES_MAX);
+    assert!(BITFIELD_PART_BYTES_MAX + 16 <= CONTROL_BODY_BYTES_MAX);
+    assert!(HAVE_RANGES_MAX * 10 + 16 <= CONTROL_BODY_BYTES_MAX);
+    assert!(WANT_CHUNKS_MAX * 5 + 16 <= CONTROL_BODY_BYTES_MAX);
+    assert!(FAILURE_TEXT_BYTES_MAX + 16 <= CONTROL_BODY_BYTES_MAX);
+    assert!(FRAME_PAYLOAD_BYTES_MAX <= u16::MAX as usize);
+    assert!(CHUNK_SIZE_LOG2_DEFAULT >= CHUNK_SIZE_LOG2_MIN);
+    assert!(CHUNK_SIZE_LOG2_DEFAULT <= CHUNK_SIZE_LOG2_MAX);
+};

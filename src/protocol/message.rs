@@ -1,0 +1,252 @@
+//! The control messages: one closed enum, everything that may pass between a relay and a peer
+//! beside file bytes. What each means is said here; how it is written, in [`super::codec`].
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, SwarmKey, limits::NONCE_BYTES};
+
+/// One control message. Who sends it is said at each; from the other side it is an error.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// Relay, first of all.
+    Welcome(Welcome),
+    /// Peer, in answer to the welcome.
+    Hello(Hello),
+    /// Peer, after a hello with [`Claims::Some`], until the whole bitfield was sent in order.
+    BitfieldPart {
+        /// Where in the bitfield the bytes belong.
+        offset_bytes: u32,
+        /// The bytes; bit `i % 8` (from the lowest) of byte `i / 8` stands for chunk `i`.
+        bytes: Vec<u8>,
+    },
+    /// Relay, when the hello (and its bitfield) was accepted. The peer may now send anything.
+    Accepted(Accepted),
+    /// Either side asks the other for the list of digests. The relay answers when it has it; a
+    /// peer without it answers [`Message::ManifestRefused`].
+    ManifestRequest,
+    /// A part of the list of digests, in order.
+    ManifestPart {
+        /// Chunk that the first digest belongs to.
+        first_chunk: u32,
+        /// Digests of that chunk and of those that follow.
+        digests: Vec<Digest>,
+    },
+    /// Peer: it has no manifest (yet).
+    ManifestRefused,
+    /// Peer. Both figures are cumulative over the connection and only grow: a lost or repeated
+    /// one does no harm.
+    Progress {
+        /// Payload bytes of data frames that the peer has taken in.
+        received_bytes: u64,
+        /// Payload bytes that the peer is ready to have taken in.
+        granted_bytes: u64,
+    },
+    /// Peer: it has verified (or had all along) these chunks and can supply them.
+    Have {
+        /// The chunks, as a set.
+        ranges: Vec<ChunkRange>,
+    },
+    /// Peer in peer order: it wants these chunks, in this order, after those it named before.
+    Want {
+        /// Chunk indices; those wanted already or held are ignored.
+        chunks: Vec<u32>,
+    },
+    /// Peer: it could not put together a chunk that was delivered (a partial was dropped): it is
+    /// lacking again from the first byte.
+    Lacking {
+        /// The chunk.
+        chunk: u32,
+    },
+    /// Relay asks a holder for a chunk: data frames tagged with the id are the answer.
+    Fetch {
+        /// Names this fetch on this connection; never reused.
+        fetch_id: u32,
+        /// The chunk, whole.
+        chunk: u32,
+    },
+    /// Relay: this fetch is no longer of use. Frames already under way are discarded.
+    CancelFetch {
+        /// The fetch.
+        fetch_id: u32,
+    },
+    /// Peer: it can't answer this fetch.
+    FetchRefused {
+        /// The fetch.
+        fetch_id: u32,
+    },
+    /// Relay: nobody who is connected holds these chunks; the peer waits in vain unless a holder
+    /// comes. After `deadline_ms` the relay ends the wait with [`FailureCode::ChunksMissing`].
+    Waiting {
+        /// Number of chunks that the peer lacks and nobody holds.
+        missing_count: u32,
+        /// The first of them.
+        first_missing: u32,
+        /// How much longer the relay waits.
+        deadline_ms: u32,
+    },
+    /// Relay to an origin that stated [`Seeding::Spread`]: every part was acknowledged.
+    SeedingDone,
+    /// Peer: it would like to go.
+    Leaving,
+    /// Relay: nobody connected depends on the peer: it may go.
+    LeaveGranted,
+    /// Peer asks for the relay's counters.
+    StatsRequest,
+    /// Relay: its counters, of the whole process.
+    Stats(Box<Stats>),
+    /// Either side; answered by [`Message::Pong`] with the same token.
+    Ping {
+        /// Echoed.
+        token: u64,
+    },
+    /// The answer to [`Message::Ping`].
+    Pong {
+        /// From the ping.
+        token: u64,
+    },
+    /// Either side, last of all: why it closes the connection.
+    Failure(Failure),
+}
+
+/// What a relay says first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The challenge: fresh for every connection.
+    pub nonce: [u8; NONCE_BYTES],
+    /// Whether [`Hello::proof`] is wanted.
+    pub token_required: bool,
+    /// Largest chunk that this relay's cache is fit for (an eighth of it); publishers choose
+    /// within it.
+    pub chunk_size_log2_max: u8,
+}
+
+/// How a peer introduces itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// The swarm it joins; `None` joins none: such a connection may only ask for statistics.
+    pub key: Option<SwarmKey>,
+    /// The peer's own nonce.
+    pub nonce: [u8; NONCE_BYTES],
+    /// Keyed BLAKE3 of the relay's nonce, then the peer's, under a key derived from the token.
+    pub proof: Option<[u8; 32]>,
+    /// Which chunks it has.
+    pub claims: Claims,
+    /// Who chooses the order of its chunks.
+    pub order: Order,
+    /// The first publisher's wish how to begin; ignored once anything was delivered.
+    pub seeding: Option<Seeding>,
+}
+
+/// Which chunks a peer has on joining.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Claims {
+    /// None.
+    Nothing,
+    /// All of them.
+    Everything,
+    /// Those that the bitfield names, which follows in parts.
+    Some,
+}
+
+/// Who chooses the order of a peer's chunks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Order {
+    /// The relay does: peers advance as one wave.
+    #[default]
+    Relay,
+    /// The peer does, by [`Message::Want`].
+    Peer,
+}
+
+/// How a swarm begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Seeding {
+    /// Plain fan-out, the origin stays a holder among others.
+    Origin,
+    /// Each of the first peers gets its own part; then the origin may go.
+    Spread {
+        /// How many peers to wait for.
+        peers: u32,
+    },
+}
+
+/// The relay's consent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Number of this connection in the relay's log.
+    pub connection: u64,
+}
+
+/// A run of chunks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkRange {
+    /// The first.
+    pub first: u32,
+    /// How many, at least one.
+    pub count: u32,
+}
+
+/// The relay process's counters; bytes are chunk payload only.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Payload that came in.
+    pub ingress_bytes: u64,
+    /// Payload that went out.
+    pub egress_bytes: u64,
+    /// Deliveries whose chunk was cached when it was wanted.
+    pub cache_hits: u64,
+    /// Chunks that had to be fetched for a delivery.
+    pub cache_misses: u64,
+    /// Chunks dropped to make room.
+    pub cache_evictions: u64,
+    /// Chunk bytes in the process, the most so far.
+    pub chunk_bytes_peak: u64,
+    /// Resident memory, the most so far.
+    pub rss_bytes_peak: u64,
+    /// CPU time so far, in microseconds.
+    pub cpu_us: u64,
+    /// Hedged fetches.
+    pub hedges: u64,
+    /// Peers that were cut off for a wrong chunk.
+    pub peers_banned: u64,
+    /// Event loops.
+    pub shards: u32,
+    /// What drives them: `io-uring`, `epoll`, `kqueue`.
+    pub driver: String,
+    /// TCP congestion control of the listener.
+    pub congestion: String,
+}
+
+/// Why a side closes the connection.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// For machines.
+    pub code: FailureCode,
+    /// For people: a lowercase fragment.
+    pub text: String,
+}
+
+/// What went wrong, on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum FailureCode {
+    /// The other side broke the protocol.
+    Protocol,
+    /// The proof was missing or wrong.
+    TokenRefused,
+    /// As many peers as the relay takes.
+    TooManyPeers,
+    /// The relay can't take this swarm: chunks too large for its cache, or too many swarms.
+    SwarmRefused,
+    /// The peer supplied a wrong chunk or manifest and is cut off from this swarm.
+    Banned,
+    /// The peer took no byte for too long.
+    Stalled,
+    /// Nobody holds the chunks that the peer lacks, and the deadline has passed.
+    ChunksMissing,
+    /// The relay shuts down; come back later.
+    ShuttingDown,
+    /// A fault of the sender's own.
+    Internal,
+    /// Bytes were damaged on the way: connect again.
+    LinkCorrupt,
+}
