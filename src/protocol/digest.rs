@@ -58,7 +58,8 @@ impl ChunkHasher {
     pub fn restart(&mut self, chunk_count: u32, chunk: u32, chunk_size_log2: u8) {
         debug_assert!(chunk < chunk_count, "chunk {chunk} of {chunk_count}");
         self.is_root = chunk_count == 1;
-        self.hasher.reset();
+        // Not `reset()`: in blake3 1.8.7 it keeps the offset, and the next one fails an assertion.
+        self.hasher = Hasher::new();
         self.hasher.set_input_offset(u64::from(chunk) << chunk_size_log2);
     }
 
