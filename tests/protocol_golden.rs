@@ -4,6 +4,8 @@
 //! `GOLDEN_WRITE=1` rewrites the files; the difference is then for a reviewer to judge. Whether
 //! the decoder copes with arbitrary input is tested in `protocol_streams`.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on ends")]
+
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use relay::protocol::{
