@@ -13,7 +13,7 @@
 //!
 //! Does not count credits: see [`crate::port`].
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::{placement::ShardId, ringer::Ringer};
 
@@ -114,10 +114,7 @@ impl<Q, R> Inbox<Q, R> {
 }
 
 fn next<T>(receiver: &Receiver<T>) -> Option<T> {
-    match receiver.try_recv() {
-        Ok(message) => Some(message),
-        Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-    }
+    receiver.try_recv().ok()
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod station;
 pub mod task;
 mod turn;
 
+pub use budget::{Budget, ChunkBuffer, Lease, Waiter};
 pub use driver::{Chosen, Driver, DriverChoice, DriverError};
 pub use handoff::{Handoff, Incoming};
 pub use heartbeats::Heartbeats;

@@ -47,6 +47,11 @@ impl Ringer {
         }
     }
 
+    /// Whether both ring the same shard.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn doorbell(&self) -> &Doorbell {
         &self.0.doorbell
     }
