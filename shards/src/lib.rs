@@ -15,6 +15,7 @@
 //!   other threads ──Ringer───┘
 //! ```
 
+pub mod bell;
 pub mod budget;
 pub mod clock;
 mod doorbell;
