@@ -14,6 +14,7 @@ use shards::DriverChoice;
 
 use crate::{
     protocol::{Token, limits::CHUNK_SIZE_LOG2_MAX, limits::CHUNK_SIZE_LOG2_MIN},
+    server::SessionConfig,
     swarm::Eviction,
 };
 
@@ -195,6 +196,11 @@ impl RelayConfig {
         let listen = args.listen.clone();
         let tokens = tokens.iter().filter_map(|line| Token::from_line(line)).collect();
         Ok(Self { listen, chunk_size_log2_max, tokens, http_token, congestion, args })
+    }
+
+    /// What sessions need of it.
+    pub(crate) fn session(&self) -> SessionConfig {
+        SessionConfig { tokens: self.tokens.clone(), chunk_size_log2_max: self.chunk_size_log2_max }
     }
 
     /// Addresses tried when none was given; the second only where IPv6 exists.

@@ -257,7 +257,7 @@ impl Home {
     /// Another home waits for memory while this one is above its share: give up what is above.
     pub(crate) fn handle_pressure(&mut self, now: Time, share_bytes: usize) {
         let chunk_bytes = self.lease_bytes();
-        let held = self.cached.len() * chunk_bytes;
+        let held = self.waiter.leased_bytes();
         if held > share_bytes {
             let chunks = (held - share_bytes).div_ceil(chunk_bytes);
             self.swarm.handle_pressure(now, u32::try_from(chunks).unwrap_or(u32::MAX));
@@ -319,12 +319,12 @@ impl Home {
                 self.cached.remove(&chunk);
             }
             Action::Recall { chunk } => self.recall(now, chunk, outbox),
-            other => self.perform_telling(other, outbox, cells),
+            other => self.perform_telling(&other, outbox, cells),
         }
     }
 
-    fn perform_telling(&mut self, action: Action, outbox: &mut Outbox, cells: &ShardCells) {
-        match action {
+    fn perform_telling(&self, action: &Action, outbox: &mut Outbox, cells: &ShardCells) {
+        match *action {
             Action::Ban { peer } => {
                 cells.peers_banned.add(1);
                 self.close(peer, FailureCode::Banned, "it supplied wrong bytes", outbox);

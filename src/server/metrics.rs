@@ -62,8 +62,12 @@ pub(crate) fn recorder() -> anyhow::Result<PrometheusRecorder> {
     Ok(builder.build_recorder())
 }
 
-/// The cells of one shard, with histogram handles of `recorder`.
-pub(crate) fn shard_cells(recorder: &PrometheusRecorder, shard: usize) -> Arc<ShardCells> {
+/// The cells of all shards, with histogram handles of `recorder`.
+pub(crate) fn cells(recorder: &PrometheusRecorder, shard_count: usize) -> Vec<Arc<ShardCells>> {
+    (0..shard_count).map(|shard| shard_cells(recorder, shard)).collect()
+}
+
+fn shard_cells(recorder: &PrometheusRecorder, shard: usize) -> Arc<ShardCells> {
     metrics::with_local_recorder(recorder, || {
         describe_histogram!(
             "relay_fetch_seconds",

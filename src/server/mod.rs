@@ -36,19 +36,19 @@ mod sweep;
 mod usage;
 mod window;
 
-use std::{ffi::OsString, io::Write as _, process::ExitCode, sync::Arc, thread};
+use std::{ffi::OsString, io::Write as _, os::fd::OwnedFd, process::ExitCode, sync::Arc, thread};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shards::{Placement, Start, budget::Budget};
+use shards::{Placement, Shards, Start, budget::Budget};
 
 pub use listener::ListenError;
+pub(crate) use session::SessionConfig;
 
 use self::{
     control::Control,
     listener::Listeners,
     metrics::Metrics,
-    session::SessionConfig,
     shard::ShardState,
     shared::{Setup, Shared},
 };
@@ -108,16 +108,12 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     tracing::info!("congestion control {}", listeners.congestion);
 
     let recorder = metrics::recorder()?;
-    let shard_count = placement.shard_count();
     let shared = Shared::new(Setup {
         budget: Budget::new(usize::try_from(args.cache).unwrap_or(usize::MAX), homes::SWARMS_MAX),
-        session: SessionConfig {
-            tokens: config.tokens,
-            chunk_size_log2_max: config.chunk_size_log2_max,
-        },
+        session: config.session(),
         eviction: args.eviction.into(),
         missing_timeout: args.missing_timeout,
-        cells: (0..shard_count).map(|shard| metrics::shard_cells(&recorder, shard)).collect(),
+        cells: metrics::cells(&recorder, placement.shard_count()),
         driver: chosen.driver.to_string(),
         congestion: listeners.congestion.clone(),
         peers_max,
@@ -134,11 +130,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         .context("failed to start the event loops")?;
 
     announce(&listeners, &http)?;
-    let (stopped, stop) = listener::stop_pair().context("failed to make a pipe")?;
-    let accepting = spawn("relay-listener", {
-        let (handoff, shared) = (shards.handoff(), Arc::clone(&shared));
-        move || listeners.run(&handoff, &shared, &stopped)
-    })?;
+    let accepting = Accepting::start(listeners, &shards, &shared)?;
     let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
     let control = Arc::new(Control {
         metrics: Metrics::new(&recorder, &shared),
@@ -158,8 +150,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     signals.wait();
     tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
     shared.drain(shards::clock::now() + args.drain_timeout);
-    drop(stop);
-    accepting.join().ok();
+    accepting.stop();
     spawn("relay-signals", move || {
         signals.wait();
         tracing::warn!("a second signal: ending at once");
@@ -174,6 +165,29 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The listener's thread, until it is stopped.
+struct Accepting {
+    thread: thread::JoinHandle<()>,
+    stop: OwnedFd,
+}
+
+impl Accepting {
+    fn start(listeners: Listeners, shards: &Shards, shared: &Arc<Shared>) -> anyhow::Result<Self> {
+        let (stopped, stop) = listener::stop_pair().context("failed to make a pipe")?;
+        let (handoff, shared) = (shards.handoff(), Arc::clone(shared));
+        let thread = spawn("relay-listener", move || listeners.run(&handoff, &shared, &stopped))?;
+        Ok(Self { thread, stop })
+    }
+
+    /// From now on nobody is accepted.
+    fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the listener panicked");
+        }
+    }
+}
+
 /// What scripts read to learn which ports were picked.
 fn announce(listeners: &Listeners, http: &std::net::TcpListener) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -185,7 +199,6 @@ fn announce(listeners: &Listeners, http: &std::net::TcpListener) -> anyhow::Resu
     out.flush().context("failed to write to stdout")
 }
 
-#[expect(clippy::disallowed_methods, reason = "the listener's and the control thread start here")]
 fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
@@ -200,7 +213,7 @@ fn peers_max(wished: usize) -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::warn!("failed to raise the descriptor limit: {error}");
             limit = getrlimit(Resource::Nofile);
         }

@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_fast_peer_gets_a_larger_window_and_a_slow_one_the_least() {
-        for (rate, expected) in [(100_000_000.0, WINDOW_BYTES_MAX), (100_000.0, WINDOW_BYTES_MIN)] {
+        for (rate, expected) in [(100_000_000, WINDOW_BYTES_MAX), (100_000, WINDOW_BYTES_MIN)] {
             let mut window = Window::new(WINDOW_BYTES_INITIAL);
             window.handle_progress(Time(0), 0, u64::MAX).expect("nothing claimed");
             let (mut now, mut sent) = (0, 0);
@@ -185,7 +185,7 @@ mod tests {
                 let room = window.room_bytes();
                 window.handle_sent(Time(now), room);
                 sent += room;
-                now += MS + (room as f64 / rate * 1e9) as u64;
+                now += MS + room * 1_000_000_000 / rate;
                 window.handle_progress(Time(now), sent, u64::MAX).expect("was sent");
             }
             assert_eq!(window.size_bytes(), expected, "at {rate} bytes a second");
