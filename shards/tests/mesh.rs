@@ -70,8 +70,8 @@ fn flood(driver: Driver, shards: usize, credits: usize, requests: u64) {
             }
         }
     })
-    .unwrap();
-    running.join().unwrap();
+    .expect("shards start");
+    running.join().expect("no shard panics");
     assert_eq!(total.load(Ordering::SeqCst), requests * (shards * (shards - 1)) as u64);
 }
 

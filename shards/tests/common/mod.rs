@@ -1,6 +1,9 @@
 //! What the tests of the runtime share. Tests nothing by itself.
 
-use std::num::NonZeroUsize;
+use std::{
+    net::{TcpListener, TcpStream},
+    num::NonZeroUsize,
+};
 
 use shards::{Driver, DriverChoice, Placement, Start, driver::choose};
 
@@ -22,4 +25,12 @@ pub(crate) fn start_of(driver: Driver, shards: usize, credits_per_pair: usize) -
         credits_per_pair,
         handoff_capacity: 64,
     }
+}
+
+/// Both ends of a loopback connection.
+pub(crate) fn pair_of_sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("loopback");
+    let (far, _) = listener.accept().expect("it was connected");
+    (near, far)
 }
