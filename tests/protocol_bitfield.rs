@@ -61,3 +61,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_bit_beyond_the_end_is_refused_whichever_it_is() {
+    for len in 0..200u32 {
+        let bytes = Bitfield::full(len).to_bytes();
+        assert!(Bitfield::from_bytes(&bytes, len).is_some());
+        for bit in len..len.next_multiple_of(8) {
+            let mut beyond = Bitfield::empty(len).to_bytes();
+            beyond[(bit / 8) as usize] |= 1 << (bit % 8);
+            assert_eq!(Bitfield::from_bytes(&beyond, len), None, "bit {bit} of {len}");
+        }
+    }
+}

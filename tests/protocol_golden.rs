@@ -10,7 +10,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use relay::protocol::{
     Accepted, ChunkRange, Claims, DataHeader, Decoder, Digest, Event, Failure, FailureCode, Hello,
-    Manifest, Message, Order, Seeding, Stats, SwarmKey, Token, Welcome, digest_file,
+    Manifest, Message, Order, Seeding, Side, Stats, SwarmKey, Token, Welcome, digest_file,
     encode_control, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
@@ -177,6 +177,26 @@ fn golden_control_bytes_decode_to_their_messages() {
         assert_eq!(decoder.decode(&mut input), Ok(Some(Event::Preamble { version: 1 })));
         assert_eq!(decoder.decode(&mut input), Ok(Some(Event::Control(message.clone()))));
         assert_eq!(decoder.decode(&mut input), Ok(None));
+    }
+}
+
+#[test]
+fn each_side_sends_its_own_messages() {
+    let of_relay = [
+        "welcome",
+        "accepted",
+        "fetch",
+        "cancel-fetch",
+        "waiting",
+        "seeding-done",
+        "leave-granted",
+        "stats",
+    ];
+    let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure"];
+    for (name, message) in messages() {
+        let (is_relays, is_both) = (of_relay.contains(&name), of_both.contains(&name));
+        assert_eq!(message.may_come_from(Side::Relay), is_relays || is_both, "{name}");
+        assert_eq!(message.may_come_from(Side::Peer), !is_relays, "{name}");
     }
 }
 

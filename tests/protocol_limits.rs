@@ -7,7 +7,7 @@
 
 use relay::protocol::{
     ChunkRange, Claims, DecodeError, Decoder, Digest, Event, Failure, FailureCode, Hello, KeyError,
-    Message, MessageError, Order, Side, Stats, SwarmKey, Welcome, encode_control, encode_preamble,
+    Message, MessageError, Order, Stats, SwarmKey, Welcome, encode_control, encode_preamble,
     limits::CHUNK_COUNT_MAX,
 };
 
@@ -201,14 +201,4 @@ fn data_headers_keep_their_limits() {
     assert_eq!(header(1, 0, 1), Err(DecodeError::PayloadOffset(1)));
     assert_eq!(header(1, 0, 1 << 24), Err(DecodeError::PayloadOffset(1 << 24)));
     assert_eq!(header(1, 0, u32::MAX - 16_383), Err(DecodeError::PayloadOffset(u32::MAX - 16_383)));
-}
-
-#[test]
-fn each_side_sends_its_own_messages() {
-    let (relay, peer) = (Side::Relay, Side::Peer);
-    assert!(hello(0, 18).may_come_from(peer) && !hello(0, 18).may_come_from(relay));
-    let fetch = Message::Fetch { fetch_id: 1, chunk: 0 };
-    assert!(fetch.may_come_from(relay) && !fetch.may_come_from(peer));
-    assert!(Message::ManifestRequest.may_come_from(relay));
-    assert!(Message::ManifestRequest.may_come_from(peer));
 }

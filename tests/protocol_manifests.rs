@@ -107,7 +107,19 @@ fn the_only_chunks_digest_is_the_files_id() {
     }
 }
 
-/// Puts a manifest together from its parts, from the given chunk on for the second half.
+#[test]
+fn a_chunk_of_another_length_does_not_match_and_does_no_harm() {
+    let bytes = content(3 * 4096 + 1, 10);
+    let manifest = Manifest::of(&bytes, 12).unwrap();
+    for chunk in 0..4 {
+        assert!(!manifest.matches(chunk, &[]));
+        assert!(!manifest.matches(chunk, &bytes));
+        assert!(!manifest.matches(chunk, &bytes[..4097]));
+    }
+    assert!(manifest.matches(3, &bytes[3 * 4096..]));
+}
+
+/// Puts a manifest together from its parts, as a receiver does.
 fn transfer(manifest: &Manifest) -> Result<Manifest, ManifestError> {
     let mut builder = ManifestBuilder::new(*manifest.key());
     while let Some(Message::ManifestPart { first_chunk, digests }) =
