@@ -11,6 +11,7 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use relay::{
+    config::{parse_duration, parse_size},
     peer::Rng,
     protocol::{
         Token,
@@ -18,8 +19,6 @@ use relay::{
     },
 };
 use shards::DriverChoice;
-
-use crate::units::{parse_duration, parse_size};
 
 /// Clients in one process, at most: each takes a descriptor, and the kernel has 64 Ki of local
 /// ports towards one address.

@@ -175,7 +175,7 @@ async fn shard_main(
     let records = members.iter().map(|member| member.record.borrow().clone()).collect();
     let latencies = local.latencies.borrow().clone();
     // There is room for one report of each shard.
-    drop(reports.try_send(ShardReport { records, latencies }));
+    reports.try_send(ShardReport { records, latencies }).ok();
 }
 
 fn start_client(local: &Rc<Local>, index: usize) -> Rc<Member> {
