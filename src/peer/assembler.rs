@@ -190,13 +190,7 @@ impl Assembler {
     }
 
     /// Starts the chunk from its first byte; its place among the partials.
-    fn begin(
-        &mut self,
-        manifest: &Manifest,
-        chunk: u32,
-        len: u32,
-        known: Option<usize>,
-    ) -> usize {
+    fn begin(&mut self, manifest: &Manifest, chunk: u32, len: u32, known: Option<usize>) -> usize {
         if let Some(index) = known {
             self.partials.remove(index);
         } else if self.partials.len() == PARTIAL_CHUNKS_MAX {

@@ -173,15 +173,16 @@ impl Link {
         let core = &mut *core;
         let started = now();
         let session = &mut core.session;
-        let outcome = reader.read(&self.socket, &mut scratch, &mut |event: Event<'_>| match event {
-            Event::Data { header, piece_offset, piece, is_last } => {
-                // Latency counts to the moment of verification, so frames' ends ask the clock.
-                let now = if is_last { now() } else { started };
-                session.handle_data(now, &header, piece_offset, piece)
-            }
-            Event::Control(message) => session.handle_message(started, message),
-            Event::Preamble { .. } => session.handle_preamble(),
-        });
+        let outcome =
+            reader.read(&self.socket, &mut scratch, &mut |event: Event<'_>| match event {
+                Event::Data { header, piece_offset, piece, is_last } => {
+                    // Latency counts to the moment of verification, so frames' ends ask the clock.
+                    let now = if is_last { now() } else { started };
+                    session.handle_data(now, &header, piece_offset, piece)
+                }
+                Event::Control(message) => session.handle_message(started, message),
+                Event::Preamble { .. } => session.handle_preamble(),
+            });
         // What was verified before an error counts all the same.
         core.handle_events()?;
         let outcome = outcome.map_err(|error| self.read_error(error))?;
@@ -264,7 +265,11 @@ impl Core {
                 SessionEvent::Verified { chunk, bytes, latency } => {
                     if let Some(bytes) = bytes {
                         let put = self.surroundings.borrow_mut().store.put(chunk, &bytes);
-                        put.map_err(|error| ConnectionError::Store { what: "write", chunk, error })?;
+                        put.map_err(|error| ConnectionError::Store {
+                            what: "write",
+                            chunk,
+                            error,
+                        })?;
                     }
                     self.session.handle_kept(chunk);
                     Notice::Verified { chunk, latency }
@@ -351,7 +356,6 @@ impl Core {
             Reaction::Vanish => self.end = Some(End::Stopped),
         }
     }
-
 }
 
 /// Writes on when the socket has room again. It owns the link while it does: the socket must not

@@ -201,7 +201,8 @@ impl Intake {
         let (allowed, since) = match self.rate {
             None => (ceiling, now),
             Some(rate) => {
-                let first = if self.allowed == 0 { LIMITED_WINDOW_BYTES_MIN.min(self.window) } else { 0 };
+                let first =
+                    if self.allowed == 0 { LIMITED_WINDOW_BYTES_MIN.min(self.window) } else { 0 };
                 let earned = bytes_in(rate, now.since(since)) + first;
                 if earned == 0 {
                     return; // Less than a byte: wait, so that nothing is lost by rounding.

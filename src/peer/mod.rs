@@ -36,9 +36,9 @@ pub mod uploads;
 pub mod wants;
 
 pub use assembler::WrongDigestCause;
+pub use connection::{Scratch, new_scratch};
 pub use error::{ConnectionError, SessionError};
 pub use file::FileState;
-pub use connection::{Scratch, new_scratch};
 pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, Reaction};
 pub use rng::Rng;
 pub use session::{Session, SessionConfig, SessionEvent};

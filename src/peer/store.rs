@@ -152,7 +152,9 @@ mod tests {
             }
             assert_eq!(std::fs::read(&path).unwrap(), bytes);
             let again = FileStore::open(key, &path).unwrap();
-            assert!((0..key.chunk_count()).all(|c| again.get(c).unwrap() == memory.get(c).unwrap()));
+            assert!(
+                (0..key.chunk_count()).all(|c| again.get(c).unwrap() == memory.get(c).unwrap())
+            );
         }
     }
 

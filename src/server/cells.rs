@@ -44,7 +44,7 @@ impl Seconds {
 }
 
 /// Why connections and bytes are turned away; the labels of the metrics.
-pub(crate) const REFUSALS: [&str; 12] = [
+pub(crate) const REFUSALS: [&str; 11] = [
     "protocol",
     "version",
     "magic",
@@ -54,7 +54,6 @@ pub(crate) const REFUSALS: [&str; 12] = [
     "too_many_peers",
     "handshake_timeout",
     "handshake_flood",
-    "descriptors",
     "peer_failed",
     "panic",
 ];

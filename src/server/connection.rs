@@ -138,18 +138,21 @@ impl Connection {
 
     /// Something could be written now.
     pub(crate) fn wants_write(&self) -> bool {
-        let queue = self.queue.borrow();
+        let (queue, session) = (self.queue.borrow(), self.session.borrow());
+        let window_is_open = session.window().room_bytes() > 0;
         !self.is_blocked.get()
             && !self.is_closed.get()
             && (queue.has_urgent()
-                || queue.sends_len() > 0 && self.session.borrow().window().room_bytes() > 0)
+                || session.has_manifest_part()
+                || queue.sends_len() > 0 && window_is_open)
     }
 
     /// One write, as the window allows; what happened to deliveries becomes news.
     pub(crate) fn write(&self, now: Time) -> io::Result<Written> {
         let mut session = self.session.borrow_mut();
         let mut queue = self.queue.borrow_mut();
-        while queue.control_bytes() < MANIFEST_QUEUE_BYTES
+        while !self.is_closing.get()
+            && queue.control_bytes() < MANIFEST_QUEUE_BYTES
             && let Some(part) = session.poll_manifest_part()
         {
             queue.push_control(&part);
@@ -191,7 +194,9 @@ impl Connection {
     /// Says why, and closes when that is written.
     pub(crate) fn close_with(&self, failure: Failure) {
         if !self.is_closing.replace(true) {
-            self.queue.borrow_mut().push_control(&Message::Failure(failure));
+            let mut queue = self.queue.borrow_mut();
+            queue.drop_data();
+            queue.push_control(&Message::Failure(failure));
         }
     }
 

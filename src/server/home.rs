@@ -45,6 +45,8 @@ pub(crate) struct Home {
     room: Option<Lease>,
     deliveries: Deliveries,
     published: Counters,
+    /// Stands in the list of those to be driven.
+    pub is_dirty: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +89,7 @@ impl Home {
             room: None,
             deliveries: Deliveries::new(),
             published: Counters::default(),
+            is_dirty: false,
         }
     }
 
@@ -96,6 +99,10 @@ impl Home {
 
     pub(crate) fn swarm(&self) -> &Swarm {
         &self.swarm
+    }
+
+    pub(crate) fn reference(&self) -> SwarmRef {
+        self.reference
     }
 
     /// Nobody is left: the home is to be dropped, chunks and all.
@@ -282,6 +289,8 @@ impl Home {
         }
         self.flush_deliveries(outbox);
         self.waiter.set_working(self.swarm.wants_work());
+        self.publish(cells);
+        self.is_dirty = false;
     }
 
     fn perform(&mut self, now: Time, action: Action, outbox: &mut Outbox, cells: &ShardCells) {

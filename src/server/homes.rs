@@ -35,6 +35,8 @@ pub(crate) struct Homes {
     ringer: Ringer,
     by_key: HashMap<SwarmKey, (u32, u32)>,
     homes: Slots<Home>,
+    /// Homes that something happened to since they last decided.
+    dirty: Vec<(u32, u32)>,
 }
 
 impl Homes {
@@ -45,7 +47,15 @@ impl Homes {
         ringer: Ringer,
     ) -> Self {
         let shared = Arc::clone(shared);
-        Self { own, shard_count, shared, ringer, by_key: HashMap::new(), homes: Slots::new() }
+        Self {
+            own,
+            shard_count,
+            shared,
+            ringer,
+            by_key: HashMap::new(),
+            homes: Slots::new(),
+            dirty: Vec::new(),
+        }
     }
 
     pub(crate) fn handle(
@@ -101,10 +111,11 @@ impl Homes {
         cells: &ShardCells,
     ) {
         let from = join.from;
-        let home = match self.by_key.get(&join.key) {
-            Some(&(index, generation)) => self.homes.get_mut(index, generation),
-            None => self.create(join.key, cells),
-        };
+        let known = self.by_key.get(&join.key).copied();
+        let found = known.or_else(|| self.create(join.key, cells));
+        let own = self.own;
+        let home = found
+            .and_then(|(index, generation)| self.home(SwarmRef { home: own, index, generation }));
         match home {
             Some(home) => home.handle_join(now, join, outbox),
             None => {
@@ -118,7 +129,7 @@ impl Homes {
         }
     }
 
-    fn create(&mut self, key: SwarmKey, cells: &ShardCells) -> Option<&mut Home> {
+    fn create(&mut self, key: SwarmKey, cells: &ShardCells) -> Option<(u32, u32)> {
         let waiter = self.shared.budget.waiter(self.ringer.clone())?;
         let (index, generation) = self.homes.next();
         let reference = SwarmRef { home: self.own, index, generation };
@@ -128,7 +139,7 @@ impl Homes {
         self.by_key.insert(key, (index, generation));
         cells.swarms.set(self.homes.len() as u64);
         tracing::info!(id = %key.id, size_bytes = key.size_bytes, "a swarm begins");
-        self.homes.get_mut(index, generation)
+        Some((index, generation))
     }
 
     fn swarm_config(&self, key: &SwarmKey) -> SwarmConfig {
@@ -148,8 +159,13 @@ impl Homes {
         }
     }
 
+    /// The home, which will be driven in this turn.
     fn home(&mut self, swarm: SwarmRef) -> Option<&mut Home> {
-        self.homes.get_mut(swarm.index, swarm.generation)
+        let home = self.homes.get_mut(swarm.index, swarm.generation)?;
+        if !std::mem::replace(&mut home.is_dirty, true) {
+            self.dirty.push((swarm.index, swarm.generation));
+        }
+        Some(home)
     }
 
     /// A swarm without peers is forgotten at once, chunks included.
@@ -168,20 +184,31 @@ impl Homes {
         for home in self.homes.iter_mut() {
             if home.poll_timeout().is_some_and(|due| due <= now) {
                 home.handle_timeout(now);
+                if !std::mem::replace(&mut home.is_dirty, true) {
+                    let SwarmRef { index, generation, .. } = home.reference();
+                    self.dirty.push((index, generation));
+                }
             }
         }
     }
 
-    /// Lets every home decide.
+    /// Lets those homes decide that something happened to; all of them while memory is short.
     pub(crate) fn drive(&mut self, now: Time, outbox: &mut Outbox, cells: &ShardCells) {
-        let is_short = self.shared.budget.waiting() > 0;
-        let share_bytes = self.shared.budget.share_bytes();
-        for home in self.homes.iter_mut() {
-            if is_short && !home.is_waiting_for_room() {
-                home.handle_pressure(now, share_bytes);
+        if self.shared.budget.waiting() > 0 {
+            self.dirty.clear();
+            let share_bytes = self.shared.budget.share_bytes();
+            for home in self.homes.iter_mut() {
+                if !home.is_waiting_for_room() {
+                    home.handle_pressure(now, share_bytes);
+                }
+                home.drive(now, outbox, cells);
             }
-            home.drive(now, outbox, cells);
-            home.publish(cells);
+            return;
+        }
+        while let Some((index, generation)) = self.dirty.pop() {
+            if let Some(home) = self.homes.get_mut(index, generation) {
+                home.drive(now, outbox, cells);
+            }
         }
     }
 

@@ -50,6 +50,10 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) {
             if connection.may_read() {
                 connection.read_bell.ring();
             }
+            if connection.is_closing.get() && !connection.queue.borrow().has_urgent() {
+                // The last words are out: the reader sees the end and cleans up.
+                connection.close_now();
+            }
         }
         Err(error) => {
             tracing::debug!(remote = %connection.remote, "failed to write: {error}");

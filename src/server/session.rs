@@ -427,8 +427,17 @@ impl Session {
         }
     }
 
+    /// Whether the peer waits for parts of the manifest that could be sent.
+    pub(crate) fn has_manifest_part(&self) -> bool {
+        let sending = self.manifest.sending.as_ref();
+        sending.is_some_and(|(manifest, from)| *from < manifest.key().chunk_count())
+    }
+
     /// The next part of the manifest that the peer waits for; the shell asks when there is room.
     pub(crate) fn poll_manifest_part(&mut self) -> Option<Message> {
+        if !self.has_manifest_part() {
+            return None;
+        }
         let (manifest, from) = self.manifest.sending.as_mut()?;
         let part = manifest.part(*from)?;
         if let Message::ManifestPart { digests, .. } = &part {
