@@ -257,3 +257,6 @@ fn in_use_bytes(word: usize) -> usize {
 fn head_word(place: usize, ticket: usize) -> usize {
     ticket << PLACE_BITS | place
 }
+
+#[cfg(test)]
+mod tests;
