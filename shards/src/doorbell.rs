@@ -60,6 +60,12 @@ impl Doorbell {
         self.called.load(Ordering::SeqCst) && self.called.swap(false, Ordering::SeqCst)
     }
 
+    /// Whether there is a call to take.
+    #[cfg(test)]
+    pub(crate) fn is_called(&self) -> bool {
+        self.called.load(Ordering::SeqCst)
+    }
+
     /// Rings so far.
     pub(crate) fn rings(&self) -> u64 {
         self.rings.load(Ordering::Relaxed)

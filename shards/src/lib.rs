@@ -29,6 +29,8 @@ pub mod port;
 mod ringer;
 pub mod runtime;
 mod station;
+#[cfg(test)]
+mod stepping;
 pub mod task;
 mod turn;
 

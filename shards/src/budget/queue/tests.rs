@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{Budget, Lease, Ringer, Waiter, clock, ringer::BellSocket};
+use crate::{Budget, Lease, Ringer, Waiter, clock, ringer::BellSocket, stepping};
 
 /// Longer than any healthy wait; reached only by a lost wake-up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -251,4 +251,89 @@ fn competing_homes_neither_overshoot_nor_starve_nor_miss_their_call() {
         compete(homes, limit, 2_000, &mut random);
     }
     println!("took {:?}", clock::now() - began);
+}
+
+/// Leases in a thread of `stepping`: waits until its doorbell was rung.
+fn lease_in_steps(waiter: &mut Waiter, ringer: &Ringer, bytes: usize) -> Lease {
+    loop {
+        if let Some(lease) = waiter.try_lease(bytes) {
+            return lease;
+        }
+        let waiting = ringer.clone();
+        stepping::wait_until(move || waiting.doorbell().is_called());
+        assert!(ringer.doorbell().take_called());
+    }
+}
+
+type Scene = (Budget, Vec<Box<dyn FnOnce() + Send>>);
+
+/// Every schedule with at most `preemptions` ends, and leaves the budget empty.
+fn check_all_schedules(preemptions: usize, scene: impl Fn() -> Scene) {
+    let empty = |budget: Budget| {
+        assert_eq!((budget.in_use_bytes(), budget.waiting()), (0, 0));
+        assert!(budget.peak_bytes() <= budget.limit_bytes());
+    };
+    match stepping::explore(preemptions, scene, empty) {
+        Ok(schedules) => println!("{schedules} schedules"),
+        Err(message) => panic!("{message}"),
+    }
+}
+
+/// A thread that leases, holds for a moment, and gives back.
+fn leasing(budget: &Budget, bytes: usize) -> Box<dyn FnOnce() + Send> {
+    let (ringer, bell) = bell();
+    let mut waiter = budget.waiter(ringer.clone()).unwrap();
+    Box::new(move || {
+        drop(lease_in_steps(&mut waiter, &ringer, bytes));
+        drop(bell);
+    })
+}
+
+/// A thread that wants, and gives up if it does not get.
+fn giving_up(budget: &Budget, bytes: usize) -> Box<dyn FnOnce() + Send> {
+    let mut waiter = budget.waiter(bell().0).unwrap();
+    Box::new(move || {
+        let lease = waiter.try_lease(bytes);
+        waiter.cancel();
+        drop(lease);
+    })
+}
+
+#[test]
+fn no_schedule_of_a_release_and_two_who_want_loses_a_wake_up() {
+    check_all_schedules(2, || {
+        let budget = Budget::new(2, 3);
+        let mut holder = budget.waiter(bell().0).unwrap();
+        let lease = holder.try_lease(2).unwrap();
+        let release: Box<dyn FnOnce() + Send> = Box::new(move || drop(lease));
+        let bodies = vec![release, leasing(&budget, 1), leasing(&budget, 2)];
+        (budget, bodies)
+    });
+}
+
+#[test]
+fn no_schedule_of_one_who_gives_up_loses_a_wake_up_of_another() {
+    check_all_schedules(2, || {
+        let budget = Budget::new(2, 3);
+        let mut holder = budget.waiter(bell().0).unwrap();
+        let lease = holder.try_lease(1).unwrap();
+        let release: Box<dyn FnOnce() + Send> = Box::new(move || drop(lease));
+        let bodies = vec![release, giving_up(&budget, 2), leasing(&budget, 1)];
+        (budget, bodies)
+    });
+}
+
+#[test]
+fn no_schedule_of_two_releases_loses_the_wake_up_of_one_who_needs_both() {
+    check_all_schedules(2, || {
+        let budget = Budget::new(2, 2);
+        let mut holder = budget.waiter(bell().0).unwrap();
+        let leases = [holder.try_lease(1).unwrap(), holder.try_lease(1).unwrap()];
+        let mut bodies: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+        for lease in leases {
+            bodies.push(Box::new(move || drop(lease)));
+        }
+        bodies.push(leasing(&budget, 2));
+        (budget, bodies)
+    });
 }
