@@ -136,8 +136,14 @@ fn a_peer_introduces_itself_with_what_it_has() {
     ] {
         let seeding = Some(Seeding::Spread { peers: 4 });
         let (_, said) = join(SessionConfig { seeding, ..config() }, file.clone());
-        let hello =
-            Hello { key: Some(key), nonce: [9; _], proof: None, claims, order: Order::Relay, seeding };
+        let hello = Hello {
+            key: Some(key),
+            nonce: [9; _],
+            proof: None,
+            claims,
+            order: Order::Relay,
+            seeding,
+        };
         assert_eq!(said[0], Message::Hello(hello));
         let parts: Vec<u8> = said[1..]
             .iter()
@@ -181,7 +187,8 @@ fn a_token_is_proven_where_it_is_wanted_and_missed_before_anything_is_said() {
     });
     let file = FileState::lacking(*manifest_of(&content(10)).key());
     let start = |token| {
-        let mut session = Session::new(SessionConfig { token, ..config() }, file.clone(), Time::ZERO);
+        let mut session =
+            Session::new(SessionConfig { token, ..config() }, file.clone(), Time::ZERO);
         session.handle_preamble().unwrap();
         let result = session.handle_message(Time::ZERO, wants.clone());
         (result, said(&mut session))
@@ -341,7 +348,8 @@ fn a_wrong_byte_ends_the_connection_and_tells_whose_fault_it_is() {
 fn data_beyond_the_file_or_before_the_manifest_is_an_error() {
     let bytes = content((1 << LOG2) + 5);
     let (mut session, manifest) = downloading(config(), &bytes);
-    let beyond = |chunk, offset, payload_len| DataHeader { chunk, offset, payload_len, tag: 0, crc: 0 };
+    let beyond =
+        |chunk, offset, payload_len| DataHeader { chunk, offset, payload_len, tag: 0, crc: 0 };
     for header in [beyond(2, 0, 1), beyond(1, 0, 6), beyond(0, 1 << LOG2, 1)] {
         let piece = vec![0; header.payload_len as usize];
         let error = session.handle_data(Time::ZERO, &header, 0, &piece, true).unwrap_err();
@@ -394,7 +402,8 @@ fn fetches_are_answered_refused_or_called_off() {
     let beyond = session.handle_message(Time::ZERO, fetch(9, 3)).unwrap_err();
     assert!(matches!(beyond, SessionError::Fetch(_)));
     let flood = (100..).take(FETCHES_PER_PEER_MAX + 1);
-    let result = flood.map(|id| session.handle_message(Time::ZERO, fetch(id, 1))).find(Result::is_err);
+    let result =
+        flood.map(|id| session.handle_message(Time::ZERO, fetch(id, 1))).find(Result::is_err);
     assert!(matches!(result, Some(Err(SessionError::Fetch(_)))));
 }
 
