@@ -1,5 +1,7 @@
 //! The peer's session against a relay that is played by hand: no sockets, no clock.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{sync::Arc, time::Duration};
 
 use relay::{

@@ -1,5 +1,7 @@
 //! What the command line promises: exit codes, and errors that say what to do.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use std::{

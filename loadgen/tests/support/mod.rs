@@ -1,5 +1,6 @@
 //! Runs the load generator's executable, also in the relay's role, and ends what it started.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::{
     io::{BufRead, BufReader, Lines},
@@ -10,19 +11,19 @@ use std::{
 use serde_json::Value;
 
 /// The executable under test.
-pub const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
+pub(crate) const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-    pub report: Value,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) report: Value,
 }
 
 /// Starts nothing by itself; environment of the caller doesn't leak in.
-pub fn command(args: &[&str]) -> Command {
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(LOADGEN);
     for (name, _) in std::env::vars() {
         if name.starts_with("LOADGEN_") || name.starts_with("RELAY_") {
@@ -34,7 +35,7 @@ pub fn command(args: &[&str]) -> Command {
 }
 
 /// Runs with a report, which is read back; a generous time limit and a fixed seed unless given.
-pub fn run(args: &[&str]) -> Run {
+pub(crate) fn run(args: &[&str]) -> Run {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let number = RUNS.fetch_add(1, Ordering::Relaxed);
     let json = std::env::temp_dir().join(format!("loadgen-{}-{number}.json", std::process::id()));
@@ -48,12 +49,12 @@ pub fn run(args: &[&str]) -> Run {
     let output = command(&all).output().unwrap();
     let report = std::fs::read(&json).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     std::fs::remove_file(&json).ok();
-    let run = of(output, report.unwrap_or_default());
+    let run = of(&output, report.unwrap_or_default());
     println!("{all:?}\n{}{}", run.stdout, run.stderr);
     run
 }
 
-fn of(output: Output, report: Value) -> Run {
+fn of(output: &Output, report: Value) -> Run {
     Run {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -64,28 +65,28 @@ fn of(output: Output, report: Value) -> Run {
 
 impl Run {
     /// Everybody who should has the file.
-    pub fn assert_success(&self) -> &Self {
+    pub(crate) fn assert_success(&self) -> &Self {
         assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
         assert_eq!(self.report["errors"], Value::Array(Vec::new()));
         self
     }
 
-    pub fn number(&self, pointer: &str) -> f64 {
+    pub(crate) fn number(&self, pointer: &str) -> f64 {
         self.report.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}"))
     }
 }
 
 /// A relay process of the test's own; killed when dropped.
 #[derive(Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     child: Child,
     /// Kept open: what the relay prints later must not kill it.
     _stdout: Lines<BufReader<ChildStdout>>,
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Relay {
-    pub fn start(listen: &str, args: &[&str]) -> Self {
+    pub(crate) fn start(listen: &str, args: &[&str]) -> Self {
         let mut command = command(&["relay-role", "--listen", listen, "--http", "127.0.0.1:0"]);
         let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -99,7 +100,7 @@ impl Relay {
     }
 
     /// As `kill -9` does.
-    pub fn kill(mut self) -> String {
+    pub(crate) fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.address.clone()
