@@ -1,5 +1,151 @@
 //! Pure: who has what, who gets what next.
+//!
+//! A [`Swarm`] is all that the relay knows of one file: which connected peer has which chunk,
+//! what is cached, what is being fetched from whom, what is on its way to whom. Time and events
+//! go in (`handle_*`), decisions come out ([`Swarm::poll_action`]); [`Swarm::poll_timeout`] says
+//! when to come back though nothing happened. It touches no byte of the file, no socket, no clock
+//! and no budget: it asks for room and is told when there is some.
+//!
+//! The shell drains `poll_action` after every input. If [`Action::WantRoom`] can be answered at
+//! once, [`Swarm::handle_room`] is the next input: an unanswered wish means that memory is short.
+//!
+//! Reading order: `shared` (the vocabulary), `peers`, `chunks`, `log`, `ranks` and `meter` (what
+//! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
+//! `fetching` and `holders` (what is asked of whom), `room` and `rent` (what is given up for it),
+//! `seeding`, `leaving`, `missing` and `manifest`.
 
+mod chunks;
+mod delivery;
+mod fetching;
+mod holders;
+mod invariants;
+mod leaving;
+mod log;
+mod manifest;
+mod membership;
+mod meter;
+mod missing;
+mod peers;
+mod ranks;
+mod rent;
+mod room;
+mod seeding;
 pub mod shared;
+mod view;
 
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::time::Time;
+
+pub use rent::LAMBDA_DEFAULT;
 pub use shared::{Action, Eviction, FetchFailure, FetchId, Join, PeerSlot, SwarmConfig};
+pub use view::{Counters, PeerView};
+
+/// The peers of one file and the relay's memory of it.
+#[derive(Debug)]
+pub struct Swarm {
+    config: SwarmConfig,
+    peers: peers::Peers,
+    chunks: chunks::Chunks,
+    log: log::Log,
+    starving: membership::Starving,
+    fetches: BTreeMap<FetchId, fetching::Fetch>,
+    fetch_queue: fetching::FetchQueue,
+    idle_holders: holders::IdleHolders,
+    room: room::Room,
+    rent: rent::Rent,
+    seeding: seeding::SeedState,
+    manifest: manifest::ManifestState,
+    leaving: leaving::LeavingState,
+    missing: missing::MissingState,
+    watch: VecDeque<(Time, PeerSlot)>,
+    counters: Counters,
+    actions: VecDeque<Action>,
+}
+
+impl Swarm {
+    /// A swarm without peers.
+    ///
+    /// # Panics
+    /// If the file has more chunks than [`crate::protocol::limits::CHUNK_COUNT_MAX`].
+    #[must_use]
+    pub fn new(config: SwarmConfig) -> Self {
+        let chunk_count = config.size_bytes.div_ceil(u64::from(config.chunk_size_bytes));
+        let chunk_count = u32::try_from(chunk_count).expect("the key was validated");
+        assert!(chunk_count <= crate::protocol::limits::CHUNK_COUNT_MAX);
+        Self {
+            rent: rent::Rent::new(config.lambda),
+            manifest: manifest::ManifestState::new(chunk_count),
+            config,
+            peers: peers::Peers::default(),
+            chunks: chunks::Chunks::new(chunk_count),
+            log: log::Log::default(),
+            starving: membership::Starving::default(),
+            fetches: BTreeMap::new(),
+            fetch_queue: fetching::FetchQueue::default(),
+            idle_holders: holders::IdleHolders::default(),
+            room: room::Room::default(),
+            seeding: seeding::SeedState::default(),
+            leaving: leaving::LeavingState::default(),
+            missing: missing::MissingState::default(),
+            watch: VecDeque::new(),
+            counters: Counters::default(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do; the shell drains this after every input.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due though nothing happens; may lie in the past.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [
+            self.fetch_timeout(),
+            self.room_timeout(),
+            self.seeding_timeout(),
+            self.manifest_timeout(),
+            self.leaving_timeout(),
+            self.missing_timeout(),
+            self.watch.front().map(|&(at, _)| at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Time has passed: does whatever is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.begin(now);
+        self.watch_peers(now);
+        self.check_fetches(now);
+        self.settle(now);
+    }
+
+    /// Before every input: what was lost since the last one is counted.
+    fn begin(&mut self, now: Time) {
+        self.rent.advance(now);
+        if self.room.asked_at.is_some() {
+            self.room.unanswered = true;
+        }
+    }
+
+    /// After every input: decides what now can be decided.
+    fn settle(&mut self, now: Time) {
+        self.manifest_step(now);
+        self.seeding_step(now);
+        self.leaving_step(now);
+        self.missing_step(now);
+        self.fetch_step(now);
+        self.rent.set_blocked(now, self.room.asked_at.is_some() && !self.starving.is_empty());
+    }
+
+    fn chunk_bytes(&self, chunk: u32) -> u32 {
+        let start = u64::from(chunk) * u64::from(self.config.chunk_size_bytes);
+        let rest = self.config.size_bytes - start;
+        u32::try_from(rest)
+            .map_or(self.config.chunk_size_bytes, |rest| rest.min(self.config.chunk_size_bytes))
+    }
+}

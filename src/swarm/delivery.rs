@@ -1,0 +1,253 @@
+//! What goes to whom: cached chunks to peers with credit, oldest first.
+//!
+//! A peer with credit gets what is cached and it lacks at once, so a peer with credit either
+//! starves (it lacks everything cached), or lacks nothing.
+
+use super::{
+    Action, PeerSlot, Swarm,
+    chunks::Place,
+    peers::{Delivery, Stage},
+};
+use crate::{
+    protocol::{Order, limits},
+    time::Time,
+};
+
+impl Swarm {
+    /// The peer may have been assigned so many bytes in total since it joined: what it has
+    /// received and its window. May also move down.
+    pub fn handle_allowance(&mut self, now: Time, slot: PeerSlot, allowance_bytes: u64) {
+        self.begin(now);
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.allowance_bytes = allowance_bytes;
+            if peer.has_credit() {
+                self.note_progress(now, slot);
+            }
+            self.seeding_ready(slot);
+            self.serve(now, slot);
+        }
+        self.settle(now);
+    }
+
+    /// The peer, in peer order, wants these chunks after those it named before.
+    pub fn handle_want(&mut self, now: Time, slot: PeerSlot, chunks: &[u32]) {
+        self.begin(now);
+        if let Some(peer) = self.peers.get_mut(slot) {
+            for &chunk in chunks {
+                let known = chunk < self.chunks.count() && peer.lacks(chunk);
+                if known && peer.wants.len() < limits::WANTS_PER_PEER_MAX {
+                    peer.wants.push_back(chunk);
+                }
+            }
+            self.chunks.news = true;
+            self.note_progress(now, slot);
+            self.serve(now, slot);
+        }
+        self.settle(now);
+    }
+
+    /// The peer has verified the chunk: it acknowledges a delivery, or claims what it had.
+    pub fn handle_have(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
+        self.begin(now);
+        if chunk < self.chunks.count() && self.peers.get(slot).is_some() {
+            self.note_progress(now, slot);
+            let delivery = self.peers[slot].take_delivery(chunk);
+            let delivered = delivery.is_some();
+            if let Some(delivery) = delivery {
+                let bytes = self.chunk_bytes(chunk) - delivery.offset_bytes;
+                self.peers[slot].down.sample(now, bytes);
+                self.unprotect(chunk);
+                self.release_unwritten(now, slot, delivery);
+                self.refresh_down(now, slot);
+            }
+            self.peers[slot].take_partial(chunk);
+            self.peers[slot].wants.retain(|&wanted| wanted != chunk);
+            self.set_settled(slot, chunk, true);
+            let peer = &mut self.peers[slot];
+            if peer.is_holder() && peer.have.insert(chunk) {
+                self.chunks.change(chunk, |state| {
+                    state.holders += 1;
+                    state.holder_hint = slot.0;
+                });
+                self.refresh_idle(slot);
+                self.manifest_holder_came();
+                if delivered {
+                    self.seeding_acknowledged(now, slot, chunk);
+                }
+                self.leaving_holder_came(chunk);
+            }
+            self.serve(now, slot);
+        }
+        self.settle(now);
+    }
+
+    /// The peer could not put a delivered chunk together: it lacks it again, from the start.
+    pub fn handle_lacking(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
+        self.begin(now);
+        if chunk < self.chunks.count() && self.peers.get(slot).is_some() {
+            self.note_progress(now, slot);
+            if let Some(delivery) = self.peers[slot].take_delivery(chunk) {
+                self.release_unwritten(now, slot, delivery);
+                self.refresh_down(now, slot);
+            }
+            self.peers[slot].take_partial(chunk);
+            self.unclaim(slot, chunk);
+            self.set_settled(slot, chunk, false);
+            self.want_again(slot, chunk);
+            self.seeding_returned(slot, chunk);
+            self.serve(now, slot);
+        }
+        self.settle(now);
+    }
+
+    /// The kernel has taken the first frame of this delivery.
+    pub fn handle_begun(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
+        self.begin(now);
+        if let Some(delivery) = self.peers.get_mut(slot).and_then(|peer| peer.delivery(chunk)) {
+            delivery.stage = delivery.stage.max(Stage::Begun);
+            self.note_progress(now, slot);
+            self.unprotect(chunk);
+        }
+        self.settle(now);
+    }
+
+    /// The kernel has taken all of this delivery: it holds the chunk no longer.
+    pub fn handle_written(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
+        self.begin(now);
+        if let Some(delivery) = self.peers.get_mut(slot).and_then(|peer| peer.delivery(chunk)) {
+            let before = *delivery;
+            delivery.stage = Stage::Written;
+            self.note_progress(now, slot);
+            self.unprotect(chunk);
+            self.release_unwritten(now, slot, before);
+        }
+        self.settle(now);
+    }
+
+    /// Answer to [`Action::Recall`]: these deliveries were cut off, each at the offset named.
+    pub fn handle_recalled(&mut self, now: Time, chunk: u32, rest: &[(PeerSlot, u32)]) {
+        self.begin(now);
+        for &(slot, offset_bytes) in rest {
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            let Some(delivery) = peer.take_delivery(chunk) else { continue };
+            let kept = u64::from(self.chunk_bytes(chunk).saturating_sub(offset_bytes));
+            let peer = &mut self.peers[slot];
+            peer.assigned_bytes = peer.assigned_bytes.saturating_sub(kept);
+            peer.remember_partial(chunk, offset_bytes);
+            self.release_unwritten(now, slot, delivery);
+            self.set_settled(slot, chunk, false);
+            self.want_again(slot, chunk);
+            self.seeding_returned(slot, chunk);
+            self.refresh_down(now, slot);
+            self.serve(now, slot);
+        }
+        self.settle(now);
+    }
+
+    /// Gives the peer what is cached while it has credit; then it may starve.
+    pub(super) fn serve(&mut self, now: Time, slot: PeerSlot) {
+        if !self.seeding.holds_back() {
+            while self.peers[slot].is_hungry()
+                && let Some(chunk) = self.next_cached(slot)
+            {
+                self.deliver(now, slot, chunk);
+            }
+        }
+        self.refresh_starving(slot);
+    }
+
+    /// The next cached chunk for the peer: one it has in part, else the oldest; in peer order
+    /// only the one it wants next.
+    fn next_cached(&mut self, slot: PeerSlot) -> Option<u32> {
+        let (chunks, peer) = (&self.chunks, &mut self.peers[slot]);
+        if peer.order == Order::Peer {
+            return peer.wants.front().copied().filter(|&chunk| chunks.is_cached(chunk));
+        }
+        let mut partials = peer.partials.iter().map(|&(chunk, _)| chunk);
+        if let Some(chunk) = partials.find(|&chunk| chunks.is_cached(chunk) && peer.lacks(chunk)) {
+            return Some(chunk);
+        }
+        let found = self.log.find(peer.cursor, |chunk| peer.lacks(chunk));
+        peer.cursor = found.map_or(self.log.end(), |(sequence, _)| sequence);
+        found.map(|(_, chunk)| chunk)
+    }
+
+    /// Assigns a cached chunk to the peer.
+    pub(super) fn deliver(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
+        debug_assert!(self.chunks.is_cached(chunk));
+        let offset_bytes = self.peers[slot].take_partial(chunk);
+        self.set_settled(slot, chunk, true);
+        let length = self.chunk_bytes(chunk) - offset_bytes;
+        let peer = &mut self.peers[slot];
+        peer.deliveries.push_back(Delivery { chunk, offset_bytes, stage: Stage::Queued });
+        peer.assigned_bytes += u64::from(length);
+        if peer.order == Order::Peer {
+            peer.wants.retain(|&wanted| wanted != chunk);
+        }
+        let counted = peer.counted;
+        let fresh = self.chunks.change(chunk, |state| {
+            state.unwritten += 1;
+            state.needers += u32::from(counted);
+            state.used_at = now;
+            std::mem::replace(&mut state.fresh, false)
+        });
+        self.counters.deliveries += 1;
+        self.counters.hits += u64::from(!fresh);
+        self.missing_ended(slot);
+        self.refresh_down(now, slot);
+        self.actions.push_back(Action::Deliver { chunk, peer: slot, offset: offset_bytes });
+    }
+
+    /// A fetched chunk goes to everybody who starves for it, each once round.
+    pub(super) fn serve_starving(&mut self, now: Time) {
+        let mut round = self.starving.peers.clone();
+        if !round.is_empty() {
+            let turn = self.starving.turn % round.len();
+            round.rotate_left(turn);
+        }
+        for slot in round {
+            self.serve(now, slot);
+        }
+    }
+
+    /// A want in peer order that was taken back comes first again.
+    fn want_again(&mut self, slot: PeerSlot, chunk: u32) {
+        let peer = &mut self.peers[slot];
+        if peer.order == Order::Peer && !peer.wants.contains(&chunk) && peer.is_joined() {
+            peer.wants.push_front(chunk);
+        }
+    }
+
+    /// The peer has the chunk no longer.
+    pub(super) fn unclaim(&mut self, slot: PeerSlot, chunk: u32) {
+        if self.peers[slot].have.remove(chunk) {
+            self.chunks.change(chunk, |state| state.holders -= 1);
+            self.refresh_idle(slot);
+        }
+    }
+
+    fn unprotect(&mut self, chunk: u32) {
+        self.chunks.change(chunk, |state| state.protected = false);
+    }
+
+    /// The peer's clock of being busy runs while something is on its way to it.
+    fn refresh_down(&mut self, now: Time, slot: PeerSlot) {
+        let peer = &mut self.peers[slot];
+        let busy = !peer.deliveries.is_empty();
+        peer.down.set_busy(now, busy);
+        self.refresh_starving(slot);
+    }
+
+    /// The last delivery of an evicted chunk may have ended.
+    pub(super) fn memory_returned(&mut self, now: Time, chunk: u32) {
+        let state = self.chunks.get(chunk);
+        if state.place == Place::Draining && state.unwritten == 0 {
+            self.chunks.change(chunk, |state| {
+                state.place = Place::Absent;
+                state.recalled = false;
+            });
+            self.room_returned(now);
+            self.seeding_absent(chunk);
+        }
+    }
+}

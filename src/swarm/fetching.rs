@@ -1,0 +1,281 @@
+//! What is asked of whom: single-flight fetches, how many at once, and hedges for slow ones.
+//!
+//! At most one fetch per chunk, two while hedged. A fetch uses up one chunk's room; when it ends
+//! without bytes the shell gives the lease back.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    Action, FetchFailure, FetchId, PeerSlot, Swarm, chunks::Place, holders::Pick, meter::Latencies,
+};
+use crate::time::Time;
+
+/// Age at which a fetch is hedged before enough fetches were measured.
+const HEDGE_AFTER_UNMEASURED: Duration = Duration::from_secs(1);
+
+/// No fetch is hedged before this age: a wake-up and a round trip on a busy machine.
+const HEDGE_AFTER_MIN: Duration = Duration::from_millis(50);
+
+/// A holder that is the only one and has not answered for so long counts as one that refused.
+/// Long enough for 256 KiB at 8 KiB/s with a second chunk queued before it.
+const FETCH_GIVE_UP: Duration = Duration::from_secs(60);
+
+/// Why a chunk is fetched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Need {
+    /// Some peer with credit lacks everything that is cached.
+    Starving,
+    /// Memory lies idle, and some peer will want it.
+    Ahead,
+    /// It is part of what this peer gets while the file is spread.
+    Seeding(PeerSlot),
+    /// Its only holder would like to go.
+    Leaving,
+}
+
+/// A fetch under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fetch {
+    pub(super) chunk: u32,
+    pub(super) holder: PeerSlot,
+    pub(super) started_at: Time,
+    pub(super) need: Need,
+    /// The other fetch of the same chunk, while hedged.
+    pub(super) rival: Option<FetchId>,
+    /// It ran into its time-out and nobody else can be asked.
+    pub(super) overdue: bool,
+}
+
+/// Fetches in the order in which they may be hedged.
+#[derive(Debug, Default)]
+pub(super) struct FetchQueue {
+    next_id: u32,
+    due: VecDeque<(Time, FetchId)>,
+    pub(super) latencies: Latencies,
+    /// Fetches that are overdue.
+    pub(super) overdue: u32,
+    /// Nothing could be fetched when last tried, and nothing has changed since.
+    pub(super) nothing: bool,
+}
+
+impl Swarm {
+    /// The fetch's bytes are verified and cached. Its rival, if any, is cancelled.
+    pub fn handle_fetched(&mut self, now: Time, fetch_id: FetchId) {
+        self.begin(now);
+        if let Some(fetch) = self.end_fetch(now, fetch_id) {
+            if let Some(rival) = fetch.rival {
+                self.cancel_fetch(now, rival, false);
+            }
+            let bytes = self.chunk_bytes(fetch.chunk);
+            self.fetch_queue.latencies.sample(now.since(fetch.started_at));
+            let holder = &mut self.peers[fetch.holder];
+            holder.up.sample(now, bytes);
+            holder.slow = false;
+            holder.progress_at = now;
+            self.cache(now, fetch);
+        }
+        self.settle(now);
+    }
+
+    /// The fetch brought nothing; the shell has given its lease back.
+    pub fn handle_fetch_failed(&mut self, now: Time, fetch_id: FetchId, failure: FetchFailure) {
+        self.begin(now);
+        if let Some(fetch) = self.end_fetch(now, fetch_id) {
+            self.release_chunk(&fetch);
+            match failure {
+                FetchFailure::Refused => self.unclaim(fetch.holder, fetch.chunk),
+                FetchFailure::Lied => self.ban(now, fetch.holder),
+                FetchFailure::Damaged => self.peers[fetch.holder].slow = true,
+            }
+            self.leaving_recheck();
+        }
+        self.settle(now);
+    }
+
+    /// Puts fetched bytes into the cache and serves who waits for them.
+    fn cache(&mut self, now: Time, fetch: Fetch) {
+        let sequence = self.log.push(fetch.chunk);
+        self.chunks.change(fetch.chunk, |state| {
+            state.place = Place::Cached;
+            state.sequence = sequence;
+            state.used_at = now;
+            state.fresh = true;
+            state.protected = fetch.need == Need::Starving;
+        });
+        if let Need::Seeding(slot) = fetch.need {
+            self.seeding_fetched(now, slot, fetch.chunk);
+        }
+        self.serve_starving(now);
+        self.chunks.change(fetch.chunk, |state| state.protected &= state.unwritten > 0);
+        if self.log.is_sparse() {
+            self.rewrite_log();
+        }
+    }
+
+    fn rewrite_log(&mut self) {
+        let chunks = &mut self.chunks;
+        let map = self.log.rewrite(|chunk, sequence| {
+            chunks.change(chunk, |state| state.sequence = sequence);
+        });
+        for (_, peer) in self.peers.iter_mut() {
+            peer.cursor = map(peer.cursor);
+        }
+    }
+
+    /// Starts what is worth fetching while there is room, and asks for room while there is none.
+    pub(super) fn fetch_step(&mut self, now: Time) {
+        loop {
+            let full = self.fetches.len() >= self.config.fetches_max.max(1) as usize;
+            if full || !self.manifest.is_known() {
+                return self.withdraw_room();
+            }
+            if self.room.held == 0 && self.room.asked_at.is_some() {
+                return self.make_room(now);
+            }
+            if self.fetch_queue.nothing && !self.chunks.news && self.room.held == 0 {
+                return;
+            }
+            self.chunks.news = false;
+            let pick = self.pick(now);
+            self.fetch_queue.nothing = pick.is_none();
+            match pick {
+                None => return self.withdraw_room(),
+                Some(pick) if self.room.held == 0 => return self.ask_room(now, pick.need),
+                Some(pick) => self.start_fetch(now, pick, None),
+            }
+        }
+    }
+
+    fn start_fetch(&mut self, now: Time, pick: Pick, rival: Option<FetchId>) {
+        self.room.held -= 1;
+        let fetch_id = FetchId(self.fetch_queue.next_id);
+        self.fetch_queue.next_id += 1;
+        let Pick { chunk, holder, need } = pick;
+        let fetch = Fetch { chunk, holder, started_at: now, need, rival, overdue: false };
+        self.fetches.insert(fetch_id, fetch);
+        self.chunks.change(chunk, |state| {
+            state.place = Place::Fetching;
+            state.flight = Some(fetch_id);
+        });
+        if let Need::Seeding(owner) = need {
+            self.seeding_fetching(owner, chunk);
+        }
+        let peer = &mut self.peers[holder];
+        peer.fetches += 1;
+        peer.up.set_busy(now, true);
+        self.refresh_idle(holder);
+        if let Some(rival) = rival {
+            self.fetches.get_mut(&rival).expect("the rival is under way").rival = Some(fetch_id);
+        } else {
+            self.fetch_queue.due.push_back((now + self.hedge_after(), fetch_id));
+            self.counters.misses += 1;
+        }
+        self.counters.fetches += 1;
+        self.actions.push_back(Action::Fetch { fetch_id, chunk, holder });
+    }
+
+    /// Forgets a fetch; its chunk stays as it is.
+    fn end_fetch(&mut self, now: Time, fetch_id: FetchId) -> Option<Fetch> {
+        let fetch = self.fetches.remove(&fetch_id)?;
+        if let Some(rival) = fetch.rival.and_then(|rival| self.fetches.get_mut(&rival)) {
+            rival.rival = None;
+        }
+        self.fetch_queue.overdue -= u32::from(fetch.overdue);
+        self.chunks.news = true;
+        if let Some(holder) = self.peers.get_mut(fetch.holder) {
+            holder.fetches -= 1;
+            let busy = holder.fetches > 0;
+            holder.up.set_busy(now, busy);
+            self.refresh_idle(fetch.holder);
+        }
+        Some(fetch)
+    }
+
+    /// After a fetch that brought nothing: its chunk is absent again unless the rival goes on.
+    fn release_chunk(&mut self, fetch: &Fetch) {
+        self.chunks.change(fetch.chunk, |state| {
+            state.flight = fetch.rival;
+            if fetch.rival.is_none() {
+                state.place = Place::Absent;
+            }
+        });
+        self.seeding_fetch_lost(fetch);
+    }
+
+    fn cancel_fetch(&mut self, now: Time, fetch_id: FetchId, keep_room: bool) -> Option<Fetch> {
+        let fetch = self.end_fetch(now, fetch_id)?;
+        self.room.held += u32::from(keep_room);
+        let holder = fetch.holder;
+        self.actions.push_back(Action::CancelFetch { fetch_id, holder, keep_room });
+        Some(fetch)
+    }
+
+    /// The peer is gone or banned: its fetches bring nothing any more.
+    pub(super) fn drop_fetches_of(&mut self, now: Time, slot: PeerSlot) {
+        if self.peers[slot].fetches == 0 {
+            return;
+        }
+        let ids = self.fetches.iter().filter(|(_, fetch)| fetch.holder == slot);
+        for id in ids.map(|(&id, _)| id).collect::<Vec<_>>() {
+            if let Some(fetch) = self.cancel_fetch(now, id, false) {
+                self.release_chunk(&fetch);
+            }
+        }
+    }
+
+    /// Age at which a fetch is hedged.
+    fn hedge_after(&self) -> Duration {
+        let measured = self.fetch_queue.latencies.p95();
+        measured.map_or(HEDGE_AFTER_UNMEASURED, |p95| (2 * p95).max(HEDGE_AFTER_MIN))
+    }
+
+    pub(super) fn fetch_timeout(&self) -> Option<Time> {
+        self.fetch_queue.due.front().map(|&(at, _)| at)
+    }
+
+    /// Hedges what is due, or gives it up.
+    pub(super) fn check_fetches(&mut self, now: Time) {
+        while let Some(&(at, fetch_id)) = self.fetch_queue.due.front()
+            && at <= now
+        {
+            self.fetch_queue.due.pop_front();
+            let Some(&fetch) = self.fetches.get(&fetch_id) else { continue };
+            if fetch.rival.is_some() {
+                continue;
+            }
+            self.peers[fetch.holder].slow = true;
+            if let Some(holder) = self.find_holder(fetch.chunk, Some(fetch.holder)) {
+                self.hedge(now, fetch_id, fetch, holder.slot);
+            } else if now.since(fetch.started_at) >= FETCH_GIVE_UP {
+                self.cancel_fetch(now, fetch_id, false);
+                self.release_chunk(&fetch);
+                self.unclaim(fetch.holder, fetch.chunk);
+            } else {
+                self.mark_overdue(now, fetch_id);
+            }
+        }
+    }
+
+    /// Asks another holder as well if there is room, else instead.
+    fn hedge(&mut self, now: Time, fetch_id: FetchId, fetch: Fetch, holder: PeerSlot) {
+        self.counters.hedges += 1;
+        let pick = Pick { chunk: fetch.chunk, holder, need: fetch.need };
+        if self.room.held > 0 {
+            self.start_fetch(now, pick, Some(fetch_id));
+        } else {
+            self.cancel_fetch(now, fetch_id, true);
+            self.release_chunk(&fetch);
+            self.start_fetch(now, pick, None);
+        }
+    }
+
+    fn mark_overdue(&mut self, now: Time, fetch_id: FetchId) {
+        let fetch = self.fetches.get_mut(&fetch_id).expect("it was just looked up");
+        if !std::mem::replace(&mut fetch.overdue, true) {
+            self.fetch_queue.overdue += 1;
+        }
+        // The queue stays in order of time: every entry is due `hedge_after` from its making, and
+        // where that shrinks an entry is merely looked at a little late.
+        self.fetch_queue.due.push_back((now + self.hedge_after(), fetch_id));
+    }
+}

@@ -1,0 +1,238 @@
+//! Whom to ask for what: the choice of the next fetch.
+//!
+//! The chunk that most peers want, of an idle holder if there is one, else of the holder that
+//! is expected to finish first. Idle holders come first, so that many slow uplinks are all kept
+//! busy; a fast one gets several fetches at once, a slow one never more than one.
+
+use super::{PeerSlot, Swarm, chunks::Place, fetching::Need, peers::Peer};
+use crate::{
+    protocol::{Order, limits},
+    time::Time,
+};
+
+/// What to fetch next, from whom, and why.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pick {
+    pub(super) chunk: u32,
+    pub(super) holder: PeerSlot,
+    pub(super) need: Need,
+}
+
+/// A holder that may be asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice {
+    pub(super) slot: PeerSlot,
+    pub(super) idle: bool,
+}
+
+/// Chunks that one decision looks at, most wanted first: a bound on its cost.
+const CHUNKS_PER_SCAN: usize = 48;
+
+/// Holders of a chunk that one decision compares.
+const HOLDERS_PER_SCAN: usize = 16;
+
+/// Starving peers that one decision looks at.
+const STARVING_PER_SCAN: usize = 16;
+
+/// Seconds of a holder's own rate that may be outstanding beyond its latency: a busy relay's turn.
+const DEPTH_SECONDS: f64 = 0.05;
+
+/// Fetches at a holder whose rate is not yet known.
+const DEPTH_UNKNOWN: u32 = 4;
+
+/// Wants of one peer in peer order that may be fetched at once.
+const WANTS_AHEAD: usize = 4;
+
+/// Holders that nothing is being fetched from.
+#[derive(Debug, Default)]
+pub(super) struct IdleHolders {
+    peers: Vec<PeerSlot>,
+    turn: usize,
+}
+
+impl Swarm {
+    /// The peer's place among the idle holders may have changed.
+    pub(super) fn refresh_idle(&mut self, slot: PeerSlot) {
+        let peer = &mut self.peers[slot];
+        let idle = peer.fetches == 0 && peer.is_holder() && peer.have.count() > 0;
+        let all = &mut self.idle_holders.peers;
+        match peer.idle {
+            None if idle => {
+                peer.idle = Some(u32::try_from(all.len()).expect("at most all peers"));
+                all.push(slot);
+            }
+            Some(at) if !idle => {
+                peer.idle = None;
+                all.swap_remove(at as usize);
+                if let Some(&moved) = all.get(at as usize) {
+                    self.peers[moved].idle = Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Chooses the next fetch.
+    pub(super) fn pick(&mut self, now: Time) -> Option<Pick> {
+        if self.seeding.holds_back() {
+            return self.pick_seeding(now);
+        }
+        if let Some(pick) = self.pick_leaving() {
+            return Some(pick);
+        }
+        if !self.starving.is_empty()
+            && let Some(pick) = self.pick_starving()
+        {
+            return Some(pick);
+        }
+        if self.may_fetch_ahead(now) { self.pick_most_wanted(Need::Ahead) } else { None }
+    }
+
+    fn pick_starving(&mut self) -> Option<Pick> {
+        if let Some(pick) = self.pick_most_wanted(Need::Starving) {
+            return Some(pick);
+        }
+        let count = self.starving.peers.len();
+        for _ in 0..count.min(STARVING_PER_SCAN) {
+            self.starving.turn = (self.starving.turn + 1) % count;
+            let slot = self.starving.peers[self.starving.turn];
+            if let Some(pick) = self.pick_for(slot) {
+                return Some(pick);
+            }
+        }
+        None
+    }
+
+    /// The most wanted chunk that somebody starves for, preferably of an idle holder.
+    fn pick_most_wanted(&mut self, need: Need) -> Option<Pick> {
+        let mut busy = None;
+        for (chunk, _) in self.chunks.fetchable.iter_down().take(CHUNKS_PER_SCAN) {
+            if need == Need::Starving && !self.is_starved_for(chunk) {
+                continue;
+            }
+            match self.find_holder(chunk, None) {
+                Some(Choice { slot, idle: true }) => {
+                    return Some(Pick { chunk, holder: slot, need });
+                }
+                Some(Choice { slot, .. }) if busy.is_none() => {
+                    busy = Some(Pick { chunk, holder: slot, need });
+                }
+                _ => {}
+            }
+        }
+        self.pick_of_idle(need).or(busy)
+    }
+
+    /// The most wanted chunk of the next few idle holders.
+    fn pick_of_idle(&mut self, need: Need) -> Option<Pick> {
+        let count = self.idle_holders.peers.len();
+        let mut best: Option<(u32, Pick)> = None;
+        for _ in 0..count.min(HOLDERS_PER_SCAN) {
+            self.idle_holders.turn = (self.idle_holders.turn + 1) % count;
+            let holder = self.idle_holders.peers[self.idle_holders.turn];
+            let peer = &self.peers[holder];
+            if peer.slow {
+                continue;
+            }
+            let words = peer.have.words().iter().zip(self.chunks.fetchable_bits.words());
+            for chunk in ones(words.map(|(have, fetchable)| have & fetchable)) {
+                let wanted = self.chunks.get(chunk).wanted;
+                let starved = need != Need::Starving || self.is_starved_for(chunk);
+                if starved && best.is_none_or(|(most, _)| wanted > most) {
+                    best = Some((wanted, Pick { chunk, holder, need }));
+                }
+            }
+        }
+        best.map(|(_, pick)| pick)
+    }
+
+    /// Something that this starving peer lacks, whoever holds it.
+    fn pick_for(&self, slot: PeerSlot) -> Option<Pick> {
+        let peer = &self.peers[slot];
+        let pick = |chunk: u32| {
+            let holder = self.find_holder(chunk, None)?.slot;
+            Some(Pick { chunk, holder, need: Need::Starving })
+        };
+        if peer.order == Order::Peer {
+            let fetchable = |chunk: &u32| self.chunks.fetchable_bits.contains(*chunk);
+            return peer.wants.iter().copied().take(WANTS_AHEAD).filter(fetchable).find_map(pick);
+        }
+        let words = peer.settled.words().iter().zip(self.chunks.fetchable_bits.words());
+        ones(words.map(|(settled, fetchable)| !settled & fetchable)).find_map(pick)
+    }
+
+    /// Whether one of the next few starving peers would take this chunk.
+    fn is_starved_for(&self, chunk: u32) -> bool {
+        let starving = &self.starving;
+        let (count, turn) = (starving.peers.len(), starving.turn);
+        (0..count.min(STARVING_PER_SCAN)).any(|step| {
+            let peer = &self.peers[starving.peers[(turn + step) % count]];
+            peer.order == Order::Relay && peer.lacks(chunk)
+        })
+    }
+
+    /// The best holder of this chunk that can take one more fetch.
+    pub(super) fn find_holder(&self, chunk: u32, except: Option<PeerSlot>) -> Option<Choice> {
+        let state = self.chunks.get(chunk);
+        debug_assert!(except.is_some() || state.place == Place::Absent);
+        let (slots, start) = (self.peers.slot_count(), state.holder_hint);
+        let (mut best, mut seen): (Option<(Rank, Choice)>, u32) = (None, 0);
+        for slot in (0..slots).map(|step| PeerSlot((start + step) % slots)) {
+            let Some(peer) = self.peers.get(slot) else { continue };
+            if !peer.have.contains(chunk) || !peer.is_holder() {
+                continue;
+            }
+            seen += 1;
+            if Some(slot) != except && self.may_ask(peer) {
+                let rank = self.rank(peer);
+                if best.is_none_or(|(least, _)| rank < least) {
+                    best = Some((rank, Choice { slot, idle: peer.fetches == 0 && !peer.slow }));
+                }
+            }
+            if seen == state.holders || seen as usize >= HOLDERS_PER_SCAN && best.is_some() {
+                break;
+            }
+        }
+        best.map(|(_, choice)| choice)
+    }
+
+    /// Whether the holder can take one more fetch. Slow holders together may hold half of the
+    /// fetches at most.
+    pub(super) fn may_ask(&self, peer: &Peer) -> bool {
+        if peer.slow {
+            return peer.fetches == 0 && self.fetch_queue.overdue <= self.config.fetches_max / 2;
+        }
+        peer.fetches < self.depth(peer)
+    }
+
+    /// Fetches that the holder may have outstanding.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    fn depth(&self, peer: &Peer) -> u32 {
+        let latency = self.fetch_queue.latencies.min().map_or(0.0, |min| min.as_secs_f64());
+        peer.up.rate().map_or(DEPTH_UNKNOWN, |rate| {
+            let bytes = rate * (latency + DEPTH_SECONDS);
+            let chunks = bytes / f64::from(self.config.chunk_size_bytes);
+            chunks.clamp(2.0, limits::FETCHES_PER_PEER_MAX as f64) as u32
+        })
+    }
+
+    fn rank(&self, peer: &Peer) -> Rank {
+        let ahead = f64::from(peer.fetches + 1) * f64::from(self.config.chunk_size_bytes);
+        Rank(peer.slow, peer.fetches, peer.up.rate().map_or(0.0, |rate| ahead / rate))
+    }
+}
+
+/// Slow ones last, idle ones first, then the earliest expected finish in seconds.
+#[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
+struct Rank(bool, u32, f64);
+
+/// The set bits of a sequence of words.
+pub(super) fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u32> {
+    words.zip(0u32..).flat_map(|(mut word, index)| {
+        std::iter::from_fn(move || {
+            let bit = (word != 0).then(|| word.trailing_zeros())?;
+            word &= word - 1;
+            Some(index * 64 + bit)
+        })
+    })
+}

@@ -1,0 +1,241 @@
+//! Who takes part: joining, going, being banned, falling silent, starving.
+//!
+//! A peer's wants are **counted** at the chunks while it takes what it is sent. A dormant peer
+//! (no credit and no progress for [`DORMANT_AFTER`]) keeps no chunk in the cache: a want without
+//! credit is not a want.
+
+use std::time::Duration;
+
+use super::{
+    Action, Join, PeerSlot, Swarm,
+    peers::{Delivery, Peer, Stage, Standing},
+};
+use crate::time::Time;
+
+/// Silence after which a peer's wants no longer count. Longer than a slow but honest peer takes
+/// for a frame, shorter than the 10 s after which a peer that takes no byte is disconnected.
+const DORMANT_AFTER: Duration = Duration::from_secs(2);
+
+/// How often a counted peer is looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Rate of a peer that has not shown one yet, in millionths of a chunk a second: low, as it has
+/// lost little that we know of, but enough that patience ends.
+const RATE_UNKNOWN: u64 = 1_000_000;
+
+/// The peers that have credit and lack everything that is cached.
+#[derive(Debug, Default)]
+pub(super) struct Starving {
+    pub(super) peers: Vec<PeerSlot>,
+    /// Where the next round begins.
+    pub(super) turn: usize,
+}
+
+impl Starving {
+    pub(super) fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+}
+
+impl Swarm {
+    /// A peer joins; the slot names it from now on.
+    ///
+    /// # Panics
+    /// If the claims range over another number of chunks than the file has.
+    pub fn handle_join(&mut self, now: Time, join: Join) -> PeerSlot {
+        assert_eq!(join.claims.len(), self.chunks.count(), "claims of another file");
+        self.begin(now);
+        let slot = self.peers.insert(Peer::new(now, join, self.log.start()));
+        let claims = self.peers[slot].have.clone();
+        for chunk in claims.iter() {
+            self.chunks.change(chunk, |state| {
+                state.holders += 1;
+                state.holder_hint = slot.0;
+            });
+        }
+        self.set_counted(slot, true);
+        self.watch_peer(now, slot);
+        self.refresh_idle(slot);
+        self.manifest_holder_came();
+        self.seeding_joined(now, slot);
+        self.settle(now);
+        slot
+    }
+
+    /// The peer's connection has ended, for whatever reason.
+    pub fn handle_gone(&mut self, now: Time, slot: PeerSlot) {
+        self.begin(now);
+        if self.peers.get(slot).is_some() {
+            self.retire(now, slot);
+            while let Some(delivery) = self.peers[slot].deliveries.pop_front() {
+                self.release_unwritten(now, slot, delivery);
+            }
+            self.watch.retain(|&(_, other)| other != slot);
+            self.peers.remove(slot);
+            self.leaving_recheck();
+        }
+        self.settle(now);
+    }
+
+    /// Takes a peer out of every count; its slot and its deliveries stay until it has gone.
+    pub(super) fn retire(&mut self, now: Time, slot: PeerSlot) {
+        if self.peers[slot].standing == Standing::Retired {
+            return;
+        }
+        self.set_counted(slot, false);
+        self.leaving_ended(slot);
+        self.peers[slot].standing = Standing::Retired;
+        self.refresh_starving(slot);
+        self.refresh_idle(slot);
+        let have = std::mem::take(&mut self.peers[slot].have);
+        for chunk in have.iter() {
+            self.chunks.change(chunk, |state| state.holders -= 1);
+        }
+        self.peers[slot].have = crate::protocol::Bitfield::empty(self.chunks.count());
+        self.drop_fetches_of(now, slot);
+        self.seeding_lost(now, slot);
+        self.manifest_lost(slot);
+    }
+
+    /// The peer lied: it is cut off, nobody else is.
+    pub(super) fn ban(&mut self, now: Time, slot: PeerSlot) {
+        if self.peers.get(slot).is_none_or(|peer| peer.standing == Standing::Retired) {
+            return;
+        }
+        self.counters.bans += 1;
+        self.actions.push_back(Action::Ban { peer: slot });
+        self.retire(now, slot);
+    }
+
+    /// Counts the peer's wants at the chunks, or no longer.
+    pub(super) fn set_counted(&mut self, slot: PeerSlot, counted: bool) {
+        let peer = &mut self.peers[slot];
+        if peer.counted == counted {
+            return;
+        }
+        peer.counted = counted;
+        let step = |count: &mut u32| *count = if counted { *count + 1 } else { *count - 1 };
+        for chunk in peer.settled.iter_missing() {
+            self.chunks.change(chunk, |state| {
+                step(&mut state.wanted);
+                step(&mut state.needers);
+            });
+        }
+        for delivery in peer.deliveries.iter().filter(|delivery| delivery.stage < Stage::Written) {
+            self.chunks.change(delivery.chunk, |state| step(&mut state.needers));
+        }
+    }
+
+    /// The peer did something: its wants count (again).
+    pub(super) fn note_progress(&mut self, now: Time, slot: PeerSlot) {
+        let peer = &mut self.peers[slot];
+        peer.progress_at = now;
+        if peer.is_joined() {
+            self.set_counted(slot, true);
+            self.watch_peer(now, slot);
+        }
+    }
+
+    /// Looks at the peer again after a while, to see whether it has fallen silent.
+    pub(super) fn watch_peer(&mut self, now: Time, slot: PeerSlot) {
+        let peer = &mut self.peers[slot];
+        if !peer.watched && !peer.settled.is_full() {
+            peer.watched = true;
+            self.watch.push_back((now + WATCH_EVERY, slot));
+        }
+    }
+
+    pub(super) fn watch_peers(&mut self, now: Time) {
+        while let Some(&(at, slot)) = self.watch.front()
+            && at <= now
+        {
+            self.watch.pop_front();
+            let peer = &mut self.peers[slot];
+            peer.watched = false;
+            if !peer.counted {
+                continue;
+            }
+            let silent = now.since(peer.progress_at) >= DORMANT_AFTER;
+            if silent && !peer.is_hungry() {
+                self.set_counted(slot, false);
+            } else {
+                self.watch_peer(now, slot);
+            }
+        }
+    }
+
+    /// Sets or clears that the peer needs no delivery of the chunk.
+    pub(super) fn set_settled(&mut self, slot: PeerSlot, chunk: u32, settled: bool) {
+        let peer = &mut self.peers[slot];
+        let changed = if settled { peer.settled.insert(chunk) } else { peer.settled.remove(chunk) };
+        if changed && peer.counted {
+            let step = |count: &mut u32| *count = if settled { *count - 1 } else { *count + 1 };
+            self.chunks.change(chunk, |state| {
+                step(&mut state.wanted);
+                step(&mut state.needers);
+            });
+        }
+        if changed && !settled {
+            let state = self.chunks.get(chunk);
+            if state.place == super::chunks::Place::Cached {
+                peer.cursor = peer.cursor.min(state.sequence);
+            }
+        }
+    }
+
+    /// A delivery's memory is no longer needed: written, given up or gone.
+    pub(super) fn release_unwritten(&mut self, now: Time, slot: PeerSlot, delivery: Delivery) {
+        if delivery.stage == Stage::Written {
+            return;
+        }
+        let counted = self.peers[slot].counted;
+        self.chunks.change(delivery.chunk, |state| {
+            state.unwritten -= 1;
+            state.needers -= u32::from(counted);
+            state.protected &= state.unwritten > 0;
+        });
+        self.memory_returned(now, delivery.chunk);
+        self.seeding_written(delivery.chunk);
+    }
+
+    /// Whether the peer starves may have changed.
+    pub(super) fn refresh_starving(&mut self, slot: PeerSlot) {
+        let holds_back = self.seeding.holds_back();
+        let peer = &mut self.peers[slot];
+        let starving = peer.is_hungry() && !holds_back;
+        let rate = if starving && peer.deliveries.is_empty() {
+            chunk_rate(peer.down.rate(), self.config.chunk_size_bytes)
+        } else {
+            0
+        };
+        match (peer.starving, starving) {
+            (None, true) => {
+                let at = u32::try_from(self.starving.peers.len()).expect("at most all peers");
+                peer.starving = Some((at, rate));
+                self.starving.peers.push(slot);
+                self.chunks.news = true;
+                self.rent.change_rate(0, rate);
+            }
+            (Some((at, old)), true) => {
+                peer.starving = Some((at, rate));
+                self.rent.change_rate(old, rate);
+            }
+            (Some((at, old)), false) => {
+                peer.starving = None;
+                self.rent.change_rate(old, 0);
+                self.starving.peers.swap_remove(at as usize);
+                if let Some(&moved) = self.starving.peers.get(at as usize) {
+                    let entry = self.peers[moved].starving.as_mut();
+                    entry.expect("it is among the starving").0 = at;
+                }
+            }
+            (None, false) => {}
+        }
+    }
+}
+
+/// Millionths of a chunk a second.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are positive")]
+fn chunk_rate(bytes_per_second: Option<f64>, chunk_size_bytes: u32) -> u64 {
+    bytes_per_second.map_or(RATE_UNKNOWN, |rate| (rate / f64::from(chunk_size_bytes) * 1e6) as u64)
+}

@@ -1,0 +1,115 @@
+//! How fast a peer takes or gives bytes while it has something to do, and how long fetches take.
+//!
+//! Reads no clock; idle time doesn't count.
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// Weight that is kept at each sample: about the last eight count.
+const KEEP: f64 = 0.875;
+
+/// Bytes per busy second over about the last eight samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Meter {
+    bytes: f64,
+    seconds: f64,
+    busy_since: Option<Time>,
+    seconds_new: f64,
+}
+
+impl Meter {
+    /// Time runs for this peer from now on, or no longer.
+    pub(super) fn set_busy(&mut self, now: Time, busy: bool) {
+        if let Some(since) = self.busy_since {
+            self.seconds_new += now.seconds_since(since);
+        }
+        self.busy_since = busy.then_some(now);
+    }
+
+    /// So many bytes were moved since the last sample.
+    pub(super) fn sample(&mut self, now: Time, bytes: u32) {
+        self.set_busy(now, self.busy_since.is_some());
+        self.bytes = self.bytes * KEEP + f64::from(bytes);
+        self.seconds = self.seconds * KEEP + std::mem::take(&mut self.seconds_new);
+    }
+
+    /// Bytes per second; `None` before the first sample that took any time.
+    pub(super) fn rate(&self) -> Option<f64> {
+        (self.seconds > 0.0).then(|| self.bytes / self.seconds)
+    }
+}
+
+/// Samples that the hedge's quantile looks at.
+const LATENCY_SAMPLES: usize = 64;
+
+/// Samples below which the quantile means nothing yet.
+const LATENCY_SAMPLES_MIN: usize = 8;
+
+/// How long the last fetches took.
+#[derive(Debug, Default)]
+pub(super) struct Latencies {
+    ring: Vec<Duration>,
+    next: usize,
+    p95: Option<Duration>,
+    min: Option<Duration>,
+}
+
+impl Latencies {
+    /// One more fetch is done.
+    pub(super) fn sample(&mut self, latency: Duration) {
+        if self.ring.len() < LATENCY_SAMPLES {
+            self.ring.push(latency);
+        } else {
+            self.ring[self.next] = latency;
+        }
+        self.next = (self.next + 1) % LATENCY_SAMPLES;
+        self.min = self.ring.iter().min().copied();
+        if self.ring.len() >= LATENCY_SAMPLES_MIN {
+            let mut sorted = self.ring.clone();
+            sorted.sort_unstable();
+            self.p95 = Some(sorted[(sorted.len() * 95).div_ceil(100) - 1]);
+        }
+    }
+
+    /// The shortest of the last fetches.
+    pub(super) fn min(&self) -> Option<Duration> {
+        self.min
+    }
+
+    /// What all but 5% of the last fetches stayed within; `None` before enough of them.
+    pub(super) fn p95(&self) -> Option<Duration> {
+        self.p95
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Latencies, Meter};
+    use crate::time::Time;
+    use std::time::Duration;
+
+    #[test]
+    fn idle_time_does_not_lower_the_rate() {
+        let mut meter = Meter::default();
+        let at = |ms: u64| Time(ms * 1_000_000);
+        meter.set_busy(at(0), true);
+        meter.sample(at(100), 1000);
+        meter.set_busy(at(100), false);
+        meter.set_busy(at(5000), true);
+        meter.sample(at(5100), 1000);
+        assert!((meter.rate().unwrap() - 10_000.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn the_quantile_ignores_the_slowest_twentieth() {
+        let mut latencies = Latencies::default();
+        for _ in 0..61 {
+            latencies.sample(Duration::from_millis(10));
+        }
+        for _ in 0..3 {
+            latencies.sample(Duration::from_secs(10));
+        }
+        assert_eq!(latencies.p95(), Some(Duration::from_millis(10)));
+    }
+}

@@ -1,0 +1,222 @@
+//! What is given up for what: asking for room, eviction, recall, pressure from other swarms.
+//!
+//! Memory in chunks: `cached + fetching + draining + held`. A wish that is not answered at once
+//! means that memory is short; then free chunks go first, and wanted ones by rent or buy.
+
+use std::time::Duration;
+
+use super::{Action, Eviction, Swarm, chunks::Place, fetching::Need};
+use crate::time::Time;
+
+/// Memory that was given up for a wish may go to a swarm that waited longer. After so long without
+/// an answer some more is given up.
+const PROMISE_KEPT: Duration = Duration::from_millis(20);
+
+/// How long nothing is fetched ahead after memory turned out to be short.
+const AHEAD_AGAIN: Duration = Duration::from_millis(50);
+
+/// Chunks among equals that an eviction compares for the one used longest ago.
+const EVICTIONS_COMPARED: usize = 32;
+
+/// Room for one chunk: wished for, or held.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Leases that are there and not used.
+    pub(super) held: u32,
+    pub(super) asked_at: Option<Time>,
+    /// Something else happened since the wish: memory is short.
+    pub(super) unanswered: bool,
+    need: Option<Need>,
+    /// Memory was given up for the wish at this time.
+    promised_at: Option<Time>,
+    ahead_again_at: Time,
+}
+
+impl Swarm {
+    /// The room asked for is leased.
+    pub fn handle_room(&mut self, now: Time) {
+        self.begin(now);
+        self.room.asked_at = None;
+        self.room.unanswered = false;
+        self.room.promised_at = None;
+        self.room.held += 1;
+        self.settle(now);
+    }
+
+    /// Another swarm waits for room and this one is above its share: gives up so many chunks,
+    /// patience or not.
+    pub fn handle_pressure(&mut self, now: Time, chunks: u32) {
+        self.begin(now);
+        self.room.ahead_again_at = now + AHEAD_AGAIN;
+        for _ in self.chunks.draining_count..chunks {
+            let Some(victim) = self.victim() else { break };
+            self.evict(victim, true);
+        }
+        for chunk in self.draining_chunks() {
+            self.recall(chunk);
+        }
+        self.settle(now);
+    }
+
+    /// Chunks of memory that this swarm has.
+    pub(super) fn usage(&self) -> u32 {
+        let fetching = u32::try_from(self.fetches.len()).expect("bounded by fetches_max");
+        self.chunks.cached.len() + fetching + self.chunks.draining_count + self.room.held
+    }
+
+    /// Whether memory lies idle that a chunk may be fetched into before anybody starves for it.
+    pub(super) fn may_fetch_ahead(&self, now: Time) -> bool {
+        let idle = self.usage() < self.config.cache_chunks_max;
+        now >= self.room.ahead_again_at && (idle || !self.chunks.cached.bucket(0).is_empty())
+    }
+
+    pub(super) fn ask_room(&mut self, now: Time, need: Need) {
+        self.room.asked_at = Some(now);
+        self.room.unanswered = false;
+        self.room.need = Some(need);
+        self.actions.push_back(Action::WantRoom);
+    }
+
+    /// Nothing is to be fetched now: no room is needed.
+    pub(super) fn withdraw_room(&mut self) {
+        if self.room.asked_at.take().is_some() || self.room.held > 0 {
+            self.room.held = 0;
+            self.room.promised_at = None;
+            self.actions.push_back(Action::ReleaseRoom);
+        }
+    }
+
+    /// When a wish has to be looked after though nothing happens.
+    pub(super) fn room_timeout(&self) -> Option<Time> {
+        let asked_at = self.room.asked_at?;
+        if !self.room.unanswered {
+            return Some(asked_at);
+        }
+        let promise = self.room.promised_at.map(|at| at + PROMISE_KEPT);
+        promise.or_else(|| self.rent.due_at(self.price()))
+    }
+
+    /// The wish for room is unanswered: gives something up for it, if it is worth it.
+    pub(super) fn make_room(&mut self, now: Time) {
+        if !self.room.unanswered || self.room.promised_at.is_some_and(|at| now < at + PROMISE_KEPT)
+        {
+            return;
+        }
+        if self.starving.is_empty() && self.room.need == Some(Need::Starving) {
+            return self.withdraw_room();
+        }
+        if self.seeding.holds_back() {
+            if let Some(victim) = self.seeding_victim() {
+                self.room.promised_at = Some(now);
+                self.evict(victim, true);
+            }
+            return;
+        }
+        if let Some(free) = self.free_chunk() {
+            self.room.promised_at = Some(now);
+            return self.evict(free, true);
+        }
+        if self.room.need == Some(Need::Ahead) && self.starving.is_empty() {
+            self.room.ahead_again_at = now + AHEAD_AGAIN;
+            return self.withdraw_room();
+        }
+        match self.config.eviction {
+            Eviction::Lru => {
+                if self.chunks.draining_count == 0
+                    && let Some(victim) = self.least_recently_used()
+                {
+                    self.evict(victim, true);
+                }
+            }
+            Eviction::Demand => {
+                if self.rent.is_due(self.price())
+                    && let Some(victim) = self.victim()
+                {
+                    self.rent.pay();
+                    self.counters.purchases += 1;
+                    self.evict(victim, true);
+                }
+            }
+        }
+    }
+
+    /// What a still wanted chunk costs now, in lost deliveries.
+    fn price(&self) -> f64 {
+        self.rent.lambda()
+    }
+
+    /// A cached chunk that nobody needs.
+    fn free_chunk(&self) -> Option<u32> {
+        self.chunks.cached.bucket(0).first().copied()
+    }
+
+    /// The least needed chunk that may go; ties: the one used longest ago.
+    fn victim(&self) -> Option<u32> {
+        let evictable = |&(chunk, needers): &(u32, u32)| {
+            let state = self.chunks.get(chunk);
+            !state.protected || needers == 0
+        };
+        let mut candidates = self.chunks.cached.iter_up().filter(evictable);
+        let (mut best, least) = candidates.next()?;
+        for (chunk, needers) in candidates.take(EVICTIONS_COMPARED) {
+            if needers > least {
+                break;
+            }
+            if self.chunks.get(chunk).used_at < self.chunks.get(best).used_at {
+                best = chunk;
+            }
+        }
+        Some(best)
+    }
+
+    /// The ancestors' policy, for comparison; looks at the whole cache.
+    fn least_recently_used(&self) -> Option<u32> {
+        let cached = self.chunks.cached.iter_up().map(|(chunk, _)| chunk);
+        cached
+            .filter(|&chunk| !self.chunks.get(chunk).protected)
+            .min_by_key(|&chunk| (self.chunks.get(chunk).used_at, self.chunks.get(chunk).sequence))
+    }
+
+    /// Drops a chunk from the cache. Its memory comes back when the last delivery is written; with
+    /// `recall` those under way are cut off.
+    pub(super) fn evict(&mut self, chunk: u32, recall: bool) {
+        debug_assert!(self.chunks.is_cached(chunk));
+        self.log.remove(self.chunks.get(chunk).sequence);
+        self.counters.evictions += 1;
+        self.actions.push_back(Action::Evict { chunk });
+        let drained = self.chunks.change(chunk, |state| {
+            let drained = state.unwritten == 0;
+            state.place = if drained { Place::Absent } else { Place::Draining };
+            state.protected = false;
+            state.flight = None;
+            drained
+        });
+        if drained {
+            self.seeding_absent(chunk);
+        } else if recall {
+            self.recall(chunk);
+        }
+    }
+
+    fn recall(&mut self, chunk: u32) {
+        if !self.chunks.change(chunk, |state| std::mem::replace(&mut state.recalled, true)) {
+            self.actions.push_back(Action::Recall { chunk });
+        }
+    }
+
+    /// Evicted chunks that are still being written.
+    fn draining_chunks(&self) -> Vec<u32> {
+        if self.chunks.draining_count == 0 {
+            return Vec::new();
+        }
+        let all = 0..self.chunks.count();
+        all.filter(|&chunk| self.chunks.get(chunk).place == Place::Draining).collect()
+    }
+
+    /// An evicted chunk's memory is free.
+    pub(super) fn room_returned(&mut self, now: Time) {
+        if self.room.asked_at.is_some() {
+            self.room.promised_at = Some(now);
+        }
+    }
+}
