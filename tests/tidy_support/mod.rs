@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Directories that hold nothing of ours.
+/// Names of what is not ours: outputs, and what git keeps (a file, in a linked work tree).
 const SKIPPED: [&str; 4] = ["target", "out", ".git", "node_modules"];
 
 /// One file of the tree.
@@ -37,10 +37,10 @@ pub(crate) fn sources(places: &[&str], suffix: &str) -> Vec<Source> {
 
 fn collect(place: &Path, suffix: &str, found: &mut Vec<Source>) {
     let name = place.file_name().map(|name| name.to_string_lossy().into_owned());
+    if name.as_ref().is_some_and(|name| SKIPPED.contains(&name.as_str())) {
+        return;
+    }
     if place.is_dir() {
-        if name.is_some_and(|name| SKIPPED.contains(&name.as_str())) {
-            return;
-        }
         let entries = fs::read_dir(place).expect("a directory of the tree can be read");
         for entry in entries {
             collect(&entry.expect("an entry can be read").path(), suffix, found);
