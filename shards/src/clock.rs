@@ -3,8 +3,8 @@
 //! No calendar time, and nothing finer than what the event loop can wake for (about 1 ms).
 
 use std::{
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::OnceLock,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -35,6 +35,20 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// Waits until [`now`] is at least `deadline`. A deadline in the past lets the loop make one turn.
 pub fn sleep_until(deadline: Duration) -> Sleep {
     Sleep { deadline, key: None }
+}
+
+/// Runs `future` for at most `duration`. None: the time was up, and `future` is dropped, so it must
+/// bear that. Readiness of sockets, sleeping, `Port::wait` and a task's end do.
+pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut sleep = sleep(duration);
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        Pin::new(&mut sleep).poll(context).map(|()| None)
+    })
+    .await
 }
 
 /// What [`sleep`] returns. Dropping it costs nothing and loses nothing.

@@ -152,3 +152,61 @@ fn place(placement: &Placement, connections: &[usize], core: Option<usize>) -> S
         .or_else(|| placement.shards().min_by_key(load))
         .expect("there is at least one shard")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use proptest::prelude::*;
+
+    use super::place;
+    use crate::placement::{Placement, ShardId};
+
+    fn placement(shards: usize) -> Placement {
+        Placement::plan(NonZeroUsize::new(shards), true)
+    }
+
+    #[test]
+    fn a_connection_goes_to_its_core_unless_that_shard_is_too_full() {
+        let placement = placement(2);
+        let core = placement.core_of(ShardId(1));
+        for (connections, expected) in [
+            ([0, 0], 1),
+            ([0, 2], 1),
+            ([0, 3], 0),
+            ([100, 105], 1),
+            ([100, 106], 0),
+            // Five per cent of a few is less than two.
+            ([10, 12], 1),
+            ([10, 13], 0),
+        ] {
+            let shard = place(&placement, &connections, core);
+            assert_eq!(shard, ShardId(expected), "{connections:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_core_the_least_loaded_takes_it_and_ties_go_to_the_lowest() {
+        let placement = placement(4);
+        assert_eq!(place(&placement, &[3, 1, 0, 0], None), ShardId(2));
+        assert_eq!(place(&placement, &[3, 1, 1, 2], Some(usize::MAX)), ShardId(1));
+    }
+
+    proptest! {
+        #[test]
+        fn no_shard_gets_far_ahead_whatever_cores_say(
+            shards in 1_usize..9,
+            cores in prop::collection::vec(prop::option::of(0_usize..4), 1..400),
+        ) {
+            let placement = placement(shards);
+            let mut connections = vec![0_usize; shards];
+            for core in cores {
+                let shard = place(&placement, &connections, core);
+                connections[shard.index()] += 1;
+                let (least, most) =
+                    (*connections.iter().min().unwrap(), *connections.iter().max().unwrap());
+                prop_assert!(most <= least + (least / 20).max(2) + 1);
+            }
+        }
+    }
+}

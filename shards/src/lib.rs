@@ -6,8 +6,9 @@
 //! unchanged for another server.
 //!
 //! In reading order: [`placement`] and [`driver`] say where and on what the loops run,
-//! [`runtime`] starts them, [`turn`](crate::task::yield_now) is what happens once per turn of a
-//! loop, [`handoff`] gives a shard its sockets, [`port`] its messages, [`budget`] its memory.
+//! [`runtime`] starts them, [`handoff`] gives a shard its sockets, [`port`] its messages,
+//! [`net`], [`task`] and [`clock`] are what it works with, and [`budget`] bounds its memory.
+//! What a loop does once per turn is in `turn`, and who wakes it in `doorbell` and `station`.
 //!
 //! ```text
 //!   listener ──Handoff──► shard 0 ◄──Port (requests, replies)──► shard 1
@@ -29,6 +30,8 @@ pub mod port;
 mod ringer;
 pub mod runtime;
 mod station;
+#[cfg(test)]
+mod stepping;
 pub mod task;
 mod turn;
 

@@ -82,6 +82,16 @@ impl BellSocket {
         }
     }
 
+    /// Blocks until there is a ring; false after `patience`. For threads without an event loop.
+    #[cfg(test)]
+    pub(crate) fn wait(&self, patience: std::time::Duration) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+        let timeout = Timespec::try_from(patience).expect("a short time");
+        let mut watched = [PollFd::new(&self.read_end, PollFlags::IN)];
+        poll(&mut watched, Some(&timeout)).is_ok_and(|ready| ready > 0)
+    }
+
     /// A second handle for the event loop, which wants to own what it watches. The library has no
     /// type for an eventfd, but readiness is all that is asked of this stream.
     pub(crate) fn watched(&self) -> io::Result<monoio::net::UnixStream> {

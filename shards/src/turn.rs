@@ -74,6 +74,7 @@ pub(crate) fn number() -> u64 {
 /// Wakes `waker` at the end of this turn.
 pub(crate) fn wake_next_turn(waker: &Waker) {
     TURN.with(|turn| {
+        turn.assert_running();
         turn.yielders.borrow_mut().push(waker.clone());
         turn.request();
     });
@@ -82,6 +83,7 @@ pub(crate) fn wake_next_turn(waker: &Waker) {
 /// Wakes `waker` in the first turn that ends at or after `deadline`.
 pub(crate) fn timer_add(deadline: Duration, waker: &Waker) -> TimerKey {
     TURN.with(|turn| {
+        turn.assert_running();
         let key = (deadline, turn.timers_made.get());
         turn.timers_made.set(key.1 + 1);
         turn.timers.borrow_mut().insert(key, waker.clone());
@@ -119,6 +121,11 @@ impl Turn {
                 .expect("only tasks of a running shard yield, sleep or send")
                 .wake_by_ref();
         }
+    }
+
+    /// A future that waits for a turn outside a loop would wait forever.
+    fn assert_running(&self) {
+        assert!(self.main.borrow().is_some(), "only tasks of a running shard yield and sleep");
     }
 
     fn reset(&self) {

@@ -92,3 +92,79 @@ fn one_credit_per_pair_neither_deadlocks_nor_loses_a_wake_up() {
         }
     }
 }
+
+#[test]
+fn a_parked_shard_is_rung_at_most_once_for_all_that_is_sent_in_a_turn() {
+    const ROUNDS: u64 = 300;
+    const BATCH: usize = 32;
+    for driver in both_drivers() {
+        let rings = Arc::new(AtomicU64::new(0));
+        let seen = rings.clone();
+        let main = move |shard: Shard<u64, u64>| {
+            let seen = seen.clone();
+            async move {
+                let port = &shard.port;
+                if port.id() == ShardId(0) {
+                    for _ in 0..ROUNDS {
+                        let others = [ShardId(1), ShardId(2)];
+                        for index in 0..BATCH {
+                            let other = others[index % 2];
+                            port.try_request(other, 0).expect("enough credits");
+                        }
+                        let mut replies = 0;
+                        while replies < BATCH {
+                            port.wait().await;
+                            while port.try_reply().is_some() {
+                                replies += 1;
+                            }
+                        }
+                    }
+                    for other in [ShardId(1), ShardId(2)] {
+                        port.try_request(other, 1).expect("enough credits");
+                    }
+                    return;
+                }
+                loop {
+                    port.wait().await;
+                    while let Some((from, request)) = port.try_request_in() {
+                        port.reply(from, 0);
+                        if request == 1 {
+                            seen.fetch_max(port.doorbell_rings(), Ordering::SeqCst);
+                            assert!(port.inbox_depth_max() <= BATCH);
+                            return;
+                        }
+                    }
+                }
+            }
+        };
+        start(start_of(driver, 3, BATCH), main).unwrap().join().unwrap();
+        let rings = rings.load(Ordering::SeqCst);
+        assert!(rings <= ROUNDS + 1, "{driver}: {rings} rings for {ROUNDS} rounds");
+    }
+}
+
+#[test]
+fn a_shard_that_has_ended_gives_requests_back_and_takes_no_replies() {
+    for driver in both_drivers() {
+        let main = |shard: Shard<u64, u64>| async move {
+            let port = &shard.port;
+            if port.id() == ShardId(1) {
+                port.try_request(ShardId(0), 5).unwrap();
+                return;
+            }
+            let (from, request) = loop {
+                if let Some(pair) = port.try_request_in() {
+                    break pair;
+                }
+                port.wait().await;
+            };
+            // The other is gone, or will be: then its inbox refuses, with credits left.
+            while port.credits(from) > 0 && port.try_request(from, 1).is_ok() {
+                shards::task::yield_now().await;
+            }
+            port.reply(from, request);
+            port.invariants();
+        };
+        start(start_of(driver, 2, 1_000), main).unwrap().join().unwrap();
+    }
+}

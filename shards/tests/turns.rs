@@ -7,9 +7,12 @@ mod common;
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     io::{IoSlice, Read},
     net::{TcpListener, TcpStream},
+    pin::pin,
     rc::Rc,
+    task::Poll,
     time::Duration,
 };
 
@@ -126,6 +129,40 @@ fn timers_fire_in_order_on_an_idle_loop_and_dropped_ones_do_not() {
         };
         block_on(driver, root).unwrap();
         assert_eq!(*order.borrow(), [1, 5, 10, 20, 30], "{driver}");
+    }
+}
+
+/// Polls a future in one turn only, and drops it.
+async fn given_up_after_a_turn<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let polled = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
+    task::yield_now().await;
+    match polled {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn a_timer_outlives_earlier_ones_that_were_dropped() {
+    for driver in both_drivers() {
+        let root = async {
+            let short = Duration::from_millis(2);
+            for _ in 0..5 {
+                // The loop's own alarm is set for a timer that is gone when it rings.
+                let started = clock::timeout(short, std::future::pending::<()>());
+                assert_eq!(given_up_after_a_turn(started).await, None);
+                let blocked = clock::now();
+                while clock::now() - blocked < short * 2 {
+                    std::hint::spin_loop();
+                }
+                let began = clock::now();
+                clock::sleep(short * 2).await;
+                assert!(clock::now() - began >= short * 2);
+                assert_eq!(clock::timeout(short, async { 7 }).await, Some(7));
+            }
+        };
+        block_on(driver, root).unwrap();
     }
 }
 

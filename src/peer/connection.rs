@@ -178,7 +178,7 @@ impl Link {
                 Event::Data { header, piece_offset, piece, is_last } => {
                     // Latency counts to the moment of verification, so frames' ends ask the clock.
                     let now = if is_last { now() } else { started };
-                    session.handle_data(now, &header, piece_offset, piece)
+                    session.handle_data(now, &header, piece_offset, piece, is_last)
                 }
                 Event::Control(message) => session.handle_message(started, message),
                 Event::Preamble { .. } => session.handle_preamble(),

@@ -203,11 +203,16 @@ impl Peer {
         self.handle.clone()
     }
 
-    /// Runs on this shard until the peer left or was stopped.
+    /// Runs on this shard until the peer left or was stopped; also what it has then.
     ///
     /// # Errors
     /// No further attempt makes sense, or patience has run out; the last error.
-    pub async fn run(mut self, scratch: Scratch) -> Result<Ended, ConnectionError> {
+    pub async fn run(mut self, scratch: Scratch) -> (Result<Ended, ConnectionError>, FileState) {
+        let result = self.connect_repeatedly(&scratch).await;
+        (result, self.file)
+    }
+
+    async fn connect_repeatedly(&mut self, scratch: &Scratch) -> Result<Ended, ConnectionError> {
         let mut rng = Rng::new(self.config.seed, 0);
         let mut give_up_at = now() + self.config.patience.first;
         let mut attempts = 0;
@@ -215,7 +220,7 @@ impl Peer {
             if self.handle.0.stopping.get() {
                 return Ok(Ended::Stopped);
             }
-            let (result, was_accepted) = self.connect_once(&scratch).await;
+            let (result, was_accepted) = self.connect_once(scratch).await;
             let error = match result {
                 Ok(End::Stopped) => return Ok(Ended::Stopped),
                 Ok(End::Left) => return Ok(Ended::Left),

@@ -313,7 +313,7 @@ impl Session {
         self.intake.open(now);
     }
 
-    /// A piece of a data frame.
+    /// A piece of a data frame, `piece_offset` bytes into its payload; with `is_last` its end.
     ///
     /// # Errors
     /// Data has no place in this state, lies outside of the file, or its chunk's digest is wrong.
@@ -323,11 +323,15 @@ impl Session {
         header: &DataHeader,
         piece_offset: u32,
         piece: &[u8],
+        is_last: bool,
     ) -> Result<(), SessionError> {
         let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
             return Err(self.unexpected("data before the manifest"));
         };
-        self.intake.handle_received(piece.len() as u64);
+        if is_last {
+            // Only whole frames are acknowledged: the relay, too, counts what it sent by frames.
+            self.intake.handle_received(u64::from(header.payload_len));
+        }
         if piece_offset == 0 {
             let wanted = !self.file.have().contains(header.chunk);
             if let Assembled::Lost { chunk } =

@@ -114,11 +114,12 @@ impl Swarm {
     /// The kernel has taken all of this delivery: it holds the chunk no longer.
     pub fn handle_written(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
         self.begin(now);
-        if let Some(delivery) = self.peers.get_mut(slot).and_then(|peer| peer.delivery(chunk)) {
-            let before = *delivery;
-            delivery.stage = Stage::Written;
+        if self.peers.get_mut(slot).and_then(|peer| peer.delivery(chunk)).is_some() {
             self.note_progress(now, slot);
             self.unprotect(chunk);
+            let delivery = self.peers[slot].delivery(chunk).expect("just found");
+            let before = *delivery;
+            delivery.stage = Stage::Written;
             self.release_unwritten(now, slot, before);
         }
         self.settle(now);

@@ -16,8 +16,8 @@ const HEDGE_AFTER_UNMEASURED: Duration = Duration::from_secs(1);
 /// No fetch is hedged before this age: a wake-up and a round trip on a busy machine.
 const HEDGE_AFTER_MIN: Duration = Duration::from_millis(50);
 
-/// A holder that is the only one and has not answered for so long counts as one that refused.
-/// Long enough for 256 KiB at 8 KiB/s with a second chunk queued before it.
+/// A holder that has let fetches wait for so long in all, without an answer, counts as one that
+/// holds nothing, until it says otherwise. Long enough for 256 KiB at 8 KiB/s with a second chunk queued before it.
 const FETCH_GIVE_UP: Duration = Duration::from_secs(60);
 
 /// Why a chunk is fetched.
@@ -39,6 +39,8 @@ pub(super) struct Fetch {
     pub(super) chunk: u32,
     pub(super) holder: PeerSlot,
     pub(super) started_at: Time,
+    /// Up to then its age counts as its holder's silence.
+    timed_from: Time,
     pub(super) need: Need,
     /// The other fetch of the same chunk, while hedged.
     pub(super) rival: Option<FetchId>,
@@ -71,6 +73,7 @@ impl Swarm {
             let holder = &mut self.peers[fetch.holder];
             holder.up.sample(now, bytes);
             holder.slow = false;
+            holder.unanswered = Duration::ZERO;
             holder.progress_at = now;
             self.cache(now, fetch);
         }
@@ -151,7 +154,8 @@ impl Swarm {
         let fetch_id = FetchId(self.fetch_queue.next_id);
         self.fetch_queue.next_id += 1;
         let Pick { chunk, holder, need } = pick;
-        let fetch = Fetch { chunk, holder, started_at: now, need, rival, overdue: false };
+        let fetch =
+            Fetch { chunk, holder, started_at: now, timed_from: now, need, rival, overdue: false };
         self.fetches.insert(fetch_id, fetch);
         self.chunks.change(chunk, |state| {
             state.place = Place::Fetching;
@@ -243,16 +247,24 @@ impl Swarm {
             if fetch.rival.is_some() {
                 continue;
             }
-            self.peers[fetch.holder].slow = true;
-            if let Some(holder) = self.find_holder(fetch.chunk, Some(fetch.holder)) {
-                self.hedge(now, fetch_id, fetch, holder.slot);
-            } else if now.since(fetch.started_at) >= FETCH_GIVE_UP {
-                self.cancel_fetch(now, fetch_id, false);
-                self.release_chunk(&fetch);
-                self.unclaim(fetch.holder, fetch.chunk);
+            let holder = &mut self.peers[fetch.holder];
+            holder.slow = true;
+            holder.unanswered += now.since(fetch.timed_from);
+            if holder.unanswered >= FETCH_GIVE_UP {
+                self.disbelieve(now, fetch.holder);
+            } else if let Some(other) = self.find_holder(fetch.chunk, Some(fetch.holder)) {
+                self.hedge(now, fetch_id, fetch, other.slot);
             } else {
                 self.mark_overdue(now, fetch_id);
             }
+        }
+    }
+
+    /// The holder answers nothing: what it claims to hold counts as missing.
+    fn disbelieve(&mut self, now: Time, slot: PeerSlot) {
+        self.drop_fetches_of(now, slot);
+        for chunk in self.peers[slot].have.iter().collect::<Vec<_>>() {
+            self.unclaim(slot, chunk);
         }
     }
 
@@ -271,6 +283,7 @@ impl Swarm {
 
     fn mark_overdue(&mut self, now: Time, fetch_id: FetchId) {
         let fetch = self.fetches.get_mut(&fetch_id).expect("it was just looked up");
+        fetch.timed_from = now;
         if !std::mem::replace(&mut fetch.overdue, true) {
             self.fetch_queue.overdue += 1;
         }

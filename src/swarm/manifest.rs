@@ -17,17 +17,24 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct ManifestState {
     known: bool,
     asked: Option<PeerSlot>,
+    /// Everybody who could have it was asked in vain: no chunk can be verified.
+    exhausted: bool,
     /// When to look again.
     next_at: Option<Time>,
 }
 
 impl ManifestState {
     pub(super) fn new(chunk_count: u32) -> Self {
-        Self { known: chunk_count == 0, asked: None, next_at: None }
+        Self { known: chunk_count == 0, asked: None, exhausted: false, next_at: None }
     }
 
     pub(super) fn is_known(&self) -> bool {
         self.known
+    }
+
+    /// Whether nobody has it who was asked: then every chunk is as good as missing.
+    pub(super) fn is_missing(&self) -> bool {
+        self.exhausted && !self.known
     }
 }
 
@@ -83,6 +90,7 @@ impl Swarm {
             }
             None => {
                 self.manifest.asked = None;
+                self.manifest.exhausted = true;
                 self.manifest.next_at = wanted.then(|| now + ASK_AGAIN_AFTER);
                 for (_, peer) in self.peers.iter_mut() {
                     peer.manifest_tried = false;
@@ -93,6 +101,7 @@ impl Swarm {
 
     /// Somebody joined or got its first chunk: it can be asked at once.
     pub(super) fn manifest_holder_came(&mut self) {
+        self.manifest.exhausted = false;
         if self.manifest.asked.is_none() {
             self.manifest.next_at = None;
         }

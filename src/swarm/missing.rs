@@ -29,7 +29,8 @@ impl Swarm {
     }
 
     pub(super) fn missing_step(&mut self, now: Time) {
-        if self.starving.is_empty() || self.chunks.orphan_count == 0 {
+        let missing = self.chunks.orphan_count > 0 || self.manifest.is_missing();
+        if self.starving.is_empty() || !missing {
             self.missing.check_at = None;
             return;
         }
@@ -66,6 +67,10 @@ impl Swarm {
         let peer = &self.peers[slot];
         if !peer.deliveries.is_empty() {
             return None;
+        }
+        if self.manifest.is_missing() {
+            let missing_count = self.chunks.count() - peer.settled.count();
+            return peer.settled.iter_missing().next().map(|first| (missing_count, first));
         }
         let words = || peer.settled.words().iter().zip(self.chunks.orphan_bits.words());
         let missing = || ones(words().map(|(settled, orphan)| !settled & orphan));

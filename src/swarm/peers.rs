@@ -2,7 +2,7 @@
 //!
 //! Decides nothing.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use super::{Join, PeerSlot, meter::Meter};
 use crate::{
@@ -82,6 +82,8 @@ pub(super) struct Peer {
     pub(super) fetches: u32,
     /// It let a fetch run into its time-out and has not answered one since.
     pub(super) slow: bool,
+    /// How long fetches have waited for it since it last answered one.
+    pub(super) unanswered: Duration,
     pub(super) manifest_tried: bool,
     pub(super) missing_since: Option<Time>,
     pub(super) missing_told: Option<Time>,
@@ -112,6 +114,7 @@ impl Peer {
             up: Meter::default(),
             fetches: 0,
             slow: false,
+            unanswered: Duration::ZERO,
             manifest_tried: false,
             missing_since: None,
             missing_told: None,

@@ -70,7 +70,7 @@ impl Rent {
         }
         let seconds = (price - self.lost_chunks) / self.chunks_per_second();
         let wait = Duration::try_from_secs_f64(seconds).ok()?;
-        (self.blocked && self.rate > 0).then(|| self.counted_to + wait + Duration::from_nanos(1000))
+        (self.rate > 0).then(|| self.counted_to + wait + Duration::from_nanos(1000))
     }
 
     /// A purchase: the count starts again.

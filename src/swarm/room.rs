@@ -30,6 +30,8 @@ pub(super) struct Room {
     /// Memory was given up for the wish at this time.
     promised_at: Option<Time>,
     ahead_again_at: Time,
+    /// When the wish has to be looked after again though nothing happens.
+    wake_at: Option<Time>,
 }
 
 impl Swarm {
@@ -89,55 +91,59 @@ impl Swarm {
     /// When a wish has to be looked after though nothing happens.
     pub(super) fn room_timeout(&self) -> Option<Time> {
         let asked_at = self.room.asked_at?;
-        if !self.room.unanswered {
-            return Some(asked_at);
-        }
-        let promise = self.room.promised_at.map(|at| at + PROMISE_KEPT);
-        promise.or_else(|| self.rent.due_at(self.price()))
+        if self.room.unanswered { self.room.wake_at } else { Some(asked_at) }
     }
 
     /// The wish for room is unanswered: gives something up for it, if it is worth it.
     pub(super) fn make_room(&mut self, now: Time) {
-        if !self.room.unanswered || self.room.promised_at.is_some_and(|at| now < at + PROMISE_KEPT)
-        {
+        if !self.room.unanswered {
+            return;
+        }
+        let promise = self.room.promised_at.map(|at| at + PROMISE_KEPT);
+        self.room.wake_at = promise.filter(|&at| now < at);
+        if self.room.wake_at.is_some() {
             return;
         }
         if self.starving.is_empty() && self.room.need == Some(Need::Starving) {
             return self.withdraw_room();
         }
-        if self.seeding.holds_back() {
-            if let Some(victim) = self.seeding_victim() {
-                self.room.promised_at = Some(now);
-                self.evict(victim, true);
-            }
-            return;
-        }
-        if let Some(free) = self.free_chunk() {
-            self.room.promised_at = Some(now);
-            return self.evict(free, true);
+        let free =
+            if self.seeding.holds_back() { self.seeding_victim() } else { self.free_chunk() };
+        if let Some(free) = free {
+            return self.give_up(now, free);
         }
         if self.room.need == Some(Need::Ahead) && self.starving.is_empty() {
             self.room.ahead_again_at = now + AHEAD_AGAIN;
             return self.withdraw_room();
         }
         match self.config.eviction {
+            _ if self.seeding.holds_back() => {}
+            Eviction::Lru if self.chunks.draining_count > 0 => {}
             Eviction::Lru => {
-                if self.chunks.draining_count == 0
-                    && let Some(victim) = self.least_recently_used()
-                {
-                    self.evict(victim, true);
+                if let Some(victim) = self.least_recently_used() {
+                    self.give_up(now, victim);
                 }
             }
-            Eviction::Demand => {
-                if self.rent.is_due(self.price())
-                    && let Some(victim) = self.victim()
-                {
-                    self.rent.pay();
-                    self.counters.purchases += 1;
-                    self.evict(victim, true);
-                }
-            }
+            Eviction::Demand => self.buy_room(now),
         }
+    }
+
+    /// Gives up a still wanted chunk if its price has been lost.
+    fn buy_room(&mut self, now: Time) {
+        let price = self.price();
+        if !self.rent.is_due(price) {
+            self.room.wake_at = self.rent.due_at(price);
+        } else if let Some(victim) = self.victim() {
+            self.rent.pay();
+            self.counters.purchases += 1;
+            self.give_up(now, victim);
+        }
+    }
+
+    fn give_up(&mut self, now: Time, chunk: u32) {
+        self.room.promised_at = Some(now);
+        self.room.wake_at = Some(now + PROMISE_KEPT);
+        self.evict(chunk, true);
     }
 
     /// What a still wanted chunk costs now, in lost deliveries.

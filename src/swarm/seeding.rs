@@ -52,6 +52,8 @@ pub(super) struct SeedState {
     phase: Phase,
     /// A policy was stated or something was delivered: no policy is accepted any more.
     decided: bool,
+    /// The origin has waited long enough: it takes whoever is there.
+    waited: bool,
     /// Peers that joined with nothing and are still there.
     empty_peers: u32,
     parts: BTreeMap<PeerSlot, Part>,
@@ -128,6 +130,7 @@ impl Swarm {
             let Some(origin) = self.seeding.spreading_origin() else { return };
             self.seeding.acknowledged = Bitfield::empty(self.chunks.count());
             self.seeding.phase = Phase::Waiting { origin, peers: 1, start_by: now };
+            self.seeding.waited = false;
             return;
         }
         let heirs: Vec<PeerSlot> = self.seeding.parts.keys().copied().collect();
@@ -142,9 +145,7 @@ impl Swarm {
 
     pub(super) fn seeding_timeout(&self) -> Option<Time> {
         match self.seeding.phase {
-            Phase::Waiting { start_by, .. } => {
-                (self.seeding.empty_peers > 0 && self.manifest.is_known()).then_some(start_by)
-            }
+            Phase::Waiting { start_by, .. } => (!self.seeding.waited).then_some(start_by),
             Phase::Spreading { check_at, .. } => Some(check_at),
             Phase::Open => None,
         }
@@ -153,10 +154,13 @@ impl Swarm {
     pub(super) fn seeding_step(&mut self, now: Time) {
         match self.seeding.phase {
             Phase::Waiting { origin, peers, start_by } => {
+                self.seeding.waited = now >= start_by;
                 let present = self.seeding.empty_peers;
-                let enough = present >= peers || present > 0 && now >= start_by;
+                let enough = present >= peers || present > 0 && self.seeding.waited;
                 if enough && self.manifest.is_known() {
                     self.start_spreading(now, origin);
+                } else if self.seeding.waited && present == 0 && self.somebody_lacks() {
+                    self.open(now);
                 }
             }
             Phase::Spreading { origin, check_at } if check_at <= now => {
@@ -166,6 +170,11 @@ impl Swarm {
             }
             _ => {}
         }
+    }
+
+    /// Whether peers that take no part, as they have something already, are held back in vain.
+    fn somebody_lacks(&self) -> bool {
+        self.peers.iter().any(|(_, peer)| peer.is_joined() && !peer.settled.is_full())
     }
 
     /// Deals the chunks out in turn: parts differ by one chunk at most.
@@ -190,18 +199,19 @@ impl Swarm {
     /// Peers that have taken nothing for as long as a spread waits for peers lose the rest of
     /// their parts to the others.
     fn hand_on_stalled(&mut self, now: Time) {
-        let stalled =
-            |slot: &&PeerSlot| now.since(self.peers[**slot].progress_at) >= self.config.spread_wait;
-        let (busy, parts) = (&self.seeding.acknowledged, &self.seeding.parts);
+        let wait = self.config.spread_wait;
+        let silent = |slot: &&PeerSlot| now.since(self.peers[**slot].progress_at) >= wait;
         let open = |slot: &&PeerSlot| {
-            let owned = (0u32..).zip(&self.seeding.owners).filter(|&(_, owner)| owner == *slot);
-            owned.into_iter().any(|(chunk, _)| !busy.contains(chunk))
+            let mut owned = (0u32..).zip(&self.seeding.owners).filter(|&(_, owner)| owner == *slot);
+            owned.any(|(chunk, _)| !self.seeding.acknowledged.contains(chunk))
         };
-        let stalled: Vec<PeerSlot> = parts.keys().filter(stalled).filter(open).copied().collect();
+        let parts = &self.seeding.parts;
+        let stalled: Vec<PeerSlot> = parts.keys().filter(silent).filter(open).copied().collect();
+        if stalled.len() == self.seeding.parts.len() {
+            return self.open(now);
+        }
         for slot in stalled {
-            if self.seeding.parts.len() > 1 {
-                self.hand_on(now, slot, false);
-            }
+            self.hand_on(now, slot, false);
         }
     }
 

@@ -30,7 +30,6 @@ pub struct SendQueue {
     control_sent: usize,
     tail: Vec<u8>,
     tail_sent: usize,
-    tail_data_bytes: u32,
     sends: VecDeque<Send>,
     events: VecDeque<SendEvent>,
 }
@@ -81,7 +80,7 @@ pub struct CutOff {
 /// What one write did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Written {
-    /// File bytes in frames that were completed by this write.
+    /// File bytes that the kernel took, those of a frame not yet complete included.
     pub data_bytes: u64,
     /// All bytes that the kernel took.
     pub total_bytes: usize,
@@ -201,7 +200,6 @@ impl SendQueue {
             self.tail.extend_from_slice(&header);
             self.tail.extend_from_slice(frame);
             self.tail_sent = send.frame_sent;
-            self.tail_data_bytes = len;
             reached_bytes += len;
         }
         Some(CutOff { chunk: send.payload.chunk(), tag: send.tag, reached_bytes })
@@ -297,9 +295,10 @@ impl SendQueue {
             taken -= part;
             part
         };
+        let tail_before = self.tail_sent;
         self.tail_sent += take(self.tail.len() - self.tail_sent);
+        written.data_bytes += payload_between(tail_before, self.tail_sent);
         if self.tail_sent == self.tail.len() {
-            written.data_bytes += u64::from(std::mem::take(&mut self.tail_data_bytes));
             self.tail = Vec::new();
             self.tail_sent = 0;
         }
@@ -313,14 +312,15 @@ impl SendQueue {
             let send = &mut self.sends[frames.sends[frame] - done];
             let len = range.end - range.start;
             let whole = DATA_HEADER_BYTES + len as usize;
-            send.frame_sent += take(whole - send.frame_sent);
+            let before = send.frame_sent;
+            send.frame_sent += take(whole - before);
+            written.data_bytes += payload_between(before, send.frame_sent);
             if frame == 0 && half_written && send.frame_sent == whole {
                 control_taken = take(self.control.len() - self.control_sent);
             }
             if send.frame_sent < whole {
                 break;
             }
-            written.data_bytes += u64::from(len);
             send.offset += len;
             send.frame_sent = 0;
             let (chunk, tag) = (send.payload.chunk(), send.tag);
@@ -339,6 +339,11 @@ impl SendQueue {
             self.control_sent = 0;
         }
     }
+}
+
+/// File bytes among bytes `from..to` of a data frame.
+fn payload_between(from: usize, to: usize) -> u64 {
+    (to.saturating_sub(DATA_HEADER_BYTES) - from.saturating_sub(DATA_HEADER_BYTES)) as u64
 }
 
 /// The frames of one write.

@@ -9,11 +9,12 @@
 //! A home that has drawn its ticket and not yet published it may be overtaken by the next: the two
 //! came at the same moment. Nobody is forgotten by that: it elects after it has published.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-};
+#[cfg(not(test))]
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{OnceLock, atomic::Ordering::SeqCst};
 
+#[cfg(test)]
+use crate::stepping::{AtomicBool, AtomicUsize};
 use crate::{placement::SHARDS_MAX, ringer::Ringer};
 
 // Counters are packed into one word of this size.
@@ -171,7 +172,7 @@ impl Queue {
         loop {
             let free = word < ONE_WAITING && bytes <= self.limit_bytes - in_use_bytes(word);
             let next = if free { word + bytes } else { word + ONE_WAITING };
-            match self.word.compare_exchange_weak(word, next, SeqCst, SeqCst) {
+            match self.word.compare_exchange(word, next, SeqCst, SeqCst) {
                 Ok(_) if free => return Ok(in_use_bytes(next)),
                 Ok(_) => return Err(()),
                 Err(now) => word = now,
@@ -185,14 +186,23 @@ impl Queue {
         if head != home.place {
             return None;
         }
-        let serve = |word| {
-            let free = bytes <= self.limit_bytes - in_use_bytes(word);
-            free.then(|| word + bytes - ONE_WAITING)
-        };
-        let before = self.word.fetch_update(SeqCst, SeqCst, serve).ok()?;
+        let in_use = self.take_waiting(bytes)?;
         self.withdraw(home);
         self.call_head();
-        Some(in_use_bytes(before) + bytes)
+        Some(in_use)
+    }
+
+    /// Takes bytes for the head, and it off the count of those who wait.
+    fn take_waiting(&self, bytes: usize) -> Option<usize> {
+        let mut word = self.word.load(SeqCst);
+        while bytes <= self.limit_bytes - in_use_bytes(word) {
+            let next = word + bytes - ONE_WAITING;
+            match self.word.compare_exchange(word, next, SeqCst, SeqCst) {
+                Ok(_) => return Some(in_use_bytes(next)),
+                Err(now) => word = now,
+            }
+        }
+        None
     }
 
     /// Takes the ticket away, and the headship that it may have brought.
@@ -257,3 +267,6 @@ fn in_use_bytes(word: usize) -> usize {
 fn head_word(place: usize, ticket: usize) -> usize {
     ticket << PLACE_BITS | place
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,42 @@
+//! A deterministic simulator of everything around a [`relay::swarm::Swarm`]: peers with links,
+//! windows and vices, the shell with its sessions, and one budget for several swarms.
+//!
+//! Virtual time, one event at a time, everything from one seed. After every event DESIGN.md's
+//! properties are asserted. It simulates no bytes: a chunk is right or wrong.
+
+#![allow(dead_code, reason = "every test uses its own part of the simulator")]
+
+mod budget;
+mod peer;
+mod rng;
+mod shell;
+mod world;
+
+pub(crate) use peer::{PeerPlan, Vice};
+pub(crate) use rng::Rng;
+pub(crate) use world::{HomePlan, Plan, World};
+
+/// Nanoseconds in a second.
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+/// Nanoseconds in a millisecond.
+pub(crate) const MILLISECOND: u64 = 1_000_000;
+
+/// Payload bytes of a frame.
+pub(crate) const FRAME: u32 = 16 << 10;
+
+/// Runs seeds `first..first + count`, or only `SIM_SEED`, or `SIM_SEEDS` of them; says which
+/// seed failed and how to replay it.
+pub(crate) fn for_seeds(test: &str, count: u64, run: impl Fn(u64)) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = number("SIM_SEED") {
+        return run(seed);
+    }
+    for seed in 0..number("SIM_SEEDS").unwrap_or(count) {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed)));
+        if let Err(panic) = result {
+            eprintln!("seed {seed} failed; replay: SIM_SEED={seed} cargo test {test}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

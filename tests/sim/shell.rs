@@ -1,0 +1,412 @@
+//! The shell of each swarm: carries out its actions with sessions and the budget.
+
+use std::collections::BTreeMap;
+
+use relay::{
+    swarm::{Action, FetchFailure, FetchId, PeerSlot, Swarm},
+    time::Time,
+};
+
+use super::{
+    MILLISECOND, SECOND,
+    peer::{Sending, Vice},
+    world::{Event, World},
+};
+
+/// A chunk's memory.
+#[derive(Debug, Default)]
+struct Memory {
+    cached: bool,
+    writers: u32,
+    bytes: u64,
+}
+
+/// A swarm and what its shell holds for it.
+pub(super) struct Home {
+    pub(super) swarm: Swarm,
+    pub(super) slots: BTreeMap<PeerSlot, usize>,
+    memory: BTreeMap<u32, Memory>,
+    pub(super) fetches: BTreeMap<FetchId, (u32, usize)>,
+    held: u32,
+    pub(super) timer_at: Option<u64>,
+    /// Counts restarts.
+    pub(super) life: u32,
+    pub(super) fetched_bytes: u64,
+    pub(super) seeding_done_at: Option<u64>,
+    pub(super) seeding_bytes: u64,
+    chunk_size: u64,
+    /// When it was last told to give memory up.
+    pressed_at: Option<u64>,
+}
+
+impl Home {
+    pub(super) fn new(swarm: Swarm) -> Self {
+        Self {
+            swarm,
+            slots: BTreeMap::new(),
+            memory: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            held: 0,
+            timer_at: None,
+            life: 0,
+            fetched_bytes: 0,
+            seeding_done_at: None,
+            seeding_bytes: 0,
+            chunk_size: 0,
+            pressed_at: None,
+        }
+    }
+
+    /// Every lease is one full chunk.
+    pub(super) fn leased_bytes(&self) -> u64 {
+        self.chunk_size * (self.memory.len() + self.fetches.len() + self.held as usize) as u64
+    }
+
+    /// What must hold after every event.
+    pub(super) fn check(&self, chunk_size: u32, size_bytes: u64) {
+        assert!(size_bytes == 0 || self.swarm.cached_count() as usize <= self.memory.len());
+        assert_eq!(self.swarm.fetch_count(), self.fetches.len());
+        assert!(self.chunk_size == 0 || self.chunk_size == u64::from(chunk_size));
+    }
+
+    fn cached(&self) -> impl Iterator<Item = u32> {
+        self.memory.iter().filter(|(_, memory)| memory.cached).map(|(&chunk, _)| chunk)
+    }
+}
+
+impl World {
+    pub(super) fn input(&mut self, home: usize, input: impl FnOnce(&mut Swarm, Time)) {
+        let now = self.time();
+        input(&mut self.homes[home].swarm, now);
+        self.drain(home);
+    }
+
+    pub(super) fn peer_input(
+        &mut self,
+        peer: usize,
+        input: impl FnOnce(&mut Swarm, Time, PeerSlot),
+    ) {
+        if let Some(slot) = self.peers[peer].slot {
+            self.input(self.peers[peer].plan.home, |swarm, now| input(swarm, now, slot));
+        }
+    }
+
+    /// Carries out everything that the swarm decided; answers a wish for room first of all.
+    pub(super) fn drain(&mut self, home: usize) {
+        self.homes[home].chunk_size = u64::from(self.plan.chunk_size);
+        loop {
+            let mut room = false;
+            while let Some(action) = self.homes[home].swarm.poll_action() {
+                match action {
+                    Action::WantRoom => {
+                        room = self.budget.lease(home, u64::from(self.plan.chunk_size));
+                        self.homes[home].held += u32::from(room);
+                    }
+                    Action::ReleaseRoom => {
+                        room = false;
+                        if !self.budget.cancel(home) {
+                            assert!(self.homes[home].held > 0, "no room to release");
+                            self.homes[home].held -= 1;
+                            self.budget.give_back(u64::from(self.plan.chunk_size));
+                        }
+                    }
+                    other => self.act(home, other),
+                }
+            }
+            if !room {
+                break;
+            }
+            let now = self.time();
+            self.homes[home].swarm.handle_room(now);
+        }
+        if let Some(at) = self.homes[home].swarm.poll_timeout() {
+            let at = at.0.max(self.now);
+            if self.homes[home].timer_at.is_none_or(|earlier| at < earlier) {
+                self.homes[home].timer_at = Some(at);
+                self.schedule(at, Event::Timer(home));
+            }
+        }
+    }
+
+    fn act(&mut self, home: usize, action: Action) {
+        match action {
+            Action::Fetch { fetch_id, chunk, holder } => self.fetch(home, fetch_id, chunk, holder),
+            Action::CancelFetch { fetch_id, keep_room, .. } => {
+                let cancelled = self.homes[home].fetches.remove(&fetch_id);
+                assert!(cancelled.is_some(), "cancelled what was not under way");
+                if keep_room {
+                    self.homes[home].held += 1;
+                } else {
+                    self.budget.give_back(u64::from(self.plan.chunk_size));
+                }
+            }
+            Action::FetchManifest { holder } => {
+                let peer = self.homes[home].slots[&holder];
+                let (at, connection) = (self.now + MILLISECOND, self.peers[peer].connection);
+                if self.peers[peer].plan.vice != Vice::Silent && !self.peers[peer].dead {
+                    self.schedule(at, Event::Manifest { peer, connection });
+                }
+            }
+            Action::Deliver { chunk, peer, offset } => self.send(home, chunk, peer, offset),
+            Action::Evict { chunk } => {
+                let memory = self.homes[home].memory.get_mut(&chunk).expect("it was cached");
+                assert!(std::mem::replace(&mut memory.cached, false), "evicted twice");
+                self.free_if_unused(home, chunk);
+            }
+            Action::Recall { chunk } => self.recall(home, chunk),
+            Action::Ban { peer } => {
+                let index = self.homes[home].slots[&peer];
+                assert!(self.peers[index].is_liar(), "an honest peer was banned");
+                self.close(index);
+            }
+            Action::SeedingDone { origin } => {
+                let index = self.homes[home].slots[&origin];
+                let bytes = self.homes[home].fetched_bytes;
+                self.homes[home].seeding_done_at = Some(self.now);
+                self.homes[home].seeding_bytes = bytes;
+                assert_eq!(self.homes[home].cached().count(), 0, "exchange begins with chunks");
+                if self.peers[index].plan.leaves {
+                    self.close(index);
+                }
+            }
+            Action::LeaveGranted { peer } => {
+                let index = self.homes[home].slots[&peer];
+                assert!(self.peers[index].leaving);
+                self.close(index);
+            }
+            Action::Waiting { peer, missing_count, .. } => {
+                assert!(missing_count > 0);
+                let index = self.homes[home].slots[&peer];
+                self.peers[index].told_waiting = true;
+            }
+            Action::GiveUp { peer, .. } => {
+                let index = self.homes[home].slots[&peer];
+                assert!(self.peers[index].told_waiting, "given up without a word");
+                self.peers[index].given_up = true;
+                self.close(index);
+            }
+            Action::WantRoom | Action::ReleaseRoom => unreachable!("done by drain"),
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        let connection = self.peers[index].connection;
+        self.schedule(self.now + MILLISECOND, Event::Gone(index, connection));
+    }
+
+    pub(super) fn gone(&mut self, index: usize) {
+        let home = self.peers[index].plan.home;
+        let Some(slot) = self.peers[index].slot else { return };
+        self.homes[home].slots.remove(&slot);
+        let queue: Vec<Sending> = self.peers[index].queue.drain(..).collect();
+        let lost = self.homes[home].fetches.iter().filter(|(_, (_, peer))| *peer == index);
+        let lost: Vec<FetchId> = lost.map(|(&id, _)| id).collect();
+        self.peers[index].reset();
+        for sending in queue {
+            self.writer_done(home, sending.chunk);
+        }
+        self.input(home, |swarm, now| swarm.handle_gone(now, slot));
+        for fetch_id in lost {
+            assert!(
+                !self.homes[home].fetches.contains_key(&fetch_id),
+                "a fetch outlived its holder"
+            );
+        }
+    }
+
+    fn fetch(&mut self, home: usize, fetch_id: FetchId, chunk: u32, holder: PeerSlot) {
+        let state = &mut self.homes[home];
+        state.held = state.held.checked_sub(1).expect("a fetch uses leased room");
+        assert!(!state.memory.contains_key(&chunk), "fetched what is in memory");
+        let flying = state.fetches.values().filter(|(other, _)| *other == chunk).count();
+        assert!(flying < 2, "a third fetch of chunk {chunk}");
+        let peer = state.slots[&holder];
+        state.fetches.insert(fetch_id, (chunk, peer));
+        if self.peers[peer].dead {
+            return;
+        }
+        assert!(
+            self.peers[peer].have.contains(chunk) || self.peers[peer].plan.vice != Vice::None,
+            "asked a peer that never claimed the chunk"
+        );
+        self.peers[peer].uploads.push_back((fetch_id, chunk));
+        self.upload_next(peer);
+    }
+
+    pub(super) fn upload_next(&mut self, index: usize) {
+        let home = self.peers[index].plan.home;
+        let peer = &mut self.peers[index];
+        if peer.uploading || matches!(peer.plan.vice, Vice::Silent) || peer.dead || peer.stopped {
+            return;
+        }
+        while let Some(&(fetch_id, _)) = peer.uploads.front() {
+            if self.homes[home].fetches.contains_key(&fetch_id) {
+                break;
+            }
+            peer.uploads.pop_front();
+        }
+        if peer.uploads.is_empty() {
+            return;
+        }
+        peer.uploading = true;
+        let jitter = self.rng.jitter(peer.plan.jitter);
+        let quick = matches!(peer.plan.vice, Vice::Refuser);
+        let bytes = if quick { 1.0 } else { f64::from(self.plan.chunk_size) };
+        let time = (bytes / peer.plan.up_rate * 1e9 * jitter) as u64;
+        peer.up_busy += time;
+        let connection = peer.connection;
+        self.schedule(self.now + time, Event::UploadDone(index, connection));
+    }
+
+    pub(super) fn upload_done(&mut self, index: usize) {
+        let home = self.peers[index].plan.home;
+        let life = self.homes[home].life;
+        let peer = &mut self.peers[index];
+        peer.uploading = false;
+        peer.uploaded_chunks += 1;
+        if let Some((fetch_id, _)) = peer.uploads.pop_front() {
+            let at = self.now + peer.plan.rtt;
+            self.schedule(at, Event::FetchResult { home, life, fetch_id, peer: index });
+        }
+        self.upload_next(index);
+    }
+
+    pub(super) fn fetched(&mut self, home: usize, fetch_id: FetchId) {
+        let Some((chunk, _)) = self.homes[home].fetches.remove(&fetch_id) else { return };
+        let bytes = u64::from(self.plan.chunk_size);
+        let memory = Memory { cached: true, writers: 0, bytes };
+        assert!(self.homes[home].memory.insert(chunk, memory).is_none(), "two copies of a chunk");
+        let start = u64::from(chunk) * bytes;
+        self.homes[home].fetched_bytes += bytes.min(self.plan.homes[home].size_bytes - start);
+        self.input(home, |swarm, now| swarm.handle_fetched(now, fetch_id));
+    }
+
+    pub(super) fn fetch_failed(&mut self, home: usize, fetch_id: FetchId, failure: FetchFailure) {
+        if self.homes[home].fetches.remove(&fetch_id).is_some() {
+            self.budget.give_back(u64::from(self.plan.chunk_size));
+            self.input(home, |swarm, now| swarm.handle_fetch_failed(now, fetch_id, failure));
+        }
+    }
+
+    fn send(&mut self, home: usize, chunk: u32, slot: PeerSlot, offset: u32) {
+        let index = self.homes[home].slots[&slot];
+        let memory = self.homes[home].memory.get_mut(&chunk).expect("delivered from the cache");
+        assert!(memory.cached, "delivered after its eviction");
+        assert!(!self.peers[index].have.contains(chunk), "delivered what the peer has");
+        memory.writers += 1;
+        let start = u64::from(chunk) * memory.bytes;
+        let rest = self.plan.homes[home].size_bytes - start;
+        let length = u32::try_from(rest.min(memory.bytes)).expect("at most a chunk");
+        assert!(offset < length, "resumed behind the end");
+        self.peers[index].queue.push_back(Sending { chunk, written: offset, length, begun: false });
+        self.touched.push(index);
+    }
+
+    fn writer_done(&mut self, home: usize, chunk: u32) {
+        if let Some(memory) = self.homes[home].memory.get_mut(&chunk) {
+            memory.writers -= 1;
+            self.free_if_unused(home, chunk);
+        }
+    }
+
+    fn free_if_unused(&mut self, home: usize, chunk: u32) {
+        let memory = &self.homes[home].memory[&chunk];
+        if !memory.cached && memory.writers == 0 {
+            let bytes = memory.bytes;
+            self.homes[home].memory.remove(&chunk);
+            self.budget.give_back(bytes);
+        }
+    }
+
+    /// Cuts off all deliveries of the chunk: each begun one has a frame at least.
+    fn recall(&mut self, home: usize, chunk: u32) {
+        let mut rest = Vec::new();
+        for (&slot, &index) in &self.homes[home].slots.clone() {
+            let queue = &mut self.peers[index].queue;
+            if let Some(at) = queue.iter().position(|sending| sending.chunk == chunk) {
+                let sending = queue.remove(at).expect("just found");
+                rest.push((slot, sending.written));
+                self.writer_done(home, chunk);
+                self.touched.push(index);
+            }
+        }
+        let (life, delay) = (self.homes[home].life, self.rng.below(MILLISECOND));
+        self.schedule(self.now + delay, Event::Recalled { home, life, chunk, rest });
+    }
+
+    /// Sessions write what their windows allow, freed memory goes to who waits for it.
+    pub(super) fn pump(&mut self) {
+        loop {
+            if let Some(index) = self.touched.pop() {
+                self.write(index);
+            } else if let Some(home) = self.budget.grant() {
+                self.homes[home].held += 1;
+                self.input(home, |swarm, now| swarm.handle_room(now));
+            } else if !self.press() {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, index: usize) {
+        let home = self.peers[index].plan.home;
+        while self.peers[index].slot.is_some() {
+            let first = self.peers[index].queue.front().is_some_and(|sending| !sending.begun);
+            let Some(flight) = self.peers[index].next_frame() else { break };
+            self.peers[index].flights.push_back(flight);
+            self.peers[index].data_waits_since = None;
+            if flight.last {
+                self.writer_done(home, flight.chunk);
+                self.peer_input(index, |swarm, now, slot| {
+                    swarm.handle_written(now, slot, flight.chunk);
+                });
+            } else if first && !self.rng.percent(self.plan.coalesce_percent) {
+                self.peer_input(index, |swarm, now, slot| {
+                    swarm.handle_begun(now, slot, flight.chunk);
+                });
+            }
+        }
+        let peer = &mut self.peers[index];
+        let connection = peer.connection;
+        if !peer.queue.is_empty() && peer.data_waits_since.is_none() {
+            peer.data_waits_since = Some(self.now);
+            if peer.stopped || peer.dead || matches!(peer.plan.vice, Vice::Stops(_)) {
+                self.schedule(self.now + 10 * SECOND, Event::StallCheck(index, connection));
+            }
+        }
+        let peer = &mut self.peers[index];
+        if !peer.link_busy
+            && !peer.stopped
+            && !peer.dead
+            && let Some(&flight) = peer.flights.front()
+        {
+            peer.link_busy = true;
+            let time = peer.down_time(&mut self.rng, flight.chunk, flight.end - flight.start);
+            self.schedule(self.now + time, Event::FrameDone(index, connection));
+        }
+    }
+
+    /// While a home waits, others above their share give up what is too much.
+    fn press(&mut self) -> bool {
+        let working = self.homes.iter().filter(|home| home.swarm.wants_work()).count().max(1);
+        let share = self.budget.limit() / working as u64;
+        for home in 0..self.homes.len() {
+            let state = &self.homes[home];
+            let share = if state.swarm.wants_work() { share } else { 0 };
+            let returning = state.memory.values().filter(|memory| !memory.cached).count() as u64;
+            let kept = state.leased_bytes() - returning * state.chunk_size;
+            if kept > share
+                && self.budget.others_wait(home)
+                && state.swarm.cached_count() > 0
+                && state.pressed_at != Some(self.now)
+            {
+                self.homes[home].pressed_at = Some(self.now);
+                let chunks = (kept - share).div_ceil(u64::from(self.plan.chunk_size));
+                let chunks = u32::try_from(chunks).expect("few");
+                self.input(home, |swarm, now| swarm.handle_pressure(now, chunks));
+                return true;
+            }
+        }
+        false
+    }
+}

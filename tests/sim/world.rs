@@ -1,0 +1,502 @@
+//! The event loop: virtual time, peers' links, and what must hold after every event.
+
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+
+use relay::{
+    protocol::Bitfield,
+    swarm::{Counters, Eviction, FetchFailure, FetchId, Join, PeerSlot, Swarm, SwarmConfig},
+    time::Time,
+};
+
+use super::{
+    MILLISECOND, SECOND,
+    budget::Budget,
+    peer::{PeerPlan, SimPeer, Vice},
+    rng::Rng,
+    shell::Home,
+};
+
+/// One swarm.
+#[derive(Clone, Debug)]
+pub(crate) struct HomePlan {
+    pub size_bytes: u64,
+    pub eviction: Eviction,
+    pub lambda: f64,
+    /// The relay loses all state of this swarm at these times.
+    pub restarts: Vec<u64>,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub seed: u64,
+    pub chunk_size: u32,
+    pub budget_chunks: u32,
+    pub homes: Vec<HomePlan>,
+    pub peers: Vec<PeerPlan>,
+    pub until: u64,
+    /// Every how many events everything is counted anew.
+    pub check_every: u64,
+    pub missing_deadline: Duration,
+    pub spread_wait: Duration,
+    /// Deliver `begun` before `written` or only the latter.
+    pub coalesce_percent: u64,
+}
+
+/// What happens next.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Join(usize),
+    Timer(usize),
+    FrameDone(usize, u32),
+    Progress(usize, u32, u64),
+    Verified(usize, u32, u32, bool),
+    UploadDone(usize, u32),
+    FetchResult { home: usize, life: u32, fetch_id: FetchId, peer: usize },
+    Manifest { peer: usize, connection: u32 },
+    Recalled { home: usize, life: u32, chunk: u32, rest: Vec<(PeerSlot, u32)> },
+    Gone(usize, u32),
+    Stop(usize),
+    Die(usize),
+    StallCheck(usize, u32),
+    Restart(usize),
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    /// Per peer: seconds from joining to completion, over bytes / own rate.
+    pub stretch: Vec<Option<f64>>,
+    /// Fetched bytes over file bytes, per home.
+    pub ingress: Vec<f64>,
+    pub counters: Vec<Counters>,
+    pub events: u64,
+    pub peak_chunks: f64,
+    /// When the last honest peer completed.
+    pub done_at: u64,
+    pub seeding_done_at: Vec<Option<u64>>,
+    /// Bytes fetched up to the end of seeding.
+    pub seeding_ingress: Vec<f64>,
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(super) plan: Plan,
+    pub(super) now: u64,
+    sequence: u64,
+    heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free_events: Vec<usize>,
+    pub(super) rng: Rng,
+    pub(super) budget: Budget,
+    pub(super) homes: Vec<Home>,
+    pub(super) peers: Vec<SimPeer>,
+    pub(super) touched: Vec<usize>,
+    count: u64,
+    same_time: u64,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let budget = Budget::new(u64::from(plan.budget_chunks) * u64::from(plan.chunk_size));
+        let homes = plan.homes.iter().map(|home| Home::new(swarm_of(&plan, home))).collect();
+        let peers: Vec<SimPeer> = plan.peers.iter().cloned().map(SimPeer::new).collect();
+        let mut world = Self {
+            now: 0,
+            sequence: 0,
+            heap: BinaryHeap::new(),
+            events: Vec::new(),
+            free_events: Vec::new(),
+            rng: Rng::new(plan.seed ^ 0x5eed),
+            budget,
+            homes,
+            peers,
+            touched: Vec::new(),
+            count: 0,
+            same_time: 0,
+            plan,
+        };
+        for peer in 0..world.peers.len() {
+            world.schedule(world.peers[peer].plan.joins_at, Event::Join(peer));
+            match world.peers[peer].plan.vice {
+                Vice::Stops(at) => world.schedule(at, Event::Stop(peer)),
+                Vice::Dies(at) => world.schedule(at, Event::Die(peer)),
+                _ => {}
+            }
+        }
+        for home in 0..world.homes.len() {
+            for at in world.plan.homes[home].restarts.clone() {
+                world.schedule(at, Event::Restart(home));
+            }
+        }
+        world
+    }
+
+    pub(super) fn schedule(&mut self, at: u64, event: Event) {
+        let index = self.free_events.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[index] = Some(event);
+        self.sequence += 1;
+        self.heap.push(Reverse((at.max(self.now), self.sequence, index)));
+    }
+
+    pub(super) fn time(&self) -> Time {
+        Time(self.now)
+    }
+
+    /// Runs until everybody who can has finished, or nothing happens any more, or time is up.
+    pub(crate) fn run(&mut self) -> Outcome {
+        while let Some(Reverse((at, _, index))) = self.heap.pop() {
+            if at > self.plan.until {
+                break;
+            }
+            self.same_time = if at == self.now { self.same_time + 1 } else { 0 };
+            let limit = 200_000 + 100 * self.peers.len() as u64;
+            assert!(self.same_time < limit, "time stands still at {at}: {:?}", self.events[index]);
+            self.now = at;
+            let event = self.events[index].take().expect("scheduled once");
+            self.free_events.push(index);
+            self.handle(event);
+            self.pump();
+            self.count += 1;
+            self.check();
+            if self.count % 16 == 0 && self.all_done() {
+                break;
+            }
+        }
+        self.homes.iter().for_each(|home| home.swarm.invariants());
+        self.outcome()
+    }
+
+    fn check(&self) {
+        for (home, state) in self.homes.iter().enumerate() {
+            state.check(self.plan.chunk_size, self.plan.homes[home].size_bytes);
+        }
+        let leased: u64 = self.homes.iter().map(|home| home.leased_bytes()).sum();
+        assert_eq!(leased, self.budget.in_use(), "leases don't add up");
+        if self.count % self.plan.check_every == 0 {
+            self.homes.iter().for_each(|home| home.swarm.invariants());
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Join(peer) => self.join(peer),
+            Event::Timer(home) => {
+                if self.homes[home].timer_at.is_some_and(|at| at <= self.now) {
+                    self.homes[home].timer_at = None;
+                    self.input(home, |swarm, now| swarm.handle_timeout(now));
+                }
+            }
+            Event::FrameDone(peer, connection) if self.lives(peer, connection) => {
+                self.frame_done(peer);
+            }
+            Event::Progress(peer, connection, received) if self.lives(peer, connection) => {
+                self.progress(peer, received);
+            }
+            Event::Verified(peer, connection, chunk, ok) if self.lives(peer, connection) => {
+                self.verified(peer, chunk, ok);
+            }
+            Event::UploadDone(peer, connection) if self.lives(peer, connection) => {
+                self.upload_done(peer);
+            }
+            Event::FetchResult { home, life, fetch_id, peer } => {
+                if self.homes[home].life == life {
+                    self.fetch_result(home, fetch_id, peer);
+                }
+            }
+            Event::Manifest { peer, connection } if self.lives(peer, connection) => {
+                let result = match self.peers[peer].plan.vice {
+                    Vice::Liar => Err(FetchFailure::Lied),
+                    Vice::Refuser => Err(FetchFailure::Refused),
+                    _ => Ok(()),
+                };
+                self.peer_input(peer, move |swarm, now, slot| {
+                    swarm.handle_manifest(now, slot, result);
+                });
+            }
+            Event::Recalled { home, life, chunk, rest } => {
+                if self.homes[home].life == life {
+                    self.input(home, |swarm, now| swarm.handle_recalled(now, chunk, &rest));
+                }
+            }
+            Event::Gone(peer, connection) if self.lives(peer, connection) => self.gone(peer),
+            Event::Stop(peer) => self.peers[peer].stopped = true,
+            Event::Die(peer) => {
+                self.peers[peer].dead = true;
+                let connection = self.peers[peer].connection;
+                let noticed = self.now + self.rng.below(500 * MILLISECOND);
+                self.schedule(noticed, Event::Gone(peer, connection));
+            }
+            Event::StallCheck(peer, connection) if self.lives(peer, connection) => {
+                self.stall_check(peer);
+            }
+            Event::Restart(home) => self.restart(home),
+            _ => {}
+        }
+    }
+
+    fn lives(&self, peer: usize, connection: u32) -> bool {
+        self.peers[peer].slot.is_some() && self.peers[peer].connection == connection
+    }
+
+    fn join(&mut self, index: usize) {
+        let peer = &self.peers[index];
+        if peer.slot.is_some() || peer.dead || peer.given_up {
+            return;
+        }
+        let (home, window) = (peer.plan.home, peer.plan.window);
+        let claims = peer.have.clone();
+        let seeding = peer.plan.seeding.filter(|_| peer.connection == 0);
+        let order = peer.plan.order;
+        let now = self.time();
+        let slot = self.homes[home].swarm.handle_join(now, Join { claims, order, seeding });
+        self.homes[home].slots.insert(slot, index);
+        self.peers[index].slot = Some(slot);
+        self.drain(home);
+        let connection = self.peers[index].connection;
+        let rtt = self.peers[index].plan.rtt;
+        self.schedule(self.now + rtt, Event::Progress(index, connection, 0));
+        assert!(window > 0);
+        if order == relay::protocol::Order::Peer {
+            self.say_wants(index);
+        }
+        self.finish_if_done(index);
+    }
+
+    fn say_wants(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        let mut wants: Vec<u32> = peer.have.iter_missing().collect();
+        if peer.plan.seeding.is_none() && peer.plan.loses_percent == 99 {
+            // Sequential order is what iter_missing gives.
+        } else {
+            for at in (1..wants.len()).rev() {
+                wants.swap(at, self.rng.index(at + 1));
+            }
+        }
+        peer.wants = wants.into();
+        self.say_more_wants(index, 200);
+    }
+
+    fn say_more_wants(&mut self, index: usize, count: usize) {
+        let peer = &mut self.peers[index];
+        let count = count.min(peer.wants.len());
+        let wants: Vec<u32> = peer.wants.drain(..count).collect();
+        if !wants.is_empty() {
+            self.peer_input(index, |swarm, now, slot| swarm.handle_want(now, slot, &wants));
+        }
+    }
+
+    fn frame_done(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        peer.link_busy = false;
+        if peer.stopped || peer.dead {
+            return;
+        }
+        let Some(flight) = peer.flights.pop_front() else { return };
+        let done = peer.receive(flight);
+        let (connection, rtt) = (peer.connection, peer.plan.rtt);
+        let received = peer.received;
+        if let Some(ok) = done {
+            let ok = ok && !self.rng.percent(self.peers[index].plan.loses_percent % 99);
+            if rtt == 0 {
+                self.verified(index, flight.chunk, ok);
+            } else {
+                self.schedule(self.now + rtt, Event::Verified(index, connection, flight.chunk, ok));
+            }
+        }
+        if rtt == 0 {
+            self.progress(index, received);
+        } else {
+            self.schedule(self.now + rtt, Event::Progress(index, connection, received));
+        }
+        self.touched.push(index);
+    }
+
+    fn progress(&mut self, index: usize, received: u64) {
+        let allowance = received + self.peers[index].plan.window;
+        self.peer_input(index, |swarm, now, slot| swarm.handle_allowance(now, slot, allowance));
+    }
+
+    fn verified(&mut self, index: usize, chunk: u32, ok: bool) {
+        if ok {
+            self.peers[index].have.insert(chunk);
+            self.peer_input(index, |swarm, now, slot| swarm.handle_have(now, slot, chunk));
+            if self.peers[index].slot.is_some() && !self.peers[index].wants.is_empty() {
+                self.say_more_wants(index, 1);
+            }
+        } else {
+            self.peer_input(index, |swarm, now, slot| swarm.handle_lacking(now, slot, chunk));
+        }
+        self.finish_if_done(index);
+    }
+
+    fn finish_if_done(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        if !peer.have.is_full() {
+            return;
+        }
+        peer.finished_at.get_or_insert(self.now);
+        if peer.plan.leaves && !peer.leaving && peer.plan.seeding.is_none() {
+            peer.leaving = true;
+            self.peer_input(index, |swarm, now, slot| swarm.handle_leaving(now, slot));
+        }
+    }
+
+    fn fetch_result(&mut self, home: usize, fetch_id: FetchId, peer: usize) {
+        if !self.homes[home].fetches.contains_key(&fetch_id) {
+            return;
+        }
+        match self.peers[peer].plan.vice {
+            Vice::Liar => self.fetch_failed(home, fetch_id, FetchFailure::Lied),
+            Vice::Refuser => self.fetch_failed(home, fetch_id, FetchFailure::Refused),
+            _ => self.fetched(home, fetch_id),
+        }
+    }
+
+    fn stall_check(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        let waits = peer.data_waits_since.is_some_and(|since| self.now - since >= 10 * SECOND);
+        if waits && !peer.queue.is_empty() {
+            self.gone(index);
+        }
+    }
+
+    fn restart(&mut self, home: usize) {
+        let freed = self.homes[home].leased_bytes();
+        self.budget.cancel(home);
+        self.budget.give_back(freed);
+        let swarm = swarm_of(&self.plan, &self.plan.homes[home]);
+        let life = self.homes[home].life + 1;
+        let counted = self.homes[home].fetched_bytes;
+        self.homes[home] = Home::new(swarm);
+        self.homes[home].life = life;
+        self.homes[home].fetched_bytes = counted;
+        for index in 0..self.peers.len() {
+            if self.peers[index].plan.home == home && self.peers[index].slot.is_some() {
+                self.peers[index].reset();
+                let again = self.now + self.rng.below(300 * MILLISECOND);
+                self.schedule(again, Event::Join(index));
+            }
+        }
+    }
+
+    fn wants_to_finish(&self, peer: &SimPeer) -> bool {
+        let able = !peer.dead
+            && !peer.stopped
+            && !matches!(peer.plan.vice, Vice::Dies(_) | Vice::Stops(_));
+        able && !peer.is_liar() && !peer.given_up
+    }
+
+    fn all_done(&self) -> bool {
+        self.peers.iter().all(|peer| {
+            !self.wants_to_finish(peer)
+                || peer.have.is_full() && (!peer.plan.leaves || peer.slot.is_none())
+        })
+    }
+
+    /// Everybody who can finish has finished; who can't was told so.
+    pub(crate) fn assert_progress(&self) {
+        for (index, peer) in self.peers.iter().enumerate() {
+            if !self.wants_to_finish(peer) && !peer.given_up || peer.have.is_full() {
+                continue;
+            }
+            let missing =
+                peer.have.iter_missing().find(|&chunk| !self.is_held(peer.plan.home, chunk));
+            assert!(
+                missing.is_some(),
+                "peer {index} lacks {} chunks that others hold: {peer:?}\n{}",
+                peer.have.len() - peer.have.count(),
+                self.describe(peer.plan.home),
+            );
+            assert!(
+                peer.given_up,
+                "peer {index} waits in vain for {missing:?} and was not told: {}",
+                self.describe(peer.plan.home)
+            );
+        }
+    }
+
+    fn describe(&self, home: usize) -> String {
+        let peers = self.peers.iter().filter(|peer| peer.plan.home == home).map(|peer| {
+            let (slot, have, vice) = (peer.slot, peer.have.count(), peer.plan.vice);
+            format!(
+                "{slot:?} has {have} vice {vice:?} order {:?} given up {}\n",
+                peer.plan.order, peer.given_up
+            )
+        });
+        let swarm = &self.homes[home].swarm;
+        let views = swarm.peers().map(|view| format!("{view:?}\n"));
+        format!(
+            "\n{}{}seeding {} manifest {} cached {} fetching {} now {} done {:?}",
+            peers.collect::<String>(),
+            views.collect::<String>(),
+            swarm.is_seeding(),
+            swarm.has_manifest(),
+            swarm.cached_count(),
+            swarm.fetch_count(),
+            self.now,
+            swarm.poll_timeout()
+        )
+    }
+
+    fn is_held(&self, home: usize, chunk: u32) -> bool {
+        self.peers.iter().any(|peer| {
+            let honest = matches!(peer.plan.vice, Vice::None) && peer.slot.is_some();
+            honest && peer.plan.home == home && peer.have.contains(chunk)
+        })
+    }
+
+    fn outcome(&self) -> Outcome {
+        let stretch = |peer: &SimPeer| {
+            let size = self.plan.homes[peer.plan.home].size_bytes as f64;
+            let lacked =
+                1.0 - f64::from(peer.plan.claims.count()) / f64::from(peer.have.len().max(1));
+            let ideal = size * lacked / peer.plan.down_rate;
+            let took = peer.finished_at? - peer.plan.joins_at;
+            (lacked > 0.0).then(|| took as f64 / 1e9 / ideal)
+        };
+        let amount =
+            |bytes: u64, home: usize| bytes as f64 / self.plan.homes[home].size_bytes as f64;
+        Outcome {
+            stretch: self.peers.iter().map(stretch).collect(),
+            ingress: (0..self.homes.len())
+                .map(|h| amount(self.homes[h].fetched_bytes, h))
+                .collect(),
+            counters: self.homes.iter().map(|home| home.swarm.counters()).collect(),
+            events: self.count,
+            peak_chunks: self.budget.peak() as f64 / f64::from(self.plan.chunk_size),
+            done_at: self.peers.iter().filter_map(|peer| peer.finished_at).max().unwrap_or(0),
+            seeding_done_at: self.homes.iter().map(|home| home.seeding_done_at).collect(),
+            seeding_ingress: (0..self.homes.len())
+                .map(|h| amount(self.homes[h].seeding_bytes, h))
+                .collect(),
+        }
+    }
+}
+
+fn swarm_of(plan: &Plan, home: &HomePlan) -> Swarm {
+    Swarm::new(SwarmConfig {
+        size_bytes: home.size_bytes,
+        chunk_size_bytes: plan.chunk_size,
+        eviction: home.eviction,
+        lambda: home.lambda,
+        fetches_max: plan.budget_chunks / 2,
+        cache_chunks_max: plan.budget_chunks,
+        missing_deadline: plan.missing_deadline,
+        spread_wait: plan.spread_wait,
+        leaving_deadline: Duration::from_secs(60),
+    })
+}
+
+/// Chunks of a file.
+pub(crate) fn chunk_count(plan: &Plan, home: usize) -> u32 {
+    u32::try_from(plan.homes[home].size_bytes.div_ceil(u64::from(plan.chunk_size))).expect("few")
+}
+
+/// No chunk of this file.
+pub(crate) fn nothing(count: u32) -> Bitfield {
+    Bitfield::empty(count)
+}

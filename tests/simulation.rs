@@ -1,0 +1,120 @@
+//! Many small worlds, each from a seed, with churn, vices, restarts and tiny budgets: DESIGN.md's
+//! properties hold after every event, and everybody who can finish does.
+
+mod sim;
+
+use std::time::Duration;
+
+use relay::{
+    protocol::{Bitfield, Order, Seeding},
+    swarm::{Eviction, LAMBDA_DEFAULT},
+};
+use sim::{HomePlan, MILLISECOND, PeerPlan, Plan, Rng, SECOND, Vice, World, for_seeds};
+
+const CHUNK: u32 = 64 << 10;
+
+fn vice(rng: &mut Rng) -> Vice {
+    match rng.below(100) {
+        0..8 => Vice::Liar,
+        8..14 => Vice::Refuser,
+        14..20 => Vice::Silent,
+        20..32 => Vice::Stops(rng.below(3 * SECOND)),
+        32..44 => Vice::Dies(rng.below(3 * SECOND)),
+        _ => Vice::None,
+    }
+}
+
+/// A random small world.
+fn random_plan(seed: u64) -> Plan {
+    let mut rng = Rng::new(seed);
+    let home_count = 1 + rng.index(3);
+    let budget_chunks = 4 + u32::try_from(rng.below(12)).unwrap();
+    let mut homes = Vec::new();
+    let mut peers = Vec::new();
+    let vicious = rng.percent(70);
+    for home in 0..home_count {
+        let size_bytes = match rng.below(8) {
+            0 => rng.below(u64::from(CHUNK)),
+            1 => u64::from(CHUNK) * (1 + rng.below(4)),
+            _ => rng.below(40 * u64::from(CHUNK)),
+        };
+        let restarts = if rng.percent(15) { vec![rng.below(2 * SECOND)] } else { Vec::new() };
+        let eviction = if rng.percent(10) { Eviction::Lru } else { Eviction::Demand };
+        homes.push(HomePlan { size_bytes, eviction, lambda: LAMBDA_DEFAULT, restarts });
+        let count = u32::try_from(size_bytes.div_ceil(u64::from(CHUNK))).unwrap();
+        let peer_count = 2 + rng.below(10);
+        let seeding = match rng.below(4) {
+            0 => None,
+            1 => Some(Seeding::Origin),
+            _ => Some(Seeding::Spread { peers: u32::try_from(1 + rng.below(peer_count)).unwrap() }),
+        };
+        let leaves = rng.percent(50);
+        for number in 0..peer_count {
+            peers.push(random_peer(&mut rng, home, number == 0, count, vicious, leaves));
+            if number == 0 {
+                peers.last_mut().unwrap().seeding = seeding;
+            }
+        }
+    }
+    Plan {
+        seed,
+        chunk_size: CHUNK,
+        budget_chunks,
+        homes,
+        peers,
+        until: 900 * SECOND,
+        check_every: 1,
+        missing_deadline: Duration::from_secs(20),
+        spread_wait: Duration::from_secs(3),
+        coalesce_percent: rng.below(100),
+    }
+}
+
+fn random_peer(
+    rng: &mut Rng,
+    home: usize,
+    origin: bool,
+    count: u32,
+    vicious: bool,
+    leaves: bool,
+) -> PeerPlan {
+    let vice = match vicious {
+        true if origin && rng.percent(20) => Vice::Dies(rng.below(3 * SECOND)),
+        true if !origin => vice(rng),
+        _ => Vice::None,
+    };
+    let mut claims = if origin || vice == Vice::Liar || vice == Vice::Refuser && rng.percent(50) {
+        Bitfield::full(count)
+    } else {
+        Bitfield::empty(count)
+    };
+    if !origin && vice != Vice::Liar && rng.percent(15) {
+        (0..count).filter(|_| rng.percent(40)).collect::<Vec<_>>().into_iter().for_each(|chunk| {
+            claims.insert(chunk);
+        });
+    }
+    PeerPlan {
+        home,
+        joins_at: if rng.percent(60) { 0 } else { rng.below(2 * SECOND) },
+        down_rate: rng.log_uniform(300e3, 30.0),
+        up_rate: rng.log_uniform(300e3, 30.0),
+        jitter: if rng.percent(50) { 0.5 } else { 0.0 },
+        rtt: if rng.percent(30) { 0 } else { rng.below(40 * MILLISECOND) },
+        window: [32 << 10, 64 << 10, 200 << 10, 1 << 20][rng.index(4)],
+        claims,
+        order: if rng.percent(20) { Order::Peer } else { Order::Relay },
+        seeding: None,
+        vice,
+        leaves,
+        loses_percent: if rng.percent(20) { 5 } else { 0 },
+    }
+}
+
+#[test]
+fn everybody_who_can_finish_does_in_a_thousand_worlds() {
+    for_seeds("--test simulation everybody", 1000, |seed| {
+        let mut world = World::new(random_plan(seed));
+        world.run();
+        world.assert_progress();
+    });
+}
