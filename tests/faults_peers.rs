@@ -76,6 +76,9 @@ fn body_of(message: &Message) -> Vec<u8> {
 /// 2^63 as a varint.
 const HUGE: [u8; 10] = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
 
+/// One range of 2^32 - 1 chunks from chunk 2^32 - 1 on.
+const ALL_RANGES: [u8; 11] = [1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0xff, 0xff, 0xff, 0xff, 0x0f];
+
 #[test]
 fn who_speaks_something_else_is_cut_off_at_once() {
     let stage = Stage::new(&[]);
@@ -137,6 +140,7 @@ fn lengths_beyond_their_limits_end_the_connection() {
         ("2^63 ranges", control(&[&have[..1], &HUGE].concat())),
         ("2^63 chunks", control(&[&want[..1], &HUGE].concat())),
         ("2^63 bytes of text", control(&[&[failure, 0], &HUGE[..]].concat())),
+        ("a range that ends beyond all numbers", control(&[&have[..1], &ALL_RANGES].concat())),
         ("a number beyond 64 bits", control(&[&have[..1], &[0xff; 10]].concat())),
         ("an unknown message", control(&[99])),
         ("an unknown kind of frame", vec![3, 0, 1, 0]),
@@ -179,7 +183,6 @@ fn messages_out_of_turn_end_the_connection() {
         ),
         ("a chunk that the file does not have", have(chunks, 1)),
         ("a range that ends beyond the file", have(0, chunks + 1)),
-        ("a range that ends beyond all numbers", have(u32::MAX, u32::MAX)),
         ("a want beyond the file", Message::Want { chunks: vec![0, chunks] }),
         ("a loss beyond the file", Message::Lacking { chunk: chunks }),
         ("bytes received that were never sent", progress(u64::MAX)),
@@ -255,7 +258,7 @@ fn a_storm_of_claims_costs_no_memory() {
     let mut wire = Wire::join(stage.relay.addr, hello(key)).expect("a peer may join");
     let everything = ChunkRange { first: 0, count: key.chunk_count() };
     let storm = Message::Have { ranges: vec![everything; 100] };
-    for _ in 0..20 {
+    for _ in 0..3 {
         // Whether it is served or cut off is the relay's choice.
         if wire.send(&storm).is_err() {
             break;
@@ -402,7 +405,7 @@ fn claims_in_parts_that_do_not_fit_are_refused() {
     let stage = Stage::new(&[]);
     let mut claims = hello(stage.file.key());
     claims.claims = Claims::Some;
-    for (offset_bytes, bytes) in [(1, vec![0; 1]), (0, vec![0; 3]), (u32::MAX, vec![0; 1])] {
+    for (offset_bytes, bytes) in [(1, vec![0; 1]), (0, vec![0; 3]), (32_000, vec![0; 1])] {
         let (mut wire, _) = Wire::greet(stage.relay.addr).expect("greeted");
         wire.send(&Message::Hello(claims.clone())).expect("sent");
         wire.send(&Message::BitfieldPart { offset_bytes, bytes }).expect("sent");
