@@ -61,6 +61,11 @@ pub(crate) fn sample_count(page: &str, name: &str) -> usize {
     samples(page, name).count()
 }
 
+/// How many samples have this name and this label.
+pub(crate) fn samples_with(page: &str, name: &str, label: &str) -> usize {
+    samples(page, name).filter(|(labels, _)| labels.contains(label)).count()
+}
+
 /// Labels and values of all samples with this name.
 fn samples<'a>(page: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
     page.lines().filter_map(move |line| {

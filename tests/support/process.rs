@@ -44,7 +44,16 @@ impl RelayProcess {
     }
 
     /// The same on a port that the caller chose.
-    pub(crate) fn start_on(mut command: Command, addr: SocketAddr, args: &[&str]) -> Self {
+    pub(crate) fn start_on(command: Command, addr: SocketAddr, args: &[&str]) -> Self {
+        Self::start_until(command, addr, args, 200)
+    }
+
+    /// The same for a relay whose HTTP wants a token: being turned away is a sign of life.
+    pub(crate) fn start_guarded(command: Command, args: &[&str]) -> Self {
+        Self::start_until(command, SocketAddr::from(([127, 0, 0, 1], 0)), args, 401)
+    }
+
+    fn start_until(mut command: Command, addr: SocketAddr, args: &[&str], ready: u16) -> Self {
         let stderr = tempfile::tempfile().expect("a temporary file can be made");
         command
             .args(["--listen", &addr.to_string(), "--http", "127.0.0.1:0"])
@@ -67,7 +76,7 @@ impl RelayProcess {
             (Err(why), _) | (_, Err(why)) => panic!("the relay did not come up: {why}"),
         }
         wait_for("the relay to be ready", || {
-            (http::get(relay.http, "/readyz").ok()?.status == 200).then_some(())
+            (http::get(relay.http, "/readyz").ok()?.status == ready).then_some(())
         });
         relay
     }

@@ -12,7 +12,7 @@ use relay::protocol::{
     limits::{FRAME_PAYLOAD_BYTES_MAX, NONCE_BYTES},
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, file::TestFile};
 
 /// What the relay said.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,6 +58,11 @@ pub(crate) fn hello(key: SwarmKey) -> Hello {
 /// A hello of an origin.
 pub(crate) fn origin_hello(key: SwarmKey) -> Hello {
     Hello { claims: Claims::Everything, seeding: Some(Seeding::Origin), ..hello(key) }
+}
+
+/// A hello that claims so.
+pub(crate) fn with_claims(file: &TestFile, claims: Claims) -> Hello {
+    Hello { claims, ..hello(file.key()) }
 }
 
 impl Wire {
