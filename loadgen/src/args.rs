@@ -307,9 +307,8 @@ fn check_counts(args: &Args, churn: Churn) -> Result<(), String> {
 /// Names are looked up here, once, before any event loop runs.
 fn resolve(address: &str) -> Result<SocketAddr, String> {
     let found = address.to_socket_addrs();
-    let mut found = found.map_err(|error| {
-        format!("--relay {address}: {error}; write for example 127.0.0.1:7440")
-    })?;
+    let mut found = found
+        .map_err(|error| format!("--relay {address}: {error}; write for example 127.0.0.1:7440"))?;
     found.next().ok_or_else(|| format!("--relay {address}: the name has no address"))
 }
 

@@ -148,9 +148,10 @@ pub(crate) fn client_peer(
     let content = &job.contents[plan.file];
     let key = *content.manifest.key();
     let (file, store): (_, Box<dyn ChunkStore>) = match (&job.store, plan.role) {
-        (_, Role::Corrupts) => {
-            (FileState::whole(Arc::clone(&content.manifest)), Box::new(WrongStore(content.store()?)))
-        }
+        (_, Role::Corrupts) => (
+            FileState::whole(Arc::clone(&content.manifest)),
+            Box::new(WrongStore(content.store()?)),
+        ),
         (Store::Verify, _) => (FileState::lacking(key), content.store()?),
         (Store::Dir(dir), _) => {
             let path = client_path(dir, plan.index, content);

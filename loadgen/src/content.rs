@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn generated_content_is_the_same_for_the_same_seed_and_no_other() {
-        let id = |seed, index| Content::generate(10_000, 10, seed, index).unwrap().manifest.key().id;
+        let id =
+            |seed, index| Content::generate(10_000, 10, seed, index).unwrap().manifest.key().id;
         assert_eq!(id(1, 0), id(1, 0));
         assert_ne!(id(1, 0), id(2, 0));
         assert_ne!(id(1, 0), id(1, 1));

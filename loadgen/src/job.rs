@@ -62,8 +62,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
         shards: shard_count,
         driver: driver.driver.to_string(),
     };
-    let after = Observer::connect(relay.address)
-        .and_then(|observer| observer.stats(config.token.as_ref()));
+    let after =
+        Observer::connect(relay.address).and_then(|observer| observer.stats(config.token.as_ref()));
     let mut errors = errors_of(&outcome, &job);
     let after = after.unwrap_or_else(|error| {
         errors.push(format!("could not ask for the relay's counters: {error}"));
@@ -103,9 +103,11 @@ fn make_contents(config: &Config, relay_max: u8) -> anyhow::Result<Vec<Content>>
         }
         FileChoice::Path(path) => {
             let metadata = std::fs::metadata(path);
-            let metadata = metadata.with_context(|| format!("could not read {}", path.display()))?;
-            let log2 =
-                config.chunk_size_log2.unwrap_or_else(|| chunk_size_log2(metadata.len(), relay_max));
+            let metadata =
+                metadata.with_context(|| format!("could not read {}", path.display()))?;
+            let log2 = config
+                .chunk_size_log2
+                .unwrap_or_else(|| chunk_size_log2(metadata.len(), relay_max));
             Ok(vec![Content::open(path, log2)?])
         }
     }
@@ -147,9 +149,11 @@ fn errors_of(outcome: &Outcome, job: &Job) -> Vec<String> {
         errors.push(reason.clone());
     }
     let failed = outcome.records.iter().filter(|record| record.failed);
-    errors.extend(failed.map(|record| {
-        format!("{}: {}", record.name, record.error.as_deref().unwrap_or("failed"))
-    }));
+    errors.extend(
+        failed.map(|record| {
+            format!("{}: {}", record.name, record.error.as_deref().unwrap_or("failed"))
+        }),
+    );
     if outcome.cut_short.is_some() {
         errors.extend(who_waits(outcome, job));
     }
@@ -189,11 +193,7 @@ fn wait_of(record: &Record) -> String {
 }
 
 /// Reads back what clients wrote: (digest, path below the directory) of each whole file.
-fn digest_stores(
-    job: &Job,
-    outcome: &Outcome,
-    errors: &mut Vec<String>,
-) -> Vec<(usize, String)> {
+fn digest_stores(job: &Job, outcome: &Outcome, errors: &mut Vec<String>) -> Vec<(usize, String)> {
     let Store::Dir(dir) = &job.store else { return Vec::new() };
     let whole = outcome.records.iter().filter(|record| record.whole_at.is_some());
     let clients: Vec<usize> = whole.filter_map(|record| record.client).collect();
@@ -237,11 +237,14 @@ fn make_report(
     let relay = relay_figures(before, after, sum);
     let mut seconds = Latencies::new();
     let is_client = |record: &&Record| record.client.is_some();
-    let whole = outcome.records.iter().filter(is_client).filter_map(|record| {
-        record.whole_at.map(|at| at.since(record.started_at))
-    });
+    let whole = outcome
+        .records
+        .iter()
+        .filter(is_client)
+        .filter_map(|record| record.whole_at.map(|at| at.since(record.started_at)));
     let clients_verified = whole.inspect(|&time| seconds.record(time)).count();
-    let goodput = if wall_seconds > 0.0 { board.verified_bytes() as f64 / wall_seconds } else { 0.0 };
+    let goodput =
+        if wall_seconds > 0.0 { board.verified_bytes() as f64 / wall_seconds } else { 0.0 };
     let same_machine = job.remote.ip().is_loopback();
     Report {
         clients: config.clients,

@@ -90,7 +90,12 @@ const BUSY_RATIO: f64 = 0.7;
 ///
 /// Ratios are CPU time per wall time and event loop. On one machine both share the cores, so it
 /// is their sum that runs full, and who takes more of it is to blame.
-pub(crate) fn bound_by(relay: &RelayFigures, loadgen: &LoadgenFigures, wall: f64, same_machine: bool) -> &'static str {
+pub(crate) fn bound_by(
+    relay: &RelayFigures,
+    loadgen: &LoadgenFigures,
+    wall: f64,
+    same_machine: bool,
+) -> &'static str {
     let ratio = |cpu_seconds: f64, shards: usize| {
         if wall > 0.0 { cpu_seconds / (wall * shards.max(1) as f64) } else { 0.0 }
     };
@@ -107,7 +112,8 @@ pub(crate) fn bound_by(relay: &RelayFigures, loadgen: &LoadgenFigures, wall: f64
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = if self.is_success() { "every byte verified" } else { "the job FAILED" };
-        let files = if self.files == 1 { String::new() } else { format!("{} files of ", self.files) };
+        let files =
+            if self.files == 1 { String::new() } else { format!("{} files of ", self.files) };
         writeln!(
             f,
             "{} of {} clients have the file, {done}: {files}{} in {} chunks of {}",
@@ -239,11 +245,12 @@ mod tests {
     #[test]
     fn the_json_has_every_promised_key() {
         let value: serde_json::Value = serde_json::from_str(&report().to_json()).unwrap();
-        for key in "clients clients_verified file_size_bytes chunk_size_bytes chunk_count transport \
+        for key in
+            "clients clients_verified file_size_bytes chunk_size_bytes chunk_count transport \
                     order seeding seed driver congestion wall_seconds seeding_seconds \
                     exchange_seconds goodput_bytes_per_second client_seconds chunk_latency_seconds \
                     relay loadgen bound_by errors"
-            .split_whitespace()
+                .split_whitespace()
         {
             assert!(value.get(key).is_some_and(|value| !value.is_null()), "{key}");
         }

@@ -151,26 +151,69 @@ impl Drop for RelayProcess {
     }
 }
 
+/// A program on its way to its end; killed if the test ends before.
+pub(crate) struct Running {
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+impl Running {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// It can't be started.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let stdout = tempfile::tempfile().expect("a temporary file can be made");
+        let stderr = tempfile::tempfile().expect("a temporary file can be made");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone().expect("a descriptor can be copied"))
+            .stderr(stderr.try_clone().expect("a descriptor can be copied"))
+            .spawn()
+            .expect("the program can be started");
+        Self { child, stdout, stderr }
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
+    }
+
+    /// Kills it without a word.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// It doesn't within three times [`super::PATIENCE`].
+    pub(crate) fn wait(mut self) -> Ended {
+        for _ in 0..3 * super::PATIENCE.as_millis() / super::POLL.as_millis() {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                let code = status.code().unwrap_or(-1);
+                let (stdout, stderr) = (read_all(&self.stdout), read_all(&self.stderr));
+                return Ended { code, stdout, stderr };
+            }
+            super::pause(super::POLL);
+        }
+        panic!("it does not end\n{}\n{}", read_all(&self.stdout), read_all(&self.stderr));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Nothing is to be done about a process that is gone already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 /// Runs a program that is expected to end by itself.
 pub(crate) fn run(command: &mut Command) -> Ended {
-    let stdout = tempfile::tempfile().expect("a temporary file can be made");
-    let stderr = tempfile::tempfile().expect("a temporary file can be made");
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(stdout.try_clone().expect("a descriptor can be copied"))
-        .stderr(stderr.try_clone().expect("a descriptor can be copied"))
-        .spawn()
-        .expect("the program can be started");
-    for _ in 0..super::PATIENCE.as_millis() / super::POLL.as_millis() {
-        if let Some(status) = child.try_wait().expect("a child can be waited for") {
-            let code = status.code().unwrap_or(-1);
-            return Ended { code, stdout: read_all(&stdout), stderr: read_all(&stderr) };
-        }
-        super::pause(super::POLL);
-    }
-    child.kill().expect("a child can be killed");
-    child.wait().expect("a child can be waited for");
-    panic!("{command:?} does not end\n{}\n{}", read_all(&stdout), read_all(&stderr));
+    Running::start(command).wait()
 }
 
 fn read_all(file: &File) -> String {

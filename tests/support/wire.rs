@@ -222,9 +222,9 @@ impl Wire {
 
     /// Ends the connection as a kill would: what is in flight is lost.
     pub(crate) fn reset(self) {
-        let socket = socket2::SockRef::from(&self.stream);
         // Closing with a linger of nothing sends a reset.
-        socket.set_linger(Some(std::time::Duration::ZERO)).ok();
+        let linger = Some(std::time::Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(&self.stream, linger).ok();
     }
 
     /// Says that nothing more will come.
