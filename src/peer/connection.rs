@@ -142,9 +142,12 @@ impl Link {
     async fn read(&self, scratch: &Scratch) -> Result<End, ConnectionError> {
         let mut reader = Reader::new();
         self.pump();
+        let mut is_drained = true;
         loop {
-            let readable = self.socket.readable().await;
-            readable.map_err(|error| self.io_error(error))?;
+            if is_drained {
+                let readable = self.socket.readable().await;
+                readable.map_err(|error| self.io_error(error))?;
+            }
             let outcome = self.read_turn(&mut reader, scratch)?;
             self.pump();
             if let Some(end) = self.end()? {
@@ -152,9 +155,13 @@ impl Link {
             }
             match outcome {
                 ReadOutcome::Closed => return Err(ConnectionError::Closed(self.remote)),
-                // Others of the shard have waited while a whole buffer was worked on.
-                ReadOutcome::Read(READ_BYTES_MAX..) => task::yield_now().await,
-                ReadOutcome::Read(_) | ReadOutcome::Blocked => {}
+                // Others of the shard have waited while a whole buffer was worked on. Then it is
+                // read again at once: acknowledgements wait until nothing more is there.
+                ReadOutcome::Read(READ_BYTES_MAX..) => {
+                    is_drained = false;
+                    task::yield_now().await;
+                }
+                ReadOutcome::Read(_) | ReadOutcome::Blocked => is_drained = true,
             }
             while self.is_backlogged() && !self.broken.get() {
                 self.drained.wait().await;

@@ -13,9 +13,9 @@ use crate::{protocol::limits::FRAME_PAYLOAD_BYTES_MAX, time::Time};
 /// 4 MiB at once (DESIGN.md, "Window"), so a larger wish would have no effect.
 pub const WINDOW_BYTES: u64 = 4 << 20;
 
-/// After so many bytes progress is reported even though more keeps coming: a sixteenth of the
-/// window, so the relay never runs dry, and one message for a chunk of the default size.
-pub const REPORT_BYTES: u64 = 256 << 10;
+/// After so many bytes progress is reported even though more keeps coming: a quarter of the
+/// window, so the relay never runs dry, and one small packet for four reads.
+pub const REPORT_BYTES: u64 = 1 << 20;
 
 /// Once nothing more is under way, progress is reported from so many bytes on: the relay's
 /// window is never below two frames, so less than one unreported can't hold it up.
@@ -38,7 +38,7 @@ const CREDIT_STEP_BYTES: u64 = 64 << 10;
 const CREDITS_MAX: usize = (WINDOW_BYTES / CREDIT_STEP_BYTES) as usize + 2;
 
 const _: () = {
-    assert!(REPORT_BYTES * 8 <= WINDOW_BYTES);
+    assert!(REPORT_BYTES * 4 <= WINDOW_BYTES);
     assert!(LIMITED_WINDOW_BYTES_MIN >= 2 * REPORT_IDLE_BYTES);
     assert!(LIMITED_WINDOW.as_millis() >= 4 * LIMITED_STEP.as_millis());
 };
@@ -142,6 +142,12 @@ impl Intake {
             (false, false) => Flush::Later,
         };
         self.flush = self.flush.max(flush);
+    }
+
+    /// Whether acknowledgements may wait for company: more is coming, and little is unreported.
+    #[must_use]
+    pub fn may_hold_back(&self) -> bool {
+        self.flush == Flush::Later && self.received - self.reported < REPORT_BYTES
     }
 
     /// What to tell the relay now, if anything.

@@ -76,15 +76,21 @@ impl Outbox {
             && self.manifest.is_none()
     }
 
-    /// The next message.
-    pub fn poll(&mut self) -> Option<Message> {
+    /// Something is left to say that is not an acknowledgement.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        !self.single.is_empty() || self.bitfield.is_some() || self.manifest.is_some()
+    }
+
+    /// The next message; acknowledgements only if they are not held back.
+    pub fn poll(&mut self, hold_back: bool) -> Option<Message> {
         // A hello is the first of the single messages, and its bitfield must follow at once.
         if matches!(self.single.front(), Some(Message::Hello(_))) {
             return self.single.pop_front();
         }
         self.poll_bitfield()
             .or_else(|| self.single.pop_front())
-            .or_else(|| self.poll_have())
+            .or_else(|| if hold_back { None } else { self.poll_have() })
             .or_else(|| self.poll_manifest())
     }
 
@@ -134,7 +140,7 @@ mod tests {
             outbox.have(chunk);
         }
         let ranges = [(4, 3), (9, 2), (3, 1)].map(|(first, count)| ChunkRange { first, count });
-        assert_eq!(outbox.poll(), Some(Message::Have { ranges: ranges.to_vec() }));
+        assert_eq!(outbox.poll(false), Some(Message::Have { ranges: ranges.to_vec() }));
         assert!(outbox.is_empty());
     }
 
@@ -143,7 +149,7 @@ mod tests {
         let mut outbox = Outbox::default();
         (0..250).for_each(|chunk| outbox.have(chunk * 2));
         let mut ranges_len = 0;
-        while let Some(Message::Have { ranges }) = outbox.poll() {
+        while let Some(Message::Have { ranges }) = outbox.poll(false) {
             assert!(ranges.len() <= HAVE_RANGES_MAX);
             ranges_len += ranges.len();
         }

@@ -367,7 +367,7 @@ impl Session {
 
     /// The end of a read turn; `idle` if nothing more was there to read.
     pub fn handle_turn_end(&mut self, now: Time, idle: bool) {
-        self.intake.handle_turn_end(now, idle, !self.outbox.is_empty());
+        self.intake.handle_turn_end(now, idle, self.outbox.is_urgent());
     }
 
     /// The next fetch to answer: read the chunk and put it into the send queue under its id.
@@ -398,7 +398,7 @@ impl Session {
         if self.stage == Stage::Greeting {
             return None;
         }
-        if let Some(message) = self.outbox.poll() {
+        if let Some(message) = self.outbox.poll(self.intake.may_hold_back()) {
             return Some(message);
         }
         if let Some(chunks) = self.wants.as_mut().and_then(|wants| wants.poll(now)) {

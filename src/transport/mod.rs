@@ -31,6 +31,8 @@ pub mod payload;
 pub mod send_queue;
 pub mod tcp;
 
+use crate::protocol::{DATA_HEADER_BYTES, limits::FRAME_PAYLOAD_BYTES_MAX};
+
 pub use payload::Payload;
 pub use send_queue::{SendEvent, SendQueue, Written};
 pub use tcp::{ReadError, ReadOutcome, Reader};
@@ -39,6 +41,7 @@ pub use tcp::{ReadError, ReadOutcome, Reader};
 /// connection would hold up its shard's others for longer.
 pub const WRITE_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes of one read, at most: BLAKE3 wants 64 KiB and more at once, and a shard has one such
-/// buffer for all its connections.
-pub const READ_BYTES_MAX: usize = 256 << 10;
+/// Bytes of one read, at most: a shard has one such buffer for all its connections. A whole
+/// number of full data frames, so that a busy stream's frames are seldom split between two reads
+/// and BLAKE3 gets them whole.
+pub const READ_BYTES_MAX: usize = 16 * (DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX);
