@@ -33,9 +33,9 @@ use crate::{
 /// relay is not read from until it takes them.
 const CONTROL_BACKLOG_BYTES_MAX: usize = 64 << 10;
 
-/// Frames of one read, at most: two chunks of the default size, so that most reads empty the
-/// socket, and still within a core's second-level cache.
-const FRAMES_PER_READ: usize = 32;
+/// Frames of one read, at most: 1 MiB, so that most reads empty the socket. Measured on 2 cores
+/// with the main job, CPU seconds of 100 clients: 3.5 with 16, 3.0 with 32, 2.9 with 64.
+const FRAMES_PER_READ: usize = 64;
 
 /// A whole data frame.
 const FRAME_BYTES: usize = DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
