@@ -24,14 +24,24 @@ use super::{
     store::ChunkStore,
 };
 use crate::{
-    protocol::{Event, Message},
+    protocol::{DATA_HEADER_BYTES, Event, Message, limits::FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
-    transport::{Payload, READ_BYTES_MAX, ReadError, ReadOutcome, Reader, SendEvent, SendQueue},
+    transport::{Payload, ReadError, ReadOutcome, Reader, SendEvent, SendQueue},
 };
 
 /// Control bytes that wait for the kernel, at most: beyond, the session says nothing more and the
 /// relay is not read from until it takes them.
 const CONTROL_BACKLOG_BYTES_MAX: usize = 64 << 10;
+
+/// Frames of one read, at most: 1 MiB, so that most reads empty the socket. Measured on 2 cores
+/// with the main job, CPU seconds of 100 clients: 3.5 with 16, 3.0 with 32, 2.9 with 64.
+const FRAMES_PER_READ: usize = 64;
+
+/// A whole data frame.
+const FRAME_BYTES: usize = DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
+
+/// Bytes of the buffer that reads go to: the rest of one frame, then whole ones.
+const SCRATCH_BYTES: usize = FRAME_PAYLOAD_BYTES_MAX + FRAMES_PER_READ * FRAME_BYTES;
 
 /// How often the handshake's deadline is looked at.
 const HANDSHAKE_TICK: Duration = Duration::from_secs(1);
@@ -42,7 +52,7 @@ pub type Scratch = Rc<RefCell<Box<[u8]>>>;
 /// A receive buffer for one shard.
 #[must_use]
 pub fn new_scratch() -> Scratch {
-    Rc::new(RefCell::new(vec![0; READ_BYTES_MAX].into_boxed_slice()))
+    Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()))
 }
 
 /// The present, for sessions.
@@ -85,6 +95,8 @@ struct Core {
     surroundings: Rc<RefCell<Surroundings>>,
     end: Option<End>,
     error: Option<ConnectionError>,
+    /// Payload bytes of the frame under way that are still to come.
+    frame_rest: usize,
 }
 
 impl Link {
@@ -99,7 +111,14 @@ impl Link {
         Rc::new(Self {
             socket,
             remote,
-            core: RefCell::new(Core { session, queue, surroundings, end: None, error: None }),
+            core: RefCell::new(Core {
+                session,
+                queue,
+                surroundings,
+                end: None,
+                error: None,
+                frame_rest: 0,
+            }),
             full: Signal::default(),
             drained: Signal::default(),
             broken: Cell::new(false),
@@ -148,20 +167,19 @@ impl Link {
                 let readable = self.socket.readable().await;
                 readable.map_err(|error| self.io_error(error))?;
             }
-            let outcome = self.read_turn(&mut reader, scratch)?;
+            let (outcome, is_full) = self.read_turn(&mut reader, scratch)?;
             self.pump();
             if let Some(end) = self.end()? {
                 return Ok(end);
             }
-            match outcome {
-                ReadOutcome::Closed => return Err(ConnectionError::Closed(self.remote)),
+            if outcome == ReadOutcome::Closed {
+                return Err(ConnectionError::Closed(self.remote));
+            }
+            is_drained = !is_full;
+            if is_full {
                 // Others of the shard have waited while a whole buffer was worked on. Then it is
                 // read again at once: acknowledgements wait until nothing more is there.
-                ReadOutcome::Read(READ_BYTES_MAX..) => {
-                    is_drained = false;
-                    task::yield_now().await;
-                }
-                ReadOutcome::Read(_) | ReadOutcome::Blocked => is_drained = true,
+                task::yield_now().await;
             }
             while self.is_backlogged() && !self.broken.get() {
                 self.drained.wait().await;
@@ -169,33 +187,36 @@ impl Link {
         }
     }
 
-    /// One read and everything that follows from it.
+    /// One read and everything that follows from it; also whether it filled the buffer.
     fn read_turn(
         &self,
         reader: &mut Reader,
         scratch: &Scratch,
-    ) -> Result<ReadOutcome, ConnectionError> {
-        let mut scratch = scratch.borrow_mut();
+    ) -> Result<(ReadOutcome, bool), ConnectionError> {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
+        // A read that ends with a frame: BLAKE3 is at its best with aligned pieces of 16 KiB, and
+        // a frame in two pieces costs it a dozen small steps more.
+        let wanted = core.frame_rest + FRAMES_PER_READ * FRAME_BYTES;
+        let scratch = &mut scratch.borrow_mut()[..wanted];
+        let (session, frame_rest) = (&mut core.session, &mut core.frame_rest);
         let started = now();
-        let session = &mut core.session;
-        let outcome =
-            reader.read(&self.socket, &mut scratch, &mut |event: Event<'_>| match event {
-                Event::Data { header, piece_offset, piece, is_last } => {
-                    // Latency counts to the moment of verification, so frames' ends ask the clock.
-                    let now = if is_last { now() } else { started };
-                    session.handle_data(now, &header, piece_offset, piece, is_last)
-                }
-                Event::Control(message) => session.handle_message(started, message),
-                Event::Preamble { .. } => session.handle_preamble(),
-            });
+        let outcome = reader.read(&self.socket, scratch, &mut |event: Event<'_>| match event {
+            Event::Data { header, piece_offset, piece, is_last } => {
+                *frame_rest = (header.payload_len - piece_offset) as usize - piece.len();
+                // Latency counts to the moment of verification, so frames' ends ask the clock.
+                let now = if is_last { now() } else { started };
+                session.handle_data(now, &header, piece_offset, piece, is_last)
+            }
+            Event::Control(message) => session.handle_message(started, message),
+            Event::Preamble { .. } => session.handle_preamble(),
+        });
         // What was verified before an error counts all the same.
         core.handle_events()?;
         let outcome = outcome.map_err(|error| self.read_error(error))?;
-        let idle = !matches!(outcome, ReadOutcome::Read(READ_BYTES_MAX..));
-        core.session.handle_turn_end(now(), idle);
-        Ok(outcome)
+        let is_full = outcome == ReadOutcome::Read(wanted);
+        core.session.handle_turn_end(now(), !is_full);
+        Ok((outcome, is_full))
     }
 
     /// Gives the kernel what there is to send, at most one write with data; the writer goes on.
