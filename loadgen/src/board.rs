@@ -26,6 +26,8 @@ pub(crate) struct Board {
     settled: AtomicU32,
     must_settle: u32,
     aborted: AtomicBool,
+    /// Clients that were started, on whatever shard.
+    started: AtomicU32,
     first_connect: AtomicU64,
     last_verified: AtomicU64,
     seeding_done: AtomicU64,
@@ -36,6 +38,16 @@ pub(crate) struct Board {
 }
 
 impl Board {
+    /// One more client was started.
+    pub(crate) fn count_started(&self) {
+        self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clients that were started so far.
+    pub(crate) fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed) as usize
+    }
+
     /// For the plan; `sizes` are (bytes, chunks) of its files, `main` is woken at the end.
     pub(crate) fn new(plan: &Plan, sizes: &[(u64, u32)], seedings: u32, main: Thread) -> Self {
         let plain = plan.clients.iter().filter(|client| client.role == Role::Plain);
@@ -50,6 +62,7 @@ impl Board {
             settled: AtomicU32::new(0),
             must_settle: u32::try_from(plan.must_succeed()).expect("clients are bounded"),
             aborted: AtomicBool::new(false),
+            started: AtomicU32::new(0),
             first_connect: AtomicU64::new(u64::MAX),
             last_verified: AtomicU64::new(0),
             seeding_done: AtomicU64::new(0),

@@ -166,7 +166,11 @@ async fn shard_main(
         if shard.draining() {
             break;
         }
+        in_step(&shard, &job.board, index, shard_count).await;
         members.push(start_client(&local, index));
+        job.board.count_started();
+        // Its task connects before the next one is started.
+        task::yield_now().await;
     }
     while !shard.draining() {
         shard.port.wait().await;
@@ -176,6 +180,14 @@ async fn shard_main(
     let latencies = local.latencies.borrow().clone();
     // There is room for one report of each shard.
     reports.try_send(ShardReport { records, latencies }).ok();
+}
+
+/// Shards start their clients in turn. A relay places a connection on the core that its other end
+/// works on, but only while its own shards stay balanced: a burst of one core would be spread.
+async fn in_step(shard: &Shard<(), ()>, board: &Board, index: usize, shard_count: usize) {
+    while index > board.started() + shard_count && !shard.draining() {
+        task::yield_now().await;
+    }
 }
 
 fn start_client(local: &Rc<Local>, index: usize) -> Rc<Member> {

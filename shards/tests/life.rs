@@ -236,6 +236,7 @@ fn an_idle_shard_beats_and_a_stuck_one_does_not() {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn shards_are_pinned_to_the_cores_of_their_placement() {
     for driver in both_drivers() {

@@ -3,7 +3,7 @@
 //! Not for nonces that must not be guessed, and not for content (that is BLAKE3's extended
 //! output). The same seed gives the same numbers on every machine.
 
-/// SplitMix64: one multiplication chain per number, passes the usual test batteries.
+/// `SplitMix64`: one multiplication chain per number, passes the usual test batteries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rng(u64);
 

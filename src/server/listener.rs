@@ -218,6 +218,7 @@ fn hand_off(mut incoming: Incoming, handoff: &Handoff, stop: &OwnedFd) {
     let core = incoming_core(&incoming.stream);
     loop {
         let shard = handoff.place(core);
+        tracing::debug!(remote = %incoming.remote, core, %shard, "handed off");
         match handoff.send(shard, incoming) {
             Ok(()) => return,
             Err(back) => incoming = back,

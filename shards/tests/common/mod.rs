@@ -56,6 +56,7 @@ pub(crate) fn eventually(mut condition: impl FnMut() -> bool) {
 }
 
 /// Cores on which the system lets this thread run.
+#[cfg(target_os = "linux")]
 pub(crate) fn cores_of_this_thread() -> Vec<usize> {
     let set = rustix::thread::sched_getaffinity(None).expect("a thread may ask for its own");
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()

@@ -2,7 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
     thread,
     time::{Duration, SystemTime},
 };
@@ -307,6 +311,30 @@ fn no_schedule_of_a_release_and_two_who_want_loses_a_wake_up() {
         let lease = holder.try_lease(2).unwrap();
         let release: Box<dyn FnOnce() + Send> = Box::new(move || drop(lease));
         let bodies = vec![release, leasing(&budget, 1), leasing(&budget, 2)];
+        (budget, bodies)
+    });
+}
+
+#[test]
+fn no_schedule_of_one_release_that_serves_two_forgets_the_second() {
+    check_all_schedules(2, || {
+        let budget = Budget::new(2, 3);
+        let mut holder = budget.waiter(bell().0).unwrap();
+        let lease = holder.try_lease(2).unwrap();
+        let release: Box<dyn FnOnce() + Send> = Box::new(move || drop(lease));
+        // Whoever is served first gives back only when the second was served, too.
+        let served = Arc::new(AtomicUsize::new(0));
+        let mut bodies = vec![release];
+        for _ in 0..2 {
+            let ((ringer, bell), served) = (bell(), served.clone());
+            let mut waiter = budget.waiter(ringer.clone()).unwrap();
+            bodies.push(Box::new(move || {
+                let lease = lease_in_steps(&mut waiter, &ringer, 1);
+                served.fetch_add(1, SeqCst);
+                stepping::wait_until(move || served.load(SeqCst) == 2);
+                drop((lease, bell));
+            }));
+        }
         (budget, bodies)
     });
 }
