@@ -139,12 +139,13 @@ impl Connection {
     /// Something could be written now.
     pub(crate) fn wants_write(&self) -> bool {
         let (queue, session) = (self.queue.borrow(), self.session.borrow());
-        let window_is_open = session.window().room_bytes() > 0;
+        let room_bytes = session.window().room_bytes();
+        let window_is_open = queue.next_frame_len().is_some_and(|len| u64::from(len) <= room_bytes);
         !self.is_blocked.get()
             && !self.is_closed.get()
             && (queue.has_urgent()
                 || session.has_manifest_part()
-                || queue.sends_len() > 0 && window_is_open)
+                || window_is_open)
     }
 
     /// One write, as the window allows; what happened to deliveries becomes news.

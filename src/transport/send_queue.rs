@@ -156,10 +156,11 @@ impl SendQueue {
             || self.sends.front().is_some_and(|send| send.frame_sent > 0)
     }
 
-    /// Sends that are queued or under way.
+    /// File bytes of the frame that comes next: [`Self::write`] begins it only if it fits into
+    /// what the caller allows.
     #[must_use]
-    pub fn sends_len(&self) -> usize {
-        self.sends.len()
+    pub fn next_frame_len(&self) -> Option<u32> {
+        self.sends.front().map(Send::frame_len)
     }
 
     /// The next thing that happened to a send.
