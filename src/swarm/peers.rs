@@ -75,6 +75,8 @@ pub(super) struct Peer {
     /// Position among the starving and what it adds to their rate, in millionths of a chunk a
     /// second.
     pub(super) starving: Option<(u32, u64)>,
+    /// Who began to starve earlier has the smaller one.
+    pub(super) starving_since: u64,
     /// Position among the idle holders.
     pub(super) idle: Option<u32>,
     pub(super) down: Meter,
@@ -109,6 +111,7 @@ impl Peer {
             watched: false,
             progress_at: now,
             starving: None,
+            starving_since: 0,
             idle: None,
             down: Meter::default(),
             up: Meter::default(),
