@@ -15,6 +15,9 @@ const SLACK_MIN: usize = 256;
 /// Entries that a search for the newest chunk looks at: a bound on its cost.
 const NEWEST_LOOKED_AT: usize = 64;
 
+/// Entries up to which chunks are counted one by one, and not estimated.
+const COUNTED_EXACTLY: usize = 64;
+
 /// Cached chunks by sequence number.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -69,10 +72,14 @@ impl Log {
         })
     }
 
-    /// About how many chunks there are at and after `sequence`.
+    /// How many chunks there are at and after `sequence`; about, if there are many.
     pub(super) fn live_from(&self, sequence: u64) -> usize {
         let entries = index(self.end().saturating_sub(sequence));
-        entries * self.live / self.entries.len().max(1)
+        if entries > COUNTED_EXACTLY {
+            return entries * self.live / self.entries.len();
+        }
+        let skip = self.entries.len() - entries;
+        self.entries.range(skip..).filter(|&&chunk| chunk != GONE).count()
     }
 
     /// The newest chunk that `wanted` accepts, among the last [`NEWEST_LOOKED_AT`] entries.

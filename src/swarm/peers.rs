@@ -150,6 +150,12 @@ impl Peer {
             }
     }
 
+    /// Whether the chunk is on its way to the peer and not yet written.
+    pub(super) fn is_being_sent(&self, chunk: u32) -> bool {
+        let unwritten = |delivery: &Delivery| delivery.stage < Stage::Written;
+        self.deliveries.iter().any(|delivery| delivery.chunk == chunk && unwritten(delivery))
+    }
+
     pub(super) fn delivery(&mut self, chunk: u32) -> Option<&mut Delivery> {
         self.deliveries.iter_mut().find(|delivery| delivery.chunk == chunk)
     }

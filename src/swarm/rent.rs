@@ -158,7 +158,7 @@ impl Swarm {
         best.map(|(.., chunk, share)| (chunk, self.rent.price_min * (1.0 + KEEN * share)))
     }
 
-    /// How many peers that lack the chunk keep up with the pace, and how many lack it, among the
+    /// How many peers that need the chunk keep up with the pace, and how many need it, among the
     /// next few.
     fn keen_needers(&self, chunk: u32) -> (u32, u32) {
         let slots = self.peers.slot_count();
@@ -169,7 +169,7 @@ impl Swarm {
             let slot = PeerSlot((start + step) % slots);
             if let Some(peer) = self.peers.get(slot)
                 && peer.counted
-                && peer.lacks(chunk)
+                && (peer.lacks(chunk) || peer.is_being_sent(chunk))
             {
                 let slow = |rate| rate < KEEN_RATE * self.rent.pace;
                 seen += 1;
