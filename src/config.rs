@@ -1,1 +1,350 @@
-//! To come.
+//! The relay's command line, and the validated configuration that it becomes.
+//!
+//! Whatever gets past here can be used as it is: parse, don't validate.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Parser;
+use shards::DriverChoice;
+
+use crate::{
+    protocol::{Token, limits::CHUNK_SIZE_LOG2_MAX, limits::CHUNK_SIZE_LOG2_MIN},
+    server::SessionConfig,
+    swarm::Eviction,
+};
+
+/// Where peers connect unless told otherwise.
+pub const DATA_PORT_DEFAULT: u16 = 7440;
+
+/// Fewer chunks than this make no cache: one is received, one is sent, and each may wait for the
+/// other's place.
+pub const CACHE_CHUNKS_MIN: u64 = 4;
+
+/// The largest chunk is this part of the cache.
+const CACHE_CHUNKS_TYPICAL: u64 = 8;
+
+/// Distributes files from one origin to many peers that can all reach this server.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "relay",
+    version,
+    after_help = "Example:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n\nSizes: 100M is \
+                  100 MiB, 100MB is 10^8 bytes. Durations: 500ms, 10s, 5m.\nThe log's level comes \
+                  from RELAY_LOG (error, warn, info, debug, trace)."
+)]
+pub struct RelayArgs {
+    /// Event loops, each pinned to a core [default: all available]
+    #[arg(long, env = "RELAY_CORES", value_name = "N")]
+    pub cores: Option<NonZeroUsize>,
+
+    /// Really start N event loops even on fewer cores
+    #[arg(long, env = "RELAY_OVERSUBSCRIBE")]
+    pub oversubscribe: bool,
+
+    /// Address for peers; repeatable; port 0 picks one [default: port 7440 of all addresses]
+    #[arg(long, env = "RELAY_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    pub listen: Vec<SocketAddr>,
+
+    /// Address for /metrics, /healthz and /readyz
+    #[arg(long, env = "RELAY_HTTP", value_name = "ADDR", default_value = "127.0.0.1:7441")]
+    pub http: SocketAddr,
+
+    /// File whose first line HTTP requests must present as a bearer token; needed beyond loopback
+    #[arg(long, env = "RELAY_HTTP_TOKEN_FILE", value_name = "FILE")]
+    pub http_token_file: Option<PathBuf>,
+
+    /// Bound on all chunk bytes in the process
+    #[arg(long, env = "RELAY_CACHE", value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
+    pub cache: u64,
+
+    /// What to drop first: `demand` (what nobody lacks) or `lru` (for comparison)
+    #[arg(long, env = "RELAY_EVICTION", value_name = "POLICY", default_value = "demand")]
+    pub eviction: EvictionArg,
+
+    /// What drives the event loops
+    #[arg(long, env = "RELAY_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
+    pub driver: DriverChoice,
+
+    /// TCP congestion control [default: the system's; cubic if every --listen is loopback]
+    #[arg(long, env = "RELAY_CONGESTION", value_name = "NAME")]
+    pub congestion: Option<String>,
+
+    /// File of tokens, one a line; peers must know one of them
+    #[arg(long, env = "RELAY_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Introduced peers, at most; lowered to what descriptors allow
+    #[arg(long, env = "RELAY_MAX_PEERS", value_name = "N", default_value = "16384")]
+    pub max_peers: NonZeroUsize,
+
+    /// On SIGINT or SIGTERM, how long chunks in flight may take to finish
+    #[arg(long, env = "RELAY_DRAIN_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// How long peers wait for chunks that nobody connected holds
+    #[arg(long, env = "RELAY_MISSING_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = parse_duration)]
+    pub missing_timeout: Duration,
+
+    /// Form of the log on stderr
+    #[arg(long, env = "RELAY_LOG_FORMAT", value_name = "F", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// `--eviction`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum EvictionArg {
+    /// What nobody lacks first; what is still wanted only by rent or buy.
+    Demand,
+    /// Least recently used, for comparison.
+    Lru,
+}
+
+impl From<EvictionArg> for Eviction {
+    fn from(arg: EvictionArg) -> Self {
+        match arg {
+            EvictionArg::Demand => Self::Demand,
+            EvictionArg::Lru => Self::Lru,
+        }
+    }
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// A relay's configuration, checked.
+#[derive(Debug)]
+pub struct RelayConfig {
+    /// As given, for what needs no checking.
+    pub args: RelayArgs,
+    /// Addresses to listen on, none of them optional; empty: the default ones.
+    pub listen: Vec<SocketAddr>,
+    /// Largest chunk that the cache is fit for.
+    pub chunk_size_log2_max: u8,
+    /// Peers must know one; empty: anyone.
+    pub tokens: Vec<Token>,
+    /// HTTP requests must present it.
+    pub http_token: Option<String>,
+    /// Congestion control to set on the listener.
+    pub congestion: Option<String>,
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The cache holds too few of the smallest chunks.
+    #[error(
+        "--cache {0} holds fewer than {CACHE_CHUNKS_MIN} chunks of the least size, 1 KiB: give at \
+         least 8K"
+    )]
+    CacheTooSmall(u64),
+    /// A token file can't be used.
+    #[error("failed to read {option} {path}: {why}")]
+    TokenFile {
+        /// Which option.
+        option: &'static str,
+        /// The file.
+        path: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// HTTP beyond loopback wants a token.
+    #[error(
+        "--http {0} can be reached from other machines: give --http-token-file FILE as well, or a \
+         loopback address"
+    )]
+    HttpExposed(SocketAddr),
+}
+
+impl RelayConfig {
+    /// Checks what the command line said, and reads the token files.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which is wrong usage.
+    pub fn new(args: RelayArgs) -> Result<Self, ConfigError> {
+        let chunk_max = args.cache / CACHE_CHUNKS_TYPICAL;
+        if chunk_max < 1 << CHUNK_SIZE_LOG2_MIN {
+            return Err(ConfigError::CacheTooSmall(args.cache));
+        }
+        let log2 = u8::try_from(chunk_max.ilog2()).expect("at most 63");
+        let chunk_size_log2_max = log2.min(CHUNK_SIZE_LOG2_MAX);
+        let tokens = match &args.token_file {
+            Some(path) => read_lines("--token-file", path)?,
+            None => Vec::new(),
+        };
+        let http_token = match &args.http_token_file {
+            Some(path) => read_lines("--http-token-file", path)?.into_iter().next(),
+            None => None,
+        };
+        if http_token.is_none() && !args.http.ip().is_loopback() {
+            return Err(ConfigError::HttpExposed(args.http));
+        }
+        let all_loopback =
+            !args.listen.is_empty() && args.listen.iter().all(|addr| addr.ip().is_loopback());
+        let congestion =
+            args.congestion.clone().or_else(|| all_loopback.then(|| "cubic".to_owned()));
+        let listen = args.listen.clone();
+        let tokens = tokens.iter().filter_map(|line| Token::from_line(line)).collect();
+        Ok(Self { listen, chunk_size_log2_max, tokens, http_token, congestion, args })
+    }
+
+    /// What sessions need of it.
+    pub(crate) fn session(&self) -> SessionConfig {
+        SessionConfig { tokens: self.tokens.clone(), chunk_size_log2_max: self.chunk_size_log2_max }
+    }
+
+    /// Addresses tried when none was given; the second only where IPv6 exists.
+    #[must_use]
+    pub fn listen_defaults() -> [SocketAddr; 2] {
+        [
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DATA_PORT_DEFAULT),
+            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DATA_PORT_DEFAULT),
+        ]
+    }
+}
+
+/// The file's lines, trimmed, without empty ones; at least one.
+///
+/// # Errors
+/// The file can't be read, or has no line.
+pub fn read_lines(option: &'static str, path: &PathBuf) -> Result<Vec<String>, ConfigError> {
+    let fail =
+        |why: String| ConfigError::TokenFile { option, path: path.display().to_string(), why };
+    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    let lines: Vec<String> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    if lines.is_empty() {
+        return Err(fail("it holds no token: write one on a line of its own".into()));
+    }
+    Ok(lines)
+}
+
+/// Bytes, as GNU tools read them: `100M` and `100MiB` are 100·2²⁰, `100MB` is 100·10⁶.
+///
+/// # Errors
+/// A sentence that says what a size looks like.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let fail = |why: &str| format!("'{text}' {why}: write for example 100M (MiB) or 100MB (10^6)");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(fail("is not a size"));
+    }
+    let number: u64 = number.parse().map_err(|_| fail("is too large"))?;
+    let (letter, rest) = suffix.split_at(suffix.chars().next().map_or(0, char::len_utf8));
+    let power = match letter.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => return Err(fail("has a unit that is not known")),
+    };
+    let base: u64 = match rest {
+        "" | "iB" if letter != "B" || rest.is_empty() => 1024,
+        "B" if power > 0 => 1000,
+        _ => return Err(fail("has a unit that is not known")),
+    };
+    number.checked_mul(base.pow(power)).ok_or_else(|| fail("is too large"))
+}
+
+/// `500ms`, `10s`, `5m`, `2h`; a bare number is seconds.
+///
+/// # Errors
+/// A sentence that says what a duration looks like.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let fail = || format!("'{text}' is not a duration: write for example 500ms, 10s or 5m");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| fail())?;
+    let milliseconds = match suffix {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        _ => return Err(fail()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(fail)
+}
+
+/// `auto`, `io-uring` or `epoll`.
+///
+/// # Errors
+/// A sentence that names the three.
+pub fn parse_driver(text: &str) -> Result<DriverChoice, String> {
+    text.parse().map_err(|_| format!("'{text}' is not one of auto, io-uring, epoll"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_follow_gnu_tools() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1", 1),
+            ("7B", 7),
+            ("100M", 100 << 20),
+            ("100MiB", 100 << 20),
+            ("100MB", 100_000_000),
+            ("1k", 1024),
+            ("1KiB", 1024),
+            ("1kB", 1000),
+            ("3G", 3 << 30),
+            ("2T", 2 << 40),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "M",
+            "-1",
+            "1.5G",
+            "1X",
+            "1MBB",
+            "1iB",
+            "1BiB",
+            "99999999999999999999",
+            "20000000T",
+        ] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
+        for text in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cache_for_fewer_than_four_chunks_is_refused() {
+        let args = |cache: &str| RelayArgs::parse_from(["relay", "--cache", cache]);
+        assert!(matches!(RelayConfig::new(args("4K")), Err(ConfigError::CacheTooSmall(4096))));
+        assert_eq!(RelayConfig::new(args("2M")).map(|c| c.chunk_size_log2_max).ok(), Some(18));
+    }
+
+    #[test]
+    fn http_beyond_loopback_wants_a_token() {
+        let args = RelayArgs::parse_from(["relay", "--http", "0.0.0.0:0"]);
+        assert!(matches!(RelayConfig::new(args), Err(ConfigError::HttpExposed(_))));
+    }
+}

@@ -1,1 +1,10 @@
-fn main() {}
+//! `relay`: arguments to exit code. Everything else is in the library.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    relay::server::main_with_args(std::env::args_os())
+}

@@ -1,1 +1,71 @@
-fn main() {}
+//! `loadgen`: runs many relay clients in one process, measures, verifies, reports.
+//!
+//! ```text
+//!  args ──► plan ──► relay_process ──► content ──► fleet (client) ──► report
+//!           what     the relay to      what is     on shards          for people
+//!           to do    use, and its      sent                           and machines
+//!                    stats
+//! ```
+//!
+//! Each client is a protocol peer of the relay's own library. With a hidden first argument this
+//! executable is the relay itself: see [`relay_process`].
+
+mod args;
+mod board;
+mod client;
+mod content;
+mod fleet;
+mod job;
+mod latency;
+mod plan;
+mod progress;
+mod relay_process;
+mod report;
+mod stats;
+mod units;
+mod usage;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Args;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The command line makes no sense.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if words.nth(1).is_some_and(|word| word == relay_process::ROLE_ARGUMENT) {
+        if let Err(error) = relay_process::die_with_parent() {
+            eprintln!("loadgen: a relay that would outlive its load generator: {error}");
+        }
+        return relay::server::main_with_args(std::iter::once("relay".into()).chain(words));
+    }
+    let config = match Args::parse().check() {
+        Ok(config) => config,
+        Err(text) => {
+            eprintln!("loadgen: {text}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    start_log();
+    match job::run(&config) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("loadgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Warnings of the event loops; more with `LOADGEN_LOG`.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LOADGEN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

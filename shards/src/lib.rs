@@ -1,1 +1,46 @@
-//! x
+//! A thread-per-core runtime: one pinned thread, one event loop, one shard.
+//!
+//! Shards share nothing but bounded channels. This crate places them on cores, starts and
+//! joins them, hands sockets over to them, carries their requests and replies, and bounds
+//! the memory that they hold together. It knows no protocol and no file: it would be
+//! unchanged for another server.
+//!
+//! In reading order: [`placement`] and [`driver`] say where and on what the loops run,
+//! [`runtime`] starts them, [`handoff`] gives a shard its sockets, [`port`] its messages,
+//! [`net`], [`task`] and [`clock`] are what it works with, and [`budget`] bounds its memory.
+//! What a loop does once per turn is in `turn`, and who wakes it in `doorbell` and `station`.
+//!
+//! ```text
+//!   listener ──Handoff──► shard 0 ◄──Port (requests, replies)──► shard 1
+//!                            ▲ doorbell (eventfd), rung only when the shard is parked
+//!   other threads ──Ringer───┘
+//! ```
+
+pub mod bell;
+pub mod budget;
+pub mod clock;
+mod doorbell;
+pub mod driver;
+pub mod handoff;
+pub mod heartbeats;
+mod inbox;
+pub mod net;
+pub mod placement;
+pub mod port;
+mod ringer;
+pub mod runtime;
+mod station;
+#[cfg(test)]
+mod stepping;
+pub mod task;
+mod turn;
+
+pub use budget::{Budget, ChunkBuffer, Lease, Waiter};
+pub use driver::{Chosen, Driver, DriverChoice, DriverError};
+pub use handoff::{Handoff, Incoming};
+pub use heartbeats::Heartbeats;
+pub use net::Socket;
+pub use placement::{Placement, ShardId};
+pub use port::Port;
+pub use ringer::Ringer;
+pub use runtime::{JoinError, Shard, Shards, Start, StartError, block_on, start};

@@ -1,1 +1,47 @@
-//! To come.
+//! The peer's side: gets a file through a relay, and supplies what it has.
+//!
+//! ```text
+//!  peer         SHELL: connects, and connects again when a connection breaks
+//!    ├─ dial             opens a socket
+//!    ├─ store            where chunks live: memory, a file, nowhere
+//!    │
+//!  connection   SHELL: the tasks of one connection
+//!    │
+//!  session      PURE: the state of one connection
+//!    ├─ outbox           what it has to say
+//!    ├─ intake           grants: how much it takes in, at which pace
+//!    ├─ wants            peer order: what it asks for
+//!    ├─ assembler        frames to verified chunks
+//!    ├─ uploads          fetches that it answers
+//!    └─ file             what it has; outlives the connection
+//! ```
+//!
+//! A publisher is a peer that has everything; a client of the load generator is a peer whose
+//! store keeps nothing. Does not import the server, nor know what a swarm decides.
+
+pub mod assembler;
+pub mod connection;
+pub mod dial;
+pub mod error;
+pub mod file;
+pub mod intake;
+pub mod outbox;
+#[expect(clippy::module_inception, reason = "the module is about peers, this file about one")]
+pub mod peer;
+pub mod rng;
+pub mod session;
+mod signal;
+pub mod store;
+pub mod uploads;
+pub mod wants;
+
+pub use assembler::WrongDigestCause;
+pub use connection::{Scratch, new_scratch};
+pub use error::{ConnectionError, SessionError};
+pub use file::FileState;
+pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, Reaction};
+pub use rng::Rng;
+pub use session::{Session, SessionConfig, SessionEvent};
+pub use store::{ChunkStore, FileStore, MemoryStore};
+pub use uploads::Upload;
+pub use wants::ChunkOrder;

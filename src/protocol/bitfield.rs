@@ -138,6 +138,18 @@ impl Bitfield {
     pub fn words(&self) -> &[u64] {
         &self.words
     }
+
+    /// Checks what must hold between two calls; for tests.
+    ///
+    /// # Panics
+    /// If it does not hold.
+    pub fn invariants(&self) {
+        assert_eq!(self.words.len(), self.len.div_ceil(64) as usize);
+        let set: u32 = self.words.iter().map(|word| word.count_ones()).sum();
+        assert_eq!(self.count, set);
+        let unused = Self::full(self.len).words.into_iter().map(|word| !word);
+        assert!(self.words.iter().zip(unused).all(|(word, unused)| word & unused == 0));
+    }
 }
 
 struct Ones(u64);

@@ -12,6 +12,9 @@ pub const VERSION: u16 = 1;
 /// (it is part of the constant per connection), and gathering makes small frames free.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 16 << 10;
 
+/// The same, where lengths within a chunk are computed.
+pub const FRAME_PAYLOAD_LEN_MAX: u32 = 16 << 10;
+
 /// Bytes of one control message's body, at most: with its header it fits one datagram of 1,200
 /// bytes, the size that every path carries.
 pub const CONTROL_BODY_BYTES_MAX: usize = 1100;
@@ -69,6 +72,7 @@ const _: () = {
     assert!(HAVE_RANGES_MAX * 10 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(WANT_CHUNKS_MAX * 5 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(FAILURE_TEXT_BYTES_MAX + 16 <= CONTROL_BODY_BYTES_MAX);
+    assert!(FRAME_PAYLOAD_LEN_MAX as usize == FRAME_PAYLOAD_BYTES_MAX);
     assert!(FRAME_PAYLOAD_BYTES_MAX <= u16::MAX as usize);
     assert!(CHUNK_SIZE_LOG2_DEFAULT >= CHUNK_SIZE_LOG2_MIN);
     assert!(CHUNK_SIZE_LOG2_DEFAULT <= CHUNK_SIZE_LOG2_MAX);

@@ -1,9 +1,14 @@
 //! The control messages: one closed enum, everything that may pass between a relay and a peer
 //! beside file bytes. What each means is said here; how it is written, in [`super::codec`].
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, SwarmKey, limits::NONCE_BYTES};
+use super::{
+    Digest, SwarmKey,
+    limits::{FAILURE_TEXT_BYTES_MAX, NONCE_BYTES},
+};
 
 /// One control message. Who sends it is said at each; from the other side it is an error.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -106,6 +111,47 @@ pub enum Message {
     },
     /// Either side, last of all: why it closes the connection.
     Failure(Failure),
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Who accepted it.
+    Relay,
+    /// Who connected.
+    Peer,
+}
+
+impl Message {
+    /// Whether this side may send such a message at all. From the other it is an error.
+    #[must_use]
+    pub fn may_come_from(&self, side: Side) -> bool {
+        match self {
+            Self::Welcome(_)
+            | Self::Accepted(_)
+            | Self::Fetch { .. }
+            | Self::CancelFetch { .. }
+            | Self::Waiting { .. }
+            | Self::SeedingDone
+            | Self::LeaveGranted
+            | Self::Stats(_) => side == Side::Relay,
+            Self::Hello(_)
+            | Self::BitfieldPart { .. }
+            | Self::ManifestRefused
+            | Self::Progress { .. }
+            | Self::Have { .. }
+            | Self::Want { .. }
+            | Self::Lacking { .. }
+            | Self::FetchRefused { .. }
+            | Self::Leaving
+            | Self::StatsRequest => side == Side::Peer,
+            Self::ManifestRequest
+            | Self::ManifestPart { .. }
+            | Self::Ping { .. }
+            | Self::Pong { .. }
+            | Self::Failure(_) => true,
+        }
+    }
 }
 
 /// What a relay says first.
@@ -226,6 +272,29 @@ pub struct Failure {
     pub text: String,
 }
 
+impl Failure {
+    /// With a text of any length: what does not fit is cut off.
+    #[must_use]
+    pub fn new(code: FailureCode, text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        text.truncate(text.floor_char_boundary(FAILURE_TEXT_BYTES_MAX));
+        Self { code, text }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The text came from outside: what could steer a terminal is shown as `?`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if !self.text.is_empty() {
+            f.write_str(": ")?;
+        }
+        self.text
+            .chars()
+            .try_for_each(|char| write!(f, "{}", if char.is_control() { '?' } else { char }))
+    }
+}
+
 /// What went wrong, on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum FailureCode {
@@ -249,4 +318,41 @@ pub enum FailureCode {
     Internal,
     /// Bytes were damaged on the way: connect again.
     LinkCorrupt,
+}
+
+impl fmt::Display for FailureCode {
+    /// For people, as a lowercase fragment.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Protocol => "protocol error",
+            Self::TokenRefused => "token refused",
+            Self::TooManyPeers => "too many peers",
+            Self::SwarmRefused => "swarm refused",
+            Self::Banned => "banned for wrong content",
+            Self::Stalled => "stalled",
+            Self::ChunksMissing => "nobody holds the missing chunks",
+            Self::ShuttingDown => "relay is shutting down",
+            Self::Internal => "internal fault",
+            Self::LinkCorrupt => "bytes were damaged on the way",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FAILURE_TEXT_BYTES_MAX, Failure, FailureCode};
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        let failure = Failure::new(FailureCode::Internal, "x".repeat(511) + "é" + "y");
+        assert_eq!(failure.text, "x".repeat(511));
+        assert!(failure.text.len() <= FAILURE_TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_text_from_outside_can_not_steer_the_terminal() {
+        let failure = Failure::new(FailureCode::Stalled, "\u{1b}[2Jbye\n\u{9b}1m");
+        assert_eq!(failure.to_string(), "stalled: ?[2Jbye??1m");
+        assert_eq!(Failure::new(FailureCode::Stalled, "").to_string(), "stalled");
+    }
 }

@@ -1,1 +1,231 @@
-//! To come.
+//! The relay: listener, shards, control thread, put together and taken apart again.
+//!
+//! ```text
+//!  listener thread ──hand-off──► shards (pinned) ◄──requests, replies──► shards
+//!                                   │ cells, heartbeats (read only)
+//!                                   ▼
+//!                                control thread: HTTP; main thread: signals
+//! ```
+//!
+//! In the order of a request: [`listener`] accepts, `accept` begins a connection, `session`
+//! speaks the protocol, `message` carries it to the `home`, whose swarm decides; `peers` carries
+//! that out, `pump` writes.
+
+mod accept;
+mod cells;
+mod connection;
+mod control;
+mod drain;
+mod fetching;
+mod handshake;
+mod home;
+mod homes;
+mod listener;
+mod logging;
+mod message;
+mod metrics;
+mod outbox;
+mod peers;
+mod pump;
+mod session;
+mod shard;
+mod shared;
+mod signals;
+mod slots;
+mod sweep;
+mod usage;
+mod window;
+
+use std::{ffi::OsString, io::Write as _, os::fd::OwnedFd, process::ExitCode, sync::Arc, thread};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use shards::{Placement, Shards, Start, budget::Budget};
+
+pub use listener::ListenError;
+pub(crate) use session::SessionConfig;
+
+use self::{
+    control::Control,
+    listener::Listeners,
+    metrics::Metrics,
+    shard::ShardState,
+    shared::{Setup, Shared},
+};
+use crate::config::{RelayArgs, RelayConfig};
+
+/// Requests that one shard may have under way to another: a turn's worth.
+const CREDITS_PER_PAIR: usize = 256;
+
+/// Sockets that wait for one shard to take them over.
+const HANDOFF_CAPACITY: usize = 1024;
+
+/// Descriptors that are not peers: rings, doorbells, listeners, logs, spare ones.
+const DESCRIPTORS_RESERVED: u64 = 128;
+
+/// The whole program: arguments to exit code.
+#[must_use]
+pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let args = match RelayArgs::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            // Nowhere to say it if even this can't be written.
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    let config = match RelayConfig::new(args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let _log = logging::init(config.args.log_format);
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a relay until a signal ends it.
+fn run(config: RelayConfig) -> anyhow::Result<()> {
+    let args = config.args.clone();
+    let placement = Placement::plan(args.cores, args.oversubscribe);
+    if let Some(warning) = placement.warning() {
+        tracing::warn!("{warning}");
+    }
+    let chosen = shards::driver::choose(args.driver).context("failed to start the event loops")?;
+    let mut signals = signals::Signals::register().context("failed to register signal handlers")?;
+    let peers_max = peers_max(args.max_peers.get());
+    let listeners = Listeners::bind(&config)?;
+    let http = control::bind(args.http)?;
+    tracing::info!("driver {}: {}", chosen.driver, chosen.reason);
+    tracing::info!("congestion control {}", listeners.congestion);
+
+    let recorder = metrics::recorder()?;
+    let shared = Shared::new(Setup {
+        budget: Budget::new(usize::try_from(args.cache).unwrap_or(usize::MAX), homes::SWARMS_MAX),
+        session: config.session(),
+        eviction: args.eviction.into(),
+        missing_timeout: args.missing_timeout,
+        cells: metrics::cells(&recorder, placement.shard_count()),
+        driver: chosen.driver.to_string(),
+        congestion: listeners.congestion.clone(),
+        peers_max,
+    });
+    let start = Start {
+        placement,
+        driver: chosen.driver,
+        name: "relay",
+        credits_per_pair: CREDITS_PER_PAIR,
+        handoff_capacity: HANDOFF_CAPACITY,
+    };
+    let of_shards = Arc::clone(&shared);
+    let shards = shards::start(start, move |shard| ShardState::new(shard, &of_shards).run())
+        .context("failed to start the event loops")?;
+
+    announce(&listeners, &http)?;
+    let accepting = Accepting::start(listeners, &shards, &shared)?;
+    let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
+    let control = Arc::new(Control {
+        metrics: Metrics::new(&recorder, &shared),
+        recorder,
+        heartbeats: shards.heartbeats(),
+        token: config.http_token,
+        shared: Arc::clone(&shared),
+    });
+    let serving = spawn("relay-control", move || {
+        let ended = async { drop(control_ended.await) };
+        if let Err(error) = control::serve(control, http, ended) {
+            tracing::error!("the HTTP service ended: {error:#}");
+        }
+    })?;
+    shared.set_ready();
+
+    signals.wait();
+    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
+    shared.drain(shards::clock::now() + args.drain_timeout);
+    accepting.stop();
+    spawn("relay-signals", move || {
+        signals.wait();
+        tracing::warn!("a second signal: ending at once");
+        std::process::exit(1);
+    })?;
+    shards.drain();
+    let joined = shards.join();
+    drop(end_control);
+    serving.join().ok();
+    joined.context("a shard failed")?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// The listener's thread, until it is stopped.
+struct Accepting {
+    thread: thread::JoinHandle<()>,
+    stop: OwnedFd,
+}
+
+impl Accepting {
+    fn start(listeners: Listeners, shards: &Shards, shared: &Arc<Shared>) -> anyhow::Result<Self> {
+        let (stopped, stop) = listener::stop_pair().context("failed to make a pipe")?;
+        let (handoff, shared) = (shards.handoff(), Arc::clone(shared));
+        let thread = spawn("relay-listener", move || listeners.run(&handoff, &shared, &stopped))?;
+        Ok(Self { thread, stop })
+    }
+
+    /// From now on nobody is accepted.
+    fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the listener panicked");
+        }
+    }
+}
+
+/// What scripts read to learn which ports were picked.
+fn announce(listeners: &Listeners, http: &std::net::TcpListener) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for addr in listeners.local_addrs() {
+        writeln!(out, "relay listening on {addr}").context("failed to write to stdout")?;
+    }
+    let addr = http.local_addr().context("failed to read the HTTP address")?;
+    writeln!(out, "relay http on {addr}").context("failed to write to stdout")?;
+    out.flush().context("failed to write to stdout")
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<thread::JoinHandle<T>> {
+    let builder = thread::Builder::new().name(name.into());
+    builder.spawn(run).with_context(|| format!("failed to start thread {name}"))
+}
+
+/// Raises the descriptor limit as far as allowed; peers as many as fit.
+fn peers_max(wished: usize) -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!("failed to raise the descriptor limit: {error}");
+            limit = getrlimit(Resource::Nofile);
+        }
+    }
+    let descriptors = limit.current.unwrap_or(u64::MAX);
+    let fit =
+        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
+    if fit < wished {
+        tracing::warn!(
+            "--max-peers lowered from {wished} to {fit}: the process may open {descriptors} \
+             descriptors; raise the hard limit (ulimit -Hn) for more"
+        );
+    }
+    wished.min(fit.max(1))
+}

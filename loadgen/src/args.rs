@@ -1,0 +1,457 @@
+//! The command line: read, checked once, and never looked at as text again.
+//!
+//! Opens no file but the token's, and connects to nothing.
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Parser, ValueEnum};
+use relay::{
+    config::{parse_duration, parse_size},
+    peer::Rng,
+    protocol::{
+        Token,
+        limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
+    },
+};
+use shards::DriverChoice;
+
+/// Clients in one process, at most: each takes a descriptor, and the kernel has 64 Ki of local
+/// ports towards one address.
+const CLIENTS_MAX: usize = 60_000;
+
+/// Files at once, at most: each takes memory for its content, and one more connection.
+const FILES_MAX: usize = 1_024;
+
+const EXAMPLES: &str = "Examples:
+  loadgen --clients 100 --file 100M            the main job, with a relay of its own if none runs
+  loadgen --clients 5 --store dir:out          five real files and their digests
+  loadgen --relay 10.0.0.7:7440 --seeding origin --rate 2M --json report.json
+
+Sizes: 100M is 100 MiB, 100MB is 10^8 bytes. Every flag also reads LOADGEN_FLAG.
+Exit codes: 0 every client has the file, verified; 1 the job failed; 2 wrong usage.";
+
+/// Runs many clients against a relay, measures, verifies and reports.
+#[derive(Parser, Debug)]
+#[command(name = "loadgen", version, about, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Clients, all in this one process, on pinned event loops
+    #[arg(long, env = "LOADGEN_CLIENTS", value_name = "N", default_value = "100")]
+    clients: usize,
+    /// An existing file, or a size of generated, incompressible, seeded content
+    #[arg(long, env = "LOADGEN_FILE", value_name = "SIZE or PATH", default_value = "100M")]
+    file: String,
+    /// Different files at once, clients spread over them
+    #[arg(long, env = "LOADGEN_FILES", value_name = "N", default_value = "1")]
+    files: usize,
+    /// The relay [default: one that answers on 127.0.0.1:7440, else one of its own]
+    #[arg(long, env = "LOADGEN_RELAY", value_name = "ADDR")]
+    relay: Option<String>,
+    /// Passed to the relay that it starts
+    #[arg(long, env = "LOADGEN_RELAY_ARGS", value_name = "ARGS", allow_hyphen_values = true)]
+    relay_args: Option<String>,
+    /// Event loops of the load generator [default: all available]
+    #[arg(long, env = "LOADGEN_CORES", value_name = "N")]
+    cores: Option<NonZeroUsize>,
+    /// What drives the load generator's event loops: auto, io-uring or epoll
+    #[arg(long, env = "LOADGEN_DRIVER", value_name = "D", default_value = "auto")]
+    driver: DriverChoice,
+    /// How the swarm begins
+    #[arg(long, env = "LOADGEN_SEEDING", value_name = "MODE", default_value = "spread")]
+    seeding: SeedingMode,
+    /// Who chooses the order of chunks, and how
+    #[arg(long, env = "LOADGEN_ORDER", value_name = "ORDER", default_value = "relay")]
+    order: OrderMode,
+    /// How frames travel (this build has tcp only)
+    #[arg(long, env = "LOADGEN_TRANSPORT", value_name = "T", default_value = "tcp", value_parser = parse_transport)]
+    transport: String,
+    /// Chunk size, a power of two from 1K to 16M [default: the protocol's]
+    #[arg(long, env = "LOADGEN_CHUNK", value_name = "SIZE", value_parser = parse_chunk)]
+    chunk: Option<u8>,
+    /// Bound on chunk bytes of the relay that it starts
+    #[arg(long, env = "LOADGEN_CACHE", value_name = "SIZE", value_parser = parse_size)]
+    cache: Option<u64>,
+    /// Eviction policy of the relay that it starts: demand or lru
+    #[arg(long, env = "LOADGEN_EVICTION", value_name = "P")]
+    eviction: Option<EvictionMode>,
+    /// File whose first line is presented as the token
+    #[arg(long, env = "LOADGEN_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// verify: check every byte, keep none; dir:PATH: each client writes a real file there
+    #[arg(long, env = "LOADGEN_STORE", value_name = "MODE", default_value = "verify", value_parser = parse_store)]
+    store: Store,
+    /// Limit each client's intake, in payload bytes a second
+    #[arg(long, env = "LOADGEN_RATE", value_name = "SIZE", value_parser = parse_rate)]
+    rate: Option<NonZeroU64>,
+    /// Limit the intake of N of the clients
+    #[arg(long, env = "LOADGEN_SLOW", value_name = "N@SIZE", value_parser = parse_slow)]
+    slow: Option<Slow>,
+    /// Of the clients, some vanish at random moments, others join late
+    #[arg(long, env = "LOADGEN_CHURN", value_name = "kill=N,join=N", value_parser = parse_churn)]
+    churn: Option<Churn>,
+    /// Of the clients, N claim every chunk and answer every fetch with wrong bytes
+    #[arg(long, env = "LOADGEN_CORRUPT", value_name = "N", default_value = "0")]
+    corrupt: usize,
+    /// Replays content, orders, churn [default: random, printed]
+    #[arg(long, env = "LOADGEN_SEED", value_name = "N")]
+    seed: Option<u64>,
+    /// For the whole run; then it fails and says who waits for what
+    #[arg(long, env = "LOADGEN_TIMEOUT", value_name = "DUR", default_value = "10m", value_parser = parse_duration)]
+    timeout: Duration,
+    /// The whole report for machines (- is stdout, prose then goes to stderr)
+    #[arg(long, env = "LOADGEN_JSON", value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// How the swarm begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SeedingMode {
+    /// Each client gets its own part first, the origin leaves, then they exchange
+    Spread,
+    /// Plain fan-out, the origin stays
+    Origin,
+}
+
+/// Who chooses the order of chunks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum OrderMode {
+    /// The relay chooses
+    Relay,
+    /// From the first chunk to the last
+    Sequential,
+    /// A seeded random order for each client
+    Random,
+}
+
+/// What the relay drops first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum EvictionMode {
+    /// What nobody lacks
+    Demand,
+    /// What was used least recently
+    Lru,
+}
+
+/// Where clients put their chunks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Store {
+    /// Nowhere: every byte is checked.
+    Verify,
+    /// Into a file for each client below this directory.
+    Dir(PathBuf),
+}
+
+/// Some of the clients are slow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Slow {
+    /// How many.
+    pub(crate) clients: usize,
+    /// Payload bytes a second.
+    pub(crate) rate: NonZeroU64,
+}
+
+/// Some of the clients come and go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Churn {
+    /// So many vanish.
+    pub(crate) kill: usize,
+    /// So many join late.
+    pub(crate) join: usize,
+}
+
+/// What is distributed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum FileChoice {
+    /// Generated content of so many bytes.
+    Generated(u64),
+    /// This file.
+    Path(PathBuf),
+}
+
+/// The relay to use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum RelayChoice {
+    /// This one.
+    At(SocketAddr),
+    /// One that answers at the usual address, else one of its own.
+    FindOrStart,
+    /// One of its own, with these arguments.
+    Start(Vec<String>),
+}
+
+/// The checked command line.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) clients: usize,
+    pub(crate) file: FileChoice,
+    pub(crate) files: usize,
+    pub(crate) relay: RelayChoice,
+    pub(crate) cores: Option<NonZeroUsize>,
+    pub(crate) driver: DriverChoice,
+    pub(crate) seeding: SeedingMode,
+    pub(crate) order: OrderMode,
+    pub(crate) transport: String,
+    pub(crate) chunk_size_log2: Option<u8>,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token: Option<Token>,
+    pub(crate) store: Store,
+    pub(crate) rate: Option<NonZeroU64>,
+    pub(crate) slow: Option<Slow>,
+    pub(crate) churn: Churn,
+    pub(crate) corrupt: usize,
+    pub(crate) seed: u64,
+    pub(crate) timeout: Duration,
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl Args {
+    /// Checks what only makes sense together.
+    ///
+    /// # Errors
+    /// What is wrong and what to do, for people.
+    pub(crate) fn check(self) -> Result<Config, String> {
+        let relay = self.relay_choice()?;
+        let churn = self.churn.unwrap_or_default();
+        check_counts(&self, churn)?;
+        let file = match parse_size(&self.file) {
+            _ if PathBuf::from(&self.file).exists() => FileChoice::Path(self.file.into()),
+            Ok(bytes) => FileChoice::Generated(bytes),
+            Err(_) => {
+                return Err(format!(
+                    "--file {}: there is no such file, and it is not a size such as 100M",
+                    self.file
+                ));
+            }
+        };
+        if self.files > 1 && matches!(file, FileChoice::Path(_)) {
+            return Err("--files needs generated content: give --file a size".into());
+        }
+        let token = self.token_file.as_ref().map(read_token).transpose()?;
+        Ok(Config {
+            clients: self.clients,
+            file,
+            files: self.files,
+            relay,
+            cores: self.cores,
+            driver: self.driver,
+            seeding: self.seeding,
+            order: self.order,
+            transport: self.transport,
+            chunk_size_log2: self.chunk,
+            token_file: self.token_file,
+            token,
+            store: self.store,
+            rate: self.rate,
+            slow: self.slow,
+            churn,
+            corrupt: self.corrupt,
+            seed: self.seed.unwrap_or_else(random_seed),
+            timeout: self.timeout,
+            json: self.json,
+        })
+    }
+
+    fn relay_choice(&self) -> Result<RelayChoice, String> {
+        let mut own = Vec::new();
+        if let Some(cache) = self.cache {
+            own.extend(["--cache".into(), cache.to_string()]);
+        }
+        if let Some(eviction) = self.eviction {
+            let name = eviction.to_possible_value().expect("no value is skipped");
+            own.extend(["--eviction".into(), name.get_name().into()]);
+        }
+        if let Some(args) = &self.relay_args {
+            own.extend(split_words(args)?);
+        }
+        let starts = self.cache.is_some() || self.eviction.is_some() || self.relay_args.is_some();
+        match &self.relay {
+            Some(_) if starts => Err("--cache, --eviction and --relay-args are for a relay that \
+                                      loadgen starts: leave --relay out"
+                .into()),
+            Some(address) => resolve(address).map(RelayChoice::At),
+            None if starts => Ok(RelayChoice::Start(own)),
+            None => Ok(RelayChoice::FindOrStart),
+        }
+    }
+}
+
+fn check_counts(args: &Args, churn: Churn) -> Result<(), String> {
+    if !(1..=CLIENTS_MAX).contains(&args.clients) {
+        return Err(format!("--clients {} is not between 1 and {CLIENTS_MAX}", args.clients));
+    }
+    if !(1..=FILES_MAX.min(args.clients)).contains(&args.files) {
+        return Err(format!(
+            "--files {} is not between 1 and {FILES_MAX}, nor more than --clients {}",
+            args.files, args.clients
+        ));
+    }
+    let special = args.corrupt.saturating_add(churn.kill).saturating_add(churn.join);
+    if special >= args.clients && special > 0 {
+        return Err(format!(
+            "--corrupt {}, kill={} and join={} leave none of the {} clients to behave",
+            args.corrupt, churn.kill, churn.join, args.clients
+        ));
+    }
+    match args.slow {
+        Some(slow) if slow.clients > args.clients => {
+            Err(format!("--slow {}@..: there are only {} clients", slow.clients, args.clients))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names are looked up here, once, before any event loop runs.
+fn resolve(address: &str) -> Result<SocketAddr, String> {
+    let found = address.to_socket_addrs();
+    let mut found = found
+        .map_err(|error| format!("--relay {address}: {error}; write for example 127.0.0.1:7440"))?;
+    found.next().ok_or_else(|| format!("--relay {address}: the name has no address"))
+}
+
+fn read_token(path: &PathBuf) -> Result<Token, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("--token-file {}: {error}", path.display()))?;
+    Token::from_line(text.lines().next().unwrap_or_default())
+        .ok_or_else(|| format!("--token-file {}: its first line is empty", path.display()))
+}
+
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library keys its hashers from the system's randomness. Short seeds are easier
+    // to type again.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    Rng::new(random, 0).below(1_000_000_000)
+}
+
+fn parse_transport(text: &str) -> Result<String, String> {
+    match text {
+        "tcp" => Ok(text.into()),
+        "udp-control" | "udp-data" => Err("this build has the tcp transport only".into()),
+        _ => Err("there is tcp".into()),
+    }
+}
+
+fn parse_chunk(text: &str) -> Result<u8, String> {
+    let bytes = parse_size(text)?;
+    let range = 1u64 << CHUNK_SIZE_LOG2_MIN..=1u64 << CHUNK_SIZE_LOG2_MAX;
+    if !bytes.is_power_of_two() || !range.contains(&bytes) {
+        return Err("a chunk is a power of two from 1K to 16M".into());
+    }
+    Ok(u8::try_from(bytes.ilog2()).expect("at most 24"))
+}
+
+fn parse_store(text: &str) -> Result<Store, String> {
+    match text.split_once(':') {
+        None if text == "verify" => Ok(Store::Verify),
+        Some(("dir", path)) if !path.is_empty() => Ok(Store::Dir(path.into())),
+        _ => Err("it is verify, or dir: and a directory".into()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(parse_size(text)?).ok_or_else(|| "a rate of nothing never ends".into())
+}
+
+fn parse_slow(text: &str) -> Result<Slow, String> {
+    let (clients, rate) = text.split_once('@').ok_or("write N@SIZE, for example 10@1M")?;
+    let clients = clients.parse().map_err(|error| format!("{clients:?} clients: {error}"))?;
+    Ok(Slow { clients, rate: parse_rate(rate)? })
+}
+
+fn parse_churn(text: &str) -> Result<Churn, String> {
+    let mut churn = Churn::default();
+    for part in text.split(',') {
+        let (what, count) = part.split_once('=').ok_or("write kill=N,join=N")?;
+        let count = count.trim().parse().map_err(|error| format!("{count:?}: {error}"))?;
+        match what.trim() {
+            "kill" => churn.kill = count,
+            "join" => churn.join = count,
+            other => return Err(format!("{other:?}: there are kill and join")),
+        }
+    }
+    Ok(churn)
+}
+
+/// Words as a shell would cut them, with quotes but without anything else.
+fn split_words(text: &str) -> Result<Vec<String>, String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in text.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => word.get_or_insert_default().push(c),
+            None if c == '"' || c == '\'' => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            None if c.is_whitespace() => words.extend(word.take()),
+            None => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err(format!("--relay-args {text:?}: a quote is not closed"));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(args: &[&str]) -> Result<Config, String> {
+        let args = std::iter::once("loadgen").chain(args.iter().copied());
+        Args::try_parse_from(args).map_err(|error| error.to_string())?.check()
+    }
+
+    #[test]
+    fn the_main_job_is_the_default() {
+        let config = check(&["--clients", "100", "--file", "100M"]).unwrap();
+        assert_eq!(config.clients, 100);
+        assert_eq!(config.file, FileChoice::Generated(100 << 20));
+        assert_eq!(config.relay, RelayChoice::FindOrStart);
+        assert_eq!(config.seeding, SeedingMode::Spread);
+        assert_eq!(config.timeout, Duration::from_secs(600));
+    }
+
+    #[test]
+    fn flags_for_the_own_relay_start_one() {
+        let config = check(&["--cache", "4M", "--eviction", "lru", "--relay-args", "--cores 2"]);
+        let args = ["--cache", "4194304", "--eviction", "lru", "--cores", "2"];
+        assert_eq!(config.unwrap().relay, RelayChoice::Start(args.map(String::from).to_vec()));
+        let error = check(&["--cache", "4M", "--relay", "127.0.0.1:1"]).unwrap_err();
+        assert!(error.contains("leave --relay out"), "{error}");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_reason() {
+        for (args, reason) in [
+            (&["--clients", "0"][..], "not between 1"),
+            (&["--file", "no-such-file"], "no such file"),
+            (&["--files", "3", "--clients", "2"], "--files 3"),
+            (&["--chunk", "100K"], "power of two"),
+            (&["--transport", "udp-data"], "tcp transport only"),
+            (&["--churn", "kill=50,join=50"], "leave none"),
+            (&["--churn", "die=1"], "kill and join"),
+            (&["--slow", "200@1M"], "only 100 clients"),
+            (&["--rate", "0"], "never ends"),
+            (&["--store", "disk"], "dir:"),
+            (&["--relay", "nonsense"], "127.0.0.1:7440"),
+            (&["--relay-args", "'x"], "not closed"),
+            (&["--timeout", "soon"], "duration"),
+            (&["--driver", "kqueue2"], "driver"),
+        ] {
+            let error = check(args).unwrap_err();
+            assert!(error.contains(reason), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn words_are_cut_as_a_shell_would() {
+        let words = split_words(r#" --a 'b c'  "d"e '' "#).unwrap();
+        assert_eq!(words, ["--a", "b c", "de", ""]);
+    }
+}

@@ -1,0 +1,336 @@
+//! One client, or one origin: a real protocol peer, watched.
+//!
+//! The peer library does the work; here is only what a load generator adds: roles, records,
+//! latencies, wrong bytes on purpose.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use relay::{
+    peer::{
+        ChunkStore, ConnectionError, Ended, FileState, FileStore, Notice, Observer, Patience, Peer,
+        PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig,
+    },
+    protocol::{Seeding, limits::NONCE_BYTES},
+    time::Time,
+};
+use shards::clock;
+
+use crate::{
+    args::{SeedingMode, Store},
+    content::Content,
+    fleet::Job,
+    latency::Latencies,
+    plan::{ClientPlan, Role},
+};
+
+/// How often a late client looks whether its time has come.
+const JOIN_TICK: Duration = Duration::from_millis(5);
+
+/// A client that may not vanish yet asks again after so many further chunks: each question looks
+/// at every chunk that it has.
+const VANISH_CHUNKS: u32 = 8;
+
+/// What the members of one shard share.
+pub(crate) struct Local {
+    pub(crate) job: Arc<Job>,
+    pub(crate) scratch: Scratch,
+    pub(crate) latencies: RefCell<Latencies>,
+    /// Members that have begun to connect and were not accepted yet.
+    pub(crate) connecting: Cell<usize>,
+    /// Members that have not ended.
+    pub(crate) running: Cell<usize>,
+    pub(crate) stopping: Cell<bool>,
+}
+
+/// What became of a client or an origin.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Record {
+    /// As people call it.
+    pub(crate) name: String,
+    /// Index of a client; none for an origin.
+    pub(crate) client: Option<usize>,
+    pub(crate) started_at: Time,
+    /// When it had the whole file, verified.
+    pub(crate) whole_at: Option<Time>,
+    pub(crate) accepted: bool,
+    /// Whether it counts in [`Local::connecting`].
+    pub(crate) connecting: bool,
+    pub(crate) vanished: bool,
+    pub(crate) chunk_count: u32,
+    pub(crate) chunks_have: u32,
+    pub(crate) first_missing: Option<u32>,
+    /// Number and first of the chunks that nobody holds, as the relay said last.
+    pub(crate) unheld: Option<(u32, u32)>,
+    /// What ended it before its time, or its last connection.
+    pub(crate) error: Option<String>,
+    /// Whether `error` ended it.
+    pub(crate) failed: bool,
+    /// Times that it had to connect again.
+    pub(crate) disconnects: u32,
+}
+
+/// A client or origin of this shard, while it runs.
+pub(crate) struct Member {
+    pub(crate) record: Rc<RefCell<Record>>,
+    pub(crate) handle: PeerHandle,
+}
+
+/// Runs a client to its end. `member` gets its handle once there is one.
+pub(crate) async fn run_client(local: Rc<Local>, plan: ClientPlan, member: Rc<Member>, peer: Peer) {
+    if let Role::JoinsLate(share) = plan.role {
+        // It takes no place among those that connect while it waits.
+        while local.job.board.plain_share() < share && !local.stopping.get() {
+            clock::sleep(JOIN_TICK).await;
+        }
+    }
+    let now = Time::from_start(clock::now());
+    member.record.borrow_mut().started_at = now;
+    local.job.board.connecting(now);
+    let (result, file) = peer.run(Rc::clone(&local.scratch)).await;
+    let mut record = member.record.borrow_mut();
+    record.finish(&result, &file);
+    let cut_off = plan.role == Role::Corrupts;
+    if record.failed && !cut_off && record.whole_at.is_none() && plan.role.must_succeed() {
+        local.job.board.settled();
+    }
+    // A corrupting client is meant to be cut off.
+    record.failed &= !cut_off;
+}
+
+/// Runs an origin to its end.
+pub(crate) async fn run_origin(local: Rc<Local>, member: Rc<Member>, peer: Peer) {
+    let now = Time::from_start(clock::now());
+    member.record.borrow_mut().started_at = now;
+    local.job.board.connecting(now);
+    let (result, file) = peer.run(Rc::clone(&local.scratch)).await;
+    let mut record = member.record.borrow_mut();
+    record.finish(&result, &file);
+    if record.failed {
+        local.job.board.abort();
+    }
+}
+
+impl Record {
+    /// It is no longer one of those that connect.
+    pub(crate) fn connected(&mut self, local: &Local) {
+        if std::mem::take(&mut self.connecting) {
+            local.connecting.set(local.connecting.get() - 1);
+        }
+    }
+
+    fn finish(&mut self, result: &Result<Ended, ConnectionError>, file: &FileState) {
+        self.chunks_have = file.have().count();
+        self.first_missing = file.have().iter_missing().next();
+        if let Err(error) = result {
+            self.error = Some(error.to_string());
+            self.failed = true;
+        }
+    }
+}
+
+/// A client's peer, ready to run.
+///
+/// # Errors
+/// Its store can't be made.
+pub(crate) fn client_peer(
+    local: &Rc<Local>,
+    plan: &ClientPlan,
+    record: &Rc<RefCell<Record>>,
+) -> io::Result<Peer> {
+    let job = &local.job;
+    let content = &job.contents[plan.file];
+    let key = *content.manifest.key();
+    let (file, store): (_, Box<dyn ChunkStore>) = match (&job.store, plan.role) {
+        (_, Role::Corrupts) => (
+            FileState::whole(Arc::clone(&content.manifest)),
+            Box::new(WrongStore(content.store()?)),
+        ),
+        (Store::Verify, _) => (FileState::lacking(key), content.store()?),
+        (Store::Dir(dir), _) => {
+            let path = client_path(dir, plan.index, content);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            (FileState::lacking(key), Box::new(FileStore::create(key, &path)?))
+        }
+    };
+    let session = SessionConfig {
+        order: plan.order,
+        seeding: None,
+        token: job.token.clone(),
+        nonce: [0; NONCE_BYTES],
+        intake_bytes_per_second: plan.rate,
+        keeps_bytes: store.keeps_bytes(),
+    };
+    let watch = ClientWatch {
+        local: Rc::clone(local),
+        plan: plan.clone(),
+        record: Rc::clone(record),
+        ask_at: 0,
+    };
+    Ok(Peer::new(peer_config(job, session, plan.seed), file, store, Box::new(watch)))
+}
+
+/// An origin's peer, ready to run.
+///
+/// # Errors
+/// Its file can't be opened.
+pub(crate) fn origin_peer(
+    local: &Rc<Local>,
+    index: usize,
+    record: &Rc<RefCell<Record>>,
+) -> io::Result<Peer> {
+    let job = &local.job;
+    let content = &job.contents[index];
+    let seeding = match job.seeding {
+        SeedingMode::Spread => Seeding::Spread { peers: job.plan.spread_peers(index) },
+        SeedingMode::Origin => Seeding::Origin,
+    };
+    let session = SessionConfig {
+        order: relay::peer::ChunkOrder::Relay,
+        seeding: Some(seeding),
+        token: job.token.clone(),
+        nonce: [0; NONCE_BYTES],
+        intake_bytes_per_second: None,
+        keeps_bytes: false,
+    };
+    let file = FileState::whole(Arc::clone(&content.manifest));
+    let watch = OriginWatch { local: Rc::clone(local), record: Rc::clone(record) };
+    let config = peer_config(job, session, index as u64);
+    Ok(Peer::new(config, file, content.store()?, Box::new(watch)))
+}
+
+/// Where a client writes its file.
+pub(crate) fn client_path(
+    dir: &std::path::Path,
+    client: usize,
+    content: &Content,
+) -> std::path::PathBuf {
+    dir.join(format!("client-{client}")).join(&content.name)
+}
+
+fn peer_config(job: &Job, session: SessionConfig, seed: u64) -> PeerConfig {
+    // The run's own deadline ends it; until then a relay may come back.
+    let patience = Patience { first: job.timeout, later: job.timeout };
+    PeerConfig { remote: job.remote, session, patience, seed }
+}
+
+/// Watches a client.
+struct ClientWatch {
+    local: Rc<Local>,
+    plan: ClientPlan,
+    record: Rc<RefCell<Record>>,
+    /// Chunks that it must have before it asks again whether it may vanish.
+    ask_at: u32,
+}
+
+impl ClientWatch {
+    fn handle_verified(&mut self, chunk: u32, latency: Duration, file: &FileState) -> Reaction {
+        self.local.latencies.borrow_mut().record(latency);
+        let board = &self.local.job.board;
+        board.verified(&self.plan, chunk, u64::from(file.key().chunk_len_bytes(chunk)));
+        let Role::Vanishes(share) = self.plan.role else { return Reaction::GoOn };
+        let have = file.have().count();
+        let due = f64::from(have) >= share * f64::from(file.have().len());
+        if !due || have < self.ask_at {
+            return Reaction::GoOn;
+        }
+        if !board.may_vanish(&self.plan, file) {
+            self.ask_at = have + VANISH_CHUNKS;
+            return Reaction::GoOn;
+        }
+        self.record.borrow_mut().vanished = true;
+        Reaction::Vanish
+    }
+
+    fn handle_complete(&self, now: Time) {
+        let board = &self.local.job.board;
+        let mut record = self.record.borrow_mut();
+        if self.plan.role == Role::Corrupts || record.whole_at.is_some() {
+            return;
+        }
+        record.whole_at = Some(now);
+        board.whole(now);
+        if self.plan.role.must_succeed() {
+            board.settled();
+        }
+    }
+}
+
+impl Observer for ClientWatch {
+    fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
+        match notice {
+            Notice::Verified { chunk, latency } => {
+                return self.handle_verified(*chunk, *latency, file);
+            }
+            Notice::Complete => self.handle_complete(now),
+            notice => watch(&self.local, &self.record, notice),
+        }
+        Reaction::GoOn
+    }
+}
+
+/// Watches an origin.
+struct OriginWatch {
+    local: Rc<Local>,
+    record: Rc<RefCell<Record>>,
+}
+
+impl Observer for OriginWatch {
+    fn notice(&mut self, now: Time, notice: &Notice<'_>, _: &FileState) -> Reaction {
+        watch(&self.local, &self.record, notice);
+        match notice {
+            Notice::SeedingDone => {
+                self.local.job.board.seeding_done(now);
+                Reaction::Leave
+            }
+            _ => Reaction::GoOn,
+        }
+    }
+}
+
+/// What is noted of everybody.
+fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
+    let mut record = record.borrow_mut();
+    match notice {
+        Notice::Accepted => record.accepted = true,
+        Notice::Waiting { missing_count, first_missing, .. } => {
+            record.unheld = Some((*missing_count, *first_missing));
+        }
+        Notice::Disconnected { error, .. } => {
+            record.error = Some(error.to_string());
+            record.disconnects += 1;
+        }
+        Notice::Unreadable { chunk, error } => {
+            record.error = Some(format!("could not read chunk {chunk}: {error}"));
+        }
+        _ => return,
+    }
+    record.connected(local);
+}
+
+/// Supplies wrong bytes. The frames' checksums are made of what is sent, so they are right, and
+/// nobody can take it for the link's fault.
+struct WrongStore(Box<dyn ChunkStore>);
+
+impl ChunkStore for WrongStore {
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
+
+    fn put(&mut self, _: u32, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn get(&self, chunk: u32) -> io::Result<Bytes> {
+        let right = self.0.get(chunk)?;
+        Ok(right.iter().map(|byte| !byte).collect())
+    }
+}

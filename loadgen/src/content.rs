@@ -1,0 +1,240 @@
+//! What is distributed: a file that exists, or incompressible bytes made from the seed.
+//!
+//! Generated content lies in memory once, shared by all; a file is read where it is. Digests are
+//! made here, by all cores, before any event loop runs. Sends nothing.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use bytes::Bytes;
+use relay::{
+    peer::{ChunkStore, FileStore, MemoryStore},
+    protocol::{
+        ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
+        limits::{CHUNK_SIZE_LOG2_DEFAULT, CHUNK_SIZE_LOG2_MAX},
+    },
+};
+
+/// One file.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    /// Its name, without a directory.
+    pub(crate) name: String,
+    /// Its digests, and with them its key.
+    pub(crate) manifest: Arc<Manifest>,
+    bytes: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Memory(Bytes),
+    Path(PathBuf),
+}
+
+/// Why there is no content.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContentError {
+    /// The file can't be read.
+    #[error("could not read {}: {error}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is not a regular file.
+    #[error("{} is not a file", .0.display())]
+    NotAFile(PathBuf),
+    /// It can't be cut into chunks of this size.
+    #[error("{0}")]
+    Key(#[from] KeyError),
+    /// More than this machine holds.
+    #[error("could not get {0} bytes of memory for generated content: give a smaller --file")]
+    Memory(u64),
+}
+
+/// The chunk size for so many bytes: the default, or what the relay's cache is fit for, or more
+/// if there would be too many chunks.
+pub(crate) fn chunk_size_log2(size_bytes: u64, relay_max: u8) -> u8 {
+    let fits = |log2: &u8| {
+        let key = SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2: *log2 };
+        key.validate().is_ok()
+    };
+    let wanted = CHUNK_SIZE_LOG2_DEFAULT.min(relay_max);
+    (wanted..=CHUNK_SIZE_LOG2_MAX).find(fits).unwrap_or(CHUNK_SIZE_LOG2_MAX)
+}
+
+impl Content {
+    /// So many bytes, the `index`-th file of this seed.
+    pub(crate) fn generate(
+        size_bytes: u64,
+        chunk_size_log2: u8,
+        seed: u64,
+        index: usize,
+    ) -> Result<Self, ContentError> {
+        let size = usize::try_from(size_bytes).map_err(|_| ContentError::Memory(size_bytes))?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size).map_err(|_| ContentError::Memory(size_bytes))?;
+        bytes.resize(size, 0);
+        fill(&mut bytes, seed, index);
+        let chunk_size = 1usize << chunk_size_log2;
+        let manifest = digest(size_bytes, chunk_size_log2, |chunk, hasher| {
+            let start = chunk as usize * chunk_size;
+            hasher.update(&bytes[start..size.min(start + chunk_size)]);
+            Ok(())
+        })?;
+        let name = format!("file-{index}.bin");
+        Ok(Self { name, manifest, bytes: Source::Memory(bytes.into()) })
+    }
+
+    /// An existing file.
+    pub(crate) fn open(path: &Path, chunk_size_log2: u8) -> Result<Self, ContentError> {
+        let read_error = |error| ContentError::Read { path: path.to_owned(), error };
+        let file = File::open(path).map_err(read_error)?;
+        let metadata = file.metadata().map_err(read_error)?;
+        if !metadata.is_file() {
+            return Err(ContentError::NotAFile(path.to_owned()));
+        }
+        let chunk_size = 1u64 << chunk_size_log2;
+        let manifest = digest(metadata.len(), chunk_size_log2, |chunk, hasher| {
+            let start = u64::from(chunk) * chunk_size;
+            let len = chunk_size.min(metadata.len() - start);
+            let mut bytes = vec![0; usize::try_from(len).expect("a chunk is at most 16 MiB")];
+            file.read_exact_at(&mut bytes, start).map_err(read_error)?;
+            hasher.update(&bytes);
+            Ok(())
+        })?;
+        let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy());
+        Ok(Self { name: name.into_owned(), manifest, bytes: Source::Path(path.to_owned()) })
+    }
+
+    /// The shared source of this content's chunks.
+    ///
+    /// # Errors
+    /// The system's, if it is a file.
+    pub(crate) fn store(&self) -> io::Result<Box<dyn ChunkStore>> {
+        let key = *self.manifest.key();
+        Ok(match &self.bytes {
+            Source::Memory(bytes) => Box::new(MemoryStore::new(key, bytes.clone())),
+            Source::Path(path) => Box::new(FileStore::open(key, path)?),
+        })
+    }
+}
+
+/// Bytes that don't compress: BLAKE3's extended output under the seed, every core its part.
+fn fill(bytes: &mut [u8], seed: u64, index: usize) {
+    let mut hasher = blake3::Hasher::new_derive_key("psp-relay loadgen content v1");
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(&(index as u64).to_le_bytes());
+    let output = hasher.finalize_xof();
+    let part = bytes.len().div_ceil(cores()).max(1);
+    thread::scope(|scope| {
+        for (number, part_bytes) in bytes.chunks_mut(part).enumerate() {
+            let mut output = output.clone();
+            scope.spawn(move || {
+                output.set_position((number * part) as u64);
+                output.fill(part_bytes);
+            });
+        }
+    });
+}
+
+/// The manifest; `feed` gives a hasher the bytes of a chunk. Every core takes its share.
+fn digest(
+    size_bytes: u64,
+    chunk_size_log2: u8,
+    feed: impl Fn(u32, &mut ChunkHasher) -> Result<(), ContentError> + Sync,
+) -> Result<Arc<Manifest>, ContentError> {
+    let mut hasher = ManifestHasher::new(size_bytes, chunk_size_log2)?;
+    let (count, cores) = (hasher.chunk_count(), u32::try_from(cores()).unwrap_or(1));
+    let share = |core: u32| {
+        (core..count).step_by(cores as usize).map(|chunk| {
+            let mut hasher = ChunkHasher::new(count, chunk, chunk_size_log2);
+            feed(chunk, &mut hasher).map(|()| (chunk, hasher.finalize()))
+        })
+    };
+    let digests: Vec<Result<Vec<(u32, Digest)>, ContentError>> = thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..cores).map(|core| scope.spawn(move || share(core).collect())).collect();
+        workers.into_iter().map(|worker| worker.join().expect("hashing doesn't panic")).collect()
+    });
+    for share in digests {
+        share?.into_iter().for_each(|(chunk, digest)| hasher.set(chunk, digest));
+    }
+    let (_, manifest) = hasher.finish().expect("every chunk was digested");
+    Ok(Arc::new(manifest))
+}
+
+/// Plain BLAKE3 of files on disk, in order, by all cores; what `b3sum` prints.
+pub(crate) fn digest_files(paths: &[PathBuf]) -> Vec<io::Result<Digest>> {
+    let share = paths.len().div_ceil(cores()).max(1);
+    let digest = |path: &PathBuf| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(File::open(path)?)?;
+        Ok(Digest(*hasher.finalize().as_bytes()))
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = paths
+            .chunks(share)
+            .map(|paths| scope.spawn(move || paths.iter().map(digest).collect::<Vec<_>>()))
+            .collect();
+        workers.into_iter().flat_map(|w| w.join().expect("hashing doesn't panic")).collect()
+    })
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use relay::protocol::digest_file;
+
+    use super::*;
+
+    #[test]
+    fn generated_content_is_the_same_for_the_same_seed_and_no_other() {
+        let id =
+            |seed, index| Content::generate(10_000, 10, seed, index).unwrap().manifest.key().id;
+        assert_eq!(id(1, 0), id(1, 0));
+        assert_ne!(id(1, 0), id(2, 0));
+        assert_ne!(id(1, 0), id(1, 1));
+    }
+
+    #[test]
+    fn the_id_is_the_plain_digest_for_every_awkward_size() {
+        let dir = tempfile::tempdir().unwrap();
+        for size in [0, 1, 1023, 1024, 1025, 5000, 100_000] {
+            let content = Content::generate(size, 10, 3, 0).unwrap();
+            let Source::Memory(bytes) = &content.bytes else { panic!("generated") };
+            assert_eq!(content.manifest.key().id, digest_file(bytes));
+            let path = dir.path().join(size.to_string());
+            std::fs::write(&path, bytes).unwrap();
+            let opened = Content::open(&path, 10).unwrap();
+            assert_eq!(opened.manifest.key(), content.manifest.key());
+            let on_disk = digest_files(&[path]).remove(0).unwrap();
+            assert_eq!(on_disk, content.manifest.key().id);
+        }
+    }
+
+    #[test]
+    fn a_missing_file_and_a_directory_are_named() {
+        let error = Content::open(Path::new("/no/such/file"), 18).unwrap_err();
+        assert!(error.to_string().contains("/no/such/file"), "{error}");
+        let error = Content::open(Path::new("/"), 18).unwrap_err();
+        assert!(error.to_string().contains("not a file"), "{error}");
+    }
+
+    #[test]
+    fn chunks_fit_the_relay_and_the_protocol() {
+        assert_eq!(chunk_size_log2(100 << 20, 24), CHUNK_SIZE_LOG2_DEFAULT);
+        assert_eq!(chunk_size_log2(100 << 20, 16), 16);
+        assert_eq!(chunk_size_log2(1 << 40, 24), 22);
+    }
+}

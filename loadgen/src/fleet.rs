@@ -1,0 +1,279 @@
+//! All clients and origins of a run, on pinned event loops: starts them, waits, collects.
+//!
+//! Client `i` lives on shard `i % shards`, and its connection is made there. Nothing crosses
+//! shards but the [`Board`]'s counters, and one report of each shard at the end.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use relay::{
+    peer::{Peer, new_scratch},
+    protocol::Token,
+    time::Time,
+};
+use shards::{Driver, Placement, Shard, Shards, Start, StartError, clock, task};
+
+use crate::{
+    args::{SeedingMode, Store},
+    board::Board,
+    client::{Local, Member, Record, client_peer, origin_peer, run_client, run_origin},
+    content::Content,
+    latency::Latencies,
+    plan::{Plan, Role},
+};
+
+/// Members of one shard that connect at the same time: far below what a relay takes of those
+/// that have not introduced themselves, and its backlog.
+const CONNECTING_MAX: usize = 64;
+
+/// How often a full shard looks whether it may connect the next.
+const CONNECT_TICK: Duration = Duration::from_millis(1);
+
+/// For the members of a shard to end after they were stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often the main thread looks at the board.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What all shards need to know.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) plan: Plan,
+    pub(crate) contents: Vec<Content>,
+    pub(crate) remote: SocketAddr,
+    pub(crate) token: Option<Token>,
+    pub(crate) store: Store,
+    pub(crate) seeding: SeedingMode,
+    pub(crate) timeout: Duration,
+    pub(crate) board: Board,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Of all clients, by index, and then of the origins.
+    pub(crate) records: Vec<Record>,
+    /// Of all chunks of all clients.
+    pub(crate) latencies: Latencies,
+    /// Why it ended early, if it did.
+    pub(crate) cut_short: Option<String>,
+}
+
+struct ShardReport {
+    records: Vec<Record>,
+    latencies: Latencies,
+}
+
+/// Runs the job until every client that must succeed has, or never will, or time is up.
+/// `watch` is called now and then, and may end the run by a reason.
+///
+/// # Errors
+/// The event loops can't be started.
+pub(crate) fn run(
+    job: &Arc<Job>,
+    placement: Placement,
+    driver: Driver,
+    mut watch: impl FnMut(&Board) -> Option<String>,
+) -> Result<Outcome, StartError> {
+    let (sender, receiver) = sync_channel(placement.shard_count());
+    let shard_count = placement.shard_count();
+    let start = Start {
+        placement,
+        driver,
+        name: "loadgen",
+        // Shards have nothing to say to each other.
+        credits_per_pair: 1,
+        handoff_capacity: 1,
+    };
+    let job_of_shards = Arc::clone(job);
+    let shards = shards::start::<(), (), _, _>(start, move |shard| {
+        shard_main(shard, shard_count, Arc::clone(&job_of_shards), sender.clone())
+    })?;
+    let cut_short = wait(job, &mut watch);
+    Ok(collect(shards, &receiver, cut_short))
+}
+
+fn wait(job: &Job, watch: &mut impl FnMut(&Board) -> Option<String>) -> Option<String> {
+    let deadline = clock::now() + job.timeout;
+    loop {
+        let reason = watch(&job.board);
+        if job.board.is_settled() {
+            return None;
+        }
+        if reason.is_some() || job.board.is_aborted() {
+            return reason.or_else(|| Some("the origin failed".into()));
+        }
+        if clock::now() >= deadline {
+            return Some(format!("timed out after {} s", job.timeout.as_secs_f64()));
+        }
+        thread::park_timeout(TICK);
+    }
+}
+
+fn collect(
+    shards: Shards,
+    receiver: &Receiver<ShardReport>,
+    mut cut_short: Option<String>,
+) -> Outcome {
+    shards.drain();
+    let ended = shards.join();
+    let mut records = Vec::new();
+    let mut latencies = Latencies::new();
+    while let Ok(report) = receiver.try_recv() {
+        records.extend(report.records);
+        latencies.merge(&report.latencies);
+    }
+    if let Err(error) = ended {
+        cut_short.get_or_insert(error.to_string());
+    }
+    records.sort_by_key(|record| record.client.unwrap_or(usize::MAX));
+    Outcome { records, latencies, cut_short }
+}
+
+/// One shard of the load generator.
+async fn shard_main(
+    shard: Shard<(), ()>,
+    shard_count: usize,
+    job: Arc<Job>,
+    reports: SyncSender<ShardReport>,
+) {
+    let local = Rc::new(Local {
+        job: Arc::clone(&job),
+        scratch: new_scratch(),
+        latencies: RefCell::new(Latencies::new()),
+        connecting: Cell::new(0),
+        running: Cell::new(0),
+        stopping: Cell::new(false),
+    });
+    let mine = |index: &usize| index % shard_count == shard.id.index();
+    let mut members = Vec::new();
+    for index in (0..job.plan.files).filter(mine) {
+        members.push(start_origin(&local, index));
+    }
+    for index in (0..job.plan.clients.len()).filter(mine) {
+        while local.connecting.get() >= CONNECTING_MAX && !shard.draining() {
+            clock::sleep(CONNECT_TICK).await;
+        }
+        if shard.draining() {
+            break;
+        }
+        in_step(&shard, &job.board, index, shard_count).await;
+        members.push(start_client(&local, index));
+        job.board.count_started();
+        // Its task connects before the next one is started.
+        task::yield_now().await;
+    }
+    while !shard.draining() {
+        shard.port.wait().await;
+    }
+    stop(&local, &members).await;
+    let records = members.iter().map(|member| member.record.borrow().clone()).collect();
+    let latencies = local.latencies.borrow().clone();
+    // There is room for one report of each shard.
+    reports.try_send(ShardReport { records, latencies }).ok();
+}
+
+/// Shards start their clients in turn. A relay places a connection on the core that its other end
+/// works on, but only while its own shards stay balanced: a burst of one core would be spread.
+async fn in_step(shard: &Shard<(), ()>, board: &Board, index: usize, shard_count: usize) {
+    while index > board.started() + shard_count && !shard.draining() {
+        task::yield_now().await;
+    }
+}
+
+fn start_client(local: &Rc<Local>, index: usize) -> Rc<Member> {
+    let plan = local.job.plan.clients[index].clone();
+    let record = new_record(local, format!("client-{index}"), plan.file);
+    record.borrow_mut().client = Some(index);
+    let peer = client_peer(local, &plan, &record);
+    let must_succeed = plan.role.must_succeed();
+    // Who joins late must not hold up those behind it meanwhile.
+    if !matches!(plan.role, Role::JoinsLate(_)) {
+        begin_connecting(local, &record);
+    }
+    start_member(local, record, peer, must_succeed, move |local, member, peer| {
+        run_client(local, plan, member, peer)
+    })
+}
+
+fn start_origin(local: &Rc<Local>, index: usize) -> Rc<Member> {
+    let record = new_record(local, format!("origin-{index}"), index);
+    let peer = origin_peer(local, index, &record);
+    begin_connecting(local, &record);
+    start_member(local, record, peer, false, run_origin)
+}
+
+fn new_record(local: &Local, name: String, file: usize) -> Rc<RefCell<Record>> {
+    let chunk_count = local.job.contents[file].manifest.key().chunk_count();
+    let started_at = Time::from_start(clock::now());
+    Rc::new(RefCell::new(Record { name, chunk_count, started_at, ..Record::default() }))
+}
+
+fn begin_connecting(local: &Local, record: &RefCell<Record>) {
+    record.borrow_mut().connecting = true;
+    local.connecting.set(local.connecting.get() + 1);
+}
+
+fn start_member<F: Future<Output = ()> + 'static>(
+    local: &Rc<Local>,
+    record: Rc<RefCell<Record>>,
+    peer: std::io::Result<Peer>,
+    must_succeed: bool,
+    body: impl FnOnce(Rc<Local>, Rc<Member>, Peer) -> F,
+) -> Rc<Member> {
+    let peer = match peer {
+        Ok(peer) => peer,
+        Err(error) => {
+            fail(local, &record, must_succeed, format!("could not make its store: {error}"));
+            return Rc::new(Member { record, handle: Default::default() });
+        }
+    };
+    local.running.set(local.running.get() + 1);
+    let member = Rc::new(Member { record, handle: peer.handle() });
+    let future = body(Rc::clone(local), Rc::clone(&member), peer);
+    let (on_end, on_panic) = (Rc::clone(local), Rc::clone(local));
+    let (ended, record) = (Rc::clone(&member), Rc::clone(&member.record));
+    task::spawn_isolated(
+        async move {
+            future.await;
+            ended.record.borrow_mut().connected(&on_end);
+            on_end.running.set(on_end.running.get() - 1);
+        },
+        move |text| {
+            on_panic.running.set(on_panic.running.get() - 1);
+            fail(&on_panic, &record, must_succeed, format!("panicked: {text}"));
+        },
+    );
+    member
+}
+
+fn fail(local: &Local, record: &RefCell<Record>, must_succeed: bool, error: String) {
+    let mut record = record.borrow_mut();
+    record.connected(local);
+    record.error = Some(error);
+    record.failed = true;
+    if record.client.is_none() {
+        local.job.board.abort();
+    } else if must_succeed && record.whole_at.is_none() {
+        local.job.board.settled();
+    }
+}
+
+/// Ends all members and waits until they have.
+async fn stop(local: &Local, members: &[Rc<Member>]) {
+    local.stopping.set(true);
+    members.iter().for_each(|member| member.handle.stop());
+    let deadline = clock::now() + STOP_TIMEOUT;
+    while local.running.get() > 0 && clock::now() < deadline {
+        clock::sleep(CONNECT_TICK).await;
+    }
+}

@@ -1,0 +1,333 @@
+//! One run from a checked command line to a report: the order of things, and nothing else.
+
+use std::{
+    io::{Write, stdout},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use anyhow::Context;
+use relay::protocol::Stats;
+use shards::Placement;
+
+use crate::{
+    args::{Config, FileChoice, OrderMode, RelayChoice, SeedingMode, Store},
+    board::Board,
+    client::{Record, client_path},
+    content::{Content, chunk_size_log2, digest_files},
+    fleet::{self, Job, Outcome},
+    latency::{ChunkSeconds, ClientSeconds, Latencies},
+    plan::Plan,
+    progress::Progress,
+    relay_process::Relay,
+    report::{LoadgenFigures, RelayFigures, Report, bound_by},
+    stats::Observer,
+    usage,
+};
+
+/// Clients that are named when time is up; the others are counted.
+const WAITING_SHOWN_MAX: usize = 10;
+
+/// Runs the job and reports; whether it succeeded.
+///
+/// # Errors
+/// It could not begin, or its report could not be written.
+pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
+    let descriptors = if config.store == Store::Verify { 1 } else { 2 };
+    let members = (config.clients + config.files) as u64;
+    usage::raise_descriptor_limit(members * descriptors).map_err(anyhow::Error::msg)?;
+    let placement = Placement::plan(config.cores, false);
+    if let Some(warning) = placement.warning() {
+        eprintln!("loadgen: {warning}");
+    }
+    let driver = shards::driver::choose(config.driver)?;
+    let (mut relay, observer) = find_relay(&config.relay, config.token_file.as_deref())?;
+    eprintln!("loadgen: seed {}; the relay is {}", config.seed, relay.origin);
+    let contents = make_contents(config, observer.chunk_size_log2_max())?;
+    let before = observer.stats(config.token.as_ref())?;
+    let job = make_job(config, contents, &relay);
+    let bytes_total = bytes_total(&job);
+    let progress = Progress::new(config.clients, bytes_total);
+    let cpu_before = usage::cpu_time();
+    let shard_count = placement.shard_count();
+    let outcome = fleet::run(&job, placement, driver.driver, |board| {
+        progress.update(board);
+        relay.has_ended().map(|status| format!("our own relay ended with {status}"))
+    })?;
+    progress.finish();
+    let loadgen = LoadgenFigures {
+        cpu_seconds: usage::cpu_time().saturating_sub(cpu_before).as_secs_f64(),
+        rss_bytes_peak: usage::rss_bytes_peak(),
+        shards: shard_count,
+        driver: driver.driver.to_string(),
+    };
+    let after =
+        Observer::connect(relay.address).and_then(|observer| observer.stats(config.token.as_ref()));
+    let mut errors = errors_of(&outcome, &job);
+    let after = after.unwrap_or_else(|error| {
+        errors.push(format!("could not ask for the relay's counters: {error}"));
+        before.clone()
+    });
+    let digests = digest_stores(&job, &outcome, &mut errors);
+    drop(relay);
+    let report = make_report(config, &job, &outcome, (&before, &after), loadgen, errors);
+    write_report(config.json.as_deref(), &report, &digests)?;
+    Ok(report.is_success())
+}
+
+fn find_relay(
+    choice: &RelayChoice,
+    token_file: Option<&Path>,
+) -> anyhow::Result<(Relay, Observer)> {
+    let own_args = |args: &[String]| {
+        let mut args = args.to_vec();
+        if let Some(path) = token_file {
+            args.extend(["--token-file".into(), path.to_string_lossy().into_owned()]);
+        }
+        args
+    };
+    Ok(match choice {
+        RelayChoice::At(address) => Relay::at(*address)?,
+        RelayChoice::FindOrStart => Relay::find_or_start(&own_args(&[]))?,
+        RelayChoice::Start(args) => Relay::start(&own_args(args))?,
+    })
+}
+
+fn make_contents(config: &Config, relay_max: u8) -> anyhow::Result<Vec<Content>> {
+    match &config.file {
+        FileChoice::Generated(bytes) => {
+            let log2 = config.chunk_size_log2.unwrap_or_else(|| chunk_size_log2(*bytes, relay_max));
+            let content = |index| Content::generate(*bytes, log2, config.seed, index);
+            Ok((0..config.files).map(content).collect::<Result<_, _>>()?)
+        }
+        FileChoice::Path(path) => {
+            let metadata = std::fs::metadata(path);
+            let metadata =
+                metadata.with_context(|| format!("could not read {}", path.display()))?;
+            let log2 = config
+                .chunk_size_log2
+                .unwrap_or_else(|| chunk_size_log2(metadata.len(), relay_max));
+            Ok(vec![Content::open(path, log2)?])
+        }
+    }
+}
+
+fn make_job(config: &Config, contents: Vec<Content>, relay: &Relay) -> Arc<Job> {
+    let plan = Plan::draw(config);
+    let sizes: Vec<(u64, u32)> = contents
+        .iter()
+        .map(|content| content.manifest.key())
+        .map(|key| (key.size_bytes, key.chunk_count()))
+        .collect();
+    let seedings = match config.seeding {
+        SeedingMode::Spread => u32::try_from(config.files).expect("files are bounded"),
+        SeedingMode::Origin => 0,
+    };
+    let board = Board::new(&plan, &sizes, seedings, thread::current());
+    Arc::new(Job {
+        plan,
+        contents,
+        remote: relay.address,
+        token: config.token.clone(),
+        store: config.store.clone(),
+        seeding: config.seeding,
+        timeout: config.timeout,
+        board,
+    })
+}
+
+fn bytes_total(job: &Job) -> u64 {
+    let size = |file: usize| job.contents[file].manifest.key().size_bytes;
+    job.plan.clients.iter().filter(|c| c.role.must_succeed()).map(|c| size(c.file)).sum()
+}
+
+/// Everything that went wrong, in words.
+fn errors_of(outcome: &Outcome, job: &Job) -> Vec<String> {
+    let mut errors = Vec::new();
+    if let Some(reason) = &outcome.cut_short {
+        errors.push(reason.clone());
+    }
+    let failed = outcome.records.iter().filter(|record| record.failed);
+    errors.extend(
+        failed.map(|record| {
+            format!("{}: {}", record.name, record.error.as_deref().unwrap_or("failed"))
+        }),
+    );
+    if outcome.cut_short.is_some() {
+        errors.extend(who_waits(outcome, job));
+    }
+    errors
+}
+
+fn who_waits(outcome: &Outcome, job: &Job) -> Vec<String> {
+    let must_succeed = |record: &&Record| {
+        record.client.is_some_and(|client| job.plan.clients[client].role.must_succeed())
+    };
+    let waiting = |record: &&Record| record.whole_at.is_none() && !record.failed;
+    let waiting: Vec<&Record> =
+        outcome.records.iter().filter(must_succeed).filter(waiting).collect();
+    let mut lines: Vec<String> =
+        waiting.iter().take(WAITING_SHOWN_MAX).map(|record| wait_of(record)).collect();
+    if let Some(more @ 1..) = waiting.len().checked_sub(WAITING_SHOWN_MAX) {
+        lines.push(format!("{more} more clients wait"));
+    }
+    lines
+}
+
+fn wait_of(record: &Record) -> String {
+    let Record { name, chunks_have, chunk_count, .. } = record;
+    let mut text = format!("{name} has {chunks_have} of {chunk_count} chunks");
+    match (record.accepted, record.first_missing) {
+        (false, _) => text.push_str(" and was never accepted by the relay"),
+        (true, Some(chunk)) => text.push_str(&format!(" and waits for chunk {chunk}")),
+        (true, None) => {}
+    }
+    if let Some((count, first)) = record.unheld {
+        text.push_str(&format!("; nobody connected held {count} chunks, the first is {first}"));
+    }
+    if let Some(error) = &record.error {
+        text.push_str(&format!("; its last connection: {error}"));
+    }
+    text
+}
+
+/// Reads back what clients wrote: (digest, path below the directory) of each whole file.
+fn digest_stores(job: &Job, outcome: &Outcome, errors: &mut Vec<String>) -> Vec<(usize, String)> {
+    let Store::Dir(dir) = &job.store else { return Vec::new() };
+    let whole = outcome.records.iter().filter(|record| record.whole_at.is_some());
+    let clients: Vec<usize> = whole.filter_map(|record| record.client).collect();
+    let content = |client: usize| &job.contents[job.plan.clients[client].file];
+    let paths: Vec<PathBuf> =
+        clients.iter().map(|&client| client_path(dir, client, content(client))).collect();
+    let digests = digest_files(&paths);
+    let mut lines = Vec::new();
+    for ((&client, path), digest) in clients.iter().zip(&paths).zip(digests) {
+        let name = &content(client).name;
+        match digest {
+            Ok(digest) if digest == content(client).manifest.key().id => {
+                lines.push((client, format!("{digest}  client-{client}/{name}")));
+            }
+            Ok(digest) => {
+                errors.push(format!("{} has digest {digest}, which is wrong", path.display()));
+            }
+            Err(error) => {
+                errors.push(format!("could not read {} back: {error}", path.display()));
+            }
+        }
+    }
+    lines
+}
+
+fn make_report(
+    config: &Config,
+    job: &Job,
+    outcome: &Outcome,
+    (before, after): (&Stats, &Stats),
+    loadgen: LoadgenFigures,
+    errors: Vec<String>,
+) -> Report {
+    let key = *job.contents[0].manifest.key();
+    let board = &job.board;
+    let started = board.first_connect().unwrap_or_default();
+    let ended = board.last_verified().unwrap_or(started);
+    let wall_seconds = ended.seconds_since(started);
+    let seeding_seconds = board.seeding_done_at().map_or(0.0, |at| at.seconds_since(started));
+    let sum: u64 = job.contents.iter().map(|content| content.manifest.key().size_bytes).sum();
+    let relay = relay_figures(before, after, sum);
+    let mut seconds = Latencies::new();
+    let is_client = |record: &&Record| record.client.is_some();
+    let whole = outcome
+        .records
+        .iter()
+        .filter(is_client)
+        .filter_map(|record| record.whole_at.map(|at| at.since(record.started_at)));
+    let clients_verified = whole.inspect(|&time| seconds.record(time)).count();
+    let goodput =
+        if wall_seconds > 0.0 { board.verified_bytes() as f64 / wall_seconds } else { 0.0 };
+    let same_machine = job.remote.ip().is_loopback();
+    Report {
+        clients: config.clients,
+        clients_verified,
+        clients_expected: job.plan.must_succeed(),
+        files: config.files,
+        file_size_bytes: key.size_bytes,
+        chunk_size_bytes: key.chunk_size_bytes(),
+        chunk_count: key.chunk_count(),
+        transport: config.transport.clone(),
+        order: order_name(config.order).into(),
+        seeding: seeding_name(config.seeding).into(),
+        seed: config.seed,
+        driver: after.driver.clone(),
+        congestion: after.congestion.clone(),
+        wall_seconds,
+        seeding_seconds,
+        exchange_seconds: (wall_seconds - seeding_seconds).max(0.0),
+        goodput_bytes_per_second: goodput,
+        client_seconds: ClientSeconds::from(&seconds),
+        chunk_latency_seconds: ChunkSeconds::from(&outcome.latencies),
+        bound_by: bound_by(&relay, &loadgen, wall_seconds, same_machine).into(),
+        relay,
+        loadgen,
+        errors,
+    }
+}
+
+fn relay_figures(before: &Stats, after: &Stats, content_bytes: u64) -> RelayFigures {
+    let ingress_bytes = after.ingress_bytes.saturating_sub(before.ingress_bytes);
+    RelayFigures {
+        ingress_bytes,
+        egress_bytes: after.egress_bytes.saturating_sub(before.egress_bytes),
+        ingress_amplification: if content_bytes > 0 {
+            ingress_bytes as f64 / content_bytes as f64
+        } else {
+            0.0
+        },
+        cache_hits: after.cache_hits.saturating_sub(before.cache_hits),
+        cache_misses: after.cache_misses.saturating_sub(before.cache_misses),
+        cache_evictions: after.cache_evictions.saturating_sub(before.cache_evictions),
+        chunk_bytes_peak: after.chunk_bytes_peak,
+        rss_bytes_peak: after.rss_bytes_peak,
+        cpu_seconds: after.cpu_us.saturating_sub(before.cpu_us) as f64 / 1e6,
+        hedges: after.hedges.saturating_sub(before.hedges),
+        peers_banned: after.peers_banned.saturating_sub(before.peers_banned),
+        shards: after.shards,
+    }
+}
+
+fn order_name(order: OrderMode) -> &'static str {
+    match order {
+        OrderMode::Relay => "relay",
+        OrderMode::Sequential => "sequential",
+        OrderMode::Random => "random",
+    }
+}
+
+fn seeding_name(seeding: SeedingMode) -> &'static str {
+    match seeding {
+        SeedingMode::Spread => "spread",
+        SeedingMode::Origin => "origin",
+    }
+}
+
+/// Results go to stdout; with the JSON there, the prose goes to stderr.
+fn write_report(
+    json: Option<&Path>,
+    report: &Report,
+    digests: &[(usize, String)],
+) -> anyhow::Result<()> {
+    let lines: String = digests.iter().map(|(_, line)| format!("{line}\n")).collect();
+    let to_stdout = json == Some(Path::new("-"));
+    if to_stdout {
+        eprint!("{lines}{report}");
+        stdout().write_all(report.to_json().as_bytes()).context("could not write to stdout")?;
+    } else {
+        let text = format!("{lines}{report}");
+        stdout().write_all(text.as_bytes()).context("could not write to stdout")?;
+    }
+    if let Some(path) = json.filter(|_| !to_stdout) {
+        let written = std::fs::write(path, report.to_json());
+        written.with_context(|| format!("could not write {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! A relay's own counters, asked for over a connection that joins no swarm.
+//!
+//! Blocking, on the main thread, with a deadline for every step. Also tells whether what answers
+//! at an address is a relay at all.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use relay::protocol::{
+    Claims, DecodeError, Decoder, Event, Failure, Hello, Message, Order, Stats, Token, Welcome,
+    encode_control, encode_preamble, limits::NONCE_BYTES,
+};
+
+/// For connecting, and for each answer.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of one read: handshake and counters are a few hundred.
+const READ_BYTES: usize = 4 << 10;
+
+/// Why a relay gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StatsError {
+    /// Nobody is there.
+    #[error("no relay answers at {0}: {1}")]
+    Connect(SocketAddr, io::Error),
+    /// It broke off.
+    #[error("the relay at {0} broke off: {1}")]
+    Io(SocketAddr, io::Error),
+    /// Something else is there, or another version.
+    #[error("what answers at {0} is no relay that this program can use: {1}")]
+    Decode(SocketAddr, DecodeError),
+    /// It said why not.
+    #[error("the relay at {0} refuses: {text} ({code:?})", text = .1.text, code = .1.code)]
+    Refused(SocketAddr, Failure),
+    /// It wants a token.
+    #[error("the relay at {0} wants a token: name one with --token-file")]
+    TokenWanted(SocketAddr),
+    /// It sent something that makes no sense now.
+    #[error("the relay at {0} did not answer as the protocol says")]
+    Unexpected(SocketAddr),
+}
+
+/// A connection for questions.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    remote: SocketAddr,
+    stream: TcpStream,
+    decoder: Decoder,
+    welcome: Welcome,
+}
+
+impl Observer {
+    /// Connects and waits for the relay's welcome, which only a relay of this version sends.
+    pub(crate) fn connect(remote: SocketAddr) -> Result<Self, StatsError> {
+        let connect_error = |error| StatsError::Connect(remote, error);
+        let stream = TcpStream::connect_timeout(&remote, STEP_TIMEOUT).map_err(connect_error)?;
+        stream.set_read_timeout(Some(STEP_TIMEOUT)).map_err(connect_error)?;
+        stream.set_write_timeout(Some(STEP_TIMEOUT)).map_err(connect_error)?;
+        let welcome = Welcome { nonce: [0; _], token_required: false, chunk_size_log2_max: 0 };
+        let mut observer = Self { remote, stream, decoder: Decoder::new(), welcome };
+        observer.write(&encode_preamble())?;
+        match observer.read()? {
+            Message::Welcome(welcome) => observer.welcome = welcome,
+            _ => return Err(StatsError::Unexpected(remote)),
+        }
+        Ok(observer)
+    }
+
+    /// Binary logarithm of the largest chunk that the relay's cache is fit for.
+    pub(crate) fn chunk_size_log2_max(&self) -> u8 {
+        self.welcome.chunk_size_log2_max
+    }
+
+    /// Introduces itself, without a swarm, and asks for the counters.
+    pub(crate) fn stats(mut self, token: Option<&Token>) -> Result<Stats, StatsError> {
+        let nonce = [0x5c; NONCE_BYTES];
+        let proof = match (self.welcome.token_required, token) {
+            (false, _) => None,
+            (true, Some(token)) => Some(token.proof(&self.welcome.nonce, &nonce)),
+            (true, None) => return Err(StatsError::TokenWanted(self.remote)),
+        };
+        let hello = Hello {
+            key: None,
+            nonce,
+            proof,
+            claims: Claims::Nothing,
+            order: Order::Relay,
+            seeding: None,
+        };
+        self.say(&Message::Hello(hello))?;
+        match self.read()? {
+            Message::Accepted(_) => {}
+            _ => return Err(StatsError::Unexpected(self.remote)),
+        }
+        self.say(&Message::StatsRequest)?;
+        match self.read()? {
+            Message::Stats(stats) => Ok(*stats),
+            _ => Err(StatsError::Unexpected(self.remote)),
+        }
+    }
+
+    fn say(&mut self, message: &Message) -> Result<(), StatsError> {
+        let mut bytes = Vec::new();
+        encode_control(message, &mut bytes);
+        self.write(&bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StatsError> {
+        self.stream.write_all(bytes).map_err(|error| StatsError::Io(self.remote, error))
+    }
+
+    /// The next message; the relay sends none that isn't awaited, but may ping.
+    fn read(&mut self) -> Result<Message, StatsError> {
+        let mut buffer = [0; READ_BYTES];
+        loop {
+            let count = match self.stream.read(&mut buffer) {
+                Ok(0) => {
+                    let error = io::Error::other("it closed the connection without saying why");
+                    return Err(StatsError::Io(self.remote, error));
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(StatsError::Io(self.remote, error)),
+            };
+            if let Some(message) = self.decode(&buffer[..count])? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Answers come one at a time: what follows the first message can only be a ping.
+    fn decode(&mut self, mut input: &[u8]) -> Result<Option<Message>, StatsError> {
+        let mut answer = None;
+        let remote = self.remote;
+        while let Some(event) =
+            self.decoder.decode(&mut input).map_err(|error| StatsError::Decode(remote, error))?
+        {
+            match event {
+                Event::Preamble { .. } => {}
+                Event::Control(Message::Ping { token }) => self.say(&Message::Pong { token })?,
+                Event::Control(Message::Failure(failure)) => {
+                    return Err(StatsError::Refused(remote, failure));
+                }
+                Event::Control(message) if answer.is_none() => answer = Some(message),
+                Event::Control(_) | Event::Data { .. } => {
+                    return Err(StatsError::Unexpected(remote));
+                }
+            }
+        }
+        Ok(answer)
+    }
+}

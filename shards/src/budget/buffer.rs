@@ -1,0 +1,156 @@
+//! The memory of one chunk, which carries its lease with it.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+
+use bytes::Bytes;
+
+use super::Lease;
+
+/// A buffer of fixed size that is filled once, from the front, and then [frozen](Self::freeze).
+/// As a slice it is what was filled so far.
+pub struct ChunkBuffer {
+    /// Filled part; its capacity was reserved exactly and never grows.
+    filled: Vec<u8>,
+    size_bytes: usize,
+    lease: Lease,
+}
+
+impl fmt::Debug for ChunkBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("ChunkBuffer");
+        debug.field("len", &self.len()).field("size_bytes", &self.size_bytes).finish()
+    }
+}
+
+impl ChunkBuffer {
+    pub(super) fn new(lease: Lease, size_bytes: usize) -> Self {
+        assert!(size_bytes <= lease.bytes(), "a buffer stays within its lease");
+        let mut filled = Vec::new();
+        filled.reserve_exact(size_bytes);
+        Self { filled, size_bytes, lease }
+    }
+
+    /// Adds bytes behind those that are there.
+    ///
+    /// # Panics
+    /// More than the buffer has room for.
+    pub fn append(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.room(), "a chunk is no longer than was announced");
+        self.filled.extend_from_slice(bytes);
+    }
+
+    /// Adds zeros up to the buffer's size, for those who want to write in any order.
+    pub fn fill_zeroed(&mut self) {
+        self.filled.resize(self.size_bytes, 0);
+    }
+
+    /// Bytes filled.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.filled.len()
+    }
+
+    /// Whether nothing is filled.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.filled.is_empty()
+    }
+
+    /// Bytes that it holds when full.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// Bytes still to come.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.size_bytes - self.filled.len()
+    }
+
+    /// Whether all bytes are there.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.room() == 0
+    }
+
+    /// Shares what is filled without copying; the last clone's drop gives the lease back. Mind that
+    /// any part of it keeps the whole chunk.
+    #[must_use]
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+
+    /// Frees the memory and keeps the right to it, for example for a fetch from somebody else.
+    #[must_use]
+    pub fn into_lease(self) -> Lease {
+        self.lease
+    }
+}
+
+impl Deref for ChunkBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.filled
+    }
+}
+
+impl DerefMut for ChunkBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.filled
+    }
+}
+
+impl AsRef<[u8]> for ChunkBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Budget, Ringer};
+
+    fn lease(budget: &Budget, bytes: usize) -> crate::Lease {
+        let (ringer, _bell) = Ringer::new().unwrap();
+        budget.waiter(ringer).unwrap().try_lease(bytes).unwrap()
+    }
+
+    #[test]
+    fn the_last_part_of_a_chunk_gives_its_lease_back() {
+        let budget = Budget::new(100, 1);
+        let mut buffer = lease(&budget, 100).buffer(60);
+        buffer.append(&[1; 40]);
+        assert!(!buffer.is_full());
+        buffer.append(&[2; 20]);
+        assert!(buffer.is_full());
+        let bytes = buffer.freeze();
+        let part = bytes.slice(59..);
+        drop(bytes);
+        assert_eq!((budget.in_use_bytes(), &part[..]), (100, &[2][..]));
+        std::thread::scope(|scope| scope.spawn(move || drop(part)).join().unwrap());
+        assert_eq!(budget.in_use_bytes(), 0);
+    }
+
+    #[test]
+    fn memory_is_of_exact_size_and_the_lease_can_move_on() {
+        let budget = Budget::new(1 << 20, 1);
+        let buffer = lease(&budget, 1 << 20).buffer((1 << 20) - 7);
+        assert_eq!(buffer.filled.capacity(), (1 << 20) - 7);
+        let lease = buffer.into_lease();
+        assert_eq!(budget.in_use_bytes(), 1 << 20);
+        drop(lease);
+        assert_eq!(budget.in_use_bytes(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "no longer than was announced")]
+    fn a_buffer_never_grows() {
+        let budget = Budget::new(100, 1);
+        lease(&budget, 100).buffer(3).append(&[0; 4]);
+    }
+}

@@ -1,0 +1,176 @@
+//! TCP sockets of a shard: wait for readiness, then read and write without blocking.
+//!
+//! Data never goes through the event loop's own read and write operations: those lose bytes when
+//! dropped, and hold buffers for as long as the other side pleases. Here a buffer is touched only
+//! while a call runs. Does not resolve names, does not buffer.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketType, recv, sendmsg,
+        socket, sockopt,
+    },
+};
+
+/// A TCP connection that belongs to this shard. Share it between a reading and a writing task
+/// by `Rc`; one task may wait per direction.
+pub struct Socket {
+    stream: monoio::net::TcpStream,
+}
+
+/// Most slices that one gathered write takes; the kernel's own limit (`UIO_MAXIOV`).
+pub const SLICES_MAX: usize = 1_024;
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("fd", &self.stream.as_raw_fd()).finish()
+    }
+}
+
+impl AsFd for Socket {
+    #[expect(unsafe_code, reason = "the event loop's stream lends its descriptor as a number only")]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the stream owns the descriptor and closes it only when dropped, and the borrow
+        // keeps the stream from being dropped.
+        unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) }
+    }
+}
+
+impl Socket {
+    /// Takes a connected socket into this shard's event loop. Makes it non-blocking.
+    ///
+    /// # Errors
+    /// The system refuses, for example because descriptors to watch have run out.
+    pub fn from_std(stream: TcpStream) -> io::Result<Self> {
+        // A blocking socket would stop every connection of the shard.
+        stream.set_nonblocking(true)?;
+        // The event loop takes the descriptor only if it accepts it: on an error `stream` closes.
+        Ok(Self { stream: monoio::net::TcpStream::from_std(stream)? })
+    }
+
+    /// Connects. Dropping the future gives up and closes.
+    ///
+    /// # Errors
+    /// The system's: refused, unreachable, timed out (after minutes, so add a timer).
+    pub async fn connect(remote: SocketAddr) -> io::Result<Self> {
+        let fd = new_socket(remote)?;
+        let pending = match rustix::net::connect(&fd, &remote) {
+            Ok(()) => false,
+            // An interrupted connect goes on in the background, like one in progress.
+            Err(Errno::INPROGRESS | Errno::INTR) => true,
+            Err(error) => return Err(error.into()),
+        };
+        let socket = Self::from_std(TcpStream::from(fd))?;
+        if pending {
+            socket.writable().await?;
+            sockopt::socket_error(&socket)??;
+        }
+        Ok(socket)
+    }
+
+    /// Waits until a read would bring bytes, the end, or an error.
+    ///
+    /// # Errors
+    /// The event loop can't watch the socket.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.stream.readable(false).await
+    }
+
+    /// Waits until a write would take bytes or bring an error.
+    ///
+    /// # Errors
+    /// The event loop can't watch the socket.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.stream.writable(false).await
+    }
+
+    /// Reads what is there, into the front of `buffer`. 0 is the end (or an empty buffer).
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing; otherwise the connection's.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match recv(self, &mut *buffer, RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result.map(|(count, _)| count)?),
+            }
+        }
+    }
+
+    /// Writes as much as the kernel takes now, from the front. At most [`SLICES_MAX`] slices are
+    /// looked at.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it takes nothing; otherwise the connection's. Never a signal.
+    pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let slices = &slices[..slices.len().min(SLICES_MAX)];
+        loop {
+            let mut control = SendAncillaryBuffer::default();
+            match sendmsg(self, slices, &mut control, SEND_FLAGS) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Closes a direction.
+    ///
+    /// # Errors
+    /// The connection is already gone.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        use rustix::net::Shutdown as How;
+        let how = match how {
+            Shutdown::Read => How::Read,
+            Shutdown::Write => How::Write,
+            Shutdown::Both => How::Both,
+        };
+        Ok(rustix::net::shutdown(self, how)?)
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn remote_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// Whether small writes go out at once.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        Ok(sockopt::set_tcp_nodelay(self, nodelay)?)
+    }
+}
+
+#[cfg(target_os = "linux")]
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+#[cfg(not(target_os = "linux"))]
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
+
+fn new_socket(remote: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = socket(family, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    // Elsewhere than on Linux, sending has no flag for it.
+    #[cfg(not(target_os = "linux"))]
+    sockopt::set_socket_nosigpipe(&fd, true)?;
+    Ok(fd)
+}

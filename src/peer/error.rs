@@ -1,0 +1,177 @@
+//! What can go wrong for a peer, and which of it another attempt may mend.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use super::assembler::AssembleError;
+use crate::protocol::{
+    DecodeError, Failure, FailureCode, ManifestError, limits::FAILURE_TEXT_BYTES_MAX,
+};
+
+/// Why a session ended.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The relay sent a message that has no place here.
+    #[error("the relay sent {message} while the session was {stage}")]
+    Unexpected {
+        /// Name of the message, or "data".
+        message: &'static str,
+        /// Name of the state.
+        stage: &'static str,
+    },
+    /// The relay asks for a token and none was given.
+    #[error("the relay wants a token and none was given: name one with --token-file")]
+    TokenWanted,
+    /// The file's chunks are too large for the relay's cache.
+    #[error(
+        "chunks of 2^{chunk_size_log2} bytes are too large for this relay's cache: \
+         choose at most 2^{chunk_size_log2_max}, or give the relay more --cache"
+    )]
+    ChunkTooLarge {
+        /// Of the swarm key.
+        chunk_size_log2: u8,
+        /// What the relay takes.
+        chunk_size_log2_max: u8,
+    },
+    /// The relay sent a list of digests that isn't this file's.
+    #[error("the relay sent a wrong manifest: {0}")]
+    Manifest(#[from] ManifestError),
+    /// The relay sent data that can't be accepted.
+    #[error(transparent)]
+    Data(#[from] AssembleError),
+    /// The relay asked for a chunk that the file doesn't have, or for too many at once.
+    #[error("the relay sent a fetch that can't be: {0}")]
+    Fetch(&'static str),
+    /// The relay didn't complete the handshake in time.
+    #[error("the relay did not answer the handshake within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The relay said why it closes.
+    #[error("the relay closed the connection: {} ({:?})", .0.text, .0.code)]
+    Relay(Failure),
+}
+
+impl SessionError {
+    /// Whether a new connection may go better.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Data(AssembleError::WrongDigest { .. }) | Self::Silent(_) => true,
+            Self::Relay(failure) => match failure.code {
+                FailureCode::TooManyPeers
+                | FailureCode::Stalled
+                | FailureCode::ShuttingDown
+                | FailureCode::Internal
+                | FailureCode::LinkCorrupt => true,
+                FailureCode::Protocol
+                | FailureCode::TokenRefused
+                | FailureCode::SwarmRefused
+                | FailureCode::Banned
+                | FailureCode::ChunksMissing => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// What to tell the relay before closing; nothing if it closed, or knows by itself.
+    #[must_use]
+    pub fn to_failure(&self) -> Option<Failure> {
+        let code = match self {
+            Self::Relay(_) | Self::TokenWanted | Self::ChunkTooLarge { .. } => return None,
+            Self::Data(AssembleError::WrongDigest { .. }) => FailureCode::LinkCorrupt,
+            _ => FailureCode::Protocol,
+        };
+        Some(Failure { code, text: failure_text(&self.to_string()) })
+    }
+}
+
+/// Cuts a text to what a failure may carry, at a character's boundary.
+fn failure_text(text: &str) -> String {
+    text[..text.floor_char_boundary(FAILURE_TEXT_BYTES_MAX)].to_owned()
+}
+
+/// Why a connection ended, or could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// No connection could be made.
+    #[error("could not connect to the relay at {remote}: {error}")]
+    Connect {
+        /// The relay.
+        remote: SocketAddr,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// The connection broke.
+    #[error("the connection to the relay at {remote} broke: {error}")]
+    Io {
+        /// The relay.
+        remote: SocketAddr,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// The relay closed without a word.
+    #[error("the relay at {0} closed the connection without saying why")]
+    Closed(SocketAddr),
+    /// The relay's stream makes no sense, or is of another version.
+    #[error("what answers at {remote} can't be used: {error}")]
+    Decode {
+        /// The relay.
+        remote: SocketAddr,
+        /// What was wrong.
+        error: DecodeError,
+    },
+    /// The session ended.
+    #[error("{error} (relay at {remote})")]
+    Session {
+        /// The relay.
+        remote: SocketAddr,
+        /// Why.
+        error: SessionError,
+    },
+    /// The chunk store failed: no attempt at the relay will mend that.
+    #[error("could not {what} chunk {chunk}: {error}")]
+    Store {
+        /// "read" or "write".
+        what: &'static str,
+        /// Which.
+        chunk: u32,
+        /// The system's reason.
+        error: io::Error,
+    },
+}
+
+impl ConnectionError {
+    /// Whether a new connection may go better.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Io { .. } | Self::Closed(_) => true,
+            Self::Session { error, .. } => error.is_transient(),
+            Self::Decode { .. } | Self::Store { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Digest;
+
+    #[test]
+    fn a_wrong_digest_is_worth_another_connection_and_a_ban_is_not() {
+        let wrong = SessionError::Data(AssembleError::WrongDigest {
+            chunk: 1,
+            cause: super::super::WrongDigestCause::Link,
+        });
+        assert!(wrong.is_transient());
+        let failure = |code| SessionError::Relay(Failure { code, text: "so".into() });
+        assert!(!failure(FailureCode::Banned).is_transient());
+        assert!(failure(FailureCode::ShuttingDown).is_transient());
+        let manifest = ManifestError::Mismatch { merged: Digest([0; 32]), id: Digest([1; 32]) };
+        assert!(!SessionError::Manifest(manifest).is_transient());
+    }
+
+    #[test]
+    fn failure_texts_fit_the_wire() {
+        let text = "ä".repeat(FAILURE_TEXT_BYTES_MAX);
+        assert!(failure_text(&text).len() <= FAILURE_TEXT_BYTES_MAX);
+    }
+}

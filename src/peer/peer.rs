@@ -1,0 +1,309 @@
+//! One peer over all its connections: connects, and connects again while there is hope.
+//!
+//! The relay's state is soft: after a broken connection the peer says again which chunks it has
+//! and goes on where it was. What makes a connection hopeless is said by
+//! [`ConnectionError::is_transient`].
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use shards::clock;
+
+use super::{
+    ConnectionError, FileState, Rng, Session, SessionConfig,
+    connection::{End, Link, Scratch, Surroundings, now},
+    dial::dial,
+    store::ChunkStore,
+};
+use crate::{protocol::limits::NONCE_BYTES, time::Time};
+
+/// Waits before the first new attempt; each further one waits twice as long.
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+
+/// A relay that was restarted is found again within this.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How long a peer tries to get a connection before it gives up.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// At first.
+    pub first: Duration,
+    /// After it was accepted once; the time begins anew with every acceptance.
+    pub later: Duration,
+}
+
+/// What a peer needs to know.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// The relay.
+    pub remote: SocketAddr,
+    /// How it behaves on each connection. The nonce is made anew for each.
+    pub session: SessionConfig,
+    /// How long it tries.
+    pub patience: Patience,
+    /// Seeds the jitter of its attempts.
+    pub seed: u64,
+}
+
+/// What happens to a peer.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// The relay took it in.
+    Accepted,
+    /// It has the list of digests.
+    ManifestVerified,
+    /// A chunk was verified and kept.
+    Verified {
+        /// Which.
+        chunk: u32,
+        /// See [`super::SessionEvent::Verified`].
+        latency: Duration,
+    },
+    /// A chunk that the relay asked for is with the kernel.
+    Served {
+        /// Which.
+        chunk: u32,
+    },
+    /// A chunk that the relay asked for could not be read; the fetch was refused.
+    Unreadable {
+        /// Which.
+        chunk: u32,
+        /// Why.
+        error: &'a io::Error,
+    },
+    /// It has all chunks (told on each connection).
+    Complete,
+    /// The spread is over.
+    SeedingDone,
+    /// It may go, and will.
+    LeaveGranted,
+    /// It lacks chunks that nobody connected holds.
+    Waiting {
+        /// How many.
+        missing_count: u32,
+        /// The first.
+        first_missing: u32,
+        /// How long the relay still waits for a holder.
+        deadline: Duration,
+    },
+    /// The connection ended or did not come about; another attempt follows.
+    Disconnected {
+        /// Why.
+        error: &'a ConnectionError,
+        /// When the next attempt is.
+        retry_in: Duration,
+    },
+}
+
+/// What an observer wants done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reaction {
+    /// Nothing.
+    GoOn,
+    /// Ask the relay for leave.
+    Leave,
+    /// Go at once, without a word.
+    Vanish,
+}
+
+/// Watches a peer.
+pub trait Observer {
+    /// Something happened; `file` is what the peer has. Called on the peer's shard, in the middle
+    /// of its work: it must be quick and must not call the [`PeerHandle`].
+    fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction;
+}
+
+impl<F: FnMut(Time, &Notice<'_>, &FileState) -> Reaction> Observer for F {
+    fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
+        self(now, notice, file)
+    }
+}
+
+/// How a peer ended by its own or its owner's will.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The owner stopped it.
+    Stopped,
+    /// The relay granted its leave.
+    Left,
+}
+
+/// A peer that was not started yet.
+pub struct Peer {
+    config: PeerConfig,
+    file: FileState,
+    surroundings: Rc<RefCell<Surroundings>>,
+    handle: PeerHandle,
+}
+
+/// Tells a running peer what to do. For the same shard.
+#[derive(Clone, Default)]
+pub struct PeerHandle(Rc<HandleState>);
+
+#[derive(Default)]
+struct HandleState {
+    stopping: Cell<bool>,
+    leaving: Cell<bool>,
+    link: RefCell<Option<Rc<Link>>>,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for PeerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerHandle").field("stopping", &self.0.stopping).finish_non_exhaustive()
+    }
+}
+
+impl PeerHandle {
+    /// Ends the peer without a word, at the latest when its present attempt to connect ends.
+    pub fn stop(&self) {
+        self.0.stopping.set(true);
+        if let Some(link) = &*self.0.link.borrow() {
+            link.stop();
+        }
+    }
+
+    /// Asks the relay for leave, again on every new connection; the peer ends when it is granted.
+    pub fn leave(&self) {
+        self.0.leaving.set(true);
+        if let Some(link) = &*self.0.link.borrow() {
+            link.leave();
+        }
+    }
+}
+
+impl Peer {
+    /// A peer with what it has, where it keeps chunks, and who watches it.
+    #[must_use]
+    pub fn new(
+        config: PeerConfig,
+        file: FileState,
+        store: Box<dyn ChunkStore>,
+        observer: Box<dyn Observer>,
+    ) -> Self {
+        let surroundings = Rc::new(RefCell::new(Surroundings { store, observer }));
+        Self { config, file, surroundings, handle: PeerHandle::default() }
+    }
+
+    /// What tells the peer to leave or to stop.
+    #[must_use]
+    pub fn handle(&self) -> PeerHandle {
+        self.handle.clone()
+    }
+
+    /// Runs on this shard until the peer left or was stopped; also what it has then.
+    ///
+    /// # Errors
+    /// No further attempt makes sense, or patience has run out; the last error.
+    pub async fn run(mut self, scratch: Scratch) -> (Result<Ended, ConnectionError>, FileState) {
+        let result = self.connect_repeatedly(&scratch).await;
+        (result, self.file)
+    }
+
+    async fn connect_repeatedly(&mut self, scratch: &Scratch) -> Result<Ended, ConnectionError> {
+        let mut rng = Rng::new(self.config.seed, 0);
+        let mut give_up_at = now() + self.config.patience.first;
+        let mut attempts = 0;
+        loop {
+            if self.handle.0.stopping.get() {
+                return Ok(Ended::Stopped);
+            }
+            let (result, was_accepted) = self.connect_once(scratch).await;
+            let error = match result {
+                Ok(End::Stopped) => return Ok(Ended::Stopped),
+                Ok(End::Left) => return Ok(Ended::Left),
+                Err(_) if self.handle.0.stopping.get() => return Ok(Ended::Stopped),
+                Err(error) => error,
+            };
+            if was_accepted {
+                give_up_at = now() + self.config.patience.later;
+                attempts = 0;
+            }
+            if !error.is_transient() || now() >= give_up_at {
+                return Err(error);
+            }
+            let retry_in = backoff(attempts, &mut rng);
+            attempts += 1;
+            match self.tell(&Notice::Disconnected { error: &error, retry_in }) {
+                Reaction::Vanish => return Ok(Ended::Stopped),
+                Reaction::Leave => self.handle.0.leaving.set(true),
+                Reaction::GoOn => {}
+            }
+            clock::sleep(retry_in).await;
+        }
+    }
+
+    async fn connect_once(&mut self, scratch: &Scratch) -> (Result<End, ConnectionError>, bool) {
+        let remote = self.config.remote;
+        let socket = match dial(remote).await {
+            Ok(socket) => socket,
+            Err(error) => return (Err(ConnectionError::Connect { remote, error }), false),
+        };
+        let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
+        let file = self.file.clone();
+        let session = Session::new(config, file, now());
+        let link = Link::new(socket, remote, session, Rc::clone(&self.surroundings));
+        *self.handle.0.link.borrow_mut() = Some(Rc::clone(&link));
+        if self.handle.0.leaving.get() {
+            link.leave();
+        }
+        let (result, file, was_accepted) = link.run(scratch).await;
+        *self.handle.0.link.borrow_mut() = None;
+        self.file = file;
+        (result, was_accepted)
+    }
+
+    fn tell(&self, notice: &Notice<'_>) -> Reaction {
+        self.surroundings.borrow_mut().observer.notice(now(), notice, &self.file)
+    }
+}
+
+/// Doubles with every attempt, then only half of it is certain: peers that lost their relay at
+/// the same moment don't come back at the same moment.
+fn backoff(attempts: u32, rng: &mut Rng) -> Duration {
+    let whole = BACKOFF_MIN.saturating_mul(1 << attempts.min(16)).min(BACKOFF_MAX);
+    whole / 2 + (whole / 2).mul_f64(rng.fraction())
+}
+
+/// Not secret and need not be: the relay's nonce makes each proof a new one. It must only differ.
+fn fresh_nonce() -> [u8; NONCE_BYTES] {
+    let mut nonce = [0; NONCE_BYTES];
+    for half in nonce.chunks_mut(8) {
+        // The standard library keys every one of these from the system's randomness.
+        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+    nonce
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_back_off_up_to_a_bound_and_never_all_at_once() {
+        let mut rng = Rng::new(1, 0);
+        for attempts in 0..40 {
+            let wait = backoff(attempts, &mut rng);
+            assert!(wait >= BACKOFF_MIN / 2 && wait <= BACKOFF_MAX, "{wait:?}");
+        }
+        assert_ne!(backoff(10, &mut Rng::new(1, 0)), backoff(10, &mut Rng::new(2, 0)));
+    }
+
+    #[test]
+    fn nonces_differ() {
+        assert_ne!(fresh_nonce(), fresh_nonce());
+        assert_ne!(fresh_nonce()[..8], fresh_nonce()[8..]);
+    }
+}

@@ -1,0 +1,471 @@
+//! A peer's side of one connection, as a state machine: messages and data in, messages and
+//! events out.
+//!
+//! Pure: no sockets, no clock, no file. The shell ([`super::connection`]) feeds it, asks
+//! [`Session::poll_event`] and [`Session::poll_transmit`] until they are empty, and keeps chunks.
+//!
+//! ```text
+//!  Greeting ──preamble──► Challenged ──Welcome / Hello──► Introduced ──Accepted──► Joined
+//! ```
+//!
+//! In `Joined` a peer that lacks something first gets the manifest, then grants. It never grants
+//! before: what it could not verify it would have to throw away.
+//!
+//! Invariant: a chunk is in `file.have()` only if its digest was right and the shell kept it.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    SessionError,
+    assembler::{Assembled, Assembler},
+    file::FileState,
+    intake::Intake,
+    outbox::Outbox,
+    uploads::{Upload, Uploads},
+    wants::{ChunkOrder, Wants},
+};
+use crate::{
+    protocol::{
+        DataHeader, Manifest, ManifestBuilder, Message, Seeding, Token, Welcome,
+        limits::{HANDSHAKE_TIMEOUT, NONCE_BYTES},
+    },
+    time::Time,
+};
+
+/// How a peer behaves on a connection.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Who chooses the order of chunks.
+    pub order: ChunkOrder,
+    /// A publisher's wish how to begin.
+    pub seeding: Option<Seeding>,
+    /// What the relay may ask for.
+    pub token: Option<Token>,
+    /// Fresh for every connection, where a token is used.
+    pub nonce: [u8; NONCE_BYTES],
+    /// Limit of the intake, in payload bytes a second.
+    pub intake_bytes_per_second: Option<std::num::NonZeroU64>,
+    /// Whether verified chunks come with their bytes.
+    pub keeps_bytes: bool,
+}
+
+/// What the shell should know or do.
+#[derive(Debug, PartialEq)]
+pub enum SessionEvent {
+    /// The relay took the peer in.
+    Accepted,
+    /// The list of digests is here, and proven.
+    ManifestVerified,
+    /// A chunk is whole and verified: keep it, then call [`Session::handle_kept`].
+    Verified {
+        /// Which.
+        chunk: u32,
+        /// Its bytes, if the session keeps bytes.
+        bytes: Option<Bytes>,
+        /// Peer order: from the want; relay order: from its credit's becoming available.
+        latency: Duration,
+    },
+    /// Take this fetch out of the send queue.
+    CancelUpload {
+        /// As in [`Upload`].
+        fetch_id: u32,
+    },
+    /// The last chunk was kept.
+    Complete,
+    /// Every part of the spread was acknowledged.
+    SeedingDone,
+    /// Nobody depends on the peer: it may go.
+    LeaveGranted,
+    /// Nobody connected holds chunks that the peer lacks.
+    Waiting {
+        /// How many.
+        missing_count: u32,
+        /// The first.
+        first_missing: u32,
+        /// How long the relay still waits.
+        deadline: Duration,
+    },
+}
+
+/// How far the handshake is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// Waits for the relay's preamble.
+    Greeting,
+    /// Waits for the relay's welcome.
+    Challenged,
+    /// Waits for the relay's consent.
+    Introduced,
+    /// Takes part.
+    Joined,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Greeting => "waiting for the preamble",
+            Self::Challenged => "waiting for the welcome",
+            Self::Introduced => "waiting to be accepted",
+            Self::Joined => "joined",
+        }
+    }
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    file: FileState,
+    stage: Stage,
+    handshake_deadline: Time,
+    builder: Option<ManifestBuilder>,
+    intake: Intake,
+    assembler: Assembler,
+    wants: Option<Wants>,
+    uploads: Uploads,
+    outbox: Outbox,
+    events: VecDeque<SessionEvent>,
+    is_leaving: bool,
+}
+
+impl Session {
+    /// Goes on with `file` where an earlier connection left it.
+    #[must_use]
+    pub fn new(config: SessionConfig, file: FileState, now: Time) -> Self {
+        Self {
+            intake: Intake::new(config.intake_bytes_per_second, now),
+            assembler: Assembler::new(config.keeps_bytes),
+            config,
+            file,
+            stage: Stage::Greeting,
+            handshake_deadline: now + HANDSHAKE_TIMEOUT,
+            builder: None,
+            wants: None,
+            uploads: Uploads::default(),
+            outbox: Outbox::default(),
+            events: VecDeque::new(),
+            is_leaving: false,
+        }
+    }
+
+    /// What is here of the file.
+    #[must_use]
+    pub fn file(&self) -> &FileState {
+        &self.file
+    }
+
+    /// How far the handshake is.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Takes what is here of the file out, for the next session; this one is at its end.
+    pub fn take_file(&mut self) -> FileState {
+        let key = *self.file.key();
+        std::mem::replace(&mut self.file, FileState::lacking(key))
+    }
+
+    /// Whether the intake is limited, so that grants need a timer.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.config.intake_bytes_per_second.is_some()
+    }
+
+    /// Exchanges the manifest for an equal one that others share, to save memory.
+    pub fn share_manifest(&mut self, shared: &Arc<Manifest>) {
+        if self.file.manifest().is_some_and(|own| own.key() == shared.key()) {
+            self.file.set_manifest(Arc::clone(shared));
+        }
+    }
+
+    /// The relay's preamble was right.
+    ///
+    /// # Errors
+    /// It came twice.
+    pub fn handle_preamble(&mut self) -> Result<(), SessionError> {
+        if self.stage != Stage::Greeting {
+            return Err(self.unexpected("a preamble"));
+        }
+        self.stage = Stage::Challenged;
+        Ok(())
+    }
+
+    /// A control message from the relay.
+    ///
+    /// # Errors
+    /// The message has no place in this state, or says why the relay closes.
+    pub fn handle_message(&mut self, now: Time, message: Message) -> Result<(), SessionError> {
+        match (self.stage, message) {
+            (_, Message::Failure(failure)) => Err(SessionError::Relay(failure)),
+            (Stage::Challenged, Message::Welcome(welcome)) => self.handle_welcome(&welcome),
+            (Stage::Introduced, Message::Accepted(_)) => self.handle_accepted(now),
+            (Stage::Introduced | Stage::Joined, Message::Ping { token }) => {
+                self.outbox.push(Message::Pong { token });
+                Ok(())
+            }
+            (Stage::Joined, message) => self.handle_joined(now, message),
+            (_, message) => Err(self.unexpected(name_of(&message))),
+        }
+    }
+
+    fn handle_welcome(&mut self, welcome: &Welcome) -> Result<(), SessionError> {
+        let chunk_size_log2 = self.file.key().chunk_size_log2;
+        let chunk_size_log2_max = welcome.chunk_size_log2_max;
+        if chunk_size_log2 > chunk_size_log2_max {
+            return Err(SessionError::ChunkTooLarge { chunk_size_log2, chunk_size_log2_max });
+        }
+        let proof = match (welcome.token_required, &self.config.token) {
+            (false, _) => None,
+            (true, Some(token)) => Some(token.proof(&welcome.nonce, &self.config.nonce)),
+            (true, None) => return Err(SessionError::TokenWanted),
+        };
+        self.outbox.introduce(&self.config, &self.file, proof);
+        self.stage = Stage::Introduced;
+        Ok(())
+    }
+
+    fn handle_accepted(&mut self, now: Time) -> Result<(), SessionError> {
+        self.stage = Stage::Joined;
+        self.events.push_back(SessionEvent::Accepted);
+        if self.is_leaving {
+            self.outbox.push(Message::Leaving);
+        }
+        if self.file.is_whole() {
+            self.events.push_back(SessionEvent::Complete);
+        } else if self.file.manifest().is_none() {
+            self.builder = Some(ManifestBuilder::new(*self.file.key()));
+            self.outbox.push(Message::ManifestRequest);
+        } else {
+            self.begin_intake(now);
+        }
+        Ok(())
+    }
+
+    fn handle_joined(&mut self, now: Time, message: Message) -> Result<(), SessionError> {
+        match message {
+            Message::ManifestPart { first_chunk, digests } => {
+                self.handle_manifest_part(now, first_chunk, &digests)?;
+            }
+            Message::ManifestRequest => match self.file.manifest() {
+                Some(manifest) => self.outbox.begin_manifest(Arc::clone(manifest)),
+                None => self.outbox.push(Message::ManifestRefused),
+            },
+            Message::Fetch { fetch_id, chunk } => self.handle_fetch(Upload { fetch_id, chunk })?,
+            Message::CancelFetch { fetch_id } => {
+                if self.uploads.cancel(fetch_id) {
+                    self.events.push_back(SessionEvent::CancelUpload { fetch_id });
+                }
+            }
+            Message::Waiting { missing_count, first_missing, deadline_ms } => {
+                let deadline = Duration::from_millis(u64::from(deadline_ms));
+                let event = SessionEvent::Waiting { missing_count, first_missing, deadline };
+                self.events.push_back(event);
+            }
+            Message::SeedingDone => self.events.push_back(SessionEvent::SeedingDone),
+            Message::LeaveGranted => self.events.push_back(SessionEvent::LeaveGranted),
+            // Nothing depends on an answer to our own pings and questions: this session asks none.
+            Message::Pong { .. } | Message::Stats(_) => {}
+            message => return Err(self.unexpected(name_of(&message))),
+        }
+        Ok(())
+    }
+
+    fn handle_manifest_part(
+        &mut self,
+        now: Time,
+        first_chunk: u32,
+        digests: &[crate::protocol::Digest],
+    ) -> Result<(), SessionError> {
+        let Some(builder) = self.builder.as_mut() else {
+            return Err(self.unexpected("a manifest part that was not asked for"));
+        };
+        if !builder.push(first_chunk, digests)? {
+            return Ok(());
+        }
+        let builder = self.builder.take().expect("just used");
+        self.file.set_manifest(Arc::new(builder.finish()?));
+        self.events.push_back(SessionEvent::ManifestVerified);
+        self.begin_intake(now);
+        Ok(())
+    }
+
+    fn handle_fetch(&mut self, upload: Upload) -> Result<(), SessionError> {
+        if upload.chunk >= self.file.key().chunk_count() {
+            return Err(SessionError::Fetch("a chunk beyond the end of the file"));
+        }
+        if !self.file.have().contains(upload.chunk) {
+            self.outbox.push(Message::FetchRefused { fetch_id: upload.fetch_id });
+        } else if !self.uploads.push(upload) {
+            return Err(SessionError::Fetch("more at once than the protocol allows"));
+        }
+        Ok(())
+    }
+
+    fn begin_intake(&mut self, now: Time) {
+        let chunk_size_bytes = self.file.key().chunk_size_bytes();
+        self.wants = match self.config.order {
+            ChunkOrder::Relay => None,
+            order => Some(Wants::new(order, self.file.have(), chunk_size_bytes)),
+        };
+        self.intake.open(now);
+    }
+
+    /// A piece of a data frame, `piece_offset` bytes into its payload; with `is_last` its end.
+    ///
+    /// # Errors
+    /// Data has no place in this state, lies outside of the file, or its chunk's digest is wrong.
+    pub fn handle_data(
+        &mut self,
+        now: Time,
+        header: &DataHeader,
+        piece_offset: u32,
+        piece: &[u8],
+        is_last: bool,
+    ) -> Result<(), SessionError> {
+        let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
+            return Err(self.unexpected("data before the manifest"));
+        };
+        if is_last {
+            // Only whole frames are acknowledged: the relay, too, counts what it sent by frames.
+            self.intake.handle_received(u64::from(header.payload_len));
+        }
+        if piece_offset == 0 {
+            let wanted = !self.file.have().contains(header.chunk);
+            if let Assembled::Lost { chunk } =
+                self.assembler.handle_frame(manifest, header, wanted)?
+            {
+                self.outbox.push(Message::Lacking { chunk });
+                if let Some(wants) = &mut self.wants {
+                    wants.handle_lost(chunk);
+                }
+            }
+        }
+        let assembled = self.assembler.handle_piece(manifest, piece)?;
+        if let Assembled::Chunk { chunk, bytes } = assembled {
+            let intended = match &mut self.wants {
+                Some(wants) => wants.handle_verified(chunk),
+                None => self.intake.credit_time(self.intake.received_bytes()),
+            };
+            let latency = intended.map_or(Duration::ZERO, |intended| now.since(intended));
+            self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
+        }
+        Ok(())
+    }
+
+    /// A verified chunk was kept: from now on the peer has it, and says so.
+    pub fn handle_kept(&mut self, chunk: u32) {
+        if self.file.add(chunk) {
+            self.outbox.have(chunk);
+            if self.file.is_whole() {
+                self.events.push_back(SessionEvent::Complete);
+            }
+        }
+    }
+
+    /// The end of a read turn; `idle` if nothing more was there to read.
+    pub fn handle_turn_end(&mut self, now: Time, idle: bool) {
+        self.intake.handle_turn_end(now, idle, self.outbox.is_urgent());
+    }
+
+    /// The next fetch to answer: read the chunk and put it into the send queue under its id.
+    pub fn poll_upload(&mut self) -> Option<Upload> {
+        self.uploads.poll()
+    }
+
+    /// The fetch was answered: all of it is with the kernel.
+    pub fn handle_uploaded(&mut self, fetch_id: u32) -> Option<u32> {
+        self.uploads.finish(fetch_id).map(|upload| upload.chunk)
+    }
+
+    /// The fetch can't be answered: its chunk could not be read.
+    pub fn handle_upload_failed(&mut self, fetch_id: u32) {
+        self.uploads.finish(fetch_id);
+        self.outbox.push(Message::FetchRefused { fetch_id });
+    }
+
+    /// Would like to go: see [`SessionEvent::LeaveGranted`].
+    pub fn handle_leave(&mut self) {
+        if !std::mem::replace(&mut self.is_leaving, true) && self.stage == Stage::Joined {
+            self.outbox.push(Message::Leaving);
+        }
+    }
+
+    /// The next message to send. Ask until there is none, or there is no room for more.
+    pub fn poll_transmit(&mut self, now: Time) -> Option<Message> {
+        if self.stage == Stage::Greeting {
+            return None;
+        }
+        if let Some(message) = self.outbox.poll(self.intake.may_hold_back()) {
+            return Some(message);
+        }
+        if let Some(chunks) = self.wants.as_mut().and_then(|wants| wants.poll(now)) {
+            return Some(Message::Want { chunks });
+        }
+        let report = self.intake.poll_report(now)?;
+        Some(Message::Progress {
+            received_bytes: report.received_bytes,
+            granted_bytes: report.granted_bytes,
+        })
+    }
+
+    /// The next thing that the shell should know or do.
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        match self.stage {
+            Stage::Joined => self.intake.poll_timeout(),
+            _ => Some(self.handshake_deadline),
+        }
+    }
+
+    /// Time has passed; something may be ready to transmit.
+    ///
+    /// # Errors
+    /// The relay didn't complete the handshake in time.
+    pub fn handle_timeout(&mut self, now: Time) -> Result<(), SessionError> {
+        if self.stage != Stage::Joined && now >= self.handshake_deadline {
+            return Err(SessionError::Silent(HANDSHAKE_TIMEOUT));
+        }
+        Ok(())
+    }
+
+    fn unexpected(&self, message: &'static str) -> SessionError {
+        SessionError::Unexpected { message, stage: self.stage.name() }
+    }
+}
+
+/// A message's name, for errors.
+fn name_of(message: &Message) -> &'static str {
+    match message {
+        Message::Welcome(_) => "Welcome",
+        Message::Hello(_) => "Hello",
+        Message::BitfieldPart { .. } => "BitfieldPart",
+        Message::Accepted(_) => "Accepted",
+        Message::ManifestRequest => "ManifestRequest",
+        Message::ManifestPart { .. } => "ManifestPart",
+        Message::ManifestRefused => "ManifestRefused",
+        Message::Progress { .. } => "Progress",
+        Message::Have { .. } => "Have",
+        Message::Want { .. } => "Want",
+        Message::Lacking { .. } => "Lacking",
+        Message::Fetch { .. } => "Fetch",
+        Message::CancelFetch { .. } => "CancelFetch",
+        Message::FetchRefused { .. } => "FetchRefused",
+        Message::Waiting { .. } => "Waiting",
+        Message::SeedingDone => "SeedingDone",
+        Message::Leaving => "Leaving",
+        Message::LeaveGranted => "LeaveGranted",
+        Message::StatsRequest => "StatsRequest",
+        Message::Stats(_) => "Stats",
+        Message::Ping { .. } => "Ping",
+        Message::Pong { .. } => "Pong",
+        Message::Failure(_) => "Failure",
+    }
+}

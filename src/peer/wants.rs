@@ -1,0 +1,153 @@
+//! In peer order: which chunks are wanted next, and since when.
+//!
+//! Pure. Knows nothing of deliveries; the session tells it what was verified or lost.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{intake::WINDOW_BYTES, rng::Rng};
+use crate::{
+    protocol::{
+        Bitfield,
+        limits::{WANT_CHUNKS_MAX, WANTS_PER_PEER_MAX},
+    },
+    time::Time,
+};
+
+/// Chunks that a peer wants at once even if they are large: enough to keep two on their way.
+const WANTS_MIN: usize = 4;
+
+/// Who chooses the order of a peer's chunks, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ChunkOrder {
+    /// The relay chooses: peers advance as one wave.
+    #[default]
+    Relay,
+    /// From the first to the last.
+    Sequential,
+    /// Shuffled by this seed.
+    Random {
+        /// Same seed, same order.
+        seed: u64,
+    },
+}
+
+/// The chunks that a peer names to the relay, in its own order.
+///
+/// Invariant: `wanted.len() <= wants_max <= WANTS_PER_PEER_MAX`.
+#[derive(Debug)]
+pub struct Wants {
+    ahead: VecDeque<u32>,
+    wanted: HashMap<u32, Time>,
+    wants_max: usize,
+}
+
+impl Wants {
+    /// Everything that is missing, in `order`; with [`ChunkOrder::Relay`] nothing.
+    ///
+    /// Wants reach two windows ahead: the relay always knows what comes next, and a request's
+    /// latency isn't mostly a queue of the peer's own making.
+    #[must_use]
+    pub fn new(order: ChunkOrder, have: &Bitfield, chunk_size_bytes: u32) -> Self {
+        let ahead = match order {
+            ChunkOrder::Relay => Vec::new(),
+            ChunkOrder::Sequential => have.iter_missing().collect(),
+            ChunkOrder::Random { seed } => {
+                let mut chunks: Vec<u32> = have.iter_missing().collect();
+                Rng::new(seed, 0).shuffle(&mut chunks);
+                chunks
+            }
+        };
+        let two_windows = (2 * WINDOW_BYTES).div_ceil(u64::from(chunk_size_bytes));
+        let wants_max = usize::try_from(two_windows).unwrap_or(usize::MAX);
+        Self {
+            ahead: ahead.into(),
+            wanted: HashMap::new(),
+            wants_max: wants_max.clamp(WANTS_MIN, WANTS_PER_PEER_MAX),
+        }
+    }
+
+    /// Chunks to name now: as many as fit one message, none while few would be new.
+    pub fn poll(&mut self, now: Time) -> Option<Vec<u32>> {
+        let room = self.wants_max - self.wanted.len();
+        let batch = room.min(WANT_CHUNKS_MAX).min(self.ahead.len());
+        let worth_it = batch == self.ahead.len() || batch >= self.wants_max.div_ceil(4);
+        if batch == 0 || !worth_it && batch < WANT_CHUNKS_MAX {
+            return None;
+        }
+        let chunks: Vec<u32> = self.ahead.drain(..batch).collect();
+        self.wanted.extend(chunks.iter().map(|&chunk| (chunk, now)));
+        debug_assert!(self.wanted.len() <= self.wants_max);
+        Some(chunks)
+    }
+
+    /// The chunk was verified: since when it was wanted.
+    pub fn handle_verified(&mut self, chunk: u32) -> Option<Time> {
+        self.wanted.remove(&chunk)
+    }
+
+    /// A delivery of the chunk was lost: it is named again, first of all.
+    pub fn handle_lost(&mut self, chunk: u32) {
+        if self.wanted.remove(&chunk).is_some() {
+            self.ahead.push_front(chunk);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(wants: &mut Wants) -> Vec<u32> {
+        let mut all = Vec::new();
+        while let Some(chunks) = wants.poll(Time::ZERO) {
+            assert!(chunks.len() <= WANT_CHUNKS_MAX);
+            for &chunk in &chunks {
+                wants.handle_verified(chunk).expect("wanted just now");
+            }
+            all.extend(chunks);
+        }
+        all
+    }
+
+    #[test]
+    fn relay_order_names_nothing() {
+        let mut wants = Wants::new(ChunkOrder::Relay, &Bitfield::empty(100), 1 << 18);
+        assert_eq!(wants.poll(Time::ZERO), None);
+    }
+
+    #[test]
+    fn every_missing_chunk_is_named_once_in_order() {
+        let mut have = Bitfield::empty(3000);
+        have.insert(7);
+        let missing: Vec<u32> = have.iter_missing().collect();
+        let mut sequential = Wants::new(ChunkOrder::Sequential, &have, 1 << 10);
+        assert_eq!(drain(&mut sequential), missing);
+        let mut random = Wants::new(ChunkOrder::Random { seed: 5 }, &have, 1 << 10);
+        let mut chunks = drain(&mut random);
+        assert_ne!(chunks, missing);
+        chunks.sort_unstable();
+        assert_eq!(chunks, missing);
+    }
+
+    #[test]
+    fn at_most_the_limit_is_outstanding() {
+        for log2 in [10, 18, 24] {
+            let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(5000), 1 << log2);
+            let mut outstanding = 0;
+            while let Some(chunks) = wants.poll(Time::ZERO) {
+                outstanding += chunks.len();
+            }
+            assert!((WANTS_MIN..=WANTS_PER_PEER_MAX).contains(&outstanding), "{outstanding}");
+        }
+    }
+
+    #[test]
+    fn a_lost_chunk_is_named_again() {
+        let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(2), 1 << 18);
+        assert_eq!(wants.poll(Time::ZERO), Some(vec![0, 1]));
+        wants.handle_lost(0);
+        assert_eq!(wants.poll(Time::ZERO), Some(vec![0]));
+        assert!(wants.handle_verified(0).is_some());
+        assert!(wants.handle_verified(0).is_none());
+    }
+}

@@ -1,0 +1,230 @@
+//! From a handed-off socket to a serving connection: the reader task and what it does with
+//! effects. One request is visible here from the socket to the home shard.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use shards::{Incoming, net::Socket, task};
+
+use super::{
+    connection::{Connection, ReadCounts},
+    message::{ConnectionRef, HomeRequest, Request},
+    session::{Effect, Fault, Session},
+    shard::{ShardState, forget, now},
+    window::Window,
+};
+use crate::{
+    protocol::{DecodeError, Failure, FailureCode, Message},
+    swarm::FetchFailure,
+    transport::{ReadError, ReadOutcome, Reader},
+};
+
+/// A closing connection that does not take its last words by then is cut.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Starts serving a socket that the listener handed over.
+pub(crate) fn begin(state: &Rc<ShardState>, incoming: Incoming) {
+    let remote = incoming.remote;
+    let socket = match Socket::from_std(incoming.stream) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(%remote, "failed to take over an accepted socket: {error}");
+            state.shard.connection_closed();
+            return;
+        }
+    };
+    let now = now();
+    let nonce = state.shared.nonces.next(remote);
+    let window = Window::new(state.shared.initial_window_bytes());
+    let session = Session::new(Arc::clone(&state.session_config), nonce, window);
+    let mut connections = state.connections.borrow_mut();
+    let (index, generation) = connections.next();
+    let reference = ConnectionRef { shard: state.shard.id, index, generation };
+    let connection = Connection::new(reference, remote, socket, session, now);
+    connections.insert(Rc::clone(&connection));
+    drop(connections);
+    state.cells.connections.add(1);
+    state.cells.accepted.add(1);
+    let flooded = state.handshakes.borrow_mut().push(&connection);
+    if let Some(oldest) = flooded {
+        state.cells.count_refused("handshake_flood");
+        oldest.close_now();
+    }
+    state.pump(&connection);
+    let (serving, panicked) = (Rc::clone(state), Rc::clone(state));
+    let (served, ended) = (Rc::clone(&connection), Rc::clone(&connection));
+    let serve = async move {
+        serve(&serving, &served).await;
+        finish(&serving, &served).await;
+    };
+    task::spawn_isolated(serve, move |message| {
+        tracing::error!(remote = %ended.remote, "a connection panicked: {message}");
+        panicked.cells.panics.add(1);
+        panicked.cells.count_refused("panic");
+        ended.close_now();
+        forget(&panicked, &ended);
+    });
+    let (waiting, blocked) = (Rc::clone(state), connection);
+    task::spawn(async move { super::pump::wait_writable(waiting, blocked).await });
+}
+
+/// Reads until the end, an error, or a fault.
+async fn serve(state: &Rc<ShardState>, connection: &Rc<Connection>) {
+    let mut reader = Reader::new();
+    loop {
+        while !connection.may_read() {
+            if connection.is_closing.get() {
+                return;
+            }
+            connection.read_bell.wait().await;
+        }
+        match read_once(state, connection, &mut reader) {
+            Ok(ReadOutcome::Read(count)) if count == state.scratch.borrow().len() => {
+                task::yield_now().await;
+            }
+            Ok(ReadOutcome::Read(_) | ReadOutcome::Blocked) => {
+                if let Err(error) = connection.socket.readable().await {
+                    tracing::debug!(remote = %connection.remote, "failed to wait: {error}");
+                    return;
+                }
+            }
+            Ok(ReadOutcome::Closed) => return,
+            Err(error) => {
+                fail(state, connection, error);
+                return;
+            }
+        }
+    }
+}
+
+/// One read, and everything that follows from it.
+fn read_once(
+    state: &Rc<ShardState>,
+    connection: &Rc<Connection>,
+    reader: &mut Reader,
+) -> Result<ReadOutcome, ReadError<Fault>> {
+    let now = now();
+    let cells = &state.cells;
+    let delivery_seconds = &cells.delivery_seconds;
+    let mut counts =
+        ReadCounts { now, total_bytes: 0, data_bytes: 0, late_bytes: 0, delivery_seconds };
+    let mut scratch = state.scratch.borrow_mut();
+    let outcome = connection.read(now, reader, &mut scratch, &mut counts);
+    drop(scratch);
+    cells.data_in_bytes.add(counts.data_bytes);
+    cells.late_bytes.add(counts.late_bytes);
+    cells.control_in_bytes.add(counts.total_bytes.saturating_sub(counts.data_bytes));
+    perform_effects(state, connection);
+    state.mark_news(connection);
+    state.pump(connection);
+    outcome
+}
+
+/// Carries out what the session decided.
+pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection>) {
+    loop {
+        let Some(effect) = connection.session.borrow_mut().poll_effect() else { break };
+        match effect {
+            Effect::Send(message) => connection.send(&message),
+            Effect::Observe => state.handshakes.borrow_mut().forget(connection),
+            Effect::Stats => {
+                let stats = Message::Stats(Box::new(state.shared.stats()));
+                connection.send(&stats);
+            }
+            Effect::Join(join) => {
+                state.handshakes.borrow_mut().forget(connection);
+                if !state.shared.peer_joins() {
+                    state.cells.count_refused("too_many_peers");
+                    connection.close_with(Failure {
+                        code: FailureCode::TooManyPeers,
+                        text: "the relay serves as many peers as it may: try again later, or \
+                               raise its --max-peers"
+                            .into(),
+                    });
+                    continue;
+                }
+                state.cells.peers.add(1);
+                connection.is_joining.set(true);
+                let home = state.shared.home_of(&join.key);
+                let request = HomeRequest::Join(Box::new(join.request(connection.reference)));
+                state.outbox.borrow_mut().push(home, Request::Home(request));
+                state.shard.port.nudge();
+            }
+            Effect::Fetched(fetch_id, result) => {
+                let damaged = matches!(result, Err(FetchFailure::Damaged));
+                to_home(state, connection, |swarm, _| HomeRequest::Fetched {
+                    swarm,
+                    fetch_id,
+                    result,
+                });
+                if damaged {
+                    connection.close_with(Failure {
+                        code: FailureCode::LinkCorrupt,
+                        text: "bytes were damaged on the way: connect again".into(),
+                    });
+                }
+            }
+            Effect::Manifest(result) => {
+                to_home(state, connection, |swarm, peer| HomeRequest::Manifest {
+                    swarm,
+                    peer,
+                    result,
+                });
+            }
+        }
+    }
+}
+
+fn to_home(
+    state: &ShardState,
+    connection: &Connection,
+    request: impl FnOnce(super::message::SwarmRef, crate::swarm::PeerSlot) -> HomeRequest,
+) {
+    if let Some((swarm, peer)) = connection.member.get() {
+        state.outbox.borrow_mut().push(swarm.home, Request::Home(request(swarm, peer)));
+        state.shard.port.nudge();
+    }
+}
+
+/// The connection ends by an error: it is counted, and the peer told if that can be.
+fn fail(state: &ShardState, connection: &Connection, error: ReadError<Fault>) {
+    let remote = connection.remote;
+    match error {
+        ReadError::Io(error) => tracing::debug!(%remote, "connection lost: {error}"),
+        ReadError::Decode(error) => {
+            let reason = match error {
+                DecodeError::Magic { .. } => "magic",
+                DecodeError::Version { .. } => "version",
+                _ => "protocol",
+            };
+            state.cells.count_refused(reason);
+            tracing::info!(%remote, reason, "refused: {error}");
+            // Whoever does not speak the protocol would not understand an answer either.
+            if !matches!(error, DecodeError::Magic { .. }) {
+                connection.close_with(Fault::protocol(error.to_string()).failure());
+            }
+        }
+        ReadError::Handler(fault) => {
+            state.cells.count_refused(fault.reason);
+            tracing::info!(%remote, reason = fault.reason, "refused: {fault}");
+            connection.close_with(fault.failure());
+        }
+    }
+}
+
+/// Lets the last words out, then ends the connection.
+async fn finish(state: &Rc<ShardState>, connection: &Rc<Connection>) {
+    connection.is_closing.set(true);
+    let deadline = now() + LAST_WORDS_TIMEOUT;
+    connection.queue.borrow_mut().drop_data();
+    while connection.queue.borrow().has_urgent() && now() < deadline {
+        let written = connection.write(now());
+        match written {
+            Ok(written) if written.total_bytes > 0 => {}
+            Ok(_) => shards::clock::sleep(Duration::from_millis(10)).await,
+            Err(_) => break,
+        }
+    }
+    connection.close_now();
+    connection.blocked_bell.ring();
+    forget(state, connection);
+}

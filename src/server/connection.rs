@@ -1,0 +1,255 @@
+//! One connection of a shard: its socket, its session, what it has still to write.
+//!
+//! A reader task waits until the socket is readable; the shard's pump writes for all its
+//! connections in turn and leaves those that would block to a task that waits until they are
+//! writable. Neither keeps a buffer between calls.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    net::{Shutdown, SocketAddr},
+    rc::Rc,
+};
+
+use shards::{bell::LocalBell, net::Socket};
+
+use super::{
+    message::{ConnectionRef, NewsItem, SwarmRef},
+    session::{Fault, Session},
+};
+use crate::{
+    protocol::{Event, Failure, Message},
+    swarm::PeerSlot,
+    time::Time,
+    transport::{Payload, ReadError, ReadOutcome, Reader, SendEvent, SendQueue, Written},
+};
+
+/// Control bytes that a peer may leave unread before the relay stops reading from it: a manifest
+/// part and some answers fit many times over.
+const CONTROL_QUEUE_BYTES_MAX: usize = 64 << 10;
+
+/// Control bytes below which further manifest parts are queued.
+const MANIFEST_QUEUE_BYTES: usize = 8 << 10;
+
+/// One accepted connection, for life on one shard.
+pub(crate) struct Connection {
+    pub reference: ConnectionRef,
+    pub remote: SocketAddr,
+    pub socket: Socket,
+    pub session: RefCell<Session>,
+    pub queue: RefCell<SendQueue>,
+    /// Its swarm, from joined to gone.
+    pub member: Cell<Option<(SwarmRef, PeerSlot)>>,
+    pub accepted_at: Time,
+    /// Stands in the pump's round.
+    pub is_pumped: Cell<bool>,
+    /// The kernel takes no more for now: the writable task waits.
+    pub is_blocked: Cell<bool>,
+    /// Stands in the list of those with news.
+    pub is_dirty: Cell<bool>,
+    /// Nothing more is read; ends when everything is written.
+    pub is_closing: Cell<bool>,
+    pub is_closed: Cell<bool>,
+    /// The join is under way at the home shard: gone must wait for its answer.
+    pub is_joining: Cell<bool>,
+    /// Rung when it may be read from again.
+    pub read_bell: LocalBell,
+    /// Rung when its socket would block.
+    pub blocked_bell: LocalBell,
+    last_progress: Cell<Time>,
+    /// Deliveries under way, in order: (chunk, since), for the latency metric.
+    deliveries: RefCell<VecDeque<(u32, Time)>>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        reference: ConnectionRef,
+        remote: SocketAddr,
+        socket: Socket,
+        session: Session,
+        now: Time,
+    ) -> Rc<Self> {
+        let mut queue = SendQueue::new();
+        queue.push_preamble();
+        Rc::new(Self {
+            reference,
+            remote,
+            socket,
+            session: RefCell::new(session),
+            queue: RefCell::new(queue),
+            member: Cell::new(None),
+            accepted_at: now,
+            is_pumped: Cell::new(false),
+            is_blocked: Cell::new(false),
+            is_dirty: Cell::new(false),
+            is_closing: Cell::new(false),
+            is_closed: Cell::new(false),
+            is_joining: Cell::new(false),
+            read_bell: LocalBell::new(),
+            blocked_bell: LocalBell::new(),
+            last_progress: Cell::new(now),
+            deliveries: RefCell::new(VecDeque::new()),
+        })
+    }
+
+    /// One read and everything in it; effects are left in the session.
+    pub(crate) fn read(
+        &self,
+        now: Time,
+        reader: &mut Reader,
+        scratch: &mut [u8],
+        counts: &mut ReadCounts<'_>,
+    ) -> Result<ReadOutcome, ReadError<Fault>> {
+        let mut session = self.session.borrow_mut();
+        let received_before = session.window().received_bytes();
+        let late_before = session.late_bytes();
+        let outcome = reader.read(&self.socket, scratch, &mut |event| match event {
+            Event::Preamble { version } => session.handle_preamble(version),
+            Event::Control(message) => {
+                if let Message::Have { ranges } = &message {
+                    for range in ranges {
+                        counts.acknowledged(self, range.first, range.count);
+                    }
+                }
+                session.handle_control(now, message)
+            }
+            Event::Data { header, piece, is_last, .. } => {
+                counts.data_bytes += piece.len() as u64;
+                session.handle_data(&header, piece, is_last)
+            }
+        })?;
+        if let ReadOutcome::Read(count) = outcome {
+            counts.total_bytes += count as u64;
+        }
+        counts.late_bytes += session.late_bytes() - late_before;
+        if session.window().received_bytes() > received_before {
+            self.last_progress.set(now);
+        }
+        Ok(outcome)
+    }
+
+    /// Whether it may be read from: its answers and news must not pile up.
+    pub(crate) fn may_read(&self) -> bool {
+        !self.is_closing.get()
+            && self.queue.borrow().control_bytes() < CONTROL_QUEUE_BYTES_MAX
+            && !self.session.borrow().is_news_full()
+    }
+
+    /// Something could be written now.
+    pub(crate) fn wants_write(&self) -> bool {
+        let (queue, session) = (self.queue.borrow(), self.session.borrow());
+        let window_is_open = session.window().room_bytes() > 0;
+        !self.is_blocked.get()
+            && !self.is_closed.get()
+            && (queue.has_urgent()
+                || session.has_manifest_part()
+                || queue.sends_len() > 0 && window_is_open)
+    }
+
+    /// One write, as the window allows; what happened to deliveries becomes news.
+    pub(crate) fn write(&self, now: Time) -> io::Result<Written> {
+        let mut session = self.session.borrow_mut();
+        let mut queue = self.queue.borrow_mut();
+        while !self.is_closing.get()
+            && queue.control_bytes() < MANIFEST_QUEUE_BYTES
+            && let Some(part) = session.poll_manifest_part()
+        {
+            queue.push_control(&part);
+        }
+        let written = queue.write(&self.socket, session.window().room_bytes())?;
+        session.window_mut().handle_sent(now, written.data_bytes);
+        if written.total_bytes > 0 {
+            self.last_progress.set(now);
+        }
+        self.is_blocked.set(written.blocked);
+        // Only the last send of a write can have begun without being finished.
+        let mut begun = None;
+        while let Some(event) = queue.poll_event() {
+            match event {
+                SendEvent::Begun { chunk, .. } => begun = Some(chunk),
+                SendEvent::Finished { chunk, .. } => {
+                    begun = None;
+                    session.tell(NewsItem::Written(chunk));
+                }
+            }
+        }
+        if let Some(chunk) = begun {
+            session.tell(NewsItem::Begun(chunk));
+        }
+        Ok(written)
+    }
+
+    /// Queues a delivery.
+    pub(crate) fn deliver(&self, now: Time, payload: Rc<Payload>, offset: u32) {
+        self.deliveries.borrow_mut().push_back((payload.chunk(), now));
+        self.queue.borrow_mut().push_data(payload, 0, offset);
+    }
+
+    /// Queues a message.
+    pub(crate) fn send(&self, message: &Message) {
+        self.queue.borrow_mut().push_control(message);
+    }
+
+    /// Says why, and closes when that is written.
+    pub(crate) fn close_with(&self, failure: Failure) {
+        if !self.is_closing.replace(true) {
+            let mut queue = self.queue.borrow_mut();
+            queue.drop_data();
+            queue.push_control(&Message::Failure(failure));
+        }
+    }
+
+    /// Ends both directions at once: the reader task sees the end and cleans up.
+    pub(crate) fn close_now(&self) {
+        self.is_closing.set(true);
+        // The peer may be gone already, which is what was wanted.
+        self.socket.shutdown(Shutdown::Both).ok();
+    }
+
+    /// Takes the chunk back; bytes reached if it was under way here.
+    pub(crate) fn recall(&self, chunk: u32) -> Option<u32> {
+        let cut_off = self.queue.borrow_mut().recall(chunk)?;
+        let mut deliveries = self.deliveries.borrow_mut();
+        deliveries.retain(|&(c, _)| c != chunk);
+        Some(cut_off.reached_bytes)
+    }
+
+    /// The delivery of this chunk is over; when it began.
+    fn take_delivery(&self, chunk: u32) -> Option<Time> {
+        let mut deliveries = self.deliveries.borrow_mut();
+        let at = deliveries.iter().position(|&(c, _)| c == chunk)?;
+        deliveries.remove(at).map(|(_, since)| since)
+    }
+
+    /// How long data has been waiting for the peer to take a byte; zero if none waits.
+    pub(crate) fn stalled_for(&self, now: Time) -> std::time::Duration {
+        let waits = self.is_blocked.get() && !self.queue.borrow().is_empty()
+            || self.session.borrow().window().unacknowledged_bytes() > 0;
+        if waits { now.since(self.last_progress.get()) } else { std::time::Duration::ZERO }
+    }
+}
+
+/// What one read brought, for the shard's cells.
+pub(crate) struct ReadCounts<'a> {
+    pub now: Time,
+    pub total_bytes: u64,
+    pub data_bytes: u64,
+    pub late_bytes: u64,
+    pub delivery_seconds: &'a super::cells::Seconds,
+}
+
+impl ReadCounts<'_> {
+    fn acknowledged(&self, connection: &Connection, first: u32, count: u32) {
+        // Claims of many chunks at once are no acknowledgements of deliveries under way.
+        let under_way = u32::try_from(connection.deliveries.borrow().len()).unwrap_or(u32::MAX);
+        if count > under_way {
+            return;
+        }
+        for chunk in first..first.saturating_add(count) {
+            if let Some(since) = connection.take_delivery(chunk) {
+                self.delivery_seconds.record(self.now.seconds_since(since));
+            }
+        }
+    }
+}

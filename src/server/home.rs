@@ -1,0 +1,458 @@
+//! The home of one swarm: its scheduler, its cached chunks, its place in the budget's queue.
+//!
+//! Turns what the [`Swarm`] decides into requests to the shards of its peers. It touches no
+//! socket, and knows connections only by reference.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use shards::{
+    ShardId,
+    budget::{Lease, Waiter},
+};
+
+use super::{
+    cells::ShardCells,
+    message::{
+        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, NewsItem, PeerNews,
+        PeerRequest, Request, SwarmRef, Target,
+    },
+    outbox::Outbox,
+};
+use crate::{
+    protocol::{Failure, FailureCode, Manifest, Message, SwarmKey},
+    swarm::{Action, Counters, FetchFailure, FetchId, Join, PeerSlot, Swarm, SwarmConfig},
+    time::Time,
+};
+
+/// One swarm on its home shard.
+pub(crate) struct Home {
+    key: SwarmKey,
+    reference: SwarmRef,
+    swarm: Swarm,
+    manifest: Option<Arc<Manifest>>,
+    cached: HashMap<u32, FetchedChunk>,
+    peers: Vec<Option<ConnectionRef>>,
+    peers_on_shard: Vec<u32>,
+    fetches: HashMap<FetchId, OpenFetch>,
+    /// Fetches whose lease is still on its way back from a cancelled one.
+    unleased: VecDeque<(FetchId, OpenFetch)>,
+    recalls: HashMap<u32, OpenRecall>,
+    waiter: Waiter,
+    wants_room: bool,
+    room: Option<Lease>,
+    deliveries: Deliveries,
+    published: Counters,
+    /// Stands in the list of those to be driven.
+    pub is_dirty: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OpenFetch {
+    chunk: u32,
+    holder: PeerSlot,
+    since: Time,
+}
+
+#[derive(Debug, Default)]
+struct OpenRecall {
+    answers_due: usize,
+    rest: Vec<(PeerSlot, u32)>,
+}
+
+/// Deliveries decided in this turn, one list per chunk and shard.
+type Deliveries = BTreeMap<(u32, ShardId), Vec<Target>>;
+
+impl Home {
+    pub(crate) fn new(
+        key: SwarmKey,
+        reference: SwarmRef,
+        config: SwarmConfig,
+        waiter: Waiter,
+        shard_count: usize,
+    ) -> Self {
+        Self {
+            key,
+            reference,
+            swarm: Swarm::new(config),
+            manifest: None,
+            cached: HashMap::new(),
+            peers: Vec::new(),
+            peers_on_shard: vec![0; shard_count],
+            fetches: HashMap::new(),
+            unleased: VecDeque::new(),
+            recalls: HashMap::new(),
+            waiter,
+            wants_room: false,
+            room: None,
+            deliveries: Deliveries::new(),
+            published: Counters::default(),
+            is_dirty: false,
+        }
+    }
+
+    pub(crate) fn key(&self) -> &SwarmKey {
+        &self.key
+    }
+
+    pub(crate) fn swarm(&self) -> &Swarm {
+        &self.swarm
+    }
+
+    pub(crate) fn reference(&self) -> SwarmRef {
+        self.reference
+    }
+
+    /// Nobody is left: the home is to be dropped, chunks and all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.swarm.is_empty()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.swarm.poll_timeout()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        self.swarm.handle_timeout(now);
+    }
+
+    pub(crate) fn handle_join(&mut self, now: Time, join: JoinRequest, outbox: &mut Outbox) {
+        let JoinRequest { from, claims, order, seeding, .. } = join;
+        let peer = self.swarm.handle_join(now, Join { claims, order, seeding });
+        let index = peer.0 as usize;
+        if self.peers.len() <= index {
+            self.peers.resize(index + 1, None);
+        }
+        self.peers[index] = Some(from);
+        self.peers_on_shard[from.shard.index()] += 1;
+        let (swarm, manifest) = (self.reference, self.manifest.clone());
+        let joined = PeerRequest::Joined { to: from, swarm, peer, manifest };
+        outbox.push(from.shard, Request::Peer(joined));
+    }
+
+    pub(crate) fn handle_gone(&mut self, now: Time, peer: PeerSlot) {
+        if let Some(connection) = self.peers[peer.0 as usize].take() {
+            self.peers_on_shard[connection.shard.index()] -= 1;
+            self.fetches.retain(|_, fetch| fetch.holder != peer);
+            self.unleased.retain(|(_, fetch)| fetch.holder != peer);
+            self.swarm.handle_gone(now, peer);
+        }
+    }
+
+    pub(crate) fn handle_news(&mut self, now: Time, news: PeerNews, cells: &ShardCells) {
+        let peer = news.peer;
+        if self.peers.get(peer.0 as usize).is_none_or(Option::is_none) {
+            return;
+        }
+        for item in news.items {
+            match item {
+                NewsItem::Begun(chunk) => self.swarm.handle_begun(now, peer, chunk),
+                NewsItem::Written(chunk) => self.swarm.handle_written(now, peer, chunk),
+                NewsItem::Have(chunk) => {
+                    cells.chunks_delivered.add(1);
+                    self.swarm.handle_have(now, peer, chunk);
+                }
+                NewsItem::Lacking(chunk) => self.swarm.handle_lacking(now, peer, chunk),
+                NewsItem::Want(chunks) => self.swarm.handle_want(now, peer, &chunks),
+                NewsItem::Leaving => self.swarm.handle_leaving(now, peer),
+            }
+        }
+        self.swarm.handle_allowance(now, peer, news.allowance_bytes);
+    }
+
+    pub(crate) fn handle_fetched(
+        &mut self,
+        now: Time,
+        fetch_id: FetchId,
+        result: Result<FetchedChunk, FetchFailure>,
+        cells: &ShardCells,
+    ) {
+        // A fetch that was cancelled meanwhile is no longer in the table: its bytes go.
+        let Some(fetch) = self.fetches.remove(&fetch_id) else { return };
+        cells.fetch_seconds.record(now.seconds_since(fetch.since));
+        match result {
+            Ok(chunk) => {
+                cells.chunks_fetched.add(1);
+                self.cached.insert(fetch.chunk, chunk);
+                self.swarm.handle_fetched(now, fetch_id);
+            }
+            Err(failure) => {
+                cells.count_rejected(failure);
+                self.swarm.handle_fetch_failed(now, fetch_id, failure);
+            }
+        }
+    }
+
+    pub(crate) fn handle_manifest(
+        &mut self,
+        now: Time,
+        peer: PeerSlot,
+        result: Result<Arc<Manifest>, FetchFailure>,
+        outbox: &mut Outbox,
+    ) {
+        if self.peers.get(peer.0 as usize).is_none_or(Option::is_none) {
+            return;
+        }
+        match result {
+            Ok(manifest) => {
+                self.manifest = Some(Arc::clone(&manifest));
+                for shard in self.shards_with_peers() {
+                    let (swarm, manifest) = (self.reference, Arc::clone(&manifest));
+                    let told = PeerRequest::Manifest { swarm, manifest };
+                    outbox.push(shard, Request::Peer(told));
+                }
+                self.swarm.handle_manifest(now, peer, Ok(()));
+            }
+            Err(failure) => self.swarm.handle_manifest(now, peer, Err(failure)),
+        }
+    }
+
+    /// The lease of a cancelled fetch came back, or was gone already.
+    pub(crate) fn handle_lease_back(
+        &mut self,
+        now: Time,
+        lease: Option<Lease>,
+        outbox: &mut Outbox,
+    ) {
+        let lease = lease.or_else(|| self.try_lease());
+        match (self.unleased.pop_front(), lease) {
+            (Some((fetch_id, fetch)), Some(lease)) => {
+                self.send_fetch(fetch_id, fetch, lease, outbox);
+            }
+            (Some(waiting), None) => self.unleased.push_front(waiting),
+            (None, _) => {}
+        }
+        self.handle_room_freed(now, outbox);
+    }
+
+    pub(crate) fn handle_recalled(&mut self, now: Time, chunk: u32, rest: &[(PeerSlot, u32)]) {
+        let Some(recall) = self.recalls.get_mut(&chunk) else { return };
+        recall.rest.extend_from_slice(rest);
+        recall.answers_due -= 1;
+        if recall.answers_due == 0
+            && let Some(recall) = self.recalls.remove(&chunk)
+        {
+            self.swarm.handle_recalled(now, chunk, &recall.rest);
+        }
+    }
+
+    /// Whether it stands in the budget's queue.
+    pub(crate) fn is_waiting_for_room(&self) -> bool {
+        self.waiter.is_waiting() && (self.wants_room || !self.unleased.is_empty())
+    }
+
+    /// Bytes may have come free: take them if it is this home's turn.
+    pub(crate) fn handle_room_freed(&mut self, now: Time, outbox: &mut Outbox) {
+        while let Some((fetch_id, fetch)) = self.unleased.pop_front() {
+            let Some(lease) = self.try_lease() else {
+                self.unleased.push_front((fetch_id, fetch));
+                return;
+            };
+            self.send_fetch(fetch_id, fetch, lease, outbox);
+        }
+        if self.wants_room
+            && let Some(lease) = self.try_lease()
+        {
+            self.wants_room = false;
+            self.room = Some(lease);
+            self.swarm.handle_room(now);
+        }
+    }
+
+    /// Another home waits for memory while this one is above its share: give up what is above.
+    pub(crate) fn handle_pressure(&mut self, now: Time, share_bytes: usize) {
+        let chunk_bytes = self.lease_bytes();
+        let held = self.waiter.leased_bytes();
+        if held > share_bytes {
+            let chunks = (held - share_bytes).div_ceil(chunk_bytes);
+            self.swarm.handle_pressure(now, u32::try_from(chunks).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Adds what the swarm counted since the last time to the shard's cells.
+    pub(crate) fn publish(&mut self, cells: &ShardCells) {
+        let counters = self.swarm.counters();
+        cells.cache_hits.add(counters.hits - self.published.hits);
+        cells.cache_misses.add(counters.misses - self.published.misses);
+        cells.hedges.add(counters.hedges - self.published.hedges);
+        self.published = counters;
+    }
+
+    /// Carries out what the swarm decided, until it has nothing more to say.
+    pub(crate) fn drive(&mut self, now: Time, outbox: &mut Outbox, cells: &ShardCells) {
+        loop {
+            self.handle_room_freed(now, outbox);
+            let Some(action) = self.swarm.poll_action() else { break };
+            self.perform(now, action, outbox, cells);
+        }
+        self.flush_deliveries(outbox);
+        self.waiter.set_working(self.swarm.wants_work());
+        self.publish(cells);
+        self.is_dirty = false;
+    }
+
+    fn perform(&mut self, now: Time, action: Action, outbox: &mut Outbox, cells: &ShardCells) {
+        match action {
+            Action::WantRoom => self.wants_room = true,
+            Action::ReleaseRoom => {
+                self.wants_room = false;
+                self.room = None;
+                if self.unleased.is_empty() {
+                    self.waiter.cancel();
+                }
+            }
+            Action::Fetch { fetch_id, chunk, holder } => {
+                let fetch = OpenFetch { chunk, holder, since: now };
+                match self.room.take() {
+                    Some(lease) => self.send_fetch(fetch_id, fetch, lease, outbox),
+                    None => self.unleased.push_back((fetch_id, fetch)),
+                }
+            }
+            Action::CancelFetch { fetch_id, holder, keep_room } => {
+                self.cancel_fetch(fetch_id, holder, keep_room, outbox);
+            }
+            Action::FetchManifest { holder } => {
+                self.to_peer(holder, outbox, |to| PeerRequest::FetchManifest { to });
+            }
+            Action::Deliver { chunk, peer, offset } => {
+                if let Some(ConnectionRef { shard, index, generation }) = self.connection(peer) {
+                    let target = Target { index, generation, offset };
+                    self.deliveries.entry((chunk, shard)).or_default().push(target);
+                }
+            }
+            Action::Evict { chunk } => {
+                self.flush_deliveries(outbox);
+                cells.cache_evictions.add(1);
+                self.cached.remove(&chunk);
+            }
+            Action::Recall { chunk } => self.recall(now, chunk, outbox),
+            other => self.perform_telling(&other, outbox, cells),
+        }
+    }
+
+    fn perform_telling(&self, action: &Action, outbox: &mut Outbox, cells: &ShardCells) {
+        match *action {
+            Action::Ban { peer } => {
+                cells.peers_banned.add(1);
+                self.close(peer, FailureCode::Banned, "it supplied wrong bytes", outbox);
+            }
+            Action::SeedingDone { origin } => self.tell(origin, Message::SeedingDone, outbox),
+            Action::LeaveGranted { peer } => self.tell(peer, Message::LeaveGranted, outbox),
+            Action::Waiting { peer, missing_count, first_missing, deadline } => {
+                let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
+                let waiting = Message::Waiting { missing_count, first_missing, deadline_ms };
+                self.tell(peer, waiting, outbox);
+            }
+            Action::GiveUp { peer, missing_count } => {
+                let text = format!(
+                    "nobody who is connected holds {missing_count} of the chunks: start a peer \
+                     that has the file, then try again"
+                );
+                self.close(peer, FailureCode::ChunksMissing, &text, outbox);
+            }
+            _ => unreachable!("the others move chunks"),
+        }
+    }
+
+    fn cancel_fetch(
+        &mut self,
+        fetch_id: FetchId,
+        holder: PeerSlot,
+        keep_room: bool,
+        outbox: &mut Outbox,
+    ) {
+        let swarm = self.reference;
+        if self.fetches.remove(&fetch_id).is_some() {
+            self.to_peer(holder, outbox, |to| PeerRequest::CancelFetch {
+                to,
+                swarm,
+                fetch_id,
+                lease_back: keep_room,
+            });
+        } else {
+            // It never went out: its lease had not come.
+            self.unleased.retain(|&(id, _)| id != fetch_id);
+        }
+    }
+
+    fn recall(&mut self, now: Time, chunk: u32, outbox: &mut Outbox) {
+        self.flush_deliveries(outbox);
+        let shards: Vec<ShardId> = self.shards_with_peers().collect();
+        if shards.is_empty() {
+            self.swarm.handle_recalled(now, chunk, &[]);
+            return;
+        }
+        let recall = self.recalls.entry(chunk).or_default();
+        recall.answers_due += shards.len();
+        for shard in shards {
+            let recall = PeerRequest::Recall { swarm: self.reference, chunk };
+            outbox.push(shard, Request::Peer(recall));
+        }
+    }
+
+    fn flush_deliveries(&mut self, outbox: &mut Outbox) {
+        let swarm = self.reference;
+        while let Some(((index, shard), targets)) = self.deliveries.pop_first() {
+            let Some(FetchedChunk { bytes, crcs }) = self.cached.get(&index).cloned() else {
+                debug_assert!(false, "deliveries are flushed before their chunk is evicted");
+                continue;
+            };
+            let chunk = CachedChunk { index, bytes, crcs };
+            outbox.push(shard, Request::Peer(PeerRequest::Deliver { swarm, chunk, targets }));
+        }
+    }
+
+    fn send_fetch(
+        &mut self,
+        fetch_id: FetchId,
+        fetch: OpenFetch,
+        lease: Lease,
+        outbox: &mut Outbox,
+    ) {
+        let manifest = self.manifest.clone().expect("nothing is fetched before the manifest");
+        let order = FetchOrder { fetch_id, chunk: fetch.chunk, manifest, lease };
+        self.fetches.insert(fetch_id, fetch);
+        self.to_peer(fetch.holder, outbox, |to| PeerRequest::Fetch { to, fetch: order });
+    }
+
+    /// Bytes that one chunk is leased: a file smaller than a chunk needs only its own.
+    fn lease_bytes(&self) -> usize {
+        let bytes = self.key.size_bytes.min(u64::from(self.key.chunk_size_bytes()));
+        usize::try_from(bytes.max(1)).expect("a chunk fits in memory")
+    }
+
+    fn try_lease(&mut self) -> Option<Lease> {
+        let bytes = self.lease_bytes();
+        self.waiter.try_lease(bytes)
+    }
+
+    fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
+        self.peers.get(peer.0 as usize).copied().flatten()
+    }
+
+    fn shards_with_peers(&self) -> impl Iterator<Item = ShardId> + '_ {
+        (0u16..).map(ShardId).zip(&self.peers_on_shard).filter(|&(_, &n)| n > 0).map(|(id, _)| id)
+    }
+
+    fn to_peer(
+        &self,
+        peer: PeerSlot,
+        outbox: &mut Outbox,
+        request: impl FnOnce(ConnectionRef) -> PeerRequest,
+    ) {
+        if let Some(to) = self.connection(peer) {
+            outbox.push(to.shard, Request::Peer(request(to)));
+        }
+    }
+
+    fn tell(&self, peer: PeerSlot, message: Message, outbox: &mut Outbox) {
+        self.to_peer(peer, outbox, |to| PeerRequest::Tell { to, message });
+    }
+
+    fn close(&self, peer: PeerSlot, code: FailureCode, text: &str, outbox: &mut Outbox) {
+        let failure = Failure { code, text: text.to_owned() };
+        self.to_peer(peer, outbox, |to| PeerRequest::Close { to, failure });
+    }
+}

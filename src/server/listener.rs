@@ -1,0 +1,252 @@
+//! The listener: one thread that binds, accepts, and hands sockets to shards. The one place for
+//! admission by descriptors.
+//!
+//! It reads nothing from a socket.
+
+use std::{
+    fs::File,
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::sockopt,
+};
+use shards::{Handoff, Incoming};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::shared::Shared;
+use crate::config::RelayConfig;
+
+/// Connections that the kernel completes for us while the listener is busy.
+const BACKLOG: i32 = 4096;
+
+/// How long to wait when descriptors ran out: accepting at once would fail thousands of times.
+const DESCRIPTOR_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How often a full hand-off queue is tried again.
+const HANDOFF_BACKOFF: Duration = Duration::from_millis(1);
+
+/// Unsent bytes beyond which the kernel calls a socket not writable: keeps the queue in the
+/// kernel short, and costs nothing (measured).
+const NOTSENT_LOWAT_BYTES: u32 = 256 << 10;
+
+/// Silent paths are noticed after so long, then every so often.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// What the listener listens on, bound but not yet accepting.
+pub(crate) struct Listeners {
+    listeners: Vec<TcpListener>,
+    /// The congestion control of the first.
+    pub congestion: String,
+}
+
+/// Why an address can't be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to listen on {addr}: {why}")]
+pub struct ListenError {
+    /// The address.
+    pub addr: SocketAddr,
+    /// The system's reason, and what to do.
+    pub why: String,
+}
+
+impl ListenError {
+    fn new(addr: SocketAddr, error: &io::Error) -> Self {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program uses the port: stop it, or choose another with --listen"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "no interface of this machine has the address: see `ip addr`, or use 0.0.0.0"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need privileges: choose another with --listen"
+            }
+            _ => "choose another address with --listen",
+        };
+        Self { addr, why: format!("{error}; {hint}") }
+    }
+}
+
+impl Listeners {
+    /// Binds every address, or says which can't be.
+    pub(crate) fn bind(config: &RelayConfig) -> Result<Self, ListenError> {
+        let congestion = config.congestion.as_deref();
+        let mut listeners = Vec::new();
+        if config.listen.is_empty() {
+            let [v4, v6] = RelayConfig::listen_defaults();
+            listeners.push(bind(v4, congestion)?);
+            match bind(v6, congestion) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => tracing::info!("no IPv6 here: {error}"),
+            }
+        }
+        for &addr in &config.listen {
+            listeners.push(bind(addr, congestion)?);
+        }
+        let congestion =
+            sockopt::tcp_congestion(&listeners[0]).unwrap_or_else(|_| "unknown".into());
+        Ok(Self { listeners, congestion })
+    }
+
+    /// The addresses, with the ports that were picked.
+    pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Accepts until `stop` becomes readable or its other end is closed.
+    pub(crate) fn run(self, handoff: &Handoff, shared: &Arc<Shared>, stop: &OwnedFd) {
+        let mut spare = File::open("/dev/null").ok();
+        loop {
+            let mut fds: Vec<PollFd<'_>> = self
+                .listeners
+                .iter()
+                .map(|l| PollFd::from_borrowed_fd(l.as_fd(), PollFlags::IN))
+                .collect();
+            fds.push(PollFd::new(stop, PollFlags::IN));
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!("failed to wait for connections: {error}");
+                    return;
+                }
+            }
+            if !fds[self.listeners.len()].revents().is_empty() {
+                return;
+            }
+            for listener in &self.listeners {
+                accept_all(listener, handoff, shared, stop, &mut spare);
+            }
+        }
+    }
+}
+
+fn bind(addr: SocketAddr, congestion: Option<&str>) -> Result<TcpListener, ListenError> {
+    let fail = |error: &io::Error| ListenError::new(addr, error);
+    let bound = || -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // After a crash the port is free again at once; two relays still can't share it.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        Ok(socket)
+    };
+    let socket = bound().map_err(|error| fail(&error))?;
+    if let Some(name) = congestion {
+        // On the listener: set after accept, it leaves another one's pacing on.
+        sockopt::set_tcp_congestion(&socket, name).map_err(|error| ListenError {
+            addr,
+            why: format!(
+                "congestion control '{name}' is not to be had ({error}): see \
+                 `sysctl net.ipv4.tcp_available_congestion_control`, or leave --congestion out"
+            ),
+        })?;
+    }
+    socket.listen(BACKLOG).map_err(|error| fail(&error))?;
+    Ok(socket.into())
+}
+
+/// Accepts what there is.
+fn accept_all(
+    listener: &TcpListener,
+    handoff: &Handoff,
+    shared: &Arc<Shared>,
+    stop: &OwnedFd,
+    spare: &mut Option<File>,
+) {
+    loop {
+        match listener.accept() {
+            Ok((stream, remote)) => {
+                if let Err(error) = prepare(&stream) {
+                    // The peer is gone already.
+                    tracing::debug!(%remote, "failed to set up a socket: {error}");
+                    continue;
+                }
+                hand_off(Incoming { stream, remote, tag: 0 }, handoff, stop);
+                shared.listener.handed_off.add(1);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if is_exhausted(&error) => {
+                shared.listener.descriptors.add(1);
+                tracing::warn!(
+                    "refused a connection: {error}; raise the descriptor limit (ulimit -n), or \
+                     lower --max-peers"
+                );
+                // The spare descriptor takes the connection off the queue, so that it is refused
+                // and not left hanging.
+                drop(spare.take());
+                drop(listener.accept());
+                *spare = File::open("/dev/null").ok();
+                pause(DESCRIPTOR_BACKOFF, stop);
+            }
+            // A connection that was reset before it was accepted, and the like.
+            Err(error) => tracing::debug!("failed to accept: {error}"),
+        }
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_keepalive(
+        &socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE),
+    )?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    Ok(())
+}
+
+/// To the shard on whose core the peer works, or the least loaded.
+fn hand_off(mut incoming: Incoming, handoff: &Handoff, stop: &OwnedFd) {
+    let core = incoming_core(&incoming.stream);
+    loop {
+        let shard = handoff.place(core);
+        tracing::debug!(remote = %incoming.remote, core, %shard, "handed off");
+        match handoff.send(shard, incoming) {
+            Ok(()) => return,
+            Err(back) => incoming = back,
+        }
+        if pause(HANDOFF_BACKOFF, stop) {
+            return;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn incoming_core(stream: &TcpStream) -> Option<usize> {
+    socket2::SockRef::from(stream).cpu_affinity().ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn incoming_core(_stream: &TcpStream) -> Option<usize> {
+    None
+}
+
+/// Waits; whether the listener was told to stop meanwhile.
+fn pause(time: Duration, stop: &OwnedFd) -> bool {
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
+    let mut fds = [PollFd::new(stop, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&timeout)), Ok(ready) if ready > 0)
+}
+
+/// A listener that can be told to stop.
+pub(crate) fn stop_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+}

@@ -1,0 +1,32 @@
+//! The log: stderr, never blocking a shard.
+
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+
+/// Environment variable with the level.
+const LEVEL_VARIABLE: &str = "RELAY_LOG";
+
+/// Lines that wait for stderr; beyond that they are dropped rather than waited for.
+const LINES_MAX: usize = 8192;
+
+/// Starts logging; what is buffered is written when the guard is dropped.
+pub(crate) fn init(format: LogFormat) -> WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_MAX)
+        .finish(std::io::stderr());
+    let filter = EnvFilter::try_from_env(LEVEL_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let set = match format {
+        LogFormat::Text => {
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            builder.with_target(false).with_ansi(is_terminal).try_init()
+        }
+        LogFormat::Json => builder.json().try_init(),
+    };
+    if let Err(error) = set {
+        eprintln!("failed to start the log: {error}");
+    }
+    guard
+}

@@ -1,0 +1,155 @@
+//! Everything that passes between shards: one closed enum each way.
+//!
+//! A peer's connection lives on one shard, its swarm's home on another (or the same). Requests
+//! take a credit of the pair of shards; every request is answered by exactly one [`Handled`], as
+//! soon as it was handled, which gives the credit back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shards::{ShardId, budget::Lease};
+
+use crate::{
+    protocol::{Bitfield, Failure, Manifest, Message, Order, Seeding, SwarmKey},
+    swarm::{FetchFailure, FetchId, PeerSlot},
+};
+
+/// A connection, from anywhere in the process. The generation tells a reused index apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct ConnectionRef {
+    pub shard: ShardId,
+    pub index: u32,
+    pub generation: u32,
+}
+
+/// A swarm, from anywhere in the process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct SwarmRef {
+    pub home: ShardId,
+    pub index: u32,
+    pub generation: u32,
+}
+
+/// From one shard to another.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// For a home shard.
+    Home(HomeRequest),
+    /// For the shard of a connection.
+    Peer(PeerRequest),
+}
+
+/// To the shard that is home to a swarm.
+#[derive(Debug)]
+pub(crate) enum HomeRequest {
+    /// A connection has introduced itself.
+    Join(Box<JoinRequest>),
+    /// What peers of one shard have to tell: coalesced, one entry a peer.
+    News(Vec<PeerNews>),
+    /// A fetch ended.
+    Fetched { swarm: SwarmRef, fetch_id: FetchId, result: Result<FetchedChunk, FetchFailure> },
+    /// The manifest that was asked for, verified, or why not.
+    Manifest { swarm: SwarmRef, peer: PeerSlot, result: Result<Arc<Manifest>, FetchFailure> },
+    /// Answer to a cancelled fetch whose lease moves on; `None` if the fetch had ended already.
+    LeaseBack { swarm: SwarmRef, lease: Option<Lease> },
+    /// Answer to [`PeerRequest::Recall`]: deliveries cut off, with the bytes that were sent.
+    Recalled { swarm: SwarmRef, chunk: u32, rest: Vec<(PeerSlot, u32)> },
+    /// The connection is gone.
+    Gone { swarm: SwarmRef, peer: PeerSlot },
+}
+
+/// To the shard of a connection.
+#[derive(Debug)]
+pub(crate) enum PeerRequest {
+    /// The answer to a join.
+    Joined { to: ConnectionRef, swarm: SwarmRef, peer: PeerSlot, manifest: Option<Arc<Manifest>> },
+    /// Join refused, give up, banned: say it and close.
+    Close { to: ConnectionRef, failure: Failure },
+    /// Say it.
+    Tell { to: ConnectionRef, message: Message },
+    /// Ask the peer for the manifest.
+    FetchManifest { to: ConnectionRef },
+    /// The swarm's manifest has come: everyone on this shard who waits for it gets it.
+    Manifest { swarm: SwarmRef, manifest: Arc<Manifest> },
+    /// Ask the peer for a chunk.
+    Fetch { to: ConnectionRef, fetch: FetchOrder },
+    /// Forget a fetch; with `lease_back` answer [`HomeRequest::LeaseBack`].
+    CancelFetch { to: ConnectionRef, swarm: SwarmRef, fetch_id: FetchId, lease_back: bool },
+    /// Send a cached chunk to these connections of the shard.
+    Deliver { swarm: SwarmRef, chunk: CachedChunk, targets: Vec<Target> },
+    /// Take an evicted chunk back from all sends.
+    Recall { swarm: SwarmRef, chunk: u32 },
+}
+
+/// The answer to every request: it was handled, and its credit comes back.
+#[derive(Debug)]
+pub(crate) struct Handled;
+
+/// How a connection asks to join.
+#[derive(Debug)]
+pub(crate) struct JoinRequest {
+    pub from: ConnectionRef,
+    pub key: SwarmKey,
+    pub claims: Bitfield,
+    pub order: Order,
+    pub seeding: Option<Seeding>,
+}
+
+/// What one peer has to tell since the last time.
+#[derive(Debug)]
+pub(crate) struct PeerNews {
+    pub swarm: SwarmRef,
+    pub peer: PeerSlot,
+    /// Bytes that the peer may have been assigned since it joined.
+    pub allowance_bytes: u64,
+    pub items: Vec<NewsItem>,
+}
+
+/// One thing that happened at a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NewsItem {
+    /// The first frame of the delivery was written.
+    Begun(u32),
+    /// All of the delivery was written.
+    Written(u32),
+    /// The peer has verified the chunk.
+    Have(u32),
+    /// The peer lacks the chunk again.
+    Lacking(u32),
+    /// The peer wants these.
+    Want(Vec<u32>),
+    /// The peer would like to go.
+    Leaving,
+}
+
+/// A chunk that was fetched and verified; its lease lives in `bytes`.
+#[derive(Clone, Debug)]
+pub(crate) struct FetchedChunk {
+    pub bytes: Bytes,
+    pub crcs: Arc<[u32]>,
+}
+
+/// A cached chunk on its way to a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct CachedChunk {
+    pub index: u32,
+    pub bytes: Bytes,
+    pub crcs: Arc<[u32]>,
+}
+
+/// What to fetch.
+#[derive(Debug)]
+pub(crate) struct FetchOrder {
+    pub fetch_id: FetchId,
+    pub chunk: u32,
+    pub manifest: Arc<Manifest>,
+    pub lease: Lease,
+}
+
+/// One delivery of a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Target {
+    pub index: u32,
+    pub generation: u32,
+    pub offset: u32,
+}

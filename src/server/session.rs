@@ -1,0 +1,474 @@
+//! The relay's side of one connection: its protocol state. No sockets, no clock, no threads.
+//!
+//! Events and decisions go in (`handle_*`), effects come out ([`Session::poll_effect`]).
+//! What the peer has to tell its swarm is collected as news, coalesced until it is taken.
+//!
+//! Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    fetching::Fetching,
+    message::{FetchOrder, FetchedChunk, JoinRequest, NewsItem},
+    window::Window,
+};
+use crate::{
+    protocol::{
+        Accepted, Bitfield, Claims, Failure, FailureCode, Hello, Manifest, ManifestBuilder,
+        Message, Order, Seeding, SwarmKey, Token, Welcome, auth,
+        limits::{NONCE_BYTES, VERSION},
+    },
+    swarm::{FetchFailure, FetchId},
+    time::Time,
+};
+
+/// News that may wait for the home shard; beyond that the connection is not read from. A read of
+/// 256 KiB may bring this many once more.
+pub(crate) const NEWS_ITEMS_MAX: usize = 1024;
+
+/// Why a connection ends through the peer's fault: what it is told, and the metric's label.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Fault {
+    pub code: FailureCode,
+    pub reason: &'static str,
+    pub text: String,
+}
+
+impl Fault {
+    pub(crate) fn protocol(text: impl Into<String>) -> Self {
+        Self { code: FailureCode::Protocol, reason: "protocol", text: text.into() }
+    }
+
+    fn new(code: FailureCode, reason: &'static str, text: impl Into<String>) -> Self {
+        Self { code, reason, text: text.into() }
+    }
+
+    pub(crate) fn failure(&self) -> Failure {
+        Failure { code: self.code, text: self.text.clone() }
+    }
+}
+
+/// What the shell must do.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Send it.
+    Send(Message),
+    /// Ask the home shard to let the peer join.
+    Join(Box<Join>),
+    /// Introduced, but joins no swarm.
+    Observe,
+    /// Answer with the process's counters.
+    Stats,
+    /// A fetch ended.
+    Fetched(FetchId, Result<FetchedChunk, FetchFailure>),
+    /// The manifest came, or did not.
+    Manifest(Result<Arc<Manifest>, FetchFailure>),
+}
+
+/// What a hello asks for.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub key: SwarmKey,
+    pub claims: Bitfield,
+    pub order: Order,
+    pub seeding: Option<Seeding>,
+}
+
+impl Join {
+    pub(crate) fn request(self, from: super::message::ConnectionRef) -> JoinRequest {
+        let Self { key, claims, order, seeding } = self;
+        JoinRequest { from, key, claims, order, seeding }
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    Preamble,
+    Hello,
+    Bitfield { hello: Box<Hello>, bytes: Vec<u8> },
+    Joining(SwarmKey),
+    Joined(SwarmKey),
+    Observer,
+}
+
+/// What every session of a process shares.
+#[derive(Debug)]
+pub(crate) struct SessionConfig {
+    /// Any of them admits; empty: none is asked for.
+    pub tokens: Vec<Token>,
+    /// Largest chunk that the cache is fit for.
+    pub chunk_size_log2_max: u8,
+}
+
+/// Protocol state of one connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    config: Arc<SessionConfig>,
+    nonce: [u8; NONCE_BYTES],
+    phase: Phase,
+    window: Window,
+    news: Vec<NewsItem>,
+    news_due: bool,
+    effects: VecDeque<Effect>,
+    fetching: Fetching,
+    manifest: ManifestState,
+}
+
+#[derive(Debug, Default)]
+struct ManifestState {
+    /// Being received from this peer.
+    builder: Option<ManifestBuilder>,
+    /// The peer waits for it.
+    wanted: bool,
+    /// Being sent to this peer: from this chunk on.
+    sending: Option<(Arc<Manifest>, u32)>,
+}
+
+impl Session {
+    /// Before the first byte.
+    pub(crate) fn new(
+        config: Arc<SessionConfig>,
+        nonce: [u8; NONCE_BYTES],
+        window: Window,
+    ) -> Self {
+        Self {
+            config,
+            nonce,
+            phase: Phase::Preamble,
+            window,
+            news: Vec::new(),
+            news_due: false,
+            effects: VecDeque::new(),
+            fetching: Fetching::default(),
+            manifest: ManifestState::default(),
+        }
+    }
+
+    /// What to do next.
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Whether the peer has introduced itself.
+    pub(crate) fn is_introduced(&self) -> bool {
+        matches!(self.phase, Phase::Joining(_) | Phase::Joined(_) | Phase::Observer)
+    }
+
+    /// The peer's window.
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// The peer's window, to book what was sent.
+    pub(crate) fn window_mut(&mut self) -> &mut Window {
+        &mut self.window
+    }
+
+    /// Bytes that came for fetches no longer wanted, so far.
+    pub(crate) fn late_bytes(&self) -> u64 {
+        self.fetching.late_bytes()
+    }
+
+    /// The peer's preamble was read.
+    pub(crate) fn handle_preamble(&mut self, version: u16) -> Result<(), Fault> {
+        if version != VERSION {
+            return Err(Fault::new(
+                FailureCode::Protocol,
+                "version",
+                format!("this relay speaks version {VERSION}, not {version}: use the same release"),
+            ));
+        }
+        self.phase = Phase::Hello;
+        self.send(Message::Welcome(Welcome {
+            nonce: self.nonce,
+            token_required: !self.config.tokens.is_empty(),
+            chunk_size_log2_max: self.config.chunk_size_log2_max,
+        }));
+        Ok(())
+    }
+
+    /// A control message was read.
+    pub(crate) fn handle_control(&mut self, now: Time, message: Message) -> Result<(), Fault> {
+        match message {
+            Message::Ping { token } => self.send(Message::Pong { token }),
+            Message::Pong { .. } => {}
+            Message::Failure(failure) => {
+                return Err(Fault::new(
+                    FailureCode::Protocol,
+                    "peer_failed",
+                    format!("the peer gave up: {}", failure.text),
+                ));
+            }
+            Message::Hello(hello) => return self.handle_hello(hello),
+            Message::BitfieldPart { offset_bytes, bytes } => {
+                return self.handle_bitfield_part(offset_bytes, &bytes);
+            }
+            Message::StatsRequest if self.is_introduced() => self.effects.push_back(Effect::Stats),
+            other => {
+                let Phase::Joined(key) = self.phase else {
+                    return Err(Fault::protocol("a message of a swarm before it was joined"));
+                };
+                return self.handle_joined(now, key, other);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_hello(&mut self, hello: Hello) -> Result<(), Fault> {
+        if !matches!(self.phase, Phase::Hello) {
+            return Err(Fault::protocol("a second hello"));
+        }
+        self.check_token(&hello)?;
+        let Some(key) = hello.key else {
+            self.phase = Phase::Observer;
+            self.effects.push_back(Effect::Observe);
+            self.send(Message::Accepted(Accepted { connection: 0 }));
+            return Ok(());
+        };
+        if key.chunk_size_log2 > self.config.chunk_size_log2_max {
+            return Err(Fault::new(
+                FailureCode::SwarmRefused,
+                "swarm",
+                format!(
+                    "chunks of 2^{} bytes, but this relay's cache takes at most 2^{}: share with \
+                     smaller chunks, or start the relay with a larger --cache",
+                    key.chunk_size_log2, self.config.chunk_size_log2_max
+                ),
+            ));
+        }
+        match hello.claims {
+            Claims::Nothing => self.join(&hello, key, Bitfield::empty(key.chunk_count())),
+            Claims::Everything => self.join(&hello, key, Bitfield::full(key.chunk_count())),
+            Claims::Some => {
+                self.phase = Phase::Bitfield { hello: Box::new(hello), bytes: Vec::new() };
+            }
+        }
+        Ok(())
+    }
+
+    fn check_token(&self, hello: &Hello) -> Result<(), Fault> {
+        if self.config.tokens.is_empty() {
+            return Ok(());
+        }
+        let refused = |text: &str| Fault::new(FailureCode::TokenRefused, "token", text);
+        let Some(proof) = &hello.proof else {
+            return Err(refused("this relay wants a token: give one with --token-file"));
+        };
+        if auth::verify_any(&self.config.tokens, &self.nonce, &hello.nonce, proof) {
+            return Ok(());
+        }
+        Err(refused("this relay does not know the token: check the first line of --token-file"))
+    }
+
+    fn handle_bitfield_part(&mut self, offset_bytes: u32, part: &[u8]) -> Result<(), Fault> {
+        let Phase::Bitfield { hello, bytes } = &mut self.phase else {
+            return Err(Fault::protocol("a bitfield that was not announced"));
+        };
+        let key = hello.key.expect("only hellos with a key announce a bitfield");
+        let len_bytes = Bitfield::byte_len(key.chunk_count());
+        if offset_bytes as usize != bytes.len() || bytes.len() + part.len() > len_bytes {
+            return Err(Fault::protocol("a bitfield part out of order or beyond the end"));
+        }
+        bytes.extend_from_slice(part);
+        if bytes.len() < len_bytes {
+            return Ok(());
+        }
+        let claims = Bitfield::from_bytes(bytes, key.chunk_count())
+            .ok_or_else(|| Fault::protocol("a bitfield that claims chunks beyond the last"))?;
+        let hello = std::mem::replace(&mut self.phase, Phase::Hello);
+        if let Phase::Bitfield { hello, .. } = hello {
+            self.join(&hello, key, claims);
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, hello: &Hello, key: SwarmKey, claims: Bitfield) {
+        self.phase = Phase::Joining(key);
+        let join = Join { key, claims, order: hello.order, seeding: hello.seeding };
+        self.effects.push_back(Effect::Join(Box::new(join)));
+    }
+
+    /// The home shard took the peer in.
+    pub(crate) fn handle_joined_swarm(&mut self, connection: u64, manifest: Option<Arc<Manifest>>) {
+        if let Phase::Joining(key) = self.phase {
+            self.phase = Phase::Joined(key);
+            self.send(Message::Accepted(Accepted { connection }));
+            self.manifest.sending = None;
+            self.handle_manifest_known(manifest);
+            self.news_due = true;
+        }
+    }
+
+    fn handle_joined(&mut self, now: Time, key: SwarmKey, message: Message) -> Result<(), Fault> {
+        let chunk_count = key.chunk_count();
+        let in_range = |chunk: u32| {
+            if chunk < chunk_count {
+                return Ok(chunk);
+            }
+            Err(Fault::protocol(format!("chunk {chunk} of a file of {chunk_count}")))
+        };
+        match message {
+            Message::Progress { received_bytes, granted_bytes } => {
+                self.window
+                    .handle_progress(now, received_bytes, granted_bytes)
+                    .map_err(|error| Fault::protocol(error.to_string()))?;
+                self.news_due = true;
+            }
+            Message::Have { ranges } => {
+                for range in ranges {
+                    in_range(range.first.saturating_add(range.count - 1))?;
+                    for chunk in range.first..range.first + range.count {
+                        self.tell(NewsItem::Have(chunk));
+                    }
+                }
+            }
+            Message::Want { chunks } => {
+                for &chunk in &chunks {
+                    in_range(chunk)?;
+                }
+                self.tell(NewsItem::Want(chunks));
+            }
+            Message::Lacking { chunk } => {
+                let chunk = in_range(chunk)?;
+                self.tell(NewsItem::Lacking(chunk));
+            }
+            Message::Leaving => self.tell(NewsItem::Leaving),
+            Message::FetchRefused { fetch_id } => {
+                if self.fetching.remove(FetchId(fetch_id)).is_some() {
+                    let refused = Err(FetchFailure::Refused);
+                    self.effects.push_back(Effect::Fetched(FetchId(fetch_id), refused));
+                }
+            }
+            Message::ManifestRequest => {
+                self.manifest.wanted = true;
+                let known = self.manifest.sending.take().map(|(manifest, _)| manifest);
+                self.handle_manifest_known(known);
+            }
+            Message::ManifestPart { first_chunk, digests } => {
+                return self.handle_manifest_part(first_chunk, &digests);
+            }
+            Message::ManifestRefused => {
+                if self.manifest.builder.take().is_some() {
+                    self.effects.push_back(Effect::Manifest(Err(FetchFailure::Refused)));
+                }
+            }
+            _ => return Err(Fault::protocol("a message that only a relay sends")),
+        }
+        Ok(())
+    }
+
+    fn handle_manifest_part(
+        &mut self,
+        first_chunk: u32,
+        digests: &[crate::protocol::Digest],
+    ) -> Result<(), Fault> {
+        let Some(builder) = &mut self.manifest.builder else {
+            return Err(Fault::protocol("a manifest that nobody asked for"));
+        };
+        let lied = |_| {
+            Fault::new(
+                FailureCode::Banned,
+                "manifest",
+                "the manifest does not merge to the file's id",
+            )
+        };
+        builder.push(first_chunk, digests).map_err(|error| Fault::protocol(error.to_string()))?;
+        if builder.is_complete()
+            && let Some(builder) = self.manifest.builder.take()
+        {
+            let result = builder.finish().map(Arc::new).map_err(lied);
+            let told = result.as_ref().map(Arc::clone).map_err(|_| FetchFailure::Lied);
+            self.effects.push_back(Effect::Manifest(told));
+            result?;
+        }
+        Ok(())
+    }
+
+    /// A piece of a data frame was read.
+    pub(crate) fn handle_data(
+        &mut self,
+        header: &crate::protocol::DataHeader,
+        piece: &[u8],
+        is_last: bool,
+    ) -> Result<(), Fault> {
+        if let Some(ended) = self.fetching.handle_data(header, piece, is_last)? {
+            self.effects.push_back(Effect::Fetched(ended.fetch_id, ended.result));
+        }
+        Ok(())
+    }
+
+    /// Ask the peer for a chunk.
+    pub(crate) fn handle_fetch(&mut self, fetch: FetchOrder) {
+        self.send(Message::Fetch { fetch_id: fetch.fetch_id.0, chunk: fetch.chunk });
+        self.fetching.begin(fetch);
+    }
+
+    /// Forget a fetch; its lease, if it was still open.
+    pub(crate) fn handle_cancel(&mut self, fetch_id: FetchId) -> Option<shards::budget::Lease> {
+        let lease = self.fetching.cancel(fetch_id)?;
+        self.send(Message::CancelFetch { fetch_id: fetch_id.0 });
+        Some(lease)
+    }
+
+    /// Ask the peer for the manifest.
+    pub(crate) fn handle_fetch_manifest(&mut self) {
+        if let Phase::Joined(key) = self.phase {
+            self.manifest.builder = Some(ManifestBuilder::new(key));
+            self.send(Message::ManifestRequest);
+        }
+    }
+
+    /// The swarm's manifest is known.
+    pub(crate) fn handle_manifest_known(&mut self, manifest: Option<Arc<Manifest>>) {
+        if let Some(manifest) = manifest {
+            let from = if self.manifest.wanted { 0 } else { u32::MAX };
+            self.manifest.sending = Some((manifest, from));
+        }
+    }
+
+    /// Whether the peer waits for parts of the manifest that could be sent.
+    pub(crate) fn has_manifest_part(&self) -> bool {
+        let sending = self.manifest.sending.as_ref();
+        sending.is_some_and(|(manifest, from)| *from < manifest.key().chunk_count())
+    }
+
+    /// The next part of the manifest that the peer waits for; the shell asks when there is room.
+    pub(crate) fn poll_manifest_part(&mut self) -> Option<Message> {
+        if !self.has_manifest_part() {
+            return None;
+        }
+        let (manifest, from) = self.manifest.sending.as_mut()?;
+        let part = manifest.part(*from)?;
+        if let Message::ManifestPart { digests, .. } = &part {
+            *from += u32::try_from(digests.len()).expect("a part is small");
+        }
+        Some(part)
+    }
+
+    /// Adds to the news.
+    pub(crate) fn tell(&mut self, item: NewsItem) {
+        self.news.push(item);
+        self.news_due = true;
+    }
+
+    /// Whether the home shard must hear something.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news_due
+    }
+
+    /// So much news waits that the peer must wait, too.
+    pub(crate) fn is_news_full(&self) -> bool {
+        self.news.len() >= NEWS_ITEMS_MAX
+    }
+
+    /// Takes the news; the allowance goes with it.
+    pub(crate) fn take_news(&mut self) -> Vec<NewsItem> {
+        self.news_due = false;
+        std::mem::take(&mut self.news)
+    }
+
+    fn send(&mut self, message: Message) {
+        self.effects.push_back(Effect::Send(message));
+    }
+}

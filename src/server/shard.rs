@@ -1,0 +1,271 @@
+//! One shard of the relay: its connections, the homes of some swarms, and the turn that joins
+//! them.
+//!
+//! A turn: replies, then requests, then hand-offs; the news of connections; the homes' decisions;
+//! what is to go to other shards. Requests to the own shard are handled in the same turn, so
+//! that local and remote differ in one place only ([`super::outbox`]).
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
+
+use shards::{Shard, ShardId, bell::LocalBell, clock, task};
+
+use super::{
+    cells::ShardCells,
+    connection::Connection,
+    handshake::Handshakes,
+    homes::Homes,
+    message::{ConnectionRef, Handled, PeerNews, Request, SwarmRef},
+    outbox::Outbox,
+    session::SessionConfig,
+    shared::Shared,
+    slots::Slots,
+    sweep::Sweep,
+};
+use crate::{
+    protocol::{Failure, FailureCode},
+    time::Time,
+    transport::{Payload, READ_BYTES_MAX},
+};
+
+/// Requests handled before other tasks get their turn.
+const REQUESTS_PER_TURN_MAX: usize = 256;
+
+/// How often time is looked at when nothing happens: hedges, deadlines and stalls are due in
+/// tens of milliseconds at the least.
+const TICK_BUSY: Duration = Duration::from_millis(10);
+
+/// The same while no swarm has work: an idle relay costs nothing.
+const TICK_IDLE: Duration = Duration::from_millis(100);
+
+/// Everything of one shard, shared by its tasks.
+pub(crate) struct ShardState {
+    pub shard: Shard<Request, Handled>,
+    pub shared: Arc<Shared>,
+    pub session_config: Arc<SessionConfig>,
+    pub cells: Arc<ShardCells>,
+    pub connections: RefCell<Slots<Rc<Connection>>>,
+    pub homes: RefCell<Homes>,
+    pub outbox: RefCell<Outbox>,
+    /// Live chunks of this shard: one entry for all its sends.
+    pub payloads: RefCell<HashMap<(SwarmRef, u32), Weak<Payload>>>,
+    /// Connections with something to write, in the order of their turn.
+    pub pumped: RefCell<VecDeque<Rc<Connection>>>,
+    pub pump_bell: LocalBell,
+    pub dirty: RefCell<VecDeque<Rc<Connection>>>,
+    pub handshakes: RefCell<Handshakes>,
+    pub scratch: RefCell<Vec<u8>>,
+    pub is_draining: Cell<bool>,
+    pub sweep: RefCell<Sweep>,
+}
+
+pub(crate) fn now() -> Time {
+    Time::from_start(clock::now())
+}
+
+impl ShardState {
+    pub(crate) fn new(shard: Shard<Request, Handled>, shared: &Arc<Shared>) -> Rc<Self> {
+        let (id, shard_count) = (shard.id, shard.port.shard_count());
+        let cells = Arc::clone(&shared.cells[id.index()]);
+        Rc::new(Self {
+            shared: Arc::clone(shared),
+            session_config: Arc::clone(&shared.session),
+            cells,
+            connections: RefCell::new(Slots::new()),
+            homes: RefCell::new(Homes::new(id, shard_count, shared, shard.port.ringer())),
+            outbox: RefCell::new(Outbox::new(id, shard_count)),
+            payloads: RefCell::new(HashMap::new()),
+            pumped: RefCell::new(VecDeque::new()),
+            pump_bell: LocalBell::new(),
+            dirty: RefCell::new(VecDeque::new()),
+            handshakes: RefCell::new(Handshakes::new(shard_count)),
+            scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
+            is_draining: Cell::new(false),
+            sweep: RefCell::new(Sweep::default()),
+            shard,
+        })
+    }
+
+    /// Puts the connection into the pump's round, if it has something to write.
+    pub(crate) fn pump(&self, connection: &Rc<Connection>) {
+        if connection.wants_write() && !connection.is_pumped.replace(true) {
+            self.pumped.borrow_mut().push_back(Rc::clone(connection));
+            self.pump_bell.ring();
+        }
+    }
+
+    /// Puts the connection into the list of those with news, if it has any.
+    pub(crate) fn mark_news(&self, connection: &Rc<Connection>) {
+        if connection.member.get().is_some()
+            && connection.session.borrow().has_news()
+            && !connection.is_dirty.replace(true)
+        {
+            self.dirty.borrow_mut().push_back(Rc::clone(connection));
+            self.shard.port.nudge();
+        }
+    }
+
+    /// The connection, if it is still the one that is meant.
+    pub(crate) fn connection(&self, index: u32, generation: u32) -> Option<Rc<Connection>> {
+        self.connections.borrow().get(index, generation).cloned()
+    }
+
+    pub(crate) fn connection_of(&self, to: ConnectionRef) -> Option<Rc<Connection>> {
+        self.connection(to.index, to.generation)
+    }
+
+    /// Hands what peers have to tell to their homes, one message for each home shard.
+    fn collect_news(&self) {
+        if self.dirty.borrow().is_empty() {
+            return;
+        }
+        let own = self.shard.id;
+        let mut batches: Vec<Vec<PeerNews>> =
+            (0..self.shard.port.shard_count()).map(|_| Vec::new()).collect();
+        let count = self.dirty.borrow().len();
+        for _ in 0..count {
+            let Some(connection) = self.dirty.borrow_mut().pop_front() else { break };
+            let Some((swarm, peer)) = connection.member.get() else {
+                connection.is_dirty.set(false);
+                continue;
+            };
+            // Without a credit the news stays where it is: state, not a message.
+            if swarm.home != own && self.shard.port.credits(swarm.home) == 0 {
+                self.dirty.borrow_mut().push_back(connection);
+                continue;
+            }
+            connection.is_dirty.set(false);
+            let was_full = !connection.may_read();
+            let mut session = connection.session.borrow_mut();
+            let allowance_bytes = session.window().allowance_bytes();
+            let items = session.take_news();
+            drop(session);
+            if was_full {
+                connection.read_bell.ring();
+            }
+            batches[swarm.home.index()].push(PeerNews { swarm, peer, allowance_bytes, items });
+        }
+        for (index, batch) in batches.into_iter().enumerate().filter(|(_, b)| !b.is_empty()) {
+            let home = ShardId(u16::try_from(index).expect("few shards"));
+            let news = super::message::HomeRequest::News(batch);
+            self.outbox.borrow_mut().push(home, Request::Home(news));
+        }
+    }
+
+    fn handle_request(self: &Rc<Self>, request: Request) -> Handled {
+        match request {
+            Request::Home(request) => {
+                let mut homes = self.homes.borrow_mut();
+                homes.handle(now(), request, &mut self.outbox.borrow_mut(), &self.cells);
+            }
+            Request::Peer(request) => self.handle_peer_request(request),
+        }
+        Handled
+    }
+
+    /// One turn; whether there is more to do at once.
+    fn turn(self: &Rc<Self>) -> bool {
+        let port = &self.shard.port;
+        while port.try_reply().is_some() {}
+        let mut handled = 0;
+        while handled < REQUESTS_PER_TURN_MAX
+            && let Some((from, request)) = port.try_request_in()
+        {
+            handled += 1;
+            let reply = self.handle_request(request);
+            port.reply(from, reply);
+        }
+        while let Some(incoming) = self.shard.try_accept() {
+            super::accept::begin(self, incoming);
+        }
+        loop {
+            self.collect_news();
+            if !self.shard.draining() {
+                let mut outbox = self.outbox.borrow_mut();
+                self.homes.borrow_mut().drive(now(), &mut outbox, &self.cells);
+            }
+            let mut is_quiet = true;
+            loop {
+                let Some(request) = self.outbox.borrow_mut().pop_own() else { break };
+                self.handle_request(request);
+                is_quiet = false;
+            }
+            if is_quiet {
+                break;
+            }
+        }
+        self.outbox.borrow_mut().flush(port);
+        self.cells.outbox_depth.set(self.outbox.borrow().len() as u64);
+        handled == REQUESTS_PER_TURN_MAX
+    }
+
+    /// The shard's main loop: until the process drains and everything is written or the time
+    /// for it is over.
+    pub(crate) async fn run(self: Rc<Self>) {
+        task::spawn(super::pump::run(Rc::clone(&self)));
+        task::spawn(tick(Rc::clone(&self)));
+        loop {
+            let more = self.turn();
+            if self.shard.draining() && super::drain::is_done(&self) {
+                break;
+            }
+            if more {
+                task::yield_now().await;
+            } else {
+                self.shard.port.wait().await;
+            }
+        }
+        self.is_draining.set(true);
+        super::drain::close_all(&self).await;
+    }
+}
+
+/// Looks at the time: hedges, deadlines, stalls, handshakes, and what is published.
+async fn tick(state: Rc<ShardState>) {
+    let mut slow = Time::ZERO;
+    loop {
+        let busy = state.homes.borrow().has_work();
+        clock::sleep(if busy { TICK_BUSY } else { TICK_IDLE }).await;
+        let now = now();
+        state.homes.borrow_mut().handle_timeouts(now);
+        if now.since(slow) >= TICK_IDLE {
+            slow = now;
+            super::sweep::run(&state, now);
+        }
+        state.shard.port.nudge();
+    }
+}
+
+/// Ends one connection's part in everything, once its socket has ended.
+pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
+    if connection.is_closed.replace(true) {
+        return;
+    }
+    let reference = connection.reference;
+    state.connections.borrow_mut().remove(reference.index, reference.generation);
+    state.handshakes.borrow_mut().forget(connection);
+    state.shard.connection_closed();
+    state.cells.connections.sub(1);
+    if connection.is_joining.get() || connection.member.get().is_some() {
+        state.cells.peers.sub(1);
+        state.shared.peer_left();
+    }
+    if let Some((swarm, peer)) = connection.member.take() {
+        let gone = super::message::HomeRequest::Gone { swarm, peer };
+        state.outbox.borrow_mut().push(swarm.home, Request::Home(gone));
+    }
+    state.shard.port.nudge();
+}
+
+/// What a peer is told when the relay shuts down.
+pub(crate) fn shutting_down() -> Failure {
+    Failure {
+        code: FailureCode::ShuttingDown,
+        text: "the relay shuts down: connect again when it is back".into(),
+    }
+}

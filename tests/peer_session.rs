@@ -1,0 +1,544 @@
+//! The peer's session against a relay that is played by hand: no sockets, no clock.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::{sync::Arc, time::Duration};
+
+use relay::{
+    peer::{
+        ChunkOrder, FileState, Session, SessionConfig, SessionError, SessionEvent, Upload,
+        WrongDigestCause, assembler::AssembleError, session::Stage,
+    },
+    protocol::{
+        Accepted, Bitfield, ChunkRange, Claims, DataHeader, Digest, Failure, FailureCode, Hello,
+        Manifest, Message, Order, Seeding, Stats, SwarmKey, Token, Welcome, frame_crc,
+        limits::{
+            CHUNK_SIZE_LOG2_MAX, FETCHES_PER_PEER_MAX, FRAME_PAYLOAD_BYTES_MAX, HANDSHAKE_TIMEOUT,
+            NONCE_BYTES, PARTIAL_CHUNKS_MAX,
+        },
+    },
+    time::Time,
+};
+
+/// 64 KiB: four frames a chunk.
+const LOG2: u8 = 16;
+const FRAME: usize = FRAME_PAYLOAD_BYTES_MAX;
+
+fn content(len: usize) -> Vec<u8> {
+    (0..len).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect()
+}
+
+fn manifest_of(bytes: &[u8]) -> Arc<Manifest> {
+    Arc::new(Manifest::of(bytes, LOG2).unwrap())
+}
+
+fn config() -> SessionConfig {
+    SessionConfig {
+        order: ChunkOrder::Relay,
+        seeding: None,
+        token: None,
+        nonce: [9; NONCE_BYTES],
+        intake_bytes_per_second: None,
+        keeps_bytes: true,
+    }
+}
+
+fn welcome() -> Message {
+    let (nonce, chunk_size_log2_max) = ([1; NONCE_BYTES], CHUNK_SIZE_LOG2_MAX);
+    Message::Welcome(Welcome { nonce, token_required: false, chunk_size_log2_max })
+}
+
+fn accepted() -> Message {
+    Message::Accepted(Accepted { connection: 1 })
+}
+
+fn said(session: &mut Session) -> Vec<Message> {
+    std::iter::from_fn(|| session.poll_transmit(Time::ZERO)).collect()
+}
+
+fn events(session: &mut Session) -> Vec<SessionEvent> {
+    std::iter::from_fn(|| session.poll_event()).collect()
+}
+
+fn join(config: SessionConfig, file: FileState) -> (Session, Vec<Message>) {
+    let mut session = Session::new(config, file, Time::ZERO);
+    session.handle_preamble().unwrap();
+    session.handle_message(Time::ZERO, welcome()).unwrap();
+    let introduction = said(&mut session);
+    session.handle_message(Time::ZERO, accepted()).unwrap();
+    (session, introduction)
+}
+
+/// Joined, with the manifest, and with everything said that there was to say.
+fn downloading(config: SessionConfig, bytes: &[u8]) -> (Session, Arc<Manifest>) {
+    let manifest = manifest_of(bytes);
+    let (mut session, _) = join(config, FileState::lacking(*manifest.key()));
+    assert_eq!(said(&mut session), [Message::ManifestRequest], "no grant before the manifest");
+    for part in manifest.parts(0) {
+        session.handle_message(Time::ZERO, part).unwrap();
+    }
+    assert!(events(&mut session).contains(&SessionEvent::ManifestVerified));
+    (session, manifest)
+}
+
+/// Frames of a chunk from `offset` on, as a relay sends them.
+fn frames(bytes: &[u8], chunk: u32, from: usize) -> Vec<(DataHeader, Vec<u8>)> {
+    let start = (chunk as usize) << LOG2;
+    let chunk_bytes = &bytes[start..bytes.len().min(start + (1 << LOG2))];
+    let frame = |(index, payload): (usize, &[u8])| {
+        let header = DataHeader {
+            chunk,
+            offset: u32::try_from(index * FRAME).unwrap(),
+            payload_len: u32::try_from(payload.len()).unwrap(),
+            tag: 0,
+            crc: frame_crc(payload),
+        };
+        (header, payload.to_vec())
+    };
+    let all = chunk_bytes.chunks(FRAME).enumerate().map(frame);
+    all.filter(|(header, _)| header.offset as usize >= from).collect()
+}
+
+/// Delivers frames in pieces of two.
+fn deliver(session: &mut Session, frames: &[(DataHeader, Vec<u8>)]) -> Result<(), SessionError> {
+    for (header, payload) in frames {
+        let (first, second) = payload.split_at(payload.len() / 2);
+        let at = u32::try_from(first.len()).unwrap();
+        if !first.is_empty() {
+            session.handle_data(Time::ZERO, header, 0, first, false)?;
+        }
+        session.handle_data(Time::ZERO, header, at, second, true)?;
+    }
+    session.handle_turn_end(Time::ZERO, true);
+    Ok(())
+}
+
+fn verified(session: &mut Session) -> Vec<(u32, Vec<u8>)> {
+    let chunks: Vec<_> = events(session)
+        .into_iter()
+        .filter_map(|event| match event {
+            SessionEvent::Verified { chunk, bytes, .. } => Some((chunk, bytes.unwrap().to_vec())),
+            _ => None,
+        })
+        .collect();
+    chunks.iter().for_each(|&(chunk, _)| session.handle_kept(chunk));
+    chunks
+}
+
+#[test]
+fn a_peer_introduces_itself_with_what_it_has() {
+    let manifest = manifest_of(&content(5 << LOG2));
+    let key = *manifest.key();
+    let mut some = FileState::lacking(key);
+    some.add(3);
+    for (file, claims) in [
+        (FileState::lacking(key), Claims::Nothing),
+        (FileState::whole(Arc::clone(&manifest)), Claims::Everything),
+        (some, Claims::Some),
+    ] {
+        let seeding = Some(Seeding::Spread { peers: 4 });
+        let (_, said) = join(SessionConfig { seeding, ..config() }, file.clone());
+        let hello = Hello {
+            key: Some(key),
+            nonce: [9; _],
+            proof: None,
+            claims,
+            order: Order::Relay,
+            seeding,
+        };
+        assert_eq!(said[0], Message::Hello(hello));
+        let parts: Vec<u8> = said[1..]
+            .iter()
+            .flat_map(|message| match message {
+                Message::BitfieldPart { bytes, .. } => bytes.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        if claims == Claims::Some {
+            assert_eq!(Bitfield::from_bytes(&parts, 5).as_ref(), Some(file.have()));
+        } else {
+            assert!(parts.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_long_bitfield_travels_in_parts_that_follow_each_other() {
+    let key = SwarmKey { id: Digest([7; 32]), size_bytes: 100_000 << LOG2, chunk_size_log2: LOG2 };
+    let mut file = FileState::lacking(key);
+    (0..100_000).step_by(3).for_each(|chunk| {
+        file.add(chunk);
+    });
+    let (_, said) = join(config(), file.clone());
+    let mut bytes = Vec::new();
+    for message in &said[1..] {
+        let Message::BitfieldPart { offset_bytes, bytes: part } = message else { panic!() };
+        assert_eq!(*offset_bytes as usize, bytes.len());
+        bytes.extend_from_slice(part);
+    }
+    assert_eq!(Bitfield::from_bytes(&bytes, 100_000).as_ref(), Some(file.have()));
+}
+
+#[test]
+fn a_token_is_proven_where_it_is_wanted_and_missed_before_anything_is_said() {
+    let token = Token::from_line("secret").unwrap();
+    let wants = Message::Welcome(Welcome {
+        nonce: [1; _],
+        token_required: true,
+        chunk_size_log2_max: CHUNK_SIZE_LOG2_MAX,
+    });
+    let file = FileState::lacking(*manifest_of(&content(10)).key());
+    let start = |token| {
+        let mut session =
+            Session::new(SessionConfig { token, ..config() }, file.clone(), Time::ZERO);
+        session.handle_preamble().unwrap();
+        let result = session.handle_message(Time::ZERO, wants.clone());
+        (result, said(&mut session))
+    };
+    let (result, said) = start(Some(token.clone()));
+    result.unwrap();
+    let Message::Hello(hello) = &said[0] else { panic!() };
+    assert!(token.verify(&[1; _], &[9; _], &hello.proof.unwrap()));
+    let (result, said) = start(None);
+    assert_eq!(result, Err(SessionError::TokenWanted));
+    assert_eq!(said, []);
+}
+
+#[test]
+fn chunks_too_large_for_the_relay_are_refused_with_advice() {
+    let file = FileState::lacking(*manifest_of(&content(10)).key());
+    let mut session = Session::new(config(), file, Time::ZERO);
+    session.handle_preamble().unwrap();
+    let small = Message::Welcome(Welcome {
+        nonce: [1; _],
+        token_required: false,
+        chunk_size_log2_max: LOG2 - 1,
+    });
+    let error = session.handle_message(Time::ZERO, small).unwrap_err();
+    assert!(error.to_string().contains("--cache"), "{error}");
+    assert!(!error.is_transient());
+}
+
+#[test]
+fn a_file_is_put_together_from_deliveries_in_any_order() {
+    for len in [1, FRAME, FRAME + 1, 1 << LOG2, (1 << LOG2) + 1, (5 << LOG2) - 1] {
+        let bytes = content(len);
+        let (mut session, manifest) = downloading(config(), &bytes);
+        let key = *manifest.key();
+        let first = said(&mut session);
+        assert!(matches!(first[..], [Message::Progress { received_bytes: 0, .. }]), "{first:?}");
+        let mut file = vec![0; len];
+        for chunk in (0..key.chunk_count()).rev() {
+            deliver(&mut session, &frames(&bytes, chunk, 0)).unwrap();
+            let (got, chunk_bytes) = verified(&mut session).remove(0);
+            assert_eq!(got, chunk);
+            let start = (chunk as usize) << LOG2;
+            file[start..start + chunk_bytes.len()].copy_from_slice(&chunk_bytes);
+            let have = Message::Have { ranges: vec![ChunkRange { first: chunk, count: 1 }] };
+            session.handle_turn_end(Time::ZERO, true);
+            let said = said(&mut session);
+            assert_eq!(said[0], have);
+            assert!(matches!(said[1], Message::Progress { .. }), "a report goes with it");
+        }
+        assert_eq!(file, bytes);
+        assert!(session.file().is_whole());
+        assert!(events(&mut session).contains(&SessionEvent::Complete));
+    }
+}
+
+#[test]
+fn an_empty_file_is_complete_on_joining() {
+    let manifest = manifest_of(&[]);
+    let (mut session, _) = join(config(), FileState::lacking(*manifest.key()));
+    assert_eq!(events(&mut session), [SessionEvent::Accepted, SessionEvent::Complete]);
+    assert_eq!(said(&mut session), []);
+}
+
+#[test]
+fn only_whole_frames_are_acknowledged() {
+    let bytes = content(1 << LOG2);
+    let (mut session, _) = downloading(config(), &bytes);
+    said(&mut session);
+    let frames = frames(&bytes, 0, 0);
+    deliver(&mut session, &frames[..1]).unwrap();
+    session.handle_data(Time::ZERO, &frames[1].0, 0, &frames[1].1[..100], false).unwrap();
+    session.handle_turn_end(Time::ZERO, true);
+    let said = said(&mut session);
+    let [Message::Progress { received_bytes, .. }] = said[..] else { panic!("{said:?}") };
+    assert_eq!(received_bytes, FRAME as u64);
+}
+
+#[test]
+fn a_delivery_that_was_cut_off_is_continued_and_one_with_a_gap_is_lacking_once() {
+    let bytes = content(3 << LOG2);
+    let (mut session, _) = downloading(config(), &bytes);
+    said(&mut session);
+    deliver(&mut session, &frames(&bytes, 0, 0)[..2]).unwrap();
+    deliver(&mut session, &frames(&bytes, 1, 0)).unwrap();
+    deliver(&mut session, &frames(&bytes, 0, 2 * FRAME)).unwrap();
+    let chunks: Vec<u32> = verified(&mut session).iter().map(|(chunk, _)| *chunk).collect();
+    assert_eq!(chunks, [1, 0], "a recall leaves a partial that goes on later");
+
+    deliver(&mut session, &frames(&bytes, 2, FRAME)).unwrap();
+    let lacking = said(&mut session);
+    let lacking = lacking.iter().filter(|message| matches!(message, Message::Lacking { chunk: 2 }));
+    assert_eq!(lacking.count(), 1, "not once a frame");
+    assert_eq!(verified(&mut session), []);
+    deliver(&mut session, &frames(&bytes, 2, 0)).unwrap();
+    assert_eq!(verified(&mut session).len(), 1, "from its first byte on it is accepted");
+}
+
+#[test]
+fn the_oldest_of_too_many_partials_is_dropped() {
+    let count = u32::try_from(PARTIAL_CHUNKS_MAX).unwrap() + 1;
+    let bytes = content((count as usize) << LOG2);
+    let (mut session, _) = downloading(config(), &bytes);
+    said(&mut session);
+    for chunk in 0..count {
+        deliver(&mut session, &frames(&bytes, chunk, 0)[..1]).unwrap();
+    }
+    for chunk in (0..count).rev() {
+        deliver(&mut session, &frames(&bytes, chunk, FRAME)).unwrap();
+    }
+    let chunks = verified(&mut session).len();
+    assert_eq!(chunks, PARTIAL_CHUNKS_MAX);
+    assert!(said(&mut session).contains(&Message::Lacking { chunk: 0 }));
+}
+
+#[test]
+fn what_is_here_already_is_discarded_and_still_acknowledged() {
+    let bytes = content(2 << LOG2);
+    let (mut session, _) = downloading(config(), &bytes);
+    for _ in 0..2 {
+        deliver(&mut session, &frames(&bytes, 0, 0)).unwrap();
+    }
+    assert_eq!(verified(&mut session).len(), 2, "both before the shell could keep the first");
+    deliver(&mut session, &frames(&bytes, 0, 0)).unwrap();
+    assert_eq!(verified(&mut session), []);
+    let received = said(&mut session).iter().find_map(|message| match message {
+        Message::Progress { received_bytes, .. } => Some(*received_bytes),
+        _ => None,
+    });
+    assert_eq!(received, Some(3 << LOG2));
+}
+
+#[test]
+fn a_wrong_byte_ends_the_connection_and_tells_whose_fault_it_is() {
+    let bytes = content(1 << LOG2);
+    for (keeps_bytes, mends_crc, expected) in [
+        (true, false, WrongDigestCause::Link),
+        (true, true, WrongDigestCause::Sender),
+        (false, true, WrongDigestCause::Unknown),
+    ] {
+        let (mut session, _) = downloading(SessionConfig { keeps_bytes, ..config() }, &bytes);
+        let mut wrong = frames(&bytes, 0, 0);
+        wrong[2].1[77] ^= 1;
+        if mends_crc {
+            wrong[2].0.crc = frame_crc(&wrong[2].1);
+        }
+        let error = deliver(&mut session, &wrong).unwrap_err();
+        let cause = AssembleError::WrongDigest { chunk: 0, cause: expected };
+        assert_eq!(error, SessionError::Data(cause));
+        assert!(error.is_transient(), "another connection may bring the right bytes");
+        assert!(!session.file().have().contains(0));
+        let failure = error.to_failure().unwrap();
+        assert_eq!(failure.code, FailureCode::LinkCorrupt);
+    }
+}
+
+#[test]
+fn data_beyond_the_file_or_before_the_manifest_is_an_error() {
+    let bytes = content((1 << LOG2) + 5);
+    let (mut session, manifest) = downloading(config(), &bytes);
+    let beyond =
+        |chunk, offset, payload_len| DataHeader { chunk, offset, payload_len, tag: 0, crc: 0 };
+    for header in [beyond(2, 0, 1), beyond(1, 0, 6), beyond(0, 1 << LOG2, 1)] {
+        let piece = vec![0; header.payload_len as usize];
+        let error = session.handle_data(Time::ZERO, &header, 0, &piece, true).unwrap_err();
+        assert!(matches!(error, SessionError::Data(AssembleError::OutOfRange { .. })), "{error}");
+    }
+    let (mut early, _) = join(config(), FileState::lacking(*manifest.key()));
+    let error = early.handle_data(Time::ZERO, &beyond(0, 0, 1), 0, &[0], true).unwrap_err();
+    assert!(matches!(error, SessionError::Unexpected { message: "data before the manifest", .. }));
+}
+
+#[test]
+fn a_wrong_manifest_is_refused() {
+    let bytes = content(3 << LOG2);
+    let key = *manifest_of(&bytes).key();
+    let mut other = bytes.clone();
+    other[0] ^= 1;
+    let (mut session, _) = join(config(), FileState::lacking(key));
+    let part = manifest_of(&other).part(0).unwrap();
+    let error = session.handle_message(Time::ZERO, part).unwrap_err();
+    assert!(matches!(error, SessionError::Manifest(_)), "{error}");
+    assert!(!error.is_transient());
+}
+
+#[test]
+fn fetches_are_answered_refused_or_called_off() {
+    let manifest = manifest_of(&content(3 << LOG2));
+    let mut file = FileState::lacking(*manifest.key());
+    file.set_manifest(Arc::clone(&manifest));
+    file.add(1);
+    let (mut session, _) = join(config(), file);
+    said(&mut session);
+    let fetch = |fetch_id, chunk| Message::Fetch { fetch_id, chunk };
+    session.handle_message(Time::ZERO, fetch(1, 0)).unwrap();
+    assert_eq!(said(&mut session), [Message::FetchRefused { fetch_id: 1 }], "it lacks that chunk");
+    for fetch_id in 2..6 {
+        session.handle_message(Time::ZERO, fetch(fetch_id, 1)).unwrap();
+    }
+    assert_eq!(session.poll_upload(), Some(Upload { fetch_id: 2, chunk: 1 }));
+    assert_eq!(session.poll_upload(), Some(Upload { fetch_id: 3, chunk: 1 }));
+    assert_eq!(session.poll_upload(), None, "two lie in the send queue");
+    events(&mut session);
+    session.handle_message(Time::ZERO, Message::CancelFetch { fetch_id: 4 }).unwrap();
+    assert_eq!(events(&mut session), [], "it was not in the send queue yet");
+    session.handle_message(Time::ZERO, Message::CancelFetch { fetch_id: 2 }).unwrap();
+    assert_eq!(events(&mut session), [SessionEvent::CancelUpload { fetch_id: 2 }]);
+    assert_eq!(session.poll_upload(), Some(Upload { fetch_id: 5, chunk: 1 }));
+    assert_eq!(session.handle_uploaded(3), Some(1));
+    session.handle_upload_failed(5);
+    assert_eq!(said(&mut session), [Message::FetchRefused { fetch_id: 5 }]);
+    let beyond = session.handle_message(Time::ZERO, fetch(9, 3)).unwrap_err();
+    assert!(matches!(beyond, SessionError::Fetch(_)));
+    let flood = (100..).take(FETCHES_PER_PEER_MAX + 1);
+    let result =
+        flood.map(|id| session.handle_message(Time::ZERO, fetch(id, 1))).find(Result::is_err);
+    assert!(matches!(result, Some(Err(SessionError::Fetch(_)))));
+}
+
+#[test]
+fn a_manifest_is_passed_on_in_parts_or_refused() {
+    let manifest = manifest_of(&content(100 << LOG2));
+    let (mut whole, _) = join(config(), FileState::whole(Arc::clone(&manifest)));
+    whole.handle_message(Time::ZERO, Message::ManifestRequest).unwrap();
+    assert_eq!(said(&mut whole), manifest.parts(0).collect::<Vec<_>>());
+    let (mut lacking, _) = join(config(), FileState::lacking(*manifest.key()));
+    said(&mut lacking);
+    lacking.handle_message(Time::ZERO, Message::ManifestRequest).unwrap();
+    assert_eq!(said(&mut lacking), [Message::ManifestRefused]);
+}
+
+#[test]
+fn in_peer_order_chunks_are_wanted_in_order_and_again_when_lost() {
+    let bytes = content(6 << LOG2);
+    let order = ChunkOrder::Sequential;
+    let (mut session, _) = downloading(SessionConfig { order, ..config() }, &bytes);
+    let messages = said(&mut session);
+    assert!(messages.contains(&Message::Want { chunks: (0..6).collect() }), "{messages:?}");
+    deliver(&mut session, &frames(&bytes, 4, FRAME)).unwrap();
+    let messages = said(&mut session);
+    assert!(messages.contains(&Message::Lacking { chunk: 4 }));
+    assert!(messages.contains(&Message::Want { chunks: vec![4] }), "{messages:?}");
+}
+
+#[test]
+fn leave_is_asked_for_once_and_not_before_joining() {
+    let manifest = manifest_of(&content(10));
+    let mut session = Session::new(config(), FileState::whole(manifest), Time::ZERO);
+    session.handle_leave();
+    session.handle_preamble().unwrap();
+    assert_eq!(said(&mut session), []);
+    session.handle_message(Time::ZERO, welcome()).unwrap();
+    assert!(matches!(said(&mut session)[..], [Message::Hello(_)]));
+    session.handle_message(Time::ZERO, accepted()).unwrap();
+    session.handle_leave();
+    assert_eq!(said(&mut session), [Message::Leaving]);
+    session.handle_message(Time::ZERO, Message::LeaveGranted).unwrap();
+    assert!(events(&mut session).contains(&SessionEvent::LeaveGranted));
+}
+
+#[test]
+fn a_relay_that_says_nothing_is_given_up() {
+    let file = FileState::lacking(*manifest_of(&content(10)).key());
+    let mut session = Session::new(config(), file, Time::ZERO);
+    let due = session.poll_timeout().unwrap();
+    assert_eq!(due, Time::ZERO + HANDSHAKE_TIMEOUT);
+    session.handle_timeout(Time::ZERO + Duration::from_secs(1)).unwrap();
+    let error = session.handle_timeout(due).unwrap_err();
+    assert!(error.is_transient());
+}
+
+/// One of each; what they carry doesn't matter.
+fn every_message() -> Vec<Message> {
+    let failure = Failure { code: FailureCode::Internal, text: "so".into() };
+    let hello = Hello {
+        key: None,
+        nonce: [0; _],
+        proof: None,
+        claims: Claims::Nothing,
+        order: Order::Relay,
+        seeding: None,
+    };
+    vec![
+        welcome(),
+        Message::Hello(hello),
+        Message::BitfieldPart { offset_bytes: 0, bytes: vec![1] },
+        accepted(),
+        Message::ManifestRequest,
+        Message::ManifestPart { first_chunk: 0, digests: vec![Digest([0; 32])] },
+        Message::ManifestRefused,
+        Message::Progress { received_bytes: 1, granted_bytes: 1 },
+        Message::Have { ranges: vec![ChunkRange { first: 0, count: 1 }] },
+        Message::Want { chunks: vec![0] },
+        Message::Lacking { chunk: 0 },
+        Message::Fetch { fetch_id: 1, chunk: 0 },
+        Message::CancelFetch { fetch_id: 1 },
+        Message::FetchRefused { fetch_id: 1 },
+        Message::Waiting { missing_count: 1, first_missing: 0, deadline_ms: 1 },
+        Message::SeedingDone,
+        Message::Leaving,
+        Message::LeaveGranted,
+        Message::StatsRequest,
+        Message::Stats(Box::<Stats>::default()),
+        Message::Ping { token: 1 },
+        Message::Pong { token: 1 },
+        Message::Failure(failure),
+    ]
+}
+
+fn at_stage(stage: Stage, bytes: &[u8]) -> Session {
+    let file = FileState::lacking(*manifest_of(bytes).key());
+    let mut session = Session::new(config(), file, Time::ZERO);
+    if stage > Stage::Greeting {
+        session.handle_preamble().unwrap();
+    }
+    if stage > Stage::Challenged {
+        session.handle_message(Time::ZERO, welcome()).unwrap();
+    }
+    if stage > Stage::Introduced {
+        session.handle_message(Time::ZERO, accepted()).unwrap();
+    }
+    session
+}
+
+#[test]
+fn every_message_in_every_state_is_taken_or_refused_and_never_a_panic() {
+    let bytes = content(2 << LOG2);
+    let from_relay_when_joined = [4, 5, 11, 12, 14, 15, 17, 19, 20, 21];
+    for stage in [Stage::Greeting, Stage::Challenged, Stage::Introduced, Stage::Joined] {
+        for (index, message) in every_message().into_iter().enumerate() {
+            let mut session = at_stage(stage, &bytes);
+            let expected = match stage {
+                Stage::Greeting => false,
+                Stage::Challenged => index == 0,
+                Stage::Introduced => index == 3 || index == 20,
+                Stage::Joined => from_relay_when_joined.contains(&index),
+            };
+            let result = session.handle_message(Time::ZERO, message.clone());
+            match &result {
+                Ok(()) => assert!(expected, "{stage:?} took {message:?}"),
+                Err(SessionError::Relay(_)) => assert!(matches!(message, Message::Failure(_))),
+                Err(SessionError::Unexpected { .. }) => {
+                    assert!(!expected, "{stage:?} refused {message:?}");
+                }
+                Err(other) => panic!("{stage:?} {message:?}: {other}"),
+            }
+            session.handle_turn_end(Time::ZERO, true);
+            said(&mut session);
+            events(&mut session);
+        }
+    }
+}

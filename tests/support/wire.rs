@@ -1,0 +1,241 @@
+//! One connection to a relay, by hand: what is sent is up to the test, right or wrong.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+};
+
+use relay::protocol::{
+    Claims, DataHeader, Decoder, Event, Failure, Hello, Message, Order, Seeding, SwarmKey, Token,
+    Welcome, encode_control, encode_preamble, frame_crc,
+    limits::{FRAME_PAYLOAD_BYTES_MAX, NONCE_BYTES},
+};
+
+use super::{PATIENCE, file::TestFile};
+
+/// What the relay said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Heard {
+    /// Its preamble.
+    Preamble,
+    /// A message.
+    Control(Message),
+    /// A piece of a data frame.
+    Data {
+        /// The frame.
+        header: DataHeader,
+        /// Its bytes, whole.
+        bytes: Vec<u8>,
+    },
+    /// It closed, or reset, the connection.
+    Closed,
+}
+
+/// A connection.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    decoder: Decoder,
+    heard: VecDeque<Heard>,
+    frame: Vec<u8>,
+}
+
+/// The nonce of all test peers: tests have nothing to hide.
+const NONCE: [u8; NONCE_BYTES] = [7; NONCE_BYTES];
+
+/// A hello of a peer that has nothing.
+pub(crate) fn hello(key: SwarmKey) -> Hello {
+    Hello {
+        key: Some(key),
+        nonce: NONCE,
+        proof: None,
+        claims: Claims::Nothing,
+        order: Order::Relay,
+        seeding: None,
+    }
+}
+
+/// A hello of an origin.
+pub(crate) fn origin_hello(key: SwarmKey) -> Hello {
+    Hello { claims: Claims::Everything, seeding: Some(Seeding::Origin), ..hello(key) }
+}
+
+/// A hello that claims so.
+pub(crate) fn with_claims(file: &TestFile, claims: Claims) -> Hello {
+    Hello { claims, ..hello(file.key()) }
+}
+
+impl Wire {
+    /// Connects, and says nothing yet.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn connect(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(addr)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, decoder: Decoder::new(), heard: VecDeque::new(), frame: Vec::new() })
+    }
+
+    /// Connects, greets, and waits for the welcome.
+    ///
+    /// # Errors
+    /// The relay is gone.
+    pub(crate) fn greet(addr: SocketAddr) -> io::Result<(Self, Welcome)> {
+        let mut wire = Self::connect(addr)?;
+        wire.send_bytes(&encode_preamble())?;
+        loop {
+            match wire.hear()? {
+                Heard::Preamble => {}
+                Heard::Control(Message::Welcome(welcome)) => return Ok((wire, welcome)),
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// The whole handshake.
+    ///
+    /// # Errors
+    /// The relay is gone or refuses.
+    pub(crate) fn join(addr: SocketAddr, hello: Hello) -> io::Result<Self> {
+        let (mut wire, _) = Self::greet(addr)?;
+        wire.send(&Message::Hello(hello))?;
+        match wire.hear()? {
+            Heard::Control(Message::Accepted(_)) => Ok(wire),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The whole handshake with a token.
+    ///
+    /// # Errors
+    /// The relay is gone or refuses.
+    pub(crate) fn join_with_token(
+        addr: SocketAddr,
+        mut hello: Hello,
+        token: &Token,
+    ) -> io::Result<Self> {
+        let (mut wire, welcome) = Self::greet(addr)?;
+        hello.proof = Some(token.proof(&welcome.nonce, &hello.nonce));
+        wire.send(&Message::Hello(hello))?;
+        match wire.hear()? {
+            Heard::Control(Message::Accepted(_)) => Ok(wire),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// The relay is gone.
+    pub(crate) fn send(&mut self, message: &Message) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        encode_control(message, &mut bytes);
+        self.send_bytes(&bytes)
+    }
+
+    /// Sends whatever bytes.
+    ///
+    /// # Errors
+    /// The relay is gone.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Answers a fetch: the whole chunk in frames.
+    ///
+    /// # Errors
+    /// The relay is gone.
+    pub(crate) fn send_chunk(&mut self, fetch_id: u32, chunk: u32, bytes: &[u8]) -> io::Result<()> {
+        let mut out = Vec::with_capacity(bytes.len() + 1024);
+        for (index, payload) in bytes.chunks(FRAME_PAYLOAD_BYTES_MAX).enumerate() {
+            let header = DataHeader {
+                chunk,
+                offset: u32::try_from(index * FRAME_PAYLOAD_BYTES_MAX).expect("chunks are small"),
+                payload_len: u32::try_from(payload.len()).expect("frames are small"),
+                tag: fetch_id,
+                crc: frame_crc(payload),
+            };
+            out.extend_from_slice(&header.encode());
+            out.extend_from_slice(payload);
+        }
+        self.send_bytes(&out)
+    }
+
+    /// What the relay says next.
+    ///
+    /// # Errors
+    /// It says nothing for [`PATIENCE`], or what is not of the protocol.
+    pub(crate) fn hear(&mut self) -> io::Result<Heard> {
+        let mut scratch = [0; 64 << 10];
+        loop {
+            if let Some(heard) = self.heard.pop_front() {
+                return Ok(heard);
+            }
+            match self.stream.read(&mut scratch) {
+                Ok(0) => return Ok(Heard::Closed),
+                Ok(count) => self.decode(&scratch[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(Heard::Closed);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn decode(&mut self, mut input: &[u8]) -> io::Result<()> {
+        while let Some(event) = self.decoder.decode(&mut input).map_err(io::Error::other)? {
+            match event {
+                Event::Preamble { .. } => self.heard.push_back(Heard::Preamble),
+                Event::Control(message) => self.heard.push_back(Heard::Control(message)),
+                Event::Data { header, piece, is_last, .. } => {
+                    self.frame.extend_from_slice(piece);
+                    if is_last {
+                        let bytes = std::mem::take(&mut self.frame);
+                        self.heard.push_back(Heard::Data { header, bytes });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of the connection; the failure that the relay named, if it did.
+    ///
+    /// # Panics
+    /// The relay leaves the connection open.
+    pub(crate) fn hear_end(&mut self) -> Option<Failure> {
+        let mut failure = None;
+        loop {
+            match self.hear() {
+                Ok(Heard::Control(Message::Failure(said))) => failure = Some(said),
+                Ok(Heard::Closed) => return failure,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    panic!("the relay leaves the connection open")
+                }
+                Err(_) => return failure,
+            }
+        }
+    }
+
+    /// Ends the connection as a kill would: what is in flight is lost.
+    pub(crate) fn reset(self) {
+        // Closing with a linger of nothing sends a reset.
+        let linger = Some(std::time::Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(&self.stream, linger).ok();
+    }
+
+    /// Says that nothing more will come.
+    pub(crate) fn shut_write(&self) {
+        self.stream.shutdown(Shutdown::Write).ok();
+    }
+}
+
+fn unexpected(heard: &Heard) -> io::Error {
+    io::Error::other(match heard {
+        Heard::Control(Message::Failure(failure)) => failure.to_string(),
+        other => format!("unexpected: {other:?}"),
+    })
+}
