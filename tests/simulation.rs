@@ -103,6 +103,7 @@ fn random_peer(
         window: [32 << 10, 64 << 10, 200 << 10, 1 << 20][rng.index(4)],
         claims,
         order: if rng.percent(20) { Order::Peer } else { Order::Relay },
+        sequential: rng.percent(50),
         seeding: None,
         vice,
         leaves,

@@ -82,7 +82,8 @@ pub(super) struct Chunks {
     /// Held by nobody and not with the relay.
     pub(super) orphan_bits: Bits,
     pub(super) orphan_count: u32,
-    pub(super) draining_count: u32,
+    /// Evicted, and still in memory.
+    pub(super) draining: Vec<u32>,
     /// Sum of `needers`.
     pub(super) needers_total: u64,
     /// Something became fetchable, or got a holder, since this was last cleared.
@@ -113,7 +114,7 @@ impl Chunks {
             sole_bits: Bits::new(chunk_count),
             orphan_bits: Bits::new(chunk_count),
             orphan_count: chunk_count,
-            draining_count: 0,
+            draining: Vec::new(),
             needers_total: 0,
             news: false,
         };
@@ -143,8 +144,11 @@ impl Chunks {
         let result = change(state);
         self.needers_total += u64::from(state.needers);
         let now_draining = state.place == Place::Draining;
-        self.draining_count += u32::from(now_draining);
-        self.draining_count -= u32::from(was_draining);
+        if now_draining && !was_draining {
+            self.draining.push(chunk);
+        } else if was_draining && !now_draining {
+            self.draining.retain(|&other| other != chunk);
+        }
         let fetchable = state.place == Place::Absent && state.holders > 0 && state.wanted > 0;
         self.news |= fetchable && (state.holders > holders || !self.fetchable_bits.contains(chunk));
         self.fetchable.set(chunk, fetchable.then_some(state.wanted));

@@ -6,12 +6,20 @@
 use super::{
     Action, PeerSlot, Swarm,
     chunks::Place,
-    peers::{Delivery, Stage},
+    peers::{Delivery, Peer, Stage},
 };
 use crate::{
     protocol::{Order, limits},
     time::Time,
 };
+
+/// A peer at less than this part of the pace falls behind. Jitter alone doesn't bring a rate over
+/// 32 chunks so low.
+const BEHIND_RATE: f64 = 0.65;
+
+/// A peer that lacks so many cached chunks has fallen behind whatever its rate: jitter doesn't
+/// make up for that within a file.
+const BEHIND_SURELY: usize = 16;
 
 impl Swarm {
     /// The peer may have been assigned so many bytes in total since it joined: what it has
@@ -157,8 +165,8 @@ impl Swarm {
         self.refresh_starving(slot);
     }
 
-    /// The next cached chunk for the peer: one it has in part, else the oldest; in peer order
-    /// only the one it wants next.
+    /// The next cached chunk for the peer: one it has in part, else the oldest, or the newest if
+    /// it falls behind; in peer order only the one it wants next.
     fn next_cached(&mut self, slot: PeerSlot) -> Option<u32> {
         let (chunks, peer) = (&self.chunks, &mut self.peers[slot]);
         if peer.order == Order::Peer {
@@ -170,7 +178,22 @@ impl Swarm {
         }
         let found = self.log.find(peer.cursor, |chunk| peer.lacks(chunk));
         peer.cursor = found.map_or(self.log.end(), |(sequence, _)| sequence);
-        found.map(|(_, chunk)| chunk)
+        let (sequence, oldest) = found?;
+        let peer = &self.peers[slot];
+        let behind = self.falls_behind(peer, self.log.live_from(sequence));
+        let newest = behind.then(|| self.log.find_newest(|chunk| peer.lacks(chunk))).flatten();
+        Some(newest.unwrap_or(oldest))
+    }
+
+    /// Whether the peer can't keep up with the wave: it lacks half of what is cached and is slower
+    /// than those who starve, or so far behind that jitter doesn't explain it. The oldest chunks
+    /// are the next to go, and it would be cut off in the midst of them again and again; a new one
+    /// stays for as long as any.
+    fn falls_behind(&self, peer: &Peer, lag: usize) -> bool {
+        let slow = |rate: f64| rate < BEHIND_RATE * self.rent.pace();
+        lag > 1
+            && 2 * lag >= self.log.live()
+            && (lag >= BEHIND_SURELY || peer.down.rate().is_some_and(slow))
     }
 
     /// Assigns a cached chunk to the peer.

@@ -31,7 +31,13 @@ const CHUNKS_PER_SCAN: usize = 48;
 /// Holders of a chunk that one decision compares.
 const HOLDERS_PER_SCAN: usize = 16;
 
-/// Starving peers that one decision looks at.
+/// Chunks for which one decision looks for a holder.
+const CHOICES_PER_SCAN: usize = 8;
+
+/// Starving peers among which the one is sought that has starved longest.
+const STARVING_COMPARED: usize = 64;
+
+/// Starving peers that one decision looks at closely.
 const STARVING_PER_SCAN: usize = 16;
 
 /// Seconds of a holder's own rate that may be outstanding beyond its latency: a busy relay's turn.
@@ -74,6 +80,7 @@ impl Swarm {
 
     /// Chooses the next fetch.
     pub(super) fn pick(&mut self, now: Time) -> Option<Pick> {
+        self.chunks.fetchable.tidy();
         if self.seeding.holds_back() {
             return self.pick_seeding(now);
         }
@@ -85,42 +92,78 @@ impl Swarm {
         {
             return Some(pick);
         }
-        if self.may_fetch_ahead(now) { self.pick_most_wanted(Need::Ahead) } else { None }
+        if self.may_fetch_ahead(now) { self.pick_ahead() } else { None }
     }
 
+    /// For whoever has starved longest what most others want too; for another if nobody can be
+    /// asked for that.
     fn pick_starving(&mut self) -> Option<Pick> {
-        if let Some(pick) = self.pick_most_wanted(Need::Starving) {
-            return Some(pick);
-        }
         let count = self.starving.peers.len();
-        for _ in 0..count.min(STARVING_PER_SCAN) {
-            self.starving.turn = (self.starving.turn + 1) % count;
-            let slot = self.starving.peers[self.starving.turn];
-            if let Some(pick) = self.pick_for(slot) {
-                return Some(pick);
+        let turn = self.starving.turn;
+        let next = |step: usize| self.starving.peers[(turn + step) % count];
+        let since = |slot: &PeerSlot| self.peers[*slot].starving_since;
+        let longest = (0..count.min(STARVING_COMPARED)).map(next).min_by_key(since)?;
+        let mut busy = None;
+        for slot in std::iter::once(longest).chain((0..count.min(STARVING_PER_SCAN)).map(next)) {
+            match self.pick_for(slot) {
+                Some((pick, true)) => return Some(pick),
+                Some((pick, false)) if busy.is_none() => busy = Some(pick),
+                _ => {}
             }
         }
-        None
+        self.starving.turn = (turn + STARVING_PER_SCAN) % count;
+        self.pick_of_idle(Need::Starving).or(busy)
     }
 
-    /// The most wanted chunk that somebody starves for, preferably of an idle holder.
-    fn pick_most_wanted(&mut self, need: Need) -> Option<Pick> {
+    /// The most wanted chunk, preferably of an idle holder.
+    fn pick_ahead(&mut self) -> Option<Pick> {
+        let chunks = self.chunks.fetchable.iter_down().map(|(chunk, _)| chunk);
+        let (pick, idle) = self.pick_among(chunks, Need::Ahead).unzip();
+        if idle == Some(true) { pick } else { self.pick_of_idle(Need::Ahead).or(pick) }
+    }
+
+    /// The first of these chunks that an idle holder has, or one that can take one more fetch; and
+    /// whether it is idle.
+    fn pick_among(&self, chunks: impl Iterator<Item = u32>, need: Need) -> Option<(Pick, bool)> {
         let mut busy = None;
-        for (chunk, _) in self.chunks.fetchable.iter_down().take(CHUNKS_PER_SCAN) {
-            if need == Need::Starving && !self.is_starved_for(chunk) {
-                continue;
-            }
+        for chunk in chunks.take(CHOICES_PER_SCAN) {
             match self.find_holder(chunk, None) {
                 Some(Choice { slot, idle: true }) => {
-                    return Some(Pick { chunk, holder: slot, need });
+                    return Some((Pick { chunk, holder: slot, need }, true));
                 }
                 Some(Choice { slot, .. }) if busy.is_none() => {
-                    busy = Some(Pick { chunk, holder: slot, need });
+                    busy = Some((Pick { chunk, holder: slot, need }, false));
                 }
                 _ => {}
             }
         }
-        self.pick_of_idle(need).or(busy)
+        busy
+    }
+
+    /// Something that this starving peer lacks.
+    fn pick_for(&self, slot: PeerSlot) -> Option<(Pick, bool)> {
+        let peer = &self.peers[slot];
+        if peer.order == Order::Peer {
+            let fetchable = |chunk: &u32| self.chunks.fetchable_bits.contains(*chunk);
+            let wants = peer.wants.iter().copied().take(WANTS_AHEAD).filter(fetchable);
+            return self.pick_among(wants, Need::Starving);
+        }
+        let top = self.chunks.fetchable.iter_down().map(|(chunk, _)| chunk).take(CHUNKS_PER_SCAN);
+        let top = top.filter(|&chunk| peer.lacks(chunk));
+        self.pick_among(top, Need::Starving).or_else(|| {
+            let words = peer.settled.words().iter().zip(self.chunks.fetchable_bits.words());
+            let mut all = ones(words.map(|(settled, fetchable)| !settled & fetchable));
+            let mut some: Vec<u32> = all.by_ref().take(CHUNKS_PER_SCAN).collect();
+            some.sort_by_key(|&chunk| std::cmp::Reverse(self.chunks.get(chunk).wanted));
+            let some = self.pick_among(some.into_iter(), Need::Starving);
+            some.or_else(|| {
+                let pick = all.find_map(|chunk| {
+                    let holder = self.find_holder(chunk, None)?.slot;
+                    Some(Pick { chunk, holder, need: Need::Starving })
+                });
+                pick.map(|pick| (pick, false))
+            })
+        })
     }
 
     /// The most wanted chunk of the next few idle holders.
@@ -144,21 +187,6 @@ impl Swarm {
             }
         }
         best.map(|(_, pick)| pick)
-    }
-
-    /// Something that this starving peer lacks, whoever holds it.
-    fn pick_for(&self, slot: PeerSlot) -> Option<Pick> {
-        let peer = &self.peers[slot];
-        let pick = |chunk: u32| {
-            let holder = self.find_holder(chunk, None)?.slot;
-            Some(Pick { chunk, holder, need: Need::Starving })
-        };
-        if peer.order == Order::Peer {
-            let fetchable = |chunk: &u32| self.chunks.fetchable_bits.contains(*chunk);
-            return peer.wants.iter().copied().take(WANTS_AHEAD).filter(fetchable).find_map(pick);
-        }
-        let words = peer.settled.words().iter().zip(self.chunks.fetchable_bits.words());
-        ones(words.map(|(settled, fetchable)| !settled & fetchable)).find_map(pick)
     }
 
     /// Whether one of the next few starving peers would take this chunk.

@@ -12,6 +12,12 @@ const GONE: u32 = u32::MAX;
 /// ones, and at least so many that a small cache doesn't rewrite all the time.
 const SLACK_MIN: usize = 256;
 
+/// Entries that a search for the newest chunk looks at: a bound on its cost.
+const NEWEST_LOOKED_AT: usize = 64;
+
+/// Entries up to which chunks are counted one by one, and not estimated.
+const COUNTED_EXACTLY: usize = 64;
+
 /// Cached chunks by sequence number.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -64,6 +70,22 @@ impl Log {
             sequence += 1;
             (chunk != GONE && wanted(chunk)).then_some((sequence - 1, chunk))
         })
+    }
+
+    /// How many chunks there are at and after `sequence`; about, if there are many.
+    pub(super) fn live_from(&self, sequence: u64) -> usize {
+        let entries = index(self.end().saturating_sub(sequence));
+        if entries > COUNTED_EXACTLY {
+            return entries * self.live / self.entries.len();
+        }
+        let skip = self.entries.len() - entries;
+        self.entries.range(skip..).filter(|&&chunk| chunk != GONE).count()
+    }
+
+    /// The newest chunk that `wanted` accepts, among the last [`NEWEST_LOOKED_AT`] entries.
+    pub(super) fn find_newest(&self, wanted: impl Fn(u32) -> bool) -> Option<u32> {
+        let newest = self.entries.iter().rev().take(NEWEST_LOOKED_AT);
+        newest.copied().find(|&chunk| chunk != GONE && wanted(chunk))
     }
 
     /// Whether so much was evicted that the log should be written anew.

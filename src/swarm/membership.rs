@@ -29,6 +29,8 @@ pub(super) struct Starving {
     pub(super) peers: Vec<PeerSlot>,
     /// Where the next round begins.
     pub(super) turn: usize,
+    /// How many began to starve so far.
+    entered: u64,
 }
 
 impl Starving {
@@ -195,7 +197,7 @@ impl Swarm {
             state.protected &= state.unwritten > 0;
         });
         self.memory_returned(now, delivery.chunk);
-        self.seeding_written(delivery.chunk);
+        self.seeding_written(now, delivery.chunk);
     }
 
     /// Whether the peer starves may have changed.
@@ -212,6 +214,8 @@ impl Swarm {
             (None, true) => {
                 let at = u32::try_from(self.starving.peers.len()).expect("at most all peers");
                 peer.starving = Some((at, rate));
+                peer.starving_since = self.starving.entered;
+                self.starving.entered += 1;
                 self.starving.peers.push(slot);
                 self.chunks.news = true;
                 self.rent.change_rate(0, rate);

@@ -74,7 +74,7 @@ impl Swarm {
         let chunk_count = u32::try_from(chunk_count).expect("the key was validated");
         assert!(chunk_count <= crate::protocol::limits::CHUNK_COUNT_MAX);
         Self {
-            rent: rent::Rent::new(config.lambda),
+            rent: rent::Rent::new(config.lambda, config.cache_chunks_max),
             manifest: manifest::ManifestState::new(chunk_count),
             config,
             peers: peers::Peers::default(),

@@ -75,6 +75,8 @@ pub(super) struct Peer {
     /// Position among the starving and what it adds to their rate, in millionths of a chunk a
     /// second.
     pub(super) starving: Option<(u32, u64)>,
+    /// Who began to starve earlier has the smaller one.
+    pub(super) starving_since: u64,
     /// Position among the idle holders.
     pub(super) idle: Option<u32>,
     pub(super) down: Meter,
@@ -109,6 +111,7 @@ impl Peer {
             watched: false,
             progress_at: now,
             starving: None,
+            starving_since: 0,
             idle: None,
             down: Meter::default(),
             up: Meter::default(),
@@ -145,6 +148,12 @@ impl Peer {
                 Order::Relay => !self.settled.is_full(),
                 Order::Peer => !self.wants.is_empty(),
             }
+    }
+
+    /// Whether the chunk is on its way to the peer and not yet written.
+    pub(super) fn is_being_sent(&self, chunk: u32) -> bool {
+        let unwritten = |delivery: &Delivery| delivery.stage < Stage::Written;
+        self.deliveries.iter().any(|delivery| delivery.chunk == chunk && unwritten(delivery))
     }
 
     pub(super) fn delivery(&mut self, chunk: u32) -> Option<&mut Delivery> {

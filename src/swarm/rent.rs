@@ -1,33 +1,75 @@
 //! Rent or buy: how long starving peers wait before a chunk that is still wanted is evicted.
 //!
 //! While room is wanted in vain, starving peers lose deliveries: time starving x own recent rate.
-//! When together they have lost the price, one wanted chunk goes and the count starts again.
+//! When together they have lost the price of the cheapest wanted chunk, it goes, and the count
+//! starts again; it also starts again when a chunk comes free by itself, as then the wait was
+//! worth it.
+//!
+//! `price = lambda x (1 + KEEN x keen) / sqrt(chunks in a full cache)`, where `keen` is the part
+//! of those who still need the chunk that keep up with the pace of the starving. A chunk that only
+//! slow peers need is hopeless: it will not come free soon, and they have others to go on with. One
+//! that peers of the same pace need is about to come free: that is mere jitter, and evicting it
+//! makes equal peers thrash. In a deep cache jitter averages out, and less patience is needed.
 
 use std::time::Duration;
 
+use super::{PeerSlot, Swarm};
 use crate::time::Time;
 
-/// Lost deliveries, in chunks, that buy one eviction.
-pub const LAMBDA_DEFAULT: f64 = 16.0;
+/// Lost deliveries, in chunks, that buy one eviction: see `price` above. Chosen by the trade-off in
+/// docs/tradeoff: a hundred peers that differ by a factor of 10 fetch each chunk 3.0 times with a
+/// cache of 2% and no peer takes longer than 2.1 times its ideal; half of it fetches a tenth more,
+/// and equal peers begin to thrash; twice as much holds the fast ones up.
+pub const LAMBDA_DEFAULT: f64 = 6.0;
+
+/// How much dearer a chunk is that only peers of the same pace need.
+const KEEN: f64 = 20.0;
+
+/// A peer at this part of the pace keeps up with it.
+const KEEN_RATE: f64 = 0.5;
+
+/// How much of the pace one look at the starving replaces.
+const PACE_STEP: f64 = 0.1;
+
+/// Starving peers, and needers of a chunk, that one look takes in: a bound on its cost.
+const PEERS_LOOKED_AT: u32 = 256;
+
+/// Least needed chunks that are compared.
+const CHUNKS_COMPARED: usize = 8;
 
 /// What has been lost since the last purchase.
 #[derive(Debug)]
 pub(super) struct Rent {
-    lambda: f64,
+    /// The price of a chunk that only slow peers need.
+    price_min: f64,
     lost_chunks: f64,
     /// Of all starving peers together, in millionths of a chunk a second.
     rate: u64,
     blocked: bool,
     counted_to: Time,
+    /// The mean rate of starving peers, in bytes a second.
+    pace: f64,
+    /// When so much was lost, prices are looked at (again).
+    look_at: f64,
 }
 
 impl Rent {
-    pub(super) fn new(lambda: f64) -> Self {
-        Self { lambda, lost_chunks: 0.0, rate: 0, blocked: false, counted_to: Time::ZERO }
+    pub(super) fn new(lambda: f64, cache_chunks: u32) -> Self {
+        let price_min = lambda / f64::from(cache_chunks.max(1)).sqrt();
+        Self {
+            price_min,
+            lost_chunks: 0.0,
+            rate: 0,
+            blocked: false,
+            counted_to: Time::ZERO,
+            pace: 0.0,
+            look_at: price_min,
+        }
     }
 
-    pub(super) fn lambda(&self) -> f64 {
-        self.lambda
+    /// The mean rate of starving peers, in bytes a second; zero before the first look.
+    pub(super) fn pace(&self) -> f64 {
+        self.pace
     }
 
     /// Counts what was lost up to now.
@@ -59,22 +101,81 @@ impl Rent {
         self.rate as f64 / 1e6
     }
 
-    pub(super) fn is_due(&self, price: f64) -> bool {
-        self.lost_chunks >= price
-    }
-
-    /// When the price will have been lost.
-    pub(super) fn due_at(&self, price: f64) -> Option<Time> {
-        if self.is_due(price) {
-            return Some(self.counted_to);
-        }
-        let seconds = (price - self.lost_chunks) / self.chunks_per_second();
+    /// When enough will have been lost for a look at prices; `None` while nothing is lost.
+    pub(super) fn look_at(&self) -> Option<Time> {
+        let seconds = (self.look_at - self.lost_chunks).max(0.0) / self.chunks_per_second();
         let wait = Duration::try_from_secs_f64(seconds).ok()?;
-        (self.rate > 0).then(|| self.counted_to + wait + Duration::from_nanos(1000))
+        (self.rate > 0).then(|| self.counted_to + wait + Duration::from_micros(1))
     }
 
-    /// A purchase: the count starts again.
-    pub(super) fn pay(&mut self) {
+    /// A purchase, or a chunk that came free by itself: the count starts again.
+    pub(super) fn reset(&mut self) {
         self.lost_chunks = 0.0;
+        self.look_at = self.price_min;
+    }
+}
+
+impl Swarm {
+    /// The wanted chunk whose price has been lost, if any. Looks seldom: not again before as much
+    /// was lost as the cheapest chunk costs.
+    pub(super) fn affordable(&mut self) -> Option<u32> {
+        if self.rent.lost_chunks < self.rent.look_at {
+            return None;
+        }
+        self.look_at_pace();
+        self.chunks.cached.tidy();
+        let offer = self.cheapest();
+        let price = offer.map_or(f64::INFINITY, |(_, price)| price);
+        if self.rent.lost_chunks >= price {
+            return offer.map(|(chunk, _)| chunk);
+        }
+        self.rent.look_at = price.min(self.rent.lost_chunks + self.rent.price_min);
+        None
+    }
+
+    fn look_at_pace(&mut self) {
+        let starving = self.starving.peers.iter().take(PEERS_LOOKED_AT as usize);
+        let rates = starving.filter_map(|&slot| self.peers[slot].down.rate());
+        let (sum, count) = rates.fold((0.0, 0.0), |(sum, count), rate| (sum + rate, count + 1.0));
+        if count > 0.0 {
+            let step = if self.rent.pace == 0.0 { 1.0 } else { PACE_STEP };
+            self.rent.pace += step * (sum / count - self.rent.pace);
+        }
+    }
+
+    /// Among the least needed chunks the one with the fewest keen needers, and its price.
+    fn cheapest(&self) -> Option<(u32, f64)> {
+        let candidates = self
+            .chunks
+            .cached
+            .iter_up()
+            .filter(|&(chunk, needers)| needers == 0 || !self.chunks.get(chunk).protected);
+        let priced = candidates.take(CHUNKS_COMPARED).map(|(chunk, needers)| {
+            let (keen, seen) = self.keen_needers(chunk);
+            (keen, needers, chunk, f64::from(keen) / f64::from(seen.max(1)))
+        });
+        let best = priced.min_by_key(|&(keen, needers, ..)| (keen, needers));
+        best.map(|(.., chunk, share)| (chunk, self.rent.price_min * (1.0 + KEEN * share)))
+    }
+
+    /// How many peers that need the chunk keep up with the pace, and how many need it, among the
+    /// next few.
+    fn keen_needers(&self, chunk: u32) -> (u32, u32) {
+        let slots = self.peers.slot_count();
+        let looked_at = slots.min(PEERS_LOOKED_AT);
+        let start = if slots > looked_at { chunk.wrapping_mul(looked_at) % slots } else { 0 };
+        let (mut keen, mut seen) = (0, 0);
+        for step in 0..looked_at {
+            let slot = PeerSlot((start + step) % slots);
+            if let Some(peer) = self.peers.get(slot)
+                && peer.counted
+                && (peer.lacks(chunk) || peer.is_being_sent(chunk))
+            {
+                let slow = |rate| rate < KEEN_RATE * self.rent.pace;
+                seen += 1;
+                keen += u32::from(!peer.down.settled_rate().is_some_and(slow));
+            }
+        }
+        (keen, seen)
     }
 }

@@ -50,20 +50,23 @@ impl Swarm {
     pub fn handle_pressure(&mut self, now: Time, chunks: u32) {
         self.begin(now);
         self.room.ahead_again_at = now + AHEAD_AGAIN;
-        for _ in self.chunks.draining_count..chunks {
+        let returning = self.draining_count();
+        for _ in returning..chunks {
             let Some(victim) = self.victim() else { break };
-            self.evict(victim, true);
+            self.evict(now, victim, true);
         }
-        for chunk in self.draining_chunks() {
-            self.recall(chunk);
-        }
+        self.recall_draining();
         self.settle(now);
     }
 
     /// Chunks of memory that this swarm has.
     pub(super) fn usage(&self) -> u32 {
         let fetching = u32::try_from(self.fetches.len()).expect("bounded by fetches_max");
-        self.chunks.cached.len() + fetching + self.chunks.draining_count + self.room.held
+        self.chunks.cached.len() + fetching + self.draining_count() + self.room.held
+    }
+
+    fn draining_count(&self) -> u32 {
+        u32::try_from(self.chunks.draining.len()).expect("at most the cache")
     }
 
     /// Whether memory lies idle that a chunk may be fetched into before anybody starves for it.
@@ -110,6 +113,7 @@ impl Swarm {
         let free =
             if self.seeding.holds_back() { self.seeding_victim() } else { self.free_chunk() };
         if let Some(free) = free {
+            self.rent.reset();
             return self.give_up(now, free);
         }
         if self.room.need == Some(Need::Ahead) && self.starving.is_empty() {
@@ -118,7 +122,7 @@ impl Swarm {
         }
         match self.config.eviction {
             _ if self.seeding.holds_back() => {}
-            Eviction::Lru if self.chunks.draining_count > 0 => {}
+            Eviction::Lru if !self.chunks.draining.is_empty() => {}
             Eviction::Lru => {
                 if let Some(victim) = self.least_recently_used() {
                     self.give_up(now, victim);
@@ -128,27 +132,28 @@ impl Swarm {
         }
     }
 
-    /// Gives up a still wanted chunk if its price has been lost.
+    /// Gives up a still wanted chunk if its price has been lost. Those who are in the midst of it
+    /// may finish; only if its price has been lost once more are they cut off.
     fn buy_room(&mut self, now: Time) {
-        let price = self.price();
-        if !self.rent.is_due(price) {
-            self.room.wake_at = self.rent.due_at(price);
-        } else if let Some(victim) = self.victim() {
-            self.rent.pay();
-            self.counters.purchases += 1;
-            self.give_up(now, victim);
+        if let Some(victim) = self.affordable() {
+            self.rent.reset();
+            if self.chunks.draining.is_empty() {
+                self.counters.purchases += 1;
+                self.evict(now, victim, false);
+            } else {
+                self.recall_draining();
+            }
+        }
+        self.room.wake_at = self.rent.look_at();
+        if self.room.promised_at.is_some_and(|at| now < at + PROMISE_KEPT) {
+            self.room.wake_at = Some(now + PROMISE_KEPT);
         }
     }
 
     fn give_up(&mut self, now: Time, chunk: u32) {
         self.room.promised_at = Some(now);
         self.room.wake_at = Some(now + PROMISE_KEPT);
-        self.evict(chunk, true);
-    }
-
-    /// What a still wanted chunk costs now, in lost deliveries.
-    fn price(&self) -> f64 {
-        self.rent.lambda()
+        self.evict(now, chunk, true);
     }
 
     /// A cached chunk that nobody needs.
@@ -185,7 +190,7 @@ impl Swarm {
 
     /// Drops a chunk from the cache. Its memory comes back when the last delivery is written; with
     /// `recall` those under way are cut off.
-    pub(super) fn evict(&mut self, chunk: u32, recall: bool) {
+    pub(super) fn evict(&mut self, now: Time, chunk: u32, recall: bool) {
         debug_assert!(self.chunks.is_cached(chunk));
         self.log.remove(self.chunks.get(chunk).sequence);
         self.counters.evictions += 1;
@@ -198,6 +203,7 @@ impl Swarm {
             drained
         });
         if drained {
+            self.room_returned(now);
             self.seeding_absent(chunk);
         } else if recall {
             self.recall(chunk);
@@ -210,13 +216,10 @@ impl Swarm {
         }
     }
 
-    /// Evicted chunks that are still being written.
-    fn draining_chunks(&self) -> Vec<u32> {
-        if self.chunks.draining_count == 0 {
-            return Vec::new();
+    fn recall_draining(&mut self) {
+        for chunk in self.chunks.draining.clone() {
+            self.recall(chunk);
         }
-        let all = 0..self.chunks.count();
-        all.filter(|&chunk| self.chunks.get(chunk).place == Place::Draining).collect()
     }
 
     /// An evicted chunk's memory is free.

@@ -309,7 +309,7 @@ impl Swarm {
             self.note_progress(now, owner);
             self.deliver(now, owner, chunk);
         } else {
-            self.evict(chunk, true);
+            self.evict(now, chunk, true);
         }
         self.seeding_ready(slot);
     }
@@ -327,10 +327,10 @@ impl Swarm {
     }
 
     /// A part's delivery was written (or given up): the relay forgets the chunk.
-    pub(super) fn seeding_written(&mut self, chunk: u32) {
+    pub(super) fn seeding_written(&mut self, now: Time, chunk: u32) {
         let spreading = self.seeding.spreading_origin().is_some();
         if spreading && self.chunks.is_cached(chunk) && self.chunks.get(chunk).unwritten == 0 {
-            self.evict(chunk, false);
+            self.evict(now, chunk, false);
         }
     }
 

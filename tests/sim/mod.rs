@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "every test uses its own part of the simulator")]
 
 mod budget;
+pub(crate) mod fleet;
 mod peer;
 mod rng;
 mod shell;

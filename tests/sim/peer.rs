@@ -39,6 +39,8 @@ pub(crate) struct PeerPlan {
     pub window: u64,
     pub claims: Bitfield,
     pub order: Order,
+    /// In peer order: from the first chunk to the last, else at random.
+    pub sequential: bool,
     pub seeding: Option<Seeding>,
     pub vice: Vice,
     /// Says LEAVING when it is complete, or when seeding is done.

@@ -269,9 +269,7 @@ impl World {
     fn say_wants(&mut self, index: usize) {
         let peer = &mut self.peers[index];
         let mut wants: Vec<u32> = peer.have.iter_missing().collect();
-        if peer.plan.seeding.is_none() && peer.plan.loses_percent == 99 {
-            // Sequential order is what iter_missing gives.
-        } else {
+        if !peer.plan.sequential {
             for at in (1..wants.len()).rev() {
                 wants.swap(at, self.rng.index(at + 1));
             }
@@ -300,7 +298,7 @@ impl World {
         let (connection, rtt) = (peer.connection, peer.plan.rtt);
         let received = peer.received;
         if let Some(ok) = done {
-            let ok = ok && !self.rng.percent(self.peers[index].plan.loses_percent % 99);
+            let ok = ok && !self.rng.percent(self.peers[index].plan.loses_percent);
             if rtt == 0 {
                 self.verified(index, flight.chunk, ok);
             } else {
