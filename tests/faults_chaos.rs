@@ -123,7 +123,7 @@ fn live(addr: SocketAddr, rng: &mut Rng, file: &TestFile) -> io::Result<()> {
         let count = file.key().chunk_count() as usize;
         let mut bytes: Vec<u8> =
             (0..count.div_ceil(8)).map(|_| rng.below(256).to_le_bytes()[0]).collect();
-        if count % 8 > 0
+        if !count.is_multiple_of(8)
             && let Some(last) = bytes.last_mut()
         {
             *last &= (1 << (count % 8)) - 1;
