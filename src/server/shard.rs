@@ -62,6 +62,8 @@ pub(crate) struct ShardState {
     pub scratch: RefCell<Vec<u8>>,
     pub is_draining: Cell<bool>,
     pub sweep: RefCell<Sweep>,
+    /// No window of this shard is larger for now.
+    pub window_ceiling: Cell<u64>,
 }
 
 pub(crate) fn now() -> Time {
@@ -87,6 +89,7 @@ impl ShardState {
             scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
             is_draining: Cell::new(false),
             sweep: RefCell::new(Sweep::default()),
+            window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
             shard,
         })
     }
