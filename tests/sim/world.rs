@@ -439,7 +439,8 @@ impl World {
         let swarm = &self.homes[home].swarm;
         let views = swarm.peers().map(|view| format!("{view:?}\n"));
         format!(
-            "\n{}{}seeding {} manifest {} cached {} fetching {} now {} done {:?}",
+            "\n{}\n{}{}seeding {} manifest {} cached {} fetching {} now {} done {:?}",
+            swarm.dump(),
             peers.collect::<String>(),
             views.collect::<String>(),
             swarm.is_seeding(),
