@@ -67,6 +67,7 @@ fn random_plan(seed: u64) -> Plan {
         missing_deadline: Duration::from_secs(20),
         spread_wait: Duration::from_secs(3),
         coalesce_percent: rng.below(100),
+        batch_percent: if rng.percent(50) { 0 } else { rng.below(70) },
     }
 }
 

@@ -155,6 +155,10 @@ impl Swarm {
 
     /// Gives the peer what is cached while it has credit; then it may starve.
     pub(super) fn serve(&mut self, now: Time, slot: PeerSlot) {
+        if self.peers[slot].is_hungry() && !self.peers[slot].counted {
+            self.set_counted(slot, true);
+            self.watch_peer(now, slot);
+        }
         if !self.seeding.holds_back() {
             while self.peers[slot].is_hungry()
                 && let Some(chunk) = self.next_cached(slot)

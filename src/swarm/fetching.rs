@@ -117,7 +117,7 @@ impl Swarm {
 
     fn rewrite_log(&mut self) {
         let chunks = &mut self.chunks;
-        let map = self.log.rewrite(|chunk, sequence| {
+        let map = self.log.rewrite(&mut |chunk, sequence| {
             chunks.change(chunk, |state| state.sequence = sequence);
         });
         for (_, peer) in self.peers.iter_mut() {

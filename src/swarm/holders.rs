@@ -46,7 +46,7 @@ const DEPTH_SECONDS: f64 = 0.05;
 /// Fetches at a holder whose rate is not yet known.
 const DEPTH_UNKNOWN: u32 = 4;
 
-/// Wants of one peer in peer order that may be fetched at once.
+/// Wants of one peer in peer order that are fetched ahead while memory lies idle.
 const WANTS_AHEAD: usize = 4;
 
 /// Holders that nothing is being fetched from.
@@ -115,8 +115,15 @@ impl Swarm {
         self.pick_of_idle(Need::Starving).or(busy)
     }
 
-    /// The most wanted chunk, preferably of an idle holder.
+    /// What comes next for somebody in peer order; else the most wanted chunk, preferably of an idle
+    /// holder.
     fn pick_ahead(&mut self) -> Option<Pick> {
+        for &slot in self.starving.peers.iter().take(STARVING_PER_SCAN) {
+            let wants = self.fetchable_wants(&self.peers[slot], WANTS_AHEAD);
+            if let Some((pick, _)) = self.pick_among(wants, Need::Ahead) {
+                return Some(pick);
+            }
+        }
         let chunks = self.chunks.fetchable.iter_down().map(|(chunk, _)| chunk);
         let (pick, idle) = self.pick_among(chunks, Need::Ahead).unzip();
         if idle == Some(true) { pick } else { self.pick_of_idle(Need::Ahead).or(pick) }
@@ -140,13 +147,18 @@ impl Swarm {
         busy
     }
 
-    /// Something that this starving peer lacks.
+    /// The first few chunks that a peer in peer order wants, as far as they can be fetched.
+    fn fetchable_wants(&self, peer: &Peer, count: usize) -> impl Iterator<Item = u32> {
+        let wants = peer.wants.iter().copied().take(count);
+        wants.filter(|&chunk| self.chunks.fetchable_bits.contains(chunk))
+    }
+
+    /// Something that this starving peer lacks; in peer order only what it wants next: more would
+    /// push out of a small cache what the next one needs.
     fn pick_for(&self, slot: PeerSlot) -> Option<(Pick, bool)> {
         let peer = &self.peers[slot];
         if peer.order == Order::Peer {
-            let fetchable = |chunk: &u32| self.chunks.fetchable_bits.contains(*chunk);
-            let wants = peer.wants.iter().copied().take(WANTS_AHEAD).filter(fetchable);
-            return self.pick_among(wants, Need::Starving);
+            return self.pick_among(self.fetchable_wants(peer, 1), Need::Starving);
         }
         let top = self.chunks.fetchable.iter_down().map(|(chunk, _)| chunk).take(CHUNKS_PER_SCAN);
         let top = top.filter(|&chunk| peer.lacks(chunk));

@@ -63,6 +63,7 @@ impl Swarm {
             assert!(peer.standing == Standing::Joined || !peer.counted);
             let starving = peer.is_hungry() && !self.seeding.holds_back();
             assert_eq!(peer.starving.is_some(), starving, "{slot:?}");
+            assert!(!starving || peer.counted, "{slot:?} starves and doesn't count");
             if let Some((at, added)) = peer.starving {
                 assert_eq!(self.starving.peers[at as usize], slot);
                 rate += added;

@@ -95,7 +95,10 @@ impl Log {
 
     /// Writes the log anew without gaps. `moved(chunk, sequence)` is told of every chunk; the
     /// result maps old cursors to new ones.
-    pub(super) fn rewrite(&mut self, mut moved: impl FnMut(u32, u64)) -> impl Fn(u64) -> u64 {
+    pub(super) fn rewrite(
+        &mut self,
+        moved: &mut dyn FnMut(u32, u64),
+    ) -> impl Fn(u64) -> u64 + use<> {
         let (old_base, new_base) = (self.base, self.end());
         let mut kept = VecDeque::with_capacity(self.live);
         let mut before = Vec::with_capacity(self.entries.len() + 1);
@@ -145,7 +148,7 @@ mod tests {
         }
         assert!(log.is_sparse());
         let mut moved = Vec::new();
-        let cursor = log.rewrite(|chunk, sequence| moved.push((chunk, sequence)));
+        let cursor = log.rewrite(&mut |chunk, sequence| moved.push((chunk, sequence)));
         assert_eq!(moved, [(7, 2000), (507, 2001), (1007, 2002), (1507, 2003)]);
         assert_eq!(log.find(cursor(508), |_| true), Some((2002, 1007)));
         assert_eq!(log.find(cursor(0), |chunk| chunk > 7), Some((2001, 507)));

@@ -6,8 +6,10 @@
 //! when to come back though nothing happened. It touches no byte of the file, no socket, no clock
 //! and no budget: it asks for room and is told when there is some.
 //!
-//! The shell drains `poll_action` after every input. If [`Action::WantRoom`] can be answered at
-//! once, [`Swarm::handle_room`] is the next input: an unanswered wish means that memory is short.
+//! The shell carries out actions in their order, after one input or several. When it has taken
+//! [`Action::WantRoom`] and there is room, [`Swarm::handle_room`] is the next input: a wish that was
+//! taken and not answered means that memory is short. Actions may name a peer that has gone
+//! meanwhile (then they are void); its slot is not used again before the shell has seen them all.
 //!
 //! Reading order: `shared` (the vocabulary), `peers`, `chunks`, `log`, `ranks` and `meter` (what
 //! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
@@ -94,9 +96,15 @@ impl Swarm {
         }
     }
 
-    /// The next thing to do; the shell drains this after every input.
+    /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        match action {
+            Some(Action::WantRoom) => self.room.told = true,
+            Some(_) => {}
+            None => self.peers.recycle(),
+        }
+        action
     }
 
     /// When [`Self::handle_timeout`] is due though nothing happens; may lie in the past.
@@ -127,9 +135,7 @@ impl Swarm {
     /// Before every input: what was lost since the last one is counted.
     fn begin(&mut self, now: Time) {
         self.rent.advance(now);
-        if self.room.asked_at.is_some() {
-            self.room.unanswered = true;
-        }
+        self.room.unanswered = self.room.told;
     }
 
     /// After every input: decides what now can be decided.

@@ -187,6 +187,8 @@ impl Peer {
 pub(super) struct Peers {
     slots: Vec<Option<Box<Peer>>>,
     free: Vec<u32>,
+    /// Empty slots that actions may still name.
+    left: Vec<u32>,
 }
 
 impl Peers {
@@ -201,7 +203,7 @@ impl Peers {
 
     pub(super) fn remove(&mut self, slot: PeerSlot) -> Option<Box<Peer>> {
         let peer = self.slots.get_mut(slot.0 as usize)?.take()?;
-        self.free.push(slot.0);
+        self.left.push(slot.0);
         Some(peer)
     }
 
@@ -215,7 +217,12 @@ impl Peers {
 
     /// How many are connected.
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - self.free.len() - self.left.len()
+    }
+
+    /// No action names a peer that has gone any more: their slots may be used again.
+    pub(super) fn recycle(&mut self) {
+        self.free.append(&mut self.left);
     }
 
     /// How many slots there are, in use or not.

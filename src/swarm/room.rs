@@ -24,6 +24,8 @@ pub(super) struct Room {
     /// Leases that are there and not used.
     pub(super) held: u32,
     pub(super) asked_at: Option<Time>,
+    /// The shell has taken the wish and not answered it.
+    pub(super) told: bool,
     /// Something else happened since the wish: memory is short.
     pub(super) unanswered: bool,
     need: Option<Need>,
@@ -38,10 +40,13 @@ impl Swarm {
     /// The room asked for is leased.
     pub fn handle_room(&mut self, now: Time) {
         self.begin(now);
-        self.room.asked_at = None;
-        self.room.unanswered = false;
-        self.room.promised_at = None;
-        self.room.held += 1;
+        // A wish that was taken back gives its lease back by `ReleaseRoom`, which is on its way.
+        if std::mem::take(&mut self.room.told) {
+            self.room.asked_at = None;
+            self.room.unanswered = false;
+            self.room.promised_at = None;
+            self.room.held += 1;
+        }
         self.settle(now);
     }
 
@@ -84,11 +89,17 @@ impl Swarm {
 
     /// Nothing is to be fetched now: no room is needed.
     pub(super) fn withdraw_room(&mut self) {
-        if self.room.asked_at.take().is_some() || self.room.held > 0 {
-            self.room.held = 0;
-            self.room.promised_at = None;
+        let asked = self.room.asked_at.take().is_some();
+        let told = std::mem::take(&mut self.room.told);
+        if asked && !told {
+            self.actions.retain(|action| *action != Action::WantRoom);
+        }
+        if told || self.room.held > 0 {
             self.actions.push_back(Action::ReleaseRoom);
         }
+        self.room.held = 0;
+        self.room.unanswered = false;
+        self.room.promised_at = None;
     }
 
     /// When a wish has to be looked after though nothing happens.

@@ -108,10 +108,10 @@ impl Swarm {
         self.seeding.empty_peers -= u32::from(peer.joined_empty && !peer.seeding_counted_out);
         self.peers[slot].seeding_counted_out = true;
         match self.seeding.phase {
-            Phase::Waiting { origin, .. } | Phase::Spreading { origin, .. } if origin == slot => {
-                if !self.peers[slot].is_holder() {
-                    self.open(now);
-                }
+            Phase::Waiting { origin, .. } | Phase::Spreading { origin, .. }
+                if origin == slot && !self.peers[slot].is_holder() =>
+            {
+                self.open(now);
             }
             Phase::Spreading { .. } => self.hand_on(now, slot, true),
             _ => {}

@@ -106,6 +106,7 @@ impl Fleet {
             missing_deadline: Duration::from_secs(60),
             spread_wait: Duration::from_secs(10),
             coalesce_percent: 100,
+            batch_percent: 0,
         }
     }
 

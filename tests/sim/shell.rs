@@ -78,7 +78,13 @@ impl World {
     pub(super) fn input(&mut self, home: usize, input: impl FnOnce(&mut Swarm, Time)) {
         let now = self.time();
         input(&mut self.homes[home].swarm, now);
-        self.drain(home);
+        self.drain_soon(home);
+    }
+
+    pub(super) fn drain_soon(&mut self, home: usize) {
+        if !self.dirty.contains(&home) {
+            self.dirty.push(home);
+        }
     }
 
     pub(super) fn peer_input(
@@ -94,30 +100,24 @@ impl World {
     /// Carries out everything that the swarm decided; answers a wish for room first of all.
     pub(super) fn drain(&mut self, home: usize) {
         self.homes[home].chunk_size = u64::from(self.plan.chunk_size);
-        loop {
-            let mut room = false;
-            while let Some(action) = self.homes[home].swarm.poll_action() {
-                match action {
-                    Action::WantRoom => {
-                        room = self.budget.lease(home, u64::from(self.plan.chunk_size));
-                        self.homes[home].held += u32::from(room);
+        while let Some(action) = self.homes[home].swarm.poll_action() {
+            match action {
+                Action::WantRoom => {
+                    if self.budget.lease(home, u64::from(self.plan.chunk_size)) {
+                        self.homes[home].held += 1;
+                        let now = self.time();
+                        self.homes[home].swarm.handle_room(now);
                     }
-                    Action::ReleaseRoom => {
-                        room = false;
-                        if !self.budget.cancel(home) {
-                            assert!(self.homes[home].held > 0, "no room to release");
-                            self.homes[home].held -= 1;
-                            self.budget.give_back(u64::from(self.plan.chunk_size));
-                        }
-                    }
-                    other => self.act(home, other),
                 }
+                Action::ReleaseRoom => {
+                    if !self.budget.cancel(home) {
+                        assert!(self.homes[home].held > 0, "no room to release");
+                        self.homes[home].held -= 1;
+                        self.budget.give_back(u64::from(self.plan.chunk_size));
+                    }
+                }
+                other => self.act(home, other),
             }
-            if !room {
-                break;
-            }
-            let now = self.time();
-            self.homes[home].swarm.handle_room(now);
         }
         if let Some(at) = self.homes[home].swarm.poll_timeout() {
             let at = at.0.max(self.now);
@@ -128,7 +128,24 @@ impl World {
         }
     }
 
+    /// Whom an action is about, if it is void once that peer has gone.
+    fn subject(action: &Action) -> Option<PeerSlot> {
+        match *action {
+            Action::FetchManifest { holder: peer }
+            | Action::Deliver { peer, .. }
+            | Action::Ban { peer }
+            | Action::SeedingDone { origin: peer }
+            | Action::LeaveGranted { peer }
+            | Action::Waiting { peer, .. }
+            | Action::GiveUp { peer, .. } => Some(peer),
+            _ => None,
+        }
+    }
+
     fn act(&mut self, home: usize, action: Action) {
+        if Self::subject(&action).is_some_and(|peer| !self.homes[home].slots.contains_key(&peer)) {
+            return;
+        }
         match action {
             Action::Fetch { fetch_id, chunk, holder } => self.fetch(home, fetch_id, chunk, holder),
             Action::CancelFetch { fetch_id, keep_room, .. } => {
@@ -206,6 +223,7 @@ impl World {
             self.writer_done(home, sending.chunk);
         }
         self.input(home, |swarm, now| swarm.handle_gone(now, slot));
+        self.pump();
         for fetch_id in lost {
             assert!(
                 !self.homes[home].fetches.contains_key(&fetch_id),
@@ -220,8 +238,9 @@ impl World {
         assert!(!state.memory.contains_key(&chunk), "fetched what is in memory");
         let flying = state.fetches.values().filter(|(other, _)| *other == chunk).count();
         assert!(flying < 2, "a third fetch of chunk {chunk}");
-        let peer = state.slots[&holder];
-        state.fetches.insert(fetch_id, (chunk, peer));
+        let peer = state.slots.get(&holder).copied();
+        state.fetches.insert(fetch_id, (chunk, peer.unwrap_or(usize::MAX)));
+        let Some(peer) = peer else { return };
         if self.peers[peer].dead {
             return;
         }
@@ -337,7 +356,9 @@ impl World {
     /// Sessions write what their windows allow, freed memory goes to who waits for it.
     pub(super) fn pump(&mut self) {
         loop {
-            if let Some(index) = self.touched.pop() {
+            if let Some(home) = self.dirty.pop() {
+                self.drain(home);
+            } else if let Some(index) = self.touched.pop() {
                 self.write(index);
             } else if let Some(home) = self.budget.grant() {
                 self.homes[home].held += 1;

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     pub spread_wait: Duration,
     /// Deliver `begun` before `written` or only the latter.
     pub coalesce_percent: u64,
+    /// So often several inputs come before the shell looks at actions.
+    pub batch_percent: u64,
 }
 
 /// What happens next.
@@ -92,6 +94,7 @@ pub(crate) struct World {
     pub(super) homes: Vec<Home>,
     pub(super) peers: Vec<SimPeer>,
     pub(super) touched: Vec<usize>,
+    pub(super) dirty: Vec<usize>,
     count: u64,
     same_time: u64,
 }
@@ -112,6 +115,7 @@ impl World {
             homes,
             peers,
             touched: Vec::new(),
+            dirty: Vec::new(),
             count: 0,
             same_time: 0,
             plan,
@@ -159,6 +163,11 @@ impl World {
             let event = self.events[index].take().expect("scheduled once");
             self.free_events.push(index);
             self.handle(event);
+            if !self.heap.is_empty() && self.rng.percent(self.plan.batch_percent) {
+                // More comes in before the shell looks at what was decided.
+                self.count += 1;
+                continue;
+            }
             self.pump();
             self.count += 1;
             self.check();
@@ -255,7 +264,7 @@ impl World {
         let slot = self.homes[home].swarm.handle_join(now, Join { claims, order, seeding });
         self.homes[home].slots.insert(slot, index);
         self.peers[index].slot = Some(slot);
-        self.drain(home);
+        self.drain_soon(home);
         let connection = self.peers[index].connection;
         let rtt = self.peers[index].plan.rtt;
         self.schedule(self.now + rtt, Event::Progress(index, connection, 0));
@@ -343,7 +352,9 @@ impl World {
         }
     }
 
+    /// What was decided before comes first: a fetch may have been cancelled.
     fn fetch_result(&mut self, home: usize, fetch_id: FetchId, peer: usize) {
+        self.pump();
         if !self.homes[home].fetches.contains_key(&fetch_id) {
             return;
         }
@@ -428,7 +439,8 @@ impl World {
         let swarm = &self.homes[home].swarm;
         let views = swarm.peers().map(|view| format!("{view:?}\n"));
         format!(
-            "\n{}{}seeding {} manifest {} cached {} fetching {} now {} done {:?}",
+            "\n{}\n{}{}seeding {} manifest {} cached {} fetching {} now {} done {:?}",
+            swarm.dump(),
             peers.collect::<String>(),
             views.collect::<String>(),
             swarm.is_seeding(),
