@@ -6,7 +6,7 @@
 //! of the stream. When the peer reports to have taken in the first frame of a write, the time gone
 //! by is a round trip; when it has taken in all of it, what it took in meanwhile, over that time,
 //! is the delivery rate. A queue of our own making inflates round trips, so now and then the window
-//! closes to its least for one of them (BBR's ProbeRTT).
+//! closes to its least for one of them (the probe of BBR).
 //!
 //! Invariant: `received ≤ sent`, `allowance ≤ granted`, `allowance − received ≤ W`.
 
