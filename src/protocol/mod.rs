@@ -40,7 +40,7 @@
 //! # Stream
 //!
 //! All integers of headers are little-endian. Each side first sends a **preamble** of
-//! [`PREAMBLE_BYTES`], the peer as soon as it is connected, the relay in answer to it:
+//! [`PREAMBLE_BYTES`], as soon as it is connected; neither waits for the other's:
 //!
 //! | bytes | field |
 //! |---|---|
@@ -137,10 +137,12 @@
 //! # Data
 //!
 //! **From the relay: deliveries.** Both figures of `Progress` count payload bytes of data frames
-//! since the connection began, wanted or not. A relay begins a chunk only while the bytes of all
-//! that it has begun are fewer than `granted_bytes`, and sends what it began; so a peer makes room
-//! for less than one chunk beyond its grant. A grant is a wish: a relay keeps less under way when it
-//! sees fit. Chunks that a peer reported by `Have` or claimed are not delivered to it.
+//! since the connection began, wanted or not. A relay begins a frame only if all of it is within
+//! `granted_bytes`, so it never sends beyond the grant. A grant is a wish: a relay keeps less under
+//! way when it sees fit, but never less than two frames. Hence a peer that has taken in a whole frame
+//! which it has not reported, and finds nothing more to read, must report: the relay may be waiting
+//! for that, and cuts off who takes nothing for 10 s. While more keeps coming it may save reports up.
+//! Chunks that a peer reported by `Have` or claimed are not delivered to it.
 //!
 //! **From a peer: answers to fetches.** The whole chunk from offset 0, each frame tagged with the
 //! fetch's id. Fetches are best answered in the order in which they came. Frames with an id that is

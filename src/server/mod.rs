@@ -104,7 +104,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     let peers_max = peers_max(args.max_peers.get());
     let listeners = Listeners::bind(&config)?;
     let http = control::bind(args.http)?;
-    tracing::info!("driver {}: {}", chosen.driver, chosen.reason);
+    tracing::info!("driver {}", chosen.reason);
     tracing::info!("congestion control {}", listeners.congestion);
 
     let recorder = metrics::recorder()?;
