@@ -2,128 +2,28 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod peer_support;
+
 use std::{sync::Arc, time::Duration};
 
+use peer_support::{
+    FRAME, LOG2, accepted, config, content, deliver, downloading, events, frames, join,
+    manifest_of, said, verified, welcome,
+};
 use relay::{
     peer::{
         ChunkOrder, FileState, Session, SessionConfig, SessionError, SessionEvent, Upload,
         WrongDigestCause, assembler::AssembleError, session::Stage,
     },
     protocol::{
-        Accepted, Bitfield, ChunkRange, Claims, DataHeader, Digest, Failure, FailureCode, Hello,
-        Manifest, Message, Order, Seeding, Stats, SwarmKey, Token, Welcome, frame_crc,
+        Bitfield, ChunkRange, Claims, DataHeader, Digest, Failure, FailureCode, Hello, Message,
+        Order, Seeding, Stats, SwarmKey, Token, Welcome, frame_crc,
         limits::{
-            CHUNK_SIZE_LOG2_MAX, FETCHES_PER_PEER_MAX, FRAME_PAYLOAD_BYTES_MAX, HANDSHAKE_TIMEOUT,
-            NONCE_BYTES, PARTIAL_CHUNKS_MAX,
+            CHUNK_SIZE_LOG2_MAX, FETCHES_PER_PEER_MAX, HANDSHAKE_TIMEOUT, PARTIAL_CHUNKS_MAX,
         },
     },
     time::Time,
 };
-
-/// 64 KiB: four frames a chunk.
-const LOG2: u8 = 16;
-const FRAME: usize = FRAME_PAYLOAD_BYTES_MAX;
-
-fn content(len: usize) -> Vec<u8> {
-    (0..len).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect()
-}
-
-fn manifest_of(bytes: &[u8]) -> Arc<Manifest> {
-    Arc::new(Manifest::of(bytes, LOG2).unwrap())
-}
-
-fn config() -> SessionConfig {
-    SessionConfig {
-        order: ChunkOrder::Relay,
-        seeding: None,
-        token: None,
-        nonce: [9; NONCE_BYTES],
-        intake_bytes_per_second: None,
-        keeps_bytes: true,
-    }
-}
-
-fn welcome() -> Message {
-    let (nonce, chunk_size_log2_max) = ([1; NONCE_BYTES], CHUNK_SIZE_LOG2_MAX);
-    Message::Welcome(Welcome { nonce, token_required: false, chunk_size_log2_max })
-}
-
-fn accepted() -> Message {
-    Message::Accepted(Accepted { connection: 1 })
-}
-
-fn said(session: &mut Session) -> Vec<Message> {
-    std::iter::from_fn(|| session.poll_transmit(Time::ZERO)).collect()
-}
-
-fn events(session: &mut Session) -> Vec<SessionEvent> {
-    std::iter::from_fn(|| session.poll_event()).collect()
-}
-
-fn join(config: SessionConfig, file: FileState) -> (Session, Vec<Message>) {
-    let mut session = Session::new(config, file, Time::ZERO);
-    session.handle_preamble().unwrap();
-    session.handle_message(Time::ZERO, welcome()).unwrap();
-    let introduction = said(&mut session);
-    session.handle_message(Time::ZERO, accepted()).unwrap();
-    (session, introduction)
-}
-
-/// Joined, with the manifest, and with everything said that there was to say.
-fn downloading(config: SessionConfig, bytes: &[u8]) -> (Session, Arc<Manifest>) {
-    let manifest = manifest_of(bytes);
-    let (mut session, _) = join(config, FileState::lacking(*manifest.key()));
-    assert_eq!(said(&mut session), [Message::ManifestRequest], "no grant before the manifest");
-    for part in manifest.parts(0) {
-        session.handle_message(Time::ZERO, part).unwrap();
-    }
-    assert!(events(&mut session).contains(&SessionEvent::ManifestVerified));
-    (session, manifest)
-}
-
-/// Frames of a chunk from `offset` on, as a relay sends them.
-fn frames(bytes: &[u8], chunk: u32, from: usize) -> Vec<(DataHeader, Vec<u8>)> {
-    let start = (chunk as usize) << LOG2;
-    let chunk_bytes = &bytes[start..bytes.len().min(start + (1 << LOG2))];
-    let frame = |(index, payload): (usize, &[u8])| {
-        let header = DataHeader {
-            chunk,
-            offset: u32::try_from(index * FRAME).unwrap(),
-            payload_len: u32::try_from(payload.len()).unwrap(),
-            tag: 0,
-            crc: frame_crc(payload),
-        };
-        (header, payload.to_vec())
-    };
-    let all = chunk_bytes.chunks(FRAME).enumerate().map(frame);
-    all.filter(|(header, _)| header.offset as usize >= from).collect()
-}
-
-/// Delivers frames in pieces of two.
-fn deliver(session: &mut Session, frames: &[(DataHeader, Vec<u8>)]) -> Result<(), SessionError> {
-    for (header, payload) in frames {
-        let (first, second) = payload.split_at(payload.len() / 2);
-        let at = u32::try_from(first.len()).unwrap();
-        if !first.is_empty() {
-            session.handle_data(Time::ZERO, header, 0, first, false)?;
-        }
-        session.handle_data(Time::ZERO, header, at, second, true)?;
-    }
-    session.handle_turn_end(Time::ZERO, true);
-    Ok(())
-}
-
-fn verified(session: &mut Session) -> Vec<(u32, Vec<u8>)> {
-    let chunks: Vec<_> = events(session)
-        .into_iter()
-        .filter_map(|event| match event {
-            SessionEvent::Verified { chunk, bytes, .. } => Some((chunk, bytes.unwrap().to_vec())),
-            _ => None,
-        })
-        .collect();
-    chunks.iter().for_each(|&(chunk, _)| session.handle_kept(chunk));
-    chunks
-}
 
 #[test]
 fn a_peer_introduces_itself_with_what_it_has() {

@@ -155,10 +155,12 @@ pub(crate) fn client_peer(
         (Store::Verify, _) => (FileState::lacking(key), content.store()?),
         (Store::Dir(dir), _) => {
             let path = client_path(dir, plan.index, content);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            (FileState::lacking(key), Box::new(FileStore::create(key, &path)?))
+            let store = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            let store = store.and_then(|()| FileStore::create(key, &path));
+            let store = store.map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })?;
+            (FileState::lacking(key), Box::new(store))
         }
     };
     let session = SessionConfig {

@@ -233,7 +233,7 @@ fn start_member<F: Future<Output = ()> + 'static>(
     let peer = match peer {
         Ok(peer) => peer,
         Err(error) => {
-            fail(local, &record, must_succeed, format!("could not make its store: {error}"));
+            fail(local, &record, must_succeed, format!("could not open its store at {error}"));
             return Rc::new(Member { record, handle: Default::default() });
         }
     };

@@ -1,7 +1,7 @@
 //! The shell of one connection: moves what a session says and hears through a socket, keeps
 //! chunks in a store, and tells an observer.
 //!
-//! Three tasks share a [`Link`]: a reader (the connection's life), a writer that acts only when
+//! Three tasks share a `Link`: a reader (the connection's life), a writer that acts only when
 //! the socket was full, and a timer that ends once it has nothing to watch. No reference to the
 //! core is held across an await. Connecting again is [`super::peer`]'s business.
 

@@ -367,7 +367,9 @@ impl Session {
 
     /// The end of a read turn; `idle` if nothing more was there to read.
     pub fn handle_turn_end(&mut self, now: Time, idle: bool) {
-        self.intake.handle_turn_end(now, idle, self.outbox.is_urgent());
+        // Acknowledgements go out when nothing more comes: then a report goes with them.
+        let sends_anyway = self.outbox.is_urgent() || idle && !self.outbox.is_empty();
+        self.intake.handle_turn_end(now, idle, sends_anyway);
     }
 
     /// The next fetch to answer: read the chunk and put it into the send queue under its id.

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn few_are_queued_and_the_rest_waits_in_order() {
         let mut uploads = Uploads::default();
-        for fetch_id in 0..FETCHES_PER_PEER_MAX as u32 {
+        for fetch_id in 0..u32::try_from(FETCHES_PER_PEER_MAX).expect("small") {
             assert!(uploads.push(Upload { fetch_id, chunk: fetch_id }));
         }
         assert!(!uploads.push(Upload { fetch_id: 99, chunk: 0 }), "more than the relay may ask");

@@ -34,7 +34,8 @@ pub(crate) fn begin(state: &Rc<ShardState>, incoming: Incoming) {
     };
     let now = now();
     let nonce = state.shared.nonces.next(remote);
-    let window = Window::new(state.shared.initial_window_bytes());
+    let mut window = Window::new(state.shared.initial_window_bytes());
+    window.set_ceiling(state.window_ceiling.get());
     let session = Session::new(Arc::clone(&state.session_config), nonce, window);
     let mut connections = state.connections.borrow_mut();
     let (index, generation) = connections.next();

@@ -139,12 +139,11 @@ impl Connection {
     /// Something could be written now.
     pub(crate) fn wants_write(&self) -> bool {
         let (queue, session) = (self.queue.borrow(), self.session.borrow());
-        let window_is_open = session.window().room_bytes() > 0;
+        let room_bytes = session.window().room_bytes();
+        let window_is_open = queue.next_frame_len().is_some_and(|len| u64::from(len) <= room_bytes);
         !self.is_blocked.get()
             && !self.is_closed.get()
-            && (queue.has_urgent()
-                || session.has_manifest_part()
-                || queue.sends_len() > 0 && window_is_open)
+            && (queue.has_urgent() || session.has_manifest_part() || window_is_open)
     }
 
     /// One write, as the window allows; what happened to deliveries becomes news.
@@ -207,12 +206,17 @@ impl Connection {
         self.socket.shutdown(Shutdown::Both).ok();
     }
 
-    /// Takes the chunk back; bytes reached if it was under way here.
+    /// Takes the chunk back; bytes reached if it was under way here. A chunk that the peer lost is
+    /// queued anew while the old send is still there: then the newest one counts.
     pub(crate) fn recall(&self, chunk: u32) -> Option<u32> {
-        let cut_off = self.queue.borrow_mut().recall(chunk)?;
-        let mut deliveries = self.deliveries.borrow_mut();
-        deliveries.retain(|&(c, _)| c != chunk);
-        Some(cut_off.reached_bytes)
+        let mut queue = self.queue.borrow_mut();
+        let mut reached = None;
+        while let Some(cut_off) = queue.recall(chunk) {
+            reached = Some(cut_off.reached_bytes);
+        }
+        drop(queue);
+        self.deliveries.borrow_mut().retain(|&(c, _)| c != chunk);
+        reached
     }
 
     /// The delivery of this chunk is over; when it began.

@@ -150,9 +150,11 @@ impl Home {
             match item {
                 NewsItem::Begun(chunk) => self.swarm.handle_begun(now, peer, chunk),
                 NewsItem::Written(chunk) => self.swarm.handle_written(now, peer, chunk),
-                NewsItem::Have(chunk) => {
-                    cells.chunks_delivered.add(1);
-                    self.swarm.handle_have(now, peer, chunk);
+                NewsItem::Have(range) => {
+                    cells.chunks_delivered.add(u64::from(range.count));
+                    for chunk in range.first..range.first + range.count {
+                        self.swarm.handle_have(now, peer, chunk);
+                    }
                 }
                 NewsItem::Lacking(chunk) => self.swarm.handle_lacking(now, peer, chunk),
                 NewsItem::Want(chunks) => self.swarm.handle_want(now, peer, &chunks),
@@ -264,6 +266,8 @@ impl Home {
     /// Another home waits for memory while this one is above its share: give up what is above.
     pub(crate) fn handle_pressure(&mut self, now: Time, share_bytes: usize) {
         let chunk_bytes = self.lease_bytes();
+        // Only homes with work have a share: what an idle one keeps is a courtesy.
+        let share_bytes = if self.swarm.wants_work() { share_bytes } else { 0 };
         let held = self.waiter.leased_bytes();
         if held > share_bytes {
             let chunks = (held - share_bytes).div_ceil(chunk_bytes);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use shards::{ShardId, budget::Lease};
 
 use crate::{
-    protocol::{Bitfield, Failure, Manifest, Message, Order, Seeding, SwarmKey},
+    protocol::{Bitfield, ChunkRange, Failure, Manifest, Message, Order, Seeding, SwarmKey},
     swarm::{FetchFailure, FetchId, PeerSlot},
 };
 
@@ -112,8 +112,8 @@ pub(crate) enum NewsItem {
     Begun(u32),
     /// All of the delivery was written.
     Written(u32),
-    /// The peer has verified the chunk.
-    Have(u32),
+    /// The peer has verified these chunks.
+    Have(ChunkRange),
     /// The peer lacks the chunk again.
     Lacking(u32),
     /// The peer wants these.

@@ -7,7 +7,7 @@
 //!                                control thread: HTTP; main thread: signals
 //! ```
 //!
-//! In the order of a request: [`listener`] accepts, `accept` begins a connection, `session`
+//! In the order of a request: `listener` accepts, `accept` begins a connection, `session`
 //! speaks the protocol, `message` carries it to the `home`, whose swarm decides; `peers` carries
 //! that out, `pump` writes.
 

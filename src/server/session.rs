@@ -22,6 +22,10 @@ use crate::{
     time::Time,
 };
 
+/// How often a peer may claim a chunk, on average, over one connection. Once is what it takes and
+/// lost chunks are few; a message of some bytes can claim a whole file, which is work.
+const CLAIMS_PER_CHUNK_MAX: u64 = 8;
+
 /// News that may wait for the home shard; beyond that the connection is not read from. A read of
 /// 256 KiB may bring this many once more.
 pub(crate) const NEWS_ITEMS_MAX: usize = 1024;
@@ -110,6 +114,8 @@ pub(crate) struct Session {
     window: Window,
     news: Vec<NewsItem>,
     news_due: bool,
+    /// Chunks that the peer has claimed since it joined, repetitions included.
+    claimed_chunks: u64,
     effects: VecDeque<Effect>,
     fetching: Fetching,
     manifest: ManifestState,
@@ -139,6 +145,7 @@ impl Session {
             window,
             news: Vec::new(),
             news_due: false,
+            claimed_chunks: 0,
             effects: VecDeque::new(),
             fetching: Fetching::default(),
             manifest: ManifestState::default(),
@@ -318,9 +325,11 @@ impl Session {
             Message::Have { ranges } => {
                 for range in ranges {
                     in_range(range.first.saturating_add(range.count - 1))?;
-                    for chunk in range.first..range.first + range.count {
-                        self.tell(NewsItem::Have(chunk));
+                    self.claimed_chunks += u64::from(range.count);
+                    if self.claimed_chunks > CLAIMS_PER_CHUNK_MAX * u64::from(chunk_count) {
+                        return Err(Fault::protocol("it claims the same chunks time and again"));
                     }
+                    self.tell(NewsItem::Have(range));
                 }
             }
             Message::Want { chunks } => {

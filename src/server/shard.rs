@@ -62,6 +62,8 @@ pub(crate) struct ShardState {
     pub scratch: RefCell<Vec<u8>>,
     pub is_draining: Cell<bool>,
     pub sweep: RefCell<Sweep>,
+    /// No window of this shard is larger for now.
+    pub window_ceiling: Cell<u64>,
 }
 
 pub(crate) fn now() -> Time {
@@ -87,6 +89,7 @@ impl ShardState {
             scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
             is_draining: Cell::new(false),
             sweep: RefCell::new(Sweep::default()),
+            window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
             shard,
         })
     }
@@ -207,6 +210,7 @@ impl ShardState {
     /// The shard's main loop: until the process drains and everything is written or the time
     /// for it is over.
     pub(crate) async fn run(self: Rc<Self>) {
+        let _alarm = Alarm;
         task::spawn(super::pump::run(Rc::clone(&self)));
         task::spawn(tick(Rc::clone(&self)));
         loop {
@@ -222,6 +226,19 @@ impl ShardState {
         }
         self.is_draining.set(true);
         super::drain::close_all(&self).await;
+    }
+}
+
+/// If the shard panics, the process must end and say so, not go on with one shard less: the main
+/// thread waits for signals, so it gets one.
+struct Alarm;
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Whoever can't be told will be told by /healthz.
+            signal_hook::low_level::raise(signal_hook::consts::SIGTERM).ok();
+        }
     }
 }
 
@@ -256,6 +273,16 @@ pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
         state.shared.peer_left();
     }
     if let Some((swarm, peer)) = connection.member.take() {
+        // What it said just before it went counts, and goes first.
+        let mut session = connection.session.borrow_mut();
+        if session.has_news() {
+            let allowance_bytes = session.window().allowance_bytes();
+            let items = session.take_news();
+            let last = PeerNews { swarm, peer, allowance_bytes, items };
+            let news = super::message::HomeRequest::News(vec![last]);
+            state.outbox.borrow_mut().push(swarm.home, Request::Home(news));
+        }
+        drop(session);
         let gone = super::message::HomeRequest::Gone { swarm, peer };
         state.outbox.borrow_mut().push(swarm.home, Request::Home(gone));
     }

@@ -36,8 +36,9 @@ pub(crate) fn run(state: &Rc<ShardState>, now: Time) {
     if now.since(sweep.scanned_at) >= SCAN_INTERVAL {
         sweep.scanned_at = now;
         drop(sweep);
-        scan(state, now);
+        end_stalled(state, now);
     }
+    balance_windows(state);
 }
 
 fn publish(state: &ShardState, sweep: &mut Sweep, now: Time) {
@@ -57,12 +58,10 @@ fn publish(state: &ShardState, sweep: &mut Sweep, now: Time) {
     cells.doorbell_rings.set(state.shard.port.doorbell_rings());
 }
 
-/// Ends those that take nothing, and keeps the sum of windows within its bound: what is too much
-/// is taken from the slowest first, down to the least window.
-fn scan(state: &Rc<ShardState>, now: Time) {
+/// Ends those that take nothing.
+fn end_stalled(state: &Rc<ShardState>, now: Time) {
     let connections: Vec<_> = state.connections.borrow().iter().cloned().collect();
-    let mut windows = Vec::with_capacity(connections.len());
-    for connection in &connections {
+    for connection in connections {
         if connection.stalled_for(now) >= STALL_TIMEOUT {
             state.cells.stalled.add(1);
             tracing::info!(remote = %connection.remote, "disconnected: it takes no data");
@@ -71,22 +70,71 @@ fn scan(state: &Rc<ShardState>, now: Time) {
                 text: "no data was taken for 10 s: connect again to resume".into(),
             });
             connection.close_now();
-            continue;
         }
-        windows.push((connection.session.borrow().window().wished_bytes(), connection));
     }
+}
+
+/// Keeps the sum of windows within this shard's part of the pool.
+fn balance_windows(state: &ShardState) {
+    let connections = state.connections.borrow();
     let pool = WINDOW_POOL_BYTES / state.shard.port.shard_count() as u64;
-    let mut spare = pool.saturating_sub(WINDOW_BYTES_MIN * windows.len() as u64);
-    windows.sort_by_key(|&(wished, _)| std::cmp::Reverse(wished));
+    let mut wishes: Vec<u64> =
+        connections.iter().map(|c| c.session.borrow().window().wished_bytes()).collect();
+    let ceiling = water_level(&mut wishes, pool);
     let mut sum = 0;
-    for (wished, connection) in windows {
-        let more = (wished - WINDOW_BYTES_MIN.min(wished)).min(spare);
-        // A window that got all it wished for may grow; the next scan sees to the sum.
-        let is_short = WINDOW_BYTES_MIN + more < wished;
-        let ceiling = if is_short { WINDOW_BYTES_MIN + more } else { u64::MAX };
-        spare -= more;
-        sum += WINDOW_BYTES_MIN + more;
-        connection.session.borrow_mut().window_mut().set_ceiling(ceiling);
+    for connection in connections.iter() {
+        let mut session = connection.session.borrow_mut();
+        session.window_mut().set_ceiling(ceiling);
+        sum += session.window().size_bytes();
     }
+    state.window_ceiling.set(ceiling);
     state.cells.window_bytes.set(sum);
+}
+
+/// The level that no wish may exceed so that all fit into the pool: what is wished below it is
+/// granted in full, so nobody is short of what he can't use (max-min fairness). At least
+/// [`WINDOW_BYTES_MIN`].
+fn water_level(wishes: &mut [u64], pool: u64) -> u64 {
+    let mut left = wishes.len() as u64;
+    if left * WINDOW_BYTES_MIN >= pool {
+        return WINDOW_BYTES_MIN;
+    }
+    if wishes.iter().sum::<u64>() <= pool {
+        // There is room to grow: each may take what would be its part.
+        return (pool / left.max(1)).max(wishes.iter().copied().max().unwrap_or(0));
+    }
+    wishes.sort_unstable();
+    let mut pool = pool;
+    for &wish in wishes.iter() {
+        if wish > pool / left {
+            break;
+        }
+        pool -= wish;
+        left -= 1;
+    }
+    (pool / left.max(1)).max(WINDOW_BYTES_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_below_the_water_level_are_granted_in_full() {
+        const MIB: u64 = 1 << 20;
+        let level = |mut wishes: Vec<u64>, pool| water_level(&mut wishes, pool);
+        assert_eq!(level(vec![4 * MIB; 100], 100 * MIB), MIB, "equals get equal parts");
+        assert_eq!(level(vec![MIB, MIB, 40 * MIB], 10 * MIB), 8 * MIB);
+        assert_eq!(level(vec![WINDOW_BYTES_MIN; 10_000], 10 * MIB), WINDOW_BYTES_MIN);
+        assert_eq!(level(vec![MIB; 4], 100 * MIB), 25 * MIB, "room to grow");
+        assert_eq!(level(vec![], MIB), MIB);
+        for seed in 0..1000u64 {
+            let wish = |i: u64| (seed * 31 + i * i * 7919) % (4 * MIB) + WINDOW_BYTES_MIN;
+            let wishes: Vec<u64> = (0..seed % 40 + 1).map(wish).collect();
+            let pool = 20 * MIB;
+            let level = level(wishes.clone(), pool);
+            let granted: u64 = wishes.iter().map(|&wish| wish.min(level)).sum();
+            assert!(granted <= pool, "seed {seed}: {granted} of {pool}");
+        }
+    }
 }

@@ -2,16 +2,17 @@
 //!
 //! `W = clamp(delivered rate × (min RTT + 50 ms), 32 KiB, 4 MiB)`, and before the first sample
 //! `W = min(256 KiB, pool / peers)`. Rate and round trip are sampled as BBR does (Cardwell et
-//! al., "BBR: Congestion-Based Congestion Control", ACM Queue 2016, section "Characterizing the
-//! bottleneck"): a mark is set at a position of the stream, and when the peer reports to have
-//! taken in that position, the time gone by is a round trip, and what it took in meanwhile,
-//! over that time, is the delivery rate.
+//! al., "BBR: Congestion-Based Congestion Control", ACM Queue 2016): marks are set at positions
+//! of the stream. When the peer reports to have taken in the first frame of a write, the time gone
+//! by is a round trip; when it has taken in all of it, what it took in meanwhile, over that time,
+//! is the delivery rate. A queue of our own making inflates round trips, so now and then the window
+//! closes to its least for one of them (the probe of BBR).
 //!
 //! Invariant: `received ≤ sent`, `allowance ≤ granted`, `allowance − received ≤ W`.
 
 use std::time::Duration;
 
-use crate::time::Time;
+use crate::{protocol::limits::FRAME_PAYLOAD_BYTES_MAX, time::Time};
 
 /// Least window: two frames, so that one may be in flight while the next is written.
 pub(crate) const WINDOW_BYTES_MIN: u64 = 32 << 10;
@@ -25,8 +26,11 @@ pub(crate) const WINDOW_BYTES_INITIAL: u64 = 256 << 10;
 /// Queue that a window may build beyond the path's own round trip.
 const QUEUE_TIME: Duration = Duration::from_millis(50);
 
-/// The least round trip is forgotten after so long: paths change.
+/// The least round trip is measured anew after so long: paths change.
 const MIN_RTT_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// A probe that nothing is sent for ends by itself: the path is idle, and the next write is as good.
+const PROBE_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Weight of a new rate sample that is lower than the estimate.
 const RATE_DECAY: f64 = 0.25;
@@ -40,16 +44,28 @@ pub(crate) struct Window {
     size_bytes: u64,
     ceiling_bytes: u64,
     rate_bytes_per_second: f64,
+    /// The least round trip, and when it was measured.
     min_rtt: Option<(Duration, Time)>,
-    mark: Option<Mark>,
+    /// The window is closed to its least since then, to measure the round trip without a queue.
+    probe: Option<Time>,
+    rtt_mark: Option<RttMark>,
+    rate_mark: Option<RateMark>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Mark {
+struct RttMark {
+    position_bytes: u64,
+    at: Time,
+    /// Little else was under way: the round trip is the path's own.
+    is_clear: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RateMark {
     position_bytes: u64,
     received_bytes: u64,
     at: Time,
-    window_limited: bool,
+    is_window_limited: bool,
 }
 
 /// A peer claims to have taken in, or grants less than, what can't be.
@@ -70,19 +86,32 @@ impl Window {
             ceiling_bytes: WINDOW_BYTES_MAX,
             rate_bytes_per_second: 0.0,
             min_rtt: None,
-            mark: None,
+            probe: None,
+            rtt_mark: None,
+            rate_mark: None,
         }
     }
 
     /// `bytes` of payload went to the kernel.
     pub(crate) fn handle_sent(&mut self, now: Time, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let frame = bytes.min(FRAME_PAYLOAD_BYTES_MAX as u64);
+        if self.rtt_mark.is_none() {
+            self.rtt_mark = Some(RttMark {
+                position_bytes: self.sent_bytes + frame,
+                at: now,
+                is_clear: self.unacknowledged_bytes() <= WINDOW_BYTES_MIN,
+            });
+        }
         self.sent_bytes += bytes;
-        if self.mark.is_none() && bytes > 0 {
-            self.mark = Some(Mark {
+        if self.rate_mark.is_none() {
+            self.rate_mark = Some(RateMark {
                 position_bytes: self.sent_bytes,
                 received_bytes: self.received_bytes,
                 at: now,
-                window_limited: self.room_bytes() < WINDOW_BYTES_MIN,
+                is_window_limited: self.room_bytes() < WINDOW_BYTES_MIN,
             });
         }
     }
@@ -99,27 +128,50 @@ impl Window {
         }
         self.received_bytes = self.received_bytes.max(received);
         self.granted_bytes = self.granted_bytes.max(granted);
-        if let Some(mark) = self.mark
+        if let Some(mark) = self.rtt_mark
             && self.received_bytes >= mark.position_bytes
         {
-            self.mark = None;
-            self.sample(now, mark);
+            self.rtt_mark = None;
+            self.sample_rtt(now, mark);
+        }
+        if let Some(mark) = self.rate_mark
+            && self.received_bytes >= mark.position_bytes
+        {
+            self.rate_mark = None;
+            self.sample_rate(now, mark);
+        }
+        if self.probe.is_some_and(|since| now.since(since) >= PROBE_TIME_MAX) {
+            self.probe = None;
         }
         Ok(())
     }
 
-    fn sample(&mut self, now: Time, mark: Mark) {
+    fn sample_rtt(&mut self, now: Time, mark: RttMark) {
         let rtt = now.since(mark.at).max(Duration::from_micros(1));
+        let is_probe = self.probe.is_some_and(|since| mark.at >= since);
         match self.min_rtt {
-            Some((least, since)) if least <= rtt && now.since(since) < MIN_RTT_AGE_MAX => {}
+            Some((least, _)) if rtt > least && !(is_probe && mark.is_clear) => {}
             _ => self.min_rtt = Some((rtt, now)),
         }
+        if is_probe && mark.is_clear {
+            self.probe = None;
+        }
+        let is_old = |&(_, at): &(Duration, Time)| now.since(at) >= MIN_RTT_AGE_MAX;
+        if self.probe.is_none() && self.min_rtt.as_ref().is_some_and(is_old) {
+            self.probe = Some(now);
+            // Asked again no sooner, whatever comes of it.
+            self.min_rtt = self.min_rtt.map(|(least, _)| (least, now));
+        }
+    }
+
+    fn sample_rate(&mut self, now: Time, mark: RateMark) {
         let taken = self.received_bytes - mark.received_bytes;
+        let elapsed = now.since(mark.at).max(Duration::from_micros(1));
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let rate = taken as f64 / rtt.as_secs_f64();
+        let rate = taken as f64 / elapsed.as_secs_f64();
         if rate >= self.rate_bytes_per_second {
             self.rate_bytes_per_second = rate;
-        } else if mark.window_limited {
+        } else if mark.is_window_limited {
             self.rate_bytes_per_second += RATE_DECAY * (rate - self.rate_bytes_per_second);
         }
         let least = self.min_rtt.map_or(Duration::ZERO, |(least, _)| least);
@@ -140,6 +192,9 @@ impl Window {
 
     /// W.
     pub(crate) fn size_bytes(&self) -> u64 {
+        if self.probe.is_some() {
+            return WINDOW_BYTES_MIN;
+        }
         self.size_bytes.min(self.ceiling_bytes)
     }
 
@@ -175,21 +230,38 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    #[test]
-    fn a_fast_peer_gets_a_larger_window_and_a_slow_one_the_least() {
-        for (rate, expected) in [(100_000_000, WINDOW_BYTES_MAX), (100_000, WINDOW_BYTES_MIN)] {
-            let mut window = Window::new(WINDOW_BYTES_INITIAL);
-            window.handle_progress(Time(0), 0, u64::MAX).expect("nothing claimed");
-            let (mut now, mut sent) = (0, 0);
-            for _ in 0..60 {
-                let room = window.room_bytes();
-                window.handle_sent(Time(now), room);
-                sent += room;
-                now += MS + room * 1_000_000_000 / rate;
-                window.handle_progress(Time(now), sent, u64::MAX).expect("was sent");
-            }
-            assert_eq!(window.size_bytes(), expected, "at {rate} bytes a second");
+    /// A peer that takes `rate` bytes a second in over a path of 1 ms, in steps of a frame, with
+    /// everything in between in a queue; the windows that it got, one per frame.
+    fn windows_of(rate: u64, seconds: u64) -> Vec<u64> {
+        let mut window = Window::new(WINDOW_BYTES_INITIAL);
+        window.handle_progress(Time(0), 0, u64::MAX).expect("nothing claimed");
+        let (frame, mut now, mut received, mut sizes) = (16 << 10, 0, 0, Vec::new());
+        while now < seconds * 1000 * MS {
+            window.handle_sent(Time(now), window.room_bytes());
+            let under_way = window.unacknowledged_bytes().min(frame);
+            // What is alone on the path takes its round trip, what queues only its own time.
+            let alone = window.unacknowledged_bytes() <= frame;
+            now += if alone { MS } else { 0 } + under_way * 1000 * MS / rate;
+            received += under_way;
+            window.handle_progress(Time(now), received, u64::MAX).expect("was sent");
+            sizes.push(window.size_bytes());
         }
+        sizes
+    }
+
+    #[test]
+    fn a_fast_peer_gets_the_largest_window_but_for_probes() {
+        let sizes = windows_of(100_000_000, 25);
+        let least = sizes.iter().filter(|&&size| size == WINDOW_BYTES_MIN).count();
+        assert_eq!(sizes.last(), Some(&WINDOW_BYTES_MAX));
+        assert!((2..sizes.len() / 50).contains(&least), "{least} of {} were probes", sizes.len());
+    }
+
+    #[test]
+    fn a_slow_peer_ends_with_the_least_window_and_keeps_it() {
+        let sizes = windows_of(100_000, 60);
+        let tail = &sizes[sizes.len() / 2..];
+        assert!(tail.iter().all(|&size| size <= 2 * WINDOW_BYTES_MIN), "{tail:?}");
     }
 
     #[test]
