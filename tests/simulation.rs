@@ -9,7 +9,11 @@ use relay::{
     protocol::{Bitfield, Order, Seeding},
     swarm::{Eviction, LAMBDA_DEFAULT},
 };
-use sim::{HomePlan, MILLISECOND, PeerPlan, Plan, Rng, SECOND, Vice, World, for_seeds};
+use sim::{
+    MILLISECOND, Rng, SECOND, for_seeds,
+    peer::{PeerPlan, Vice},
+    world::{HomePlan, Plan, World},
+};
 
 const CHUNK: u32 = 64 << 10;
 
@@ -28,7 +32,7 @@ fn vice(rng: &mut Rng) -> Vice {
 fn random_plan(seed: u64) -> Plan {
     let mut rng = Rng::new(seed);
     let home_count = 1 + rng.index(3);
-    let budget_chunks = 4 + u32::try_from(rng.below(12)).unwrap();
+    let budget_chunks = 4 + rng.below_u32(12);
     let mut homes = Vec::new();
     let mut peers = Vec::new();
     let vicious = rng.percent(70);
@@ -41,19 +45,19 @@ fn random_plan(seed: u64) -> Plan {
         let restarts = if rng.percent(15) { vec![rng.below(2 * SECOND)] } else { Vec::new() };
         let eviction = if rng.percent(10) { Eviction::Lru } else { Eviction::Demand };
         homes.push(HomePlan { size_bytes, eviction, lambda: LAMBDA_DEFAULT, restarts });
-        let count = u32::try_from(size_bytes.div_ceil(u64::from(CHUNK))).unwrap();
-        let peer_count = 2 + rng.below(10);
+        let count = size_bytes.div_ceil(u64::from(CHUNK));
+        let count = u32::try_from(count).expect("a small file");
+        let peer_count = 2 + rng.below_u32(10);
         let seeding = match rng.below(4) {
             0 => None,
             1 => Some(Seeding::Origin),
-            _ => Some(Seeding::Spread { peers: u32::try_from(1 + rng.below(peer_count)).unwrap() }),
+            _ => Some(Seeding::Spread { peers: 1 + rng.below_u32(peer_count) }),
         };
         let leaves = rng.percent(50);
         for number in 0..peer_count {
-            peers.push(random_peer(&mut rng, home, number == 0, count, vicious, leaves));
-            if number == 0 {
-                peers.last_mut().unwrap().seeding = seeding;
-            }
+            let mut peer = random_peer(&mut rng, home, number == 0, count, vicious, leaves);
+            peer.seeding = seeding.filter(|_| number == 0);
+            peers.push(peer);
         }
     }
     Plan {

@@ -8,9 +8,11 @@ use relay::{
     swarm::{Eviction, LAMBDA_DEFAULT},
 };
 use sim::{
-    MILLISECOND, Vice, World,
+    MILLISECOND,
     fleet::{CHUNK, Choice, Fleet, RATE, Summary},
     for_seeds,
+    peer::Vice,
+    world::World,
 };
 
 /// What theory allows where rates differ by a factor of 10, and a fifth more.

@@ -107,40 +107,6 @@ impl Swarm {
         self.chunks.needers_total > 0 || !self.fetches.is_empty()
     }
 
-    /// scratch
-    pub fn dump(&self) -> String {
-        let mut out = format!(
-            "{:?} rent {:?} nothing {} news {} orphans {} overdue {} missing {:?}\n",
-            self.room,
-            self.rent,
-            self.fetch_queue.nothing,
-            self.chunks.news,
-            self.chunks.orphan_count,
-            self.fetch_queue.overdue,
-            self.missing
-        );
-        for (slot, peer) in self.peers.iter() {
-            out += &format!(
-                "{slot:?} wants {:?} credit {} counted {} slow {} settled {} missing since {:?} order {:?}\n",
-                peer.wants,
-                peer.has_credit(),
-                peer.counted,
-                peer.slow,
-                peer.settled.count(),
-                peer.missing_since,
-                peer.order
-            );
-        }
-        for c in 0..self.chunks.count() {
-            let s = self.chunks.get(c);
-            out += &format!(
-                "{c}: {:?} h{} w{} n{} u{} p{}\n",
-                s.place, s.holders, s.wanted, s.needers, s.unwritten, s.protected
-            );
-        }
-        out
-    }
-
     /// Everybody's progress.
     pub fn peers(&self) -> impl Iterator<Item = PeerView> {
         self.peers.iter().map(|(slot, peer)| PeerView {

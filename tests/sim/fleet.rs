@@ -8,8 +8,10 @@ use relay::{
 };
 
 use super::{
-    FRAME, HomePlan, MILLISECOND, PeerPlan, Plan, Rng, SECOND, Vice,
-    world::{Outcome, World},
+    FRAME, MILLISECOND, Rng, SECOND, nanoseconds,
+    outcome::Outcome,
+    peer::{PeerPlan, Vice},
+    world::{HomePlan, Plan, World},
 };
 
 /// Who chooses, in a comparison.
@@ -72,7 +74,7 @@ impl Fleet {
             up_rate,
             jitter: self.jitter,
             rtt: MILLISECOND,
-            window: (down_rate * 0.051).max(2.0 * f64::from(FRAME)) as u64,
+            window: nanoseconds(down_rate * 0.051e-9).max(2 * u64::from(FRAME)),
             claims,
             order: if self.choice == Choice::Relay { Order::Relay } else { Order::Peer },
             sequential: self.choice == Choice::Sequential,

@@ -8,14 +8,13 @@
 
 mod budget;
 pub(crate) mod fleet;
-mod peer;
+mod outcome;
+pub(crate) mod peer;
 mod rng;
 mod shell;
-mod world;
+pub(crate) mod world;
 
-pub(crate) use peer::{PeerPlan, Vice};
 pub(crate) use rng::Rng;
-pub(crate) use world::{HomePlan, Plan, World};
 
 /// Nanoseconds in a second.
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -40,4 +39,10 @@ pub(crate) fn for_seeds(test: &str, count: u64, run: impl Fn(u64)) {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// Seconds as nanoseconds.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "far below 2^63")]
+pub(crate) fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
 }

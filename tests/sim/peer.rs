@@ -7,7 +7,7 @@ use relay::{
     swarm::PeerSlot,
 };
 
-use super::{FRAME, rng::Rng};
+use super::{FRAME, nanoseconds, rng::Rng};
 
 /// What is wrong with a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,7 +154,7 @@ impl SimPeer {
         if self.jitter_now.0 != chunk {
             self.jitter_now = (chunk, rng.jitter(self.plan.jitter));
         }
-        (f64::from(bytes) / self.plan.down_rate * 1e9 * self.jitter_now.1) as u64
+        nanoseconds(f64::from(bytes) / self.plan.down_rate * self.jitter_now.1)
     }
 
     /// The next frame that the window allows, if any.

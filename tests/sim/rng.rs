@@ -24,6 +24,11 @@ impl Rng {
         self.next_u64() % bound
     }
 
+    /// Below `bound`, which is not zero.
+    pub(crate) fn below_u32(&mut self, bound: u32) -> u32 {
+        u32::try_from(self.below(u64::from(bound))).expect("below an u32")
+    }
+
     /// Below `bound`, as an index.
     pub(crate) fn index(&mut self, bound: usize) -> usize {
         usize::try_from(self.below(bound as u64)).expect("below an usize")

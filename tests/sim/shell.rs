@@ -8,7 +8,7 @@ use relay::{
 };
 
 use super::{
-    MILLISECOND, SECOND,
+    MILLISECOND, SECOND, nanoseconds,
     peer::{Sending, Vice},
     world::{Event, World},
 };
@@ -116,7 +116,7 @@ impl World {
                         self.budget.give_back(u64::from(self.plan.chunk_size));
                     }
                 }
-                other => self.act(home, other),
+                other => self.act(home, &other),
             }
         }
         if let Some(at) = self.homes[home].swarm.poll_timeout() {
@@ -142,11 +142,11 @@ impl World {
         }
     }
 
-    fn act(&mut self, home: usize, action: Action) {
-        if Self::subject(&action).is_some_and(|peer| !self.homes[home].slots.contains_key(&peer)) {
+    fn act(&mut self, home: usize, action: &Action) {
+        if Self::subject(action).is_some_and(|peer| !self.homes[home].slots.contains_key(&peer)) {
             return;
         }
-        match action {
+        match *action {
             Action::Fetch { fetch_id, chunk, holder } => self.fetch(home, fetch_id, chunk, holder),
             Action::CancelFetch { fetch_id, keep_room, .. } => {
                 let cancelled = self.homes[home].fetches.remove(&fetch_id);
@@ -171,6 +171,13 @@ impl World {
                 self.free_if_unused(home, chunk);
             }
             Action::Recall { chunk } => self.recall(home, chunk),
+            _ => self.tell(home, action),
+        }
+    }
+
+    /// Actions that say something to a peer, or close it.
+    fn tell(&mut self, home: usize, action: &Action) {
+        match *action {
             Action::Ban { peer } => {
                 let index = self.homes[home].slots[&peer];
                 assert!(self.peers[index].is_liar(), "an honest peer was banned");
@@ -202,7 +209,7 @@ impl World {
                 self.peers[index].given_up = true;
                 self.close(index);
             }
-            Action::WantRoom | Action::ReleaseRoom => unreachable!("done by drain"),
+            _ => unreachable!("the others move chunks"),
         }
     }
 
@@ -271,7 +278,7 @@ impl World {
         let jitter = self.rng.jitter(peer.plan.jitter);
         let quick = matches!(peer.plan.vice, Vice::Refuser);
         let bytes = if quick { 1.0 } else { f64::from(self.plan.chunk_size) };
-        let time = (bytes / peer.plan.up_rate * 1e9 * jitter) as u64;
+        let time = nanoseconds(bytes / peer.plan.up_rate * jitter);
         peer.up_busy += time;
         let connection = peer.connection;
         self.schedule(self.now + time, Event::UploadDone(index, connection));

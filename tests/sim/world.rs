@@ -3,14 +3,14 @@
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use relay::{
-    protocol::Bitfield,
-    swarm::{Counters, Eviction, FetchFailure, FetchId, Join, PeerSlot, Swarm, SwarmConfig},
+    swarm::{Eviction, FetchFailure, FetchId, Join, PeerSlot, Swarm, SwarmConfig},
     time::Time,
 };
 
 use super::{
     MILLISECOND, SECOND,
     budget::Budget,
+    outcome::Outcome,
     peer::{PeerPlan, SimPeer, Vice},
     rng::Rng,
     shell::Home,
@@ -64,23 +64,6 @@ pub(super) enum Event {
     Restart(usize),
 }
 
-/// What came of a run.
-#[derive(Clone, Debug)]
-pub(crate) struct Outcome {
-    /// Per peer: seconds from joining to completion, over bytes / own rate.
-    pub stretch: Vec<Option<f64>>,
-    /// Fetched bytes over file bytes, per home.
-    pub ingress: Vec<f64>,
-    pub counters: Vec<Counters>,
-    pub events: u64,
-    pub peak_chunks: f64,
-    /// When the last honest peer completed.
-    pub done_at: u64,
-    pub seeding_done_at: Vec<Option<u64>>,
-    /// Bytes fetched up to the end of seeding.
-    pub seeding_ingress: Vec<f64>,
-}
-
 /// Everything.
 pub(crate) struct World {
     pub(super) plan: Plan,
@@ -95,7 +78,7 @@ pub(crate) struct World {
     pub(super) peers: Vec<SimPeer>,
     pub(super) touched: Vec<usize>,
     pub(super) dirty: Vec<usize>,
-    count: u64,
+    pub(super) count: u64,
     same_time: u64,
 }
 
@@ -171,7 +154,7 @@ impl World {
             self.pump();
             self.count += 1;
             self.check();
-            if self.count % 16 == 0 && self.all_done() {
+            if self.count.is_multiple_of(16) && self.all_done() {
                 break;
             }
         }
@@ -185,53 +168,33 @@ impl World {
         }
         let leased: u64 = self.homes.iter().map(|home| home.leased_bytes()).sum();
         assert_eq!(leased, self.budget.in_use(), "leases don't add up");
-        if self.count % self.plan.check_every == 0 {
+        if self.count.is_multiple_of(self.plan.check_every) {
             self.homes.iter().for_each(|home| home.swarm.invariants());
         }
     }
 
     fn handle(&mut self, event: Event) {
+        if !self.is_live(&event) {
+            return;
+        }
         match event {
             Event::Join(peer) => self.join(peer),
             Event::Timer(home) => {
-                if self.homes[home].timer_at.is_some_and(|at| at <= self.now) {
-                    self.homes[home].timer_at = None;
-                    self.input(home, |swarm, now| swarm.handle_timeout(now));
-                }
+                self.homes[home].timer_at = None;
+                self.input(home, |swarm, now| swarm.handle_timeout(now));
             }
-            Event::FrameDone(peer, connection) if self.lives(peer, connection) => {
-                self.frame_done(peer);
+            Event::FrameDone(peer, _) => self.frame_done(peer),
+            Event::Progress(peer, _, received) => self.progress(peer, received),
+            Event::Verified(peer, _, chunk, ok) => self.verified(peer, chunk, ok),
+            Event::UploadDone(peer, _) => self.upload_done(peer),
+            Event::FetchResult { home, fetch_id, peer, .. } => {
+                self.fetch_result(home, fetch_id, peer);
             }
-            Event::Progress(peer, connection, received) if self.lives(peer, connection) => {
-                self.progress(peer, received);
+            Event::Manifest { peer, .. } => self.manifest(peer),
+            Event::Recalled { home, chunk, rest, .. } => {
+                self.input(home, |swarm, now| swarm.handle_recalled(now, chunk, &rest));
             }
-            Event::Verified(peer, connection, chunk, ok) if self.lives(peer, connection) => {
-                self.verified(peer, chunk, ok);
-            }
-            Event::UploadDone(peer, connection) if self.lives(peer, connection) => {
-                self.upload_done(peer);
-            }
-            Event::FetchResult { home, life, fetch_id, peer } => {
-                if self.homes[home].life == life {
-                    self.fetch_result(home, fetch_id, peer);
-                }
-            }
-            Event::Manifest { peer, connection } if self.lives(peer, connection) => {
-                let result = match self.peers[peer].plan.vice {
-                    Vice::Liar => Err(FetchFailure::Lied),
-                    Vice::Refuser => Err(FetchFailure::Refused),
-                    _ => Ok(()),
-                };
-                self.peer_input(peer, move |swarm, now, slot| {
-                    swarm.handle_manifest(now, slot, result);
-                });
-            }
-            Event::Recalled { home, life, chunk, rest } => {
-                if self.homes[home].life == life {
-                    self.input(home, |swarm, now| swarm.handle_recalled(now, chunk, &rest));
-                }
-            }
-            Event::Gone(peer, connection) if self.lives(peer, connection) => self.gone(peer),
+            Event::Gone(peer, _) => self.gone(peer),
             Event::Stop(peer) => self.peers[peer].stopped = true,
             Event::Die(peer) => {
                 self.peers[peer].dead = true;
@@ -239,12 +202,36 @@ impl World {
                 let noticed = self.now + self.rng.below(500 * MILLISECOND);
                 self.schedule(noticed, Event::Gone(peer, connection));
             }
-            Event::StallCheck(peer, connection) if self.lives(peer, connection) => {
-                self.stall_check(peer);
-            }
+            Event::StallCheck(peer, _) => self.stall_check(peer),
             Event::Restart(home) => self.restart(home),
-            _ => {}
         }
+    }
+
+    /// Whether the connection or the relay's life that the event belongs to goes on.
+    fn is_live(&self, event: &Event) -> bool {
+        match *event {
+            Event::FrameDone(peer, connection)
+            | Event::Progress(peer, connection, _)
+            | Event::Verified(peer, connection, ..)
+            | Event::UploadDone(peer, connection)
+            | Event::Manifest { peer, connection }
+            | Event::Gone(peer, connection)
+            | Event::StallCheck(peer, connection) => self.lives(peer, connection),
+            Event::FetchResult { home, life, .. } | Event::Recalled { home, life, .. } => {
+                self.homes[home].life == life
+            }
+            Event::Timer(home) => self.homes[home].timer_at.is_some_and(|at| at <= self.now),
+            Event::Join(_) | Event::Stop(_) | Event::Die(_) | Event::Restart(_) => true,
+        }
+    }
+
+    fn manifest(&mut self, peer: usize) {
+        let result = match self.peers[peer].plan.vice {
+            Vice::Liar => Err(FetchFailure::Lied),
+            Vice::Refuser => Err(FetchFailure::Refused),
+            _ => Ok(()),
+        };
+        self.peer_input(peer, |swarm, now, slot| swarm.handle_manifest(now, slot, result));
     }
 
     fn lives(&self, peer: usize, connection: u32) -> bool {
@@ -391,100 +378,6 @@ impl World {
             }
         }
     }
-
-    fn wants_to_finish(&self, peer: &SimPeer) -> bool {
-        let able = !peer.dead
-            && !peer.stopped
-            && !matches!(peer.plan.vice, Vice::Dies(_) | Vice::Stops(_));
-        able && !peer.is_liar() && !peer.given_up
-    }
-
-    fn all_done(&self) -> bool {
-        self.peers.iter().all(|peer| {
-            !self.wants_to_finish(peer)
-                || peer.have.is_full() && (!peer.plan.leaves || peer.slot.is_none())
-        })
-    }
-
-    /// Everybody who can finish has finished; who can't was told so.
-    pub(crate) fn assert_progress(&self) {
-        for (index, peer) in self.peers.iter().enumerate() {
-            if !self.wants_to_finish(peer) && !peer.given_up || peer.have.is_full() {
-                continue;
-            }
-            let missing =
-                peer.have.iter_missing().find(|&chunk| !self.is_held(peer.plan.home, chunk));
-            assert!(
-                missing.is_some(),
-                "peer {index} lacks {} chunks that others hold: {peer:?}\n{}",
-                peer.have.len() - peer.have.count(),
-                self.describe(peer.plan.home),
-            );
-            assert!(
-                peer.given_up,
-                "peer {index} waits in vain for {missing:?} and was not told: {}",
-                self.describe(peer.plan.home)
-            );
-        }
-    }
-
-    fn describe(&self, home: usize) -> String {
-        let peers = self.peers.iter().filter(|peer| peer.plan.home == home).map(|peer| {
-            let (slot, have, vice) = (peer.slot, peer.have.count(), peer.plan.vice);
-            format!(
-                "{slot:?} has {have} vice {vice:?} order {:?} given up {}\n",
-                peer.plan.order, peer.given_up
-            )
-        });
-        let swarm = &self.homes[home].swarm;
-        let views = swarm.peers().map(|view| format!("{view:?}\n"));
-        format!(
-            "\n{}\n{}{}seeding {} manifest {} cached {} fetching {} now {} done {:?}",
-            swarm.dump(),
-            peers.collect::<String>(),
-            views.collect::<String>(),
-            swarm.is_seeding(),
-            swarm.has_manifest(),
-            swarm.cached_count(),
-            swarm.fetch_count(),
-            self.now,
-            swarm.poll_timeout()
-        )
-    }
-
-    fn is_held(&self, home: usize, chunk: u32) -> bool {
-        self.peers.iter().any(|peer| {
-            let honest = matches!(peer.plan.vice, Vice::None) && peer.slot.is_some();
-            honest && peer.plan.home == home && peer.have.contains(chunk)
-        })
-    }
-
-    fn outcome(&self) -> Outcome {
-        let stretch = |peer: &SimPeer| {
-            let size = self.plan.homes[peer.plan.home].size_bytes as f64;
-            let lacked =
-                1.0 - f64::from(peer.plan.claims.count()) / f64::from(peer.have.len().max(1));
-            let ideal = size * lacked / peer.plan.down_rate;
-            let took = peer.finished_at? - peer.plan.joins_at;
-            (lacked > 0.0).then(|| took as f64 / 1e9 / ideal)
-        };
-        let amount =
-            |bytes: u64, home: usize| bytes as f64 / self.plan.homes[home].size_bytes as f64;
-        Outcome {
-            stretch: self.peers.iter().map(stretch).collect(),
-            ingress: (0..self.homes.len())
-                .map(|h| amount(self.homes[h].fetched_bytes, h))
-                .collect(),
-            counters: self.homes.iter().map(|home| home.swarm.counters()).collect(),
-            events: self.count,
-            peak_chunks: self.budget.peak() as f64 / f64::from(self.plan.chunk_size),
-            done_at: self.peers.iter().filter_map(|peer| peer.finished_at).max().unwrap_or(0),
-            seeding_done_at: self.homes.iter().map(|home| home.seeding_done_at).collect(),
-            seeding_ingress: (0..self.homes.len())
-                .map(|h| amount(self.homes[h].seeding_bytes, h))
-                .collect(),
-        }
-    }
 }
 
 fn swarm_of(plan: &Plan, home: &HomePlan) -> Swarm {
@@ -499,14 +392,4 @@ fn swarm_of(plan: &Plan, home: &HomePlan) -> Swarm {
         spread_wait: plan.spread_wait,
         leaving_deadline: Duration::from_secs(60),
     })
-}
-
-/// Chunks of a file.
-pub(crate) fn chunk_count(plan: &Plan, home: usize) -> u32 {
-    u32::try_from(plan.homes[home].size_bytes.div_ceil(u64::from(plan.chunk_size))).expect("few")
-}
-
-/// No chunk of this file.
-pub(crate) fn nothing(count: u32) -> Bitfield {
-    Bitfield::empty(count)
 }
