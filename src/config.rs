@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, builder::FalseyValueParser};
 use shards::DriverChoice;
 
 use crate::{
@@ -43,7 +43,7 @@ pub struct RelayArgs {
     pub cores: Option<NonZeroUsize>,
 
     /// Really start N event loops even on fewer cores
-    #[arg(long, env = "RELAY_OVERSUBSCRIBE")]
+    #[arg(long, env = "RELAY_OVERSUBSCRIBE", value_parser = FalseyValueParser::new())]
     pub oversubscribe: bool,
 
     /// Address for peers; repeatable; port 0 picks one [default: port 7440 of all addresses]
@@ -145,7 +145,7 @@ pub enum ConfigError {
     /// The cache holds too few of the smallest chunks.
     #[error(
         "--cache {0} holds fewer than {CACHE_CHUNKS_MIN} chunks of the least size, 1 KiB: give at \
-         least 8K"
+         least 4K"
     )]
     CacheTooSmall(u64),
     /// A token file can't be used.
@@ -173,11 +173,11 @@ impl RelayConfig {
     /// [`ConfigError`], which is wrong usage.
     pub fn new(args: RelayArgs) -> Result<Self, ConfigError> {
         let chunk_max = args.cache / CACHE_CHUNKS_TYPICAL;
-        if chunk_max < 1 << CHUNK_SIZE_LOG2_MIN {
+        if args.cache < CACHE_CHUNKS_MIN << CHUNK_SIZE_LOG2_MIN {
             return Err(ConfigError::CacheTooSmall(args.cache));
         }
         let log2 = u8::try_from(chunk_max.ilog2()).expect("at most 63");
-        let chunk_size_log2_max = log2.min(CHUNK_SIZE_LOG2_MAX);
+        let chunk_size_log2_max = log2.clamp(CHUNK_SIZE_LOG2_MIN, CHUNK_SIZE_LOG2_MAX);
         let tokens = match &args.token_file {
             Some(path) => read_lines("--token-file", path)?,
             None => Vec::new(),
@@ -200,7 +200,12 @@ impl RelayConfig {
 
     /// What sessions need of it.
     pub(crate) fn session(&self) -> SessionConfig {
-        SessionConfig { tokens: self.tokens.clone(), chunk_size_log2_max: self.chunk_size_log2_max }
+        let least = self.args.cache / CACHE_CHUNKS_MIN;
+        SessionConfig {
+            tokens: self.tokens.clone(),
+            chunk_size_log2_max: self.chunk_size_log2_max,
+            chunk_size_log2_limit: u8::try_from(least.ilog2()).expect("at most 63"),
+        }
     }
 
     /// Addresses tried when none was given; the second only where IPv6 exists.
@@ -338,7 +343,7 @@ mod tests {
     #[test]
     fn a_cache_for_fewer_than_four_chunks_is_refused() {
         let args = |cache: &str| RelayArgs::parse_from(["relay", "--cache", cache]);
-        assert!(matches!(RelayConfig::new(args("4K")), Err(ConfigError::CacheTooSmall(4096))));
+        assert!(matches!(RelayConfig::new(args("4095")), Err(ConfigError::CacheTooSmall(4095))));
         assert_eq!(RelayConfig::new(args("2M")).map(|c| c.chunk_size_log2_max).ok(), Some(18));
     }
 

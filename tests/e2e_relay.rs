@@ -186,7 +186,7 @@ fn statistics_count_what_went_through() {
 #[test]
 fn a_chunk_too_large_for_the_cache_is_refused_with_what_to_do() {
     let relay = RelayProcess::start(relay(), &["--cache", "1M"]);
-    let file = TestFile::new(6, 1 << 20, 18);
+    let file = TestFile::new(6, 1 << 20, 19);
     let (mut wire, welcome) = Wire::greet(relay.addr).expect("greeted");
     assert_eq!(welcome.chunk_size_log2_max, 17);
     wire.send(&Message::Hello(origin_hello(file.key()))).expect("sent");

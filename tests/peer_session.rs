@@ -112,7 +112,7 @@ fn chunks_too_large_for_the_relay_are_refused_with_advice() {
     let small = Message::Welcome(Welcome {
         nonce: [1; _],
         token_required: false,
-        chunk_size_log2_max: LOG2 - 1,
+        chunk_size_log2_max: LOG2 - 2,
     });
     let error = session.handle_message(Time::ZERO, small).unwrap_err();
     assert!(error.to_string().contains("--cache"), "{error}");

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     protocol::{
         DataHeader, Manifest, ManifestBuilder, Message, Seeding, Token, Welcome,
-        limits::{HANDSHAKE_TIMEOUT, NONCE_BYTES},
+        limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
     time::Time,
 };
@@ -214,7 +214,7 @@ impl Session {
     fn handle_welcome(&mut self, welcome: &Welcome) -> Result<(), SessionError> {
         let chunk_size_log2 = self.file.key().chunk_size_log2;
         let chunk_size_log2_max = welcome.chunk_size_log2_max;
-        if chunk_size_log2 > chunk_size_log2_max {
+        if chunk_size_log2 > chunk_size_log2_max + CHUNK_SIZE_LOG2_SLACK {
             return Err(SessionError::ChunkTooLarge { chunk_size_log2, chunk_size_log2_max });
         }
         let proof = match (welcome.token_required, &self.config.token) {

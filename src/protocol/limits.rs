@@ -53,6 +53,10 @@ pub const CHUNK_SIZE_LOG2_MAX: u8 = 24;
 /// The chunk that publishers choose unless told otherwise, 256 KiB: see BENCHMARKS.md.
 pub const CHUNK_SIZE_LOG2_DEFAULT: u8 = 18;
 
+/// How far above the size that the relay's welcome names a chunk may be, as a binary logarithm:
+/// the welcome names an eighth of the cache, and four chunks are the least that it works with.
+pub const CHUNK_SIZE_LOG2_SLACK: u8 = 1;
+
 /// Chunks that a receiver may hold in part, at most: a recall leaves one, and the relay goes on
 /// with it before it begins another. When a further one begins, the oldest is dropped.
 pub const PARTIAL_CHUNKS_MAX: usize = 16;

@@ -162,7 +162,7 @@ pub struct Welcome {
     /// Whether [`Hello::proof`] is wanted.
     pub token_required: bool,
     /// Largest chunk that this relay's cache is fit for (an eighth of it); publishers choose
-    /// within it.
+    /// within it. [`super::limits::CHUNK_SIZE_LOG2_SLACK`] above it is not refused yet.
     pub chunk_size_log2_max: u8,
 }
 

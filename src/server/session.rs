@@ -103,6 +103,8 @@ pub(crate) struct SessionConfig {
     pub tokens: Vec<Token>,
     /// Largest chunk that the cache is fit for.
     pub chunk_size_log2_max: u8,
+    /// Of larger chunks the cache would hold fewer than four: they are refused.
+    pub chunk_size_log2_limit: u8,
 }
 
 /// Protocol state of one connection.
@@ -233,14 +235,14 @@ impl Session {
             self.send(Message::Accepted(Accepted { connection: 0 }));
             return Ok(());
         };
-        if key.chunk_size_log2 > self.config.chunk_size_log2_max {
+        if key.chunk_size_log2 > self.config.chunk_size_log2_limit {
             return Err(Fault::new(
                 FailureCode::SwarmRefused,
                 "swarm",
                 format!(
                     "chunks of 2^{} bytes, but this relay's cache takes at most 2^{}: share with \
                      smaller chunks, or start the relay with a larger --cache",
-                    key.chunk_size_log2, self.config.chunk_size_log2_max
+                    key.chunk_size_log2, self.config.chunk_size_log2_limit
                 ),
             ));
         }
