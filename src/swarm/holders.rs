@@ -186,7 +186,7 @@ impl Swarm {
             self.idle_holders.turn = (self.idle_holders.turn + 1) % count;
             let holder = self.idle_holders.peers[self.idle_holders.turn];
             let peer = &self.peers[holder];
-            if peer.slow || peer.dismissed {
+            if peer.slow || peer.may_go {
                 continue;
             }
             let words = peer.have.words().iter().zip(self.chunks.fetchable_bits.words());
@@ -223,8 +223,8 @@ impl Swarm {
                 continue;
             }
             seen += 1;
-            let is_spared = peer.dismissed && state.holders > 1;
-            if Some(slot) != except && !is_spared && self.may_ask(peer) {
+            let spared = peer.may_go && state.holders > 1;
+            if Some(slot) != except && !spared && self.may_ask(peer) {
                 let rank = self.rank(peer);
                 if best.is_none_or(|(least, _)| rank < least) {
                     best = Some((rank, Choice { slot, idle: peer.fetches == 0 && !peer.slow }));

@@ -89,6 +89,8 @@ pub(super) struct Peer {
     pub(super) slow: bool,
     /// How long fetches have waited for it since it last answered one.
     pub(super) unanswered: Duration,
+    /// It was told that it may go: what others hold too is not asked of it.
+    pub(super) may_go: bool,
     pub(super) manifest_tried: bool,
     pub(super) missing_since: Option<Time>,
     pub(super) missing_told: Option<Time>,
@@ -122,6 +124,7 @@ impl Peer {
             fetches: 0,
             slow: false,
             unanswered: Duration::ZERO,
+            may_go: false,
             manifest_tried: false,
             missing_since: None,
             missing_told: None,

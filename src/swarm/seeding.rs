@@ -378,7 +378,7 @@ impl Swarm {
             && self.peers.get(origin).is_some_and(Peer::is_holder)
             && self.seeding.acknowledged.is_full()
         {
-            self.peers[origin].dismissed = true;
+            self.peers[origin].may_go = true;
             self.actions.push_back(Action::SeedingDone { origin });
         }
         self.seeding.phase = Phase::Open;
