@@ -52,9 +52,6 @@ pub(super) struct Peer {
     pub(super) order: Order,
     pub(super) seeding: Option<Seeding>,
     pub(super) joined_empty: bool,
-    /// It was told that its seeding is done: it is about to go, and asked for nothing that others
-    /// hold.
-    pub(super) dismissed: bool,
     /// It no longer counts among those that a spread waits for.
     pub(super) seeding_counted_out: bool,
     /// Chunks that it has and would supply.
@@ -103,7 +100,6 @@ impl Peer {
             order: join.order,
             seeding: join.seeding,
             joined_empty: join.claims.count() == 0,
-            dismissed: false,
             seeding_counted_out: false,
             settled: join.claims.clone(),
             have: join.claims,
