@@ -222,7 +222,10 @@ fn a_draining_relay_is_not_ready_finishes_chunks_and_takes_nobody_in() {
     while client.have_count() < 3 {
         client.step().expect("chunks come");
     }
-    // It does not acknowledge for a while: its chunks are in flight.
+    // It reads nothing for a while: more than it has had is in flight, and not acknowledged.
+    let more = u32::try_from(client.have_count() + 1).expect("a few chunks") << 16;
+    let sent = ["kind=\"data\"", "direction=\"out\""];
+    relay.wait_metric("relay_bytes_total", &sent, f64::from(more));
     relay.signal(Signal::TERM);
     wait_until("not ready", || {
         http::get(relay.http, "/readyz").is_ok_and(|answer| answer.status == 503)
