@@ -23,6 +23,8 @@ struct Bell {
 #[derive(Debug)]
 pub(crate) struct BellSocket {
     read_end: OwnedFd,
+    /// The same once more, until the event loop watches it.
+    watched_end: Option<OwnedFd>,
 }
 
 impl Ringer {
@@ -30,7 +32,8 @@ impl Ringer {
     pub(crate) fn new() -> io::Result<(Self, BellSocket)> {
         let (read_end, write_end) = descriptors()?;
         let ringer = Self(Arc::new(Bell { doorbell: Doorbell::default(), write_end }));
-        Ok((ringer, BellSocket { read_end }))
+        let watched_end = Some(read_end.try_clone()?);
+        Ok((ringer, BellSocket { read_end, watched_end }))
     }
 
     /// Makes the shard look around: its `Port::wait` returns. No system call if the shard is
@@ -92,10 +95,15 @@ impl BellSocket {
         poll(&mut watched, Some(&timeout)).is_ok_and(|ready| ready > 0)
     }
 
-    /// A second handle for the event loop, which wants to own what it watches. The library has no
-    /// type for an eventfd, but readiness is all that is asked of this stream.
-    pub(crate) fn watched(&self) -> io::Result<monoio::net::UnixStream> {
-        monoio::net::UnixStream::from_std(self.read_end.try_clone()?.into())
+    /// A second handle for the event loop, which wants to own what it watches. It was made with the
+    /// first: a shard must not need a descriptor when peers may have taken them all. The library has
+    /// no type for an eventfd, but readiness is all that is asked of this stream.
+    ///
+    /// # Panics
+    /// If it was taken before.
+    pub(crate) fn watched(&mut self) -> io::Result<monoio::net::UnixStream> {
+        let watched = self.watched_end.take().expect("one event loop watches the doorbell");
+        monoio::net::UnixStream::from_std(watched.into())
     }
 }
 

@@ -51,7 +51,7 @@ impl Station {
     ///
     /// # Errors
     /// The event loop can't watch the doorbell.
-    pub(crate) async fn listen(self: Rc<Self>, bell: BellSocket) -> io::Result<()> {
+    pub(crate) async fn listen(self: Rc<Self>, mut bell: BellSocket) -> io::Result<()> {
         let watched = bell.watched()?;
         loop {
             watched.readable(false).await?;

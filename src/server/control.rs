@@ -18,6 +18,8 @@ use axum::{
 use metrics_exporter_prometheus::PrometheusRecorder;
 use shards::{Heartbeats, clock};
 
+use tokio::runtime::Runtime;
+
 use super::{metrics::Metrics, shared::Shared};
 
 /// A shard that has not turned for so long is stuck.
@@ -47,16 +49,25 @@ pub(crate) fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
+/// The control thread's event loop: made before anybody is accepted, as it needs descriptors.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.context("failed to make the event loop of the HTTP service")
+}
+
 /// Serves until `ended` is done.
 ///
 /// # Errors
-/// The runtime or the listener can't be set up.
+/// The listener can't be set up.
 pub(crate) fn serve(
+    runtime: &Runtime,
     control: Arc<Control>,
     listener: TcpListener,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let upkept = Arc::clone(&control);

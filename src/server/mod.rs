@@ -130,6 +130,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         .context("failed to start the event loops")?;
 
     announce(&listeners, &http)?;
+    let control_runtime = control::runtime()?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
     let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
     let control = Arc::new(Control {
@@ -141,7 +142,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     });
     let serving = spawn("relay-control", move || {
         let ended = async { drop(control_ended.await) };
-        if let Err(error) = control::serve(control, http, ended) {
+        if let Err(error) = control::serve(&control_runtime, control, http, ended) {
             tracing::error!("the HTTP service ended: {error:#}");
         }
     })?;
