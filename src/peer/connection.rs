@@ -139,6 +139,8 @@ impl Link {
         if let Err(ConnectionError::Session { error, .. }) = &result {
             self.say_why(error);
         }
+        // What the kernel has taken still goes out; a writer that waits for room must not go on.
+        self.shutdown();
         self.closed.set(true);
         self.full.set();
         let mut core = self.core.borrow_mut();
@@ -224,11 +226,19 @@ impl Link {
         if self.broken.get() {
             return;
         }
-        match self.core.borrow_mut().pump(&self.socket, now()) {
+        let mut core = self.core.borrow_mut();
+        let pumped = core.pump(&self.socket, now());
+        let has_ended = core.end.is_some();
+        drop(core);
+        match pumped {
             Ok(true) => self.full.set(),
             Ok(false) => {}
             // The relay may have said why before it closed: the reader finds out.
             Err(_) => self.shutdown(),
+        }
+        if has_ended {
+            // The reader sees the end of the stream, and then the reason.
+            self.shutdown();
         }
     }
 

@@ -226,6 +226,5 @@ async fn finish(state: &Rc<ShardState>, connection: &Rc<Connection>) {
         }
     }
     connection.close_now();
-    connection.blocked_bell.ring();
     forget(state, connection);
 }

@@ -143,7 +143,9 @@ impl Connection {
         let window_is_open = queue.next_frame_len().is_some_and(|len| u64::from(len) <= room_bytes);
         !self.is_blocked.get()
             && !self.is_closed.get()
-            && (queue.has_urgent() || session.has_manifest_part() || window_is_open)
+            && (queue.has_urgent()
+                || session.has_manifest_part() && !self.is_closing.get()
+                || window_is_open)
     }
 
     /// One write, as the window allows; what happened to deliveries becomes news.
@@ -204,6 +206,8 @@ impl Connection {
         self.is_closing.set(true);
         // The peer may be gone already, which is what was wanted.
         self.socket.shutdown(Shutdown::Both).ok();
+        // A reader that waits for leave to read sees no end of a stream.
+        self.read_bell.ring();
     }
 
     /// Takes the chunk back; bytes reached if it was under way here. A chunk that the peer lost is

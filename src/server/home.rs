@@ -291,6 +291,10 @@ impl Home {
             let Some(action) = self.swarm.poll_action() else { break };
             self.perform(now, action, outbox, cells);
         }
+        if !self.wants_room && self.unleased.is_empty() {
+            // What it queued for was met otherwise, or is gone: nobody may wait behind it.
+            self.waiter.cancel();
+        }
         self.flush_deliveries(outbox);
         self.waiter.set_working(self.swarm.wants_work());
         self.publish(cells);

@@ -26,6 +26,9 @@ use crate::config::RelayConfig;
 /// Connections that the kernel completes for us while the listener is busy.
 const BACKLOG: i32 = 4096;
 
+/// Connections accepted before the listener looks whether it was told to stop.
+const ACCEPTS_PER_TURN_MAX: usize = 64;
+
 /// How long to wait when descriptors ran out: accepting at once would fail thousands of times.
 const DESCRIPTOR_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -121,7 +124,9 @@ impl Listeners {
                 return;
             }
             for listener in &self.listeners {
-                accept_all(listener, handoff, shared, stop, &mut spare);
+                if accept_all(listener, handoff, shared, stop, &mut spare) {
+                    return;
+                }
             }
         }
     }
@@ -155,15 +160,15 @@ fn bind(addr: SocketAddr, congestion: Option<&str>) -> Result<TcpListener, Liste
     Ok(socket.into())
 }
 
-/// Accepts what there is.
+/// Accepts what there is, or some of it; whether the listener was told to stop meanwhile.
 fn accept_all(
     listener: &TcpListener,
     handoff: &Handoff,
     shared: &Arc<Shared>,
     stop: &OwnedFd,
     spare: &mut Option<File>,
-) {
-    loop {
+) -> bool {
+    for _ in 0..ACCEPTS_PER_TURN_MAX {
         match listener.accept() {
             Ok((stream, remote)) => {
                 if let Err(error) = prepare(&stream) {
@@ -171,10 +176,12 @@ fn accept_all(
                     tracing::debug!(%remote, "failed to set up a socket: {error}");
                     continue;
                 }
-                hand_off(Incoming { stream, remote, tag: 0 }, handoff, stop);
+                if hand_off(Incoming { stream, remote, tag: 0 }, handoff, stop) {
+                    return true;
+                }
                 shared.listener.handed_off.add(1);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(error) if is_exhausted(&error) => {
                 shared.listener.descriptors.add(1);
                 tracing::warn!(
@@ -186,12 +193,15 @@ fn accept_all(
                 drop(spare.take());
                 drop(listener.accept());
                 *spare = File::open("/dev/null").ok();
-                pause(DESCRIPTOR_BACKOFF, stop);
+                if pause(DESCRIPTOR_BACKOFF, stop) {
+                    return true;
+                }
             }
             // A connection that was reset before it was accepted, and the like.
             Err(error) => tracing::debug!("failed to accept: {error}"),
         }
     }
+    false
 }
 
 fn is_exhausted(error: &io::Error) -> bool {
@@ -213,18 +223,19 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// To the shard on whose core the peer works, or the least loaded.
-fn hand_off(mut incoming: Incoming, handoff: &Handoff, stop: &OwnedFd) {
+/// To the shard on whose core the peer works, or the least loaded; whether the listener was told
+/// to stop meanwhile.
+fn hand_off(mut incoming: Incoming, handoff: &Handoff, stop: &OwnedFd) -> bool {
     let core = incoming_core(&incoming.stream);
     loop {
         let shard = handoff.place(core);
         tracing::debug!(remote = %incoming.remote, core, %shard, "handed off");
         match handoff.send(shard, incoming) {
-            Ok(()) => return,
+            Ok(()) => return false,
             Err(back) => incoming = back,
         }
         if pause(HANDOFF_BACKOFF, stop) {
-            return;
+            return true;
         }
     }
 }

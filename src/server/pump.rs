@@ -58,7 +58,6 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) {
         Err(error) => {
             tracing::debug!(remote = %connection.remote, "failed to write: {error}");
             connection.close_now();
-            connection.read_bell.ring();
         }
     }
 }
@@ -75,7 +74,6 @@ pub(crate) async fn wait_writable(state: Rc<ShardState>, connection: Rc<Connecti
         }
         if connection.socket.writable().await.is_err() {
             connection.close_now();
-            connection.read_bell.ring();
             return;
         }
         connection.is_blocked.set(false);

@@ -119,6 +119,8 @@ pub(crate) struct Session {
     /// Chunks that the peer has claimed since it joined, repetitions included.
     claimed_chunks: u64,
     effects: VecDeque<Effect>,
+    /// The counters are among the effects.
+    is_stats_due: bool,
     fetching: Fetching,
     manifest: ManifestState,
 }
@@ -149,6 +151,7 @@ impl Session {
             news_due: false,
             claimed_chunks: 0,
             effects: VecDeque::new(),
+            is_stats_due: false,
             fetching: Fetching::default(),
             manifest: ManifestState::default(),
         }
@@ -156,7 +159,9 @@ impl Session {
 
     /// What to do next.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let effect = self.effects.pop_front();
+        self.is_stats_due &= !matches!(effect, Some(Effect::Stats));
+        effect
     }
 
     /// Whether the peer has introduced itself.
@@ -213,7 +218,12 @@ impl Session {
             Message::BitfieldPart { offset_bytes, bytes } => {
                 return self.handle_bitfield_part(offset_bytes, &bytes);
             }
-            Message::StatsRequest if self.is_introduced() => self.effects.push_back(Effect::Stats),
+            Message::StatsRequest if self.is_introduced() => {
+                // One answer serves all that were asked for in one read.
+                if !std::mem::replace(&mut self.is_stats_due, true) {
+                    self.effects.push_back(Effect::Stats);
+                }
+            }
             other => {
                 let Phase::Joined(key) = self.phase else {
                     return Err(Fault::protocol("a message of a swarm before it was joined"));

@@ -263,6 +263,8 @@ pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
     if connection.is_closed.replace(true) {
         return;
     }
+    // The task that waits until the socket takes more ends, too.
+    connection.blocked_bell.ring();
     let reference = connection.reference;
     state.connections.borrow_mut().remove(reference.index, reference.generation);
     state.handshakes.borrow_mut().forget(connection);

@@ -111,7 +111,7 @@ impl Window {
                 position_bytes: self.sent_bytes,
                 received_bytes: self.received_bytes,
                 at: now,
-                is_window_limited: self.room_bytes() < WINDOW_BYTES_MIN,
+                is_window_limited: self.probe.is_none() && self.room_bytes() < WINDOW_BYTES_MIN,
             });
         }
     }
@@ -140,7 +140,9 @@ impl Window {
             self.rate_mark = None;
             self.sample_rate(now, mark);
         }
-        if self.probe.is_some_and(|since| now.since(since) >= PROBE_TIME_MAX) {
+        let least = self.min_rtt.map_or(Duration::ZERO, |(least, _)| least);
+        let patience = PROBE_TIME_MAX.max(2 * least + QUEUE_TIME);
+        if self.probe.is_some_and(|since| now.since(since) >= patience) {
             self.probe = None;
         }
         Ok(())
@@ -159,6 +161,8 @@ impl Window {
         let is_old = |&(_, at): &(Duration, Time)| now.since(at) >= MIN_RTT_AGE_MAX;
         if self.probe.is_none() && self.min_rtt.as_ref().is_some_and(is_old) {
             self.probe = Some(now);
+            // A rate measured with a closed window is not the path's.
+            self.rate_mark = None;
             // Asked again no sooner, whatever comes of it.
             self.min_rtt = self.min_rtt.map(|(least, _)| (least, now));
         }
