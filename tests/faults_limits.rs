@@ -192,3 +192,19 @@ fn chunks_that_nobody_holds_end_the_wait_with_how_many() {
     assert_eq!(failure.code, FailureCode::ChunksMissing);
     assert!(failure.text.contains("16"), "{}", failure.text);
 }
+
+#[test]
+fn a_peer_that_was_closed_while_it_read_nothing_is_gone_once_it_reads() {
+    let relay = RelayProcess::start(relay(), &["--missing-timeout", "1s"]);
+    let file = TestFile::new(8, 1 << 20, 16);
+    let mut deaf = Wire::join(relay.addr, hello(file.key())).expect("it may join");
+    deaf.send(&Message::Progress { received_bytes: 0, granted_bytes: 1 << 20 }).expect("sent");
+    // It asks for more than sockets and queues hold the answers to: the relay stops reading.
+    let pings = deaf.flood(&Message::Ping { token: u64::MAX });
+    assert!(pings > 1000, "{pings} were taken");
+    wait_until("the relay to give it up", || relay.log().contains("closing: nobody"));
+    assert_eq!(relay.metric("relay_peers", &[]), 1.0);
+    // What it is told may be lost: the relay closes with pings of its unread, which resets.
+    drop(deaf.hear_end());
+    wait_until("it to be gone", || relay.metric("relay_peers", &[]) < 1.0);
+}

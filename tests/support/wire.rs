@@ -40,6 +40,9 @@ pub(crate) struct Wire {
     frame: Vec<u8>,
 }
 
+/// A relay that takes nothing for so long has stopped reading.
+const FLOOD_PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// The nonce of all test peers: tests have nothing to hide.
 const NONCE: [u8; NONCE_BYTES] = [7; NONCE_BYTES];
 
@@ -141,6 +144,20 @@ impl Wire {
     /// The relay is gone.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
+    }
+
+    /// Sends the message again and again, reading nothing, until the relay takes no more of it;
+    /// how many it took. Nothing can be sent after that.
+    pub(crate) fn flood(&mut self, message: &Message) -> usize {
+        let mut bytes = Vec::new();
+        encode_control(message, &mut bytes);
+        let many = bytes.repeat(1000);
+        self.stream.set_write_timeout(Some(FLOOD_PATIENCE)).expect("a socket");
+        let mut taken = 0;
+        while let Ok(count) = self.stream.write(&many[taken % bytes.len()..]) {
+            taken += count;
+        }
+        taken / bytes.len()
     }
 
     /// Answers a fetch: the whole chunk in frames.
