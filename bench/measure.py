@@ -37,6 +37,11 @@ MIB = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+if {"-h", "--help"} & set(sys.argv):
+    print(sys.modules["__main__"].__doc__ + "\nSettings of all scripts:\n" + __doc__)
+    sys.exit(0)
+
+
 def fail(text):
     sys.exit(f"error: {text}")
 

@@ -317,7 +317,12 @@ impl Core {
                     continue;
                 }
                 SessionEvent::Accepted => Notice::Accepted,
-                SessionEvent::ManifestVerified => Notice::ManifestVerified,
+                SessionEvent::ManifestVerified => {
+                    if let Some(shared) = self.surroundings.borrow().observer.shared_manifest() {
+                        self.session.share_manifest(shared);
+                    }
+                    Notice::ManifestVerified
+                }
                 SessionEvent::Complete => Notice::Complete,
                 SessionEvent::SeedingDone => Notice::SeedingDone,
                 SessionEvent::LeaveGranted => {
