@@ -184,7 +184,9 @@ async fn shard_main(
     });
     let mine = |index: &usize| index % shard_count == shard.id.index();
     let mut members = Vec::new();
-    for index in (0..job.plan.files).filter(mine) {
+    // Origins from the last loop on: with few clients, both ends of the relay get a core.
+    let mine_from_last = |index: &usize| mine(&(shard_count - 1 - index % shard_count));
+    for index in (0..job.plan.files).filter(mine_from_last) {
         members.push(start_origin(&local, index));
     }
     for index in (0..job.plan.clients.len()).filter(mine) {
