@@ -268,3 +268,6 @@ pub(crate) fn shutting_down() -> Failure {
         text: "the relay shuts down: connect again when it is back".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;
