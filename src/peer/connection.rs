@@ -5,6 +5,8 @@
 //! the socket was full, and a timer that ends once it has nothing to watch. No reference to the
 //! core is held across an await. Connecting again is [`super::peer`]'s business.
 
+mod linger;
+
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -24,7 +26,7 @@ use super::{
     store::ChunkStore,
 };
 use crate::{
-    protocol::{DATA_HEADER_BYTES, Event, Message, limits::FRAME_PAYLOAD_BYTES_MAX},
+    protocol::{DATA_HEADER_BYTES, Event, limits::FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
     transport::{Payload, ReadError, ReadOutcome, Reader, SendEvent, SendQueue},
 };
@@ -136,8 +138,10 @@ impl Link {
         task::spawn_isolated(write_when_full(Rc::clone(&self)), move |text| fail(&writer, &text));
         task::spawn_isolated(watch_time(Rc::downgrade(&self)), move |text| fail(&timer, &text));
         let result = self.read(scratch).await;
-        if let Err(ConnectionError::Session { error, .. }) = &result {
-            self.say_why(error);
+        if let Err(ConnectionError::Session { error, .. }) = &result
+            && let Some(failure) = error.to_failure()
+        {
+            self.say_last(failure, scratch).await;
         }
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
         self.shutdown();
@@ -252,16 +256,6 @@ impl Link {
 
     fn is_backlogged(&self) -> bool {
         self.core.borrow().queue.control_bytes() >= CONTROL_BACKLOG_BYTES_MAX
-    }
-
-    /// Tells the relay why this side closes, if its socket takes it.
-    fn say_why(&self, error: &SessionError) {
-        if let Some(failure) = error.to_failure() {
-            let mut core = self.core.borrow_mut();
-            core.queue.push_control(&Message::Failure(failure));
-            // The connection ends whether the relay hears it or not.
-            drop(core.queue.write(&self.socket, 0));
-        }
     }
 
     fn shutdown(&self) {
