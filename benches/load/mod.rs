@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use relay::{
     protocol::{Bitfield, Order},
-    swarm::{Action, Eviction, Join, LAMBDA_DEFAULT, PeerSlot, Swarm, SwarmConfig},
+    swarm::{Action, Eviction, FetchId, Join, LAMBDA_DEFAULT, PeerSlot, Swarm, SwarmConfig},
     time::Time,
 };
 
@@ -16,39 +16,39 @@ const CHUNK_BYTES: u32 = 256 << 10;
 
 /// How large the swarm is.
 #[derive(Clone, Copy, Debug)]
-pub struct Size {
+pub(crate) struct Size {
     /// Peers beside the origin.
-    pub peers: u32,
+    pub(crate) peers: u32,
     /// Chunks of the file.
-    pub chunks: u32,
+    pub(crate) chunks: u32,
     /// Chunks that the cache holds.
-    pub cached: u32,
+    pub(crate) cached: u32,
     /// Deliveries that a fetch takes: with more, many peers starve meanwhile.
-    pub pause: u32,
+    pub(crate) pause: u32,
 }
 
 /// A swarm under way, and what its shell would know.
 #[derive(Debug)]
-pub struct Load {
+pub(crate) struct Load {
     /// The scheduler.
-    pub swarm: Swarm,
+    pub(crate) swarm: Swarm,
     /// Inputs that it was given, apart from joins.
-    pub events: u64,
+    pub(crate) events: u64,
     /// Chunks that peers took.
-    pub deliveries: u64,
+    pub(crate) deliveries: u64,
     size: Size,
     now: Time,
     in_use: u32,
     wants_room: bool,
     pause: u32,
     sent: VecDeque<(PeerSlot, u32)>,
-    fetching: VecDeque<u32>,
+    fetching: VecDeque<FetchId>,
     received_bytes: Vec<u64>,
 }
 
 impl Load {
     /// Everybody has joined and has credit; nothing was delivered yet.
-    pub fn new(size: Size) -> Self {
+    pub(crate) fn new(size: Size) -> Self {
         let mut swarm = Swarm::new(SwarmConfig {
             size_bytes: u64::from(size.chunks) * u64::from(CHUNK_BYTES),
             chunk_size_bytes: CHUNK_BYTES,
@@ -85,12 +85,12 @@ impl Load {
     }
 
     /// Whether everybody has everything.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.deliveries == u64::from(self.size.peers) * u64::from(self.size.chunks)
     }
 
     /// One thing that happens, and all that follows from it: three events if a delivery ends.
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.perform();
         self.now = self.now + Duration::from_micros(1);
         self.pause = self.pause.saturating_sub(1);

@@ -102,8 +102,19 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
     }
 }
 
+/// The allocator asks for huge pages, and each thread that allocates a little then holds two
+/// megabytes: 25 MiB of a relay that holds 34 without them. Chunks are copied no slower from small
+/// pages (measured with the main job: within its noise).
+fn renounce_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::info!("huge pages stay on, and take some memory more: {error}");
+    }
+}
+
 /// Runs a relay until a signal ends it.
 fn run(config: RelayConfig) -> anyhow::Result<()> {
+    renounce_huge_pages();
     let args = config.args.clone();
     let placement = Placement::plan(args.cores, args.oversubscribe);
     if let Some(warning) = placement.warning() {

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     protocol::{
-        Accepted, Bitfield, Claims, FailureCode, Hello, Manifest, ManifestBuilder,
-        Message, Order, Seeding, SwarmKey, Token, Welcome, auth,
+        Accepted, Bitfield, Claims, FailureCode, Hello, Manifest, ManifestBuilder, Message, Order,
+        Seeding, SwarmKey, Token, Welcome, auth,
         limits::{NONCE_BYTES, VERSION},
     },
     swarm::{FetchFailure, FetchId},
