@@ -76,6 +76,7 @@ const WARM_BYTES_MAX: usize = 128 << 20;
 /// The whole program: arguments to exit code.
 #[must_use]
 pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    renounce_huge_pages();
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -104,17 +105,14 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
 
 /// The allocator asks for huge pages, and each thread that allocates a little then holds two
 /// megabytes: 25 MiB of a relay that holds 34 without them. Chunks are copied no slower from small
-/// pages (measured with the main job: within its noise).
+/// pages (measured with the main job: within its noise). Where that can't be had, it costs memory.
 fn renounce_huge_pages() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::info!("huge pages stay on, and take some memory more: {error}");
-    }
+    rustix::thread::disable_transparent_huge_pages(true).ok();
 }
 
 /// Runs a relay until a signal ends it.
 fn run(config: RelayConfig) -> anyhow::Result<()> {
-    renounce_huge_pages();
     let args = config.args.clone();
     let placement = Placement::plan(args.cores, args.oversubscribe);
     if let Some(warning) = placement.warning() {
