@@ -137,6 +137,7 @@ impl Link {
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
         self.shutdown();
         // What was verified is kept before anybody asks what there is.
+        self.core.borrow().keeping.handle_disconnected();
         while !self.core.borrow().keeping.is_at_rest() {
             self.drained.wait().await;
         }
@@ -230,6 +231,13 @@ impl Link {
             return;
         }
         let mut core = self.core.borrow_mut();
+        if core.end.is_some() {
+            // The reader sees the end of the stream, and then the reason. Nothing more is said: a
+            // last grant would bring data that nobody takes.
+            drop(core);
+            self.shutdown();
+            return;
+        }
         let pumped = core.pump(&self.socket, now());
         let has_ended = core.end.is_some();
         drop(core);
@@ -240,7 +248,6 @@ impl Link {
             Err(_) => self.shutdown(),
         }
         if has_ended {
-            // The reader sees the end of the stream, and then the reason.
             self.shutdown();
         }
     }

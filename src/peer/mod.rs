@@ -30,6 +30,7 @@ mod keeping;
 pub mod outbox;
 #[expect(clippy::module_inception, reason = "the module is about peers, this file about one")]
 pub mod peer;
+pub mod resume;
 pub mod rng;
 pub mod scratch;
 pub mod session;
@@ -45,6 +46,6 @@ pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, 
 pub use rng::Rng;
 pub use scratch::{Scratch, new_scratch};
 pub use session::{Session, SessionConfig, SessionEvent};
-pub use store::{ChunkStore, Disk, FileStore, MemoryStore, StoreEvent};
+pub use store::{ChunkStore, Disk, FileStore, MemoryStore, StoreEvent, StreamStore};
 pub use uploads::Upload;
 pub use wants::ChunkOrder;

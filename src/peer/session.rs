@@ -345,12 +345,15 @@ impl Session {
         }
         let assembled = self.assembler.handle_piece(manifest, piece)?;
         if let Assembled::Chunk { chunk, bytes } = assembled {
-            if bytes.is_some() {
-                self.intake.hold(self.file.key().chunk_len_bytes(chunk));
-            }
             let intended = match &mut self.wants {
-                Some(wants) => wants.handle_verified(chunk),
-                None => self.intake.credit_time(self.intake.received_bytes()),
+                // What it wants at once bounds what it has not kept yet.
+                Some(wants) => wants.since(chunk),
+                None => {
+                    if bytes.is_some() {
+                        self.intake.hold(self.file.key().chunk_len_bytes(chunk));
+                    }
+                    self.intake.credit_time(self.intake.received_bytes())
+                }
             };
             let latency = intended.map_or(Duration::ZERO, |intended| now.since(intended));
             self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
@@ -361,8 +364,14 @@ impl Session {
     /// A verified chunk was kept: from now on the peer has it, and says so. Once for each
     /// [`SessionEvent::Verified`], at any later time.
     pub fn handle_kept(&mut self, chunk: u32) {
-        if self.config.keeps_bytes {
-            self.intake.release(self.file.key().chunk_len_bytes(chunk));
+        match &mut self.wants {
+            Some(wants) => {
+                wants.handle_kept(chunk);
+            }
+            None if self.config.keeps_bytes => {
+                self.intake.release(self.file.key().chunk_len_bytes(chunk));
+            }
+            None => {}
         }
         if self.file.add(chunk) {
             self.outbox.have(chunk);
