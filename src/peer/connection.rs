@@ -6,6 +6,8 @@
 //! ends once it has nothing to watch. No reference to the
 //! core is held across an await. Connecting again is [`super::peer`]'s business.
 
+mod linger;
+
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -28,7 +30,7 @@ use super::{
     store::ChunkStore,
 };
 use crate::{
-    protocol::{Event, Message},
+    protocol::Event,
     time::Time,
     transport::{Payload, ReadError, ReadOutcome, Reader, SendEvent, SendQueue},
 };
@@ -131,8 +133,10 @@ impl Link {
             task::spawn_isolated(watching, move |text| fail(&keeper, &text));
         }
         let result = self.read(scratch).await;
-        if let Err(ConnectionError::Session { error, .. }) = &result {
-            self.say_why(error);
+        if let Err(ConnectionError::Session { error, .. }) = &result
+            && let Some(failure) = error.to_failure()
+        {
+            self.say_last(failure, scratch).await;
         }
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
         self.shutdown();
@@ -264,16 +268,6 @@ impl Link {
         self.core.borrow().queue.control_bytes() >= CONTROL_BACKLOG_BYTES_MAX
     }
 
-    /// Tells the relay why this side closes, if its socket takes it.
-    fn say_why(&self, error: &SessionError) {
-        if let Some(failure) = error.to_failure() {
-            let mut core = self.core.borrow_mut();
-            core.queue.push_control(&Message::Failure(failure));
-            // The connection ends whether the relay hears it or not.
-            drop(core.queue.write(&self.socket, 0));
-        }
-    }
-
     fn shutdown(&self) {
         self.broken.set(true);
         self.full.set();
@@ -323,7 +317,12 @@ impl Core {
                     continue;
                 }
                 SessionEvent::Accepted => Notice::Accepted,
-                SessionEvent::ManifestVerified => Notice::ManifestVerified,
+                SessionEvent::ManifestVerified => {
+                    if let Some(shared) = self.surroundings.borrow().observer.shared_manifest() {
+                        self.session.share_manifest(shared);
+                    }
+                    Notice::ManifestVerified
+                }
                 SessionEvent::Complete => Notice::Complete,
                 SessionEvent::SeedingDone => Notice::SeedingDone,
                 SessionEvent::LeaveGranted => {
