@@ -160,6 +160,12 @@ impl Link {
         self.pump();
     }
 
+    /// Asks how far the swarm is.
+    pub(super) fn ask_status(&self) {
+        self.core.borrow_mut().session.handle_status_wanted();
+        self.pump();
+    }
+
     async fn read(&self, scratch: &Scratch) -> Result<End, ConnectionError> {
         let mut reader = Reader::new();
         self.pump();
@@ -320,6 +326,7 @@ impl Core {
                 SessionEvent::ManifestVerified => Notice::ManifestVerified,
                 SessionEvent::Complete => Notice::Complete,
                 SessionEvent::SeedingDone => Notice::SeedingDone,
+                SessionEvent::Status(status) => Notice::Status(status),
                 SessionEvent::LeaveGranted => {
                     self.end.get_or_insert(End::Left);
                     Notice::LeaveGranted

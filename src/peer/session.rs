@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        DataHeader, Manifest, ManifestBuilder, Message, Seeding, Token, Welcome,
+        DataHeader, Manifest, ManifestBuilder, Message, Seeding, SwarmStatus, Token, Welcome,
         limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
     time::Time,
@@ -78,6 +78,8 @@ pub enum SessionEvent {
     SeedingDone,
     /// Nobody depends on the peer: it may go.
     LeaveGranted,
+    /// How far the swarm is, as was asked.
+    Status(SwarmStatus),
     /// Nobody connected holds chunks that the peer lacks.
     Waiting {
         /// How many.
@@ -266,6 +268,7 @@ impl Session {
             }
             Message::SeedingDone => self.events.push_back(SessionEvent::SeedingDone),
             Message::LeaveGranted => self.events.push_back(SessionEvent::LeaveGranted),
+            Message::SwarmStatus(status) => self.events.push_back(SessionEvent::Status(status)),
             // Nothing depends on an answer to our own pings and questions: this session asks none.
             Message::Pong { .. } | Message::Stats(_) => {}
             message => return Err(self.unexpected(name_of(&message))),
@@ -395,6 +398,13 @@ impl Session {
         }
     }
 
+    /// Asks how far the swarm is; no effect before it was joined.
+    pub fn handle_status_wanted(&mut self) {
+        if self.stage == Stage::Joined {
+            self.outbox.push(Message::SwarmStatusRequest);
+        }
+    }
+
     /// The next message to send. Ask until there is none, or there is no room for more.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Message> {
         if self.stage == Stage::Greeting {
@@ -469,5 +479,7 @@ fn name_of(message: &Message) -> &'static str {
         Message::Ping { .. } => "Ping",
         Message::Pong { .. } => "Pong",
         Message::Failure(_) => "Failure",
+        Message::SwarmStatusRequest => "SwarmStatusRequest",
+        Message::SwarmStatus(_) => "SwarmStatus",
     }
 }
