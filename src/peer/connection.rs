@@ -8,16 +8,20 @@
 
 mod linger;
 
+mod tasks;
+
 use std::{
     cell::{Cell, RefCell},
     io,
     net::SocketAddr,
-    rc::{Rc, Weak},
+    rc::Rc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use shards::{bell::LocalBell, clock, net::Socket, task};
+
+use self::tasks::{fail, watch_store, watch_time, write_when_full};
 
 use super::{
     ConnectionError, FileState, Session, SessionError, SessionEvent,
@@ -162,6 +166,12 @@ impl Link {
     /// Asks to leave.
     pub(super) fn leave(&self) {
         self.core.borrow_mut().session.handle_leave();
+        self.pump();
+    }
+
+    /// Asks how far the swarm is.
+    pub(super) fn ask_status(&self) {
+        self.core.borrow_mut().session.handle_status_wanted();
         self.pump();
     }
 
@@ -325,6 +335,7 @@ impl Core {
                 }
                 SessionEvent::Complete => Notice::Complete,
                 SessionEvent::SeedingDone => Notice::SeedingDone,
+                SessionEvent::Status(status) => Notice::Status(status),
                 SessionEvent::LeaveGranted => {
                     self.end.get_or_insert(End::Left);
                     Notice::LeaveGranted
@@ -421,76 +432,5 @@ impl Core {
             Reaction::Leave => self.session.handle_leave(),
             Reaction::Vanish => self.end = Some(End::Stopped),
         }
-    }
-}
-
-/// Writes on when the socket has room again. It owns the link while it does: the socket must not
-/// go while somebody waits for it.
-async fn write_when_full(link: Rc<Link>) {
-    loop {
-        link.full.wait().await;
-        while !link.broken.get() && !link.core.borrow().queue.is_empty() {
-            if link.socket.writable().await.is_err() {
-                link.shutdown();
-                break;
-            }
-            link.pump();
-            link.drained.set();
-            // One write, then the others of the shard.
-            task::yield_now().await;
-        }
-        link.drained.set();
-        if link.closed.get() {
-            return;
-        }
-    }
-}
-
-/// Hears what a store has done that takes its time.
-async fn watch_store(link: Rc<Link>) {
-    while !link.closed.get() {
-        link.stored.wait().await;
-        let stored = link.core.borrow_mut().handle_stored();
-        match stored {
-            // What is in the socket already is acknowledged, too, by the reader's next turn.
-            Ok(()) => link.pump(),
-            Err(error) => link.fail(error),
-        }
-        link.drained.set();
-    }
-}
-
-/// Watches the handshake's deadline, and doles out a limited peer's grants.
-async fn watch_time(link: Weak<Link>) {
-    loop {
-        let Some(wait) = link.upgrade().and_then(|link| link.next_tick()) else { return };
-        clock::sleep(wait).await;
-        let Some(link) = link.upgrade().filter(|link| !link.closed.get()) else { return };
-        let timed_out = link.core.borrow_mut().session.handle_timeout(now());
-        match timed_out {
-            Ok(()) => link.pump(),
-            Err(error) => link.fail(link.session_error(error)),
-        }
-    }
-}
-
-impl Link {
-    /// How long the timer sleeps; `None` when there is nothing more to watch.
-    fn next_tick(&self) -> Option<Duration> {
-        let core = self.core.borrow();
-        let is_limited = core.session.is_limited();
-        if core.session.stage() == Stage::Joined && !is_limited {
-            return None;
-        }
-        let tick_max = if is_limited { LIMITED_STEP } else { HANDSHAKE_TICK };
-        let due = core.session.poll_timeout().map(|due| due.since(now()));
-        Some(due.unwrap_or(tick_max).clamp(Duration::from_millis(1), tick_max))
-    }
-}
-
-fn fail(link: &Weak<Link>, text: &str) {
-    if let Some(link) = link.upgrade() {
-        let error = io::Error::other(format!("a task of this connection panicked: {text}"));
-        link.fail(link.io_error(error));
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::{closing, shard::ShardState, shared::WINDOW_POOL_BYTES, usage, window::WINDOW_BYTES_MIN};
+use super::{
+    closing, shard::ShardState, shared::WINDOW_POOL_BYTES, usage, window::WINDOW_BYTES_MIN,
+};
 use crate::{
     protocol::{Failure, FailureCode},
     time::Time,

@@ -19,7 +19,7 @@ use crate::protocol::Digest;
 
 pub use disk::Disk;
 pub use file::FileStore;
-pub use memory::MemoryStore;
+pub use memory::{MemoryStore, Nowhere};
 pub use stream::{Sink, StreamStore};
 
 /// A place for the chunks of one file. Belongs to one connection at a time.
