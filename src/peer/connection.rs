@@ -348,23 +348,31 @@ impl Core {
         }
     }
 
-    /// Acts on what the store has done.
+    /// Acts on all that the store has done. An error comes after the rest: the store rings once.
     fn handle_stored(&mut self) -> Result<(), ConnectionError> {
-        while let Some(outcome) = self.keeping.poll()? {
-            match outcome {
-                Outcome::Kept { chunk, latency } => {
+        let mut failed = None;
+        loop {
+            match self.keeping.poll() {
+                Ok(None) => break,
+                Ok(Some(Outcome::Kept { chunk, latency })) => {
                     self.session.handle_kept(chunk);
                     self.tell(now(), &Notice::Verified { chunk, latency });
                 }
                 // A fetch that was called off meanwhile.
-                Outcome::Read { fetch_id, .. } if !self.session.is_uploading(fetch_id) => {}
-                Outcome::Read { fetch_id, chunk, result } => self.upload(fetch_id, chunk, result),
+                Ok(Some(Outcome::Read { fetch_id, .. }))
+                    if !self.session.is_uploading(fetch_id) => {}
+                Ok(Some(Outcome::Read { fetch_id, chunk, result })) => {
+                    self.upload(fetch_id, chunk, result);
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
             }
         }
         self.handle_events();
         // Acknowledgements go out when nothing more is being written.
         self.session.handle_turn_end(now(), !self.keeping.is_writing());
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Fills and writes until there is nothing, the socket is full, or data was written; true if

@@ -60,11 +60,13 @@ impl Report<'_> {
         let served = self.status.served_bytes.load(Relaxed);
         let served =
             if served > 0 { format!(", {} served", bytes_text(served)) } else { String::new() };
+        let size = bytes_text(self.status.key.size_bytes);
+        if received == 0 {
+            return format!("done: {size} verified, nothing was to come{served}");
+        }
+        let (time, received) = (time_text(self.time), bytes_text(received));
         format!(
-            "done: {} verified, {} received in {} ({}/s){served}",
-            bytes_text(self.status.key.size_bytes),
-            bytes_text(received),
-            time_text(self.time),
+            "done: {size} verified, {received} received in {time} ({}/s){served}",
             bytes_text(rate)
         )
     }

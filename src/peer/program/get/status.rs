@@ -186,7 +186,7 @@ impl Status {
             return "whoever reads stdout takes nothing".into();
         }
         if !self.has_manifest.load(Relaxed) {
-            return "nobody has sent the list of digests yet".into();
+            return "no list of digests has come: is anybody sharing the file?".into();
         }
         format!("those who hold the {lacking} that are lacking send nothing")
     }
@@ -202,6 +202,7 @@ pub(crate) fn time_text(time: Duration) -> String {
     match seconds {
         0..10 => format!("{:.1} s", time.as_secs_f64()),
         10..60 => format!("{seconds} s"),
+        60..3600 if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
@@ -233,9 +234,13 @@ mod tests {
 
     #[test]
     fn times_read_well() {
-        for (seconds, text) in
-            [(0.84, "0.8 s"), (12.9, "12 s"), (184.0, "3 min 4 s"), (7500.0, "2 h 5 min")]
-        {
+        for (seconds, text) in [
+            (0.84, "0.8 s"),
+            (12.9, "12 s"),
+            (60.0, "1 min"),
+            (184.0, "3 min 4 s"),
+            (7500.0, "2 h 5 min"),
+        ] {
             assert_eq!(time_text(Duration::from_secs_f64(seconds)), text);
         }
     }
