@@ -12,12 +12,16 @@
 //!      protocol        pure: bytes <-> messages, limits, manifest, keys
 //!        │
 //!       time           a point in time, handed in from outside
+//!       units          sizes and durations as people write them
+//!       pages          completions and manual pages
 //! ```
 //!
 //! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
 //! no clock, no threads.
 
+pub mod pages;
 pub mod time;
+pub mod units;
 
 pub mod protocol;
 pub mod swarm;
