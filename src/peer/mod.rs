@@ -9,6 +9,7 @@
 //!    ├─ hashing          a file's manifest, on all cores
 //!    │
 //!  connection   SHELL: the tasks of one connection
+//!    ├─ keeping          what its store has under way
 //!    │
 //!  session      PURE: the state of one connection
 //!    ├─ outbox           what it has to say
@@ -29,6 +30,7 @@ pub mod error;
 pub mod file;
 pub mod hashing;
 pub mod intake;
+mod keeping;
 pub mod origin;
 pub mod outbox;
 #[expect(clippy::module_inception, reason = "the module is about peers, this file about one")]
@@ -36,6 +38,7 @@ pub mod peer;
 pub mod program;
 pub mod remote;
 pub mod rng;
+pub mod scratch;
 pub mod session;
 mod signal;
 pub mod store;
@@ -43,7 +46,6 @@ pub mod uploads;
 pub mod wants;
 
 pub use assembler::WrongDigestCause;
-pub use connection::{Scratch, new_scratch};
 pub use error::{ConnectionError, SessionError};
 pub use file::FileState;
 pub use hashing::{HashError, hash_file};
@@ -51,7 +53,8 @@ pub use origin::{OriginError, OriginFile};
 pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, Reaction};
 pub use remote::Remote;
 pub use rng::Rng;
+pub use scratch::{Scratch, new_scratch};
 pub use session::{Session, SessionConfig, SessionEvent};
-pub use store::{ChunkStore, FileStore, MemoryStore};
+pub use store::{ChunkStore, Disk, FileStore, MemoryStore, StoreEvent};
 pub use uploads::Upload;
 pub use wants::ChunkOrder;

@@ -1,22 +1,19 @@
-//! A file that is shared: opened once, digested once, and checked at every read, so that bytes
-//! which changed since are never served.
+//! A file that is shared: opened once, digested once, and looked at now and then. Its store checks
+//! each chunk at every read, so bytes that changed since are never served.
 //!
-//! Reads block; a program whose event loop serves nothing else may do that. What becomes of a
-//! share whose file has changed is the program's decision.
+//! What becomes of a share whose file has changed is the program's decision.
 
 use std::{
     fs::{File, Metadata},
     io,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use super::{
     hashing::{self, HashError},
-    store::ChunkStore,
+    store::{Disk, FileStore},
 };
 use crate::{
     protocol::{Manifest, limits::CHUNK_SIZE_LOG2_DEFAULT, limits::CHUNK_SIZE_LOG2_SLACK},
@@ -225,39 +222,10 @@ impl OriginFile {
         (!named.is_ok_and(|inode| inode == self.stamp.inode)).then_some(Change::Replaced)
     }
 
-    /// What a peer reads its chunks from.
+    /// What a peer reads its chunks from: each is checked at every read.
     #[must_use]
-    pub fn store(&self) -> OriginStore {
-        OriginStore { file: Arc::clone(&self.file), manifest: Arc::clone(&self.manifest) }
-    }
-}
-
-/// Gives out chunks of a shared file, each only if it is still what it was.
-#[derive(Debug)]
-pub struct OriginStore {
-    file: Arc<File>,
-    manifest: Arc<Manifest>,
-}
-
-impl ChunkStore for OriginStore {
-    fn keeps_bytes(&self) -> bool {
-        false
-    }
-
-    fn put(&mut self, _: u32, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn get(&self, chunk: u32) -> io::Result<Bytes> {
-        let changed = || io::Error::new(io::ErrorKind::InvalidData, "the file has changed there");
-        let key = self.manifest.key();
-        let mut bytes = vec![0; key.chunk_len_bytes(chunk) as usize];
-        match self.file.read_exact_at(&mut bytes, key.chunk_offset_bytes(chunk)) {
-            Ok(()) if self.manifest.matches(chunk, &bytes) => Ok(bytes.into()),
-            Ok(()) => Err(changed()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(changed()),
-            Err(error) => Err(error),
-        }
+    pub fn store(&self, disk: &Disk) -> FileStore {
+        FileStore::new(*self.manifest.key(), Arc::clone(&self.file), false, disk)
     }
 }
 
@@ -272,26 +240,18 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_changed_is_not_given_out_and_the_others_are() {
+    fn a_file_of_another_length_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let mut bytes = vec![7; 3000];
-        std::fs::write(&path, &bytes).unwrap();
+        std::fs::write(&path, [7; 3000]).unwrap();
         let origin = share(&path);
         assert_eq!(origin.change(), None);
-        bytes[1500] = 8;
-        std::fs::write(&path, &bytes).unwrap();
-        let store = origin.store();
-        assert_eq!(store.get(0).unwrap(), vec![7; 1024]);
-        assert_eq!(store.get(1).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!(store.get(2).unwrap().len(), 3000 - 2048);
-        std::fs::write(&path, &bytes[..2000]).unwrap();
+        std::fs::write(&path, [7; 2000]).unwrap();
         assert_eq!(origin.change(), Some(Change::Resized { size_bytes: 2000 }));
-        assert_eq!(store.get(2).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
-    fn a_file_that_was_replaced_is_still_given_out() {
+    fn a_file_that_was_replaced_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, [7; 3000]).unwrap();
@@ -300,7 +260,6 @@ mod tests {
         std::fs::write(&other, [8; 3000]).unwrap();
         std::fs::rename(&other, &path).unwrap();
         assert_eq!(origin.change(), Some(Change::Replaced));
-        assert_eq!(origin.store().get(0).unwrap(), vec![7; 1024]);
     }
 
     #[test]

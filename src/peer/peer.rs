@@ -10,6 +10,7 @@ use std::{
     hash::{BuildHasher, Hasher},
     io,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,12 +18,13 @@ use shards::clock;
 
 use super::{
     ConnectionError, FileState, Rng, Session, SessionConfig,
-    connection::{End, Link, Scratch, Surroundings, now},
+    connection::{End, Link, Surroundings, now},
     remote::Remote,
+    scratch::Scratch,
     store::ChunkStore,
 };
 use crate::{
-    protocol::{SwarmStatus, limits::NONCE_BYTES},
+    protocol::{Manifest, SwarmStatus, limits::NONCE_BYTES},
     time::Time,
 };
 
@@ -122,6 +124,12 @@ pub trait Observer {
     /// Something happened; `file` is what the peer has. Called on the peer's shard, in the middle
     /// of its work: it must be quick and must not call the [`PeerHandle`].
     fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction;
+
+    /// A copy of the manifest that many peers of one process share. The peer still asks for the
+    /// list of digests and proves it; then it drops its own copy for this one.
+    fn shared_manifest(&self) -> Option<&Arc<Manifest>> {
+        None
+    }
 }
 
 impl<F: FnMut(Time, &Notice<'_>, &FileState) -> Reaction> Observer for F {

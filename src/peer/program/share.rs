@@ -1,8 +1,7 @@
 //! `peer share`: digests a file, prints its ticket when the relay has accepted, and serves it until
 //! the user or a condition ends it.
 //!
-//! The event loop serves nothing else, so reads of the file may hold it up. What is said to the
-//! user and when it ends is in `watch`.
+//! A disk thread reads the file. What is said to the user and when it ends is in `watch`.
 
 mod watch;
 
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::{
     peer::{
-        ChunkOrder, ConnectionError, Ended, FileState, Notice, Patience, Peer, PeerConfig,
+        ChunkOrder, ConnectionError, Disk, Ended, FileState, Notice, Patience, Peer, PeerConfig,
         PeerHandle, Remote, SessionConfig, new_scratch,
         origin::{OpenFile, OriginFile},
     },
@@ -84,6 +83,7 @@ fn ask_relay(
 /// A peer that has everything, and what it may be told.
 fn peer_of(
     origin: &OriginFile,
+    disk: &Disk,
     remote: Remote,
     token: Option<Token>,
     later: Duration,
@@ -105,7 +105,7 @@ fn peer_of(
         sharing.borrow_mut().notice(now, notice)
     };
     let file = FileState::whole(Arc::clone(origin.manifest()));
-    Peer::new(config, file, Box::new(origin.store()), Box::new(watch))
+    Peer::new(config, file, Box::new(origin.store(disk)), Box::new(watch))
 }
 
 fn serve(
@@ -117,7 +117,11 @@ fn serve(
     interrupt: Interrupt,
 ) -> impl Future<Output = Result<(), ProgramError>> {
     async move {
-        let peer = peer_of(&origin, remote, token, timeout.unwrap_or(FOREVER), &sharing);
+        let disk = Disk::start().map_err(|error| {
+            ProgramError::Job(format!("failed to start the thread that reads the file: {error}"))
+        })?;
+        let later = timeout.unwrap_or(FOREVER);
+        let peer = peer_of(&origin, &disk, remote, token, later, &sharing);
         let handle = peer.handle();
         let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);
         shards::task::spawn(watching);
