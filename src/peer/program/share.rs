@@ -5,7 +5,7 @@
 
 mod watch;
 
-use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use shards::clock;
 
@@ -108,35 +108,31 @@ fn peer_of(
     Peer::new(config, file, Box::new(origin.store(disk)), Box::new(watch))
 }
 
-fn serve(
+async fn serve(
     timeout: Option<Duration>,
     remote: Remote,
     token: Option<Token>,
     origin: OriginFile,
     sharing: Rc<RefCell<Sharing>>,
     interrupt: Interrupt,
-) -> impl Future<Output = Result<(), ProgramError>> {
-    async move {
-        let disk = Disk::start().map_err(|error| {
-            ProgramError::Job(format!("failed to start the thread that reads the file: {error}"))
-        })?;
-        let later = timeout.unwrap_or(FOREVER);
-        let peer = peer_of(&origin, &disk, remote, token, later, &sharing);
-        let handle = peer.handle();
-        let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);
-        shards::task::spawn(watching);
-        let (result, _) = peer.run(new_scratch()).await;
-        let mut sharing = sharing.borrow_mut();
-        sharing.has_ended = true;
-        let end = sharing.verdict.take();
-        match (end, result) {
-            (Some(Verdict::Failed(why)), _) => Err(ProgramError::Job(why)),
-            (Some(Verdict::Interrupted), _) | (None, Ok(Ended::Stopped)) => {
-                sharing.end("interrupted")
-            }
-            (None, Ok(Ended::Left)) => sharing.end("done"),
-            (None, Err(error)) => Err(ProgramError::Job(watch::advise(&error))),
-        }
+) -> Result<(), ProgramError> {
+    let disk = Disk::start().map_err(|error| {
+        ProgramError::Job(format!("failed to start the thread that reads the file: {error}"))
+    })?;
+    let later = timeout.unwrap_or(FOREVER);
+    let peer = peer_of(&origin, &disk, remote, token, later, &sharing);
+    let handle = peer.handle();
+    let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);
+    shards::task::spawn(watching);
+    let (result, _) = peer.run(new_scratch()).await;
+    let mut sharing = sharing.borrow_mut();
+    sharing.has_ended = true;
+    let end = sharing.verdict.take();
+    match (end, result) {
+        (Some(Verdict::Failed(why)), _) => Err(ProgramError::Job(why)),
+        (Some(Verdict::Interrupted), _) | (None, Ok(Ended::Stopped)) => sharing.end("interrupted"),
+        (None, Ok(Ended::Left)) => sharing.end("done"),
+        (None, Err(error)) => Err(ProgramError::Job(watch::advise(&error))),
     }
 }
 
