@@ -33,7 +33,7 @@ fn main() {
         spread_wait: Duration::from_secs(10),
         leaving_deadline: Duration::from_secs(60),
     });
-    let join = |claims| Join { claims, order: Order::Relay, seeding: None };
+    let join = |claims| Join { claims, order: Order::Relay, seeding: None, is_suspect: false };
     #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
     let start = std::time::Instant::now();
     let origin = swarm.handle_join(Time::ZERO, join(Bitfield::full(chunks)));

@@ -28,3 +28,6 @@ pub mod peer;
 pub mod server;
 
 pub mod config;
+
+#[cfg(any(test, fuzzing))]
+pub mod exercise;

@@ -4,7 +4,7 @@
 //! take a credit of the pair of shards; every request is answered by exactly one [`Handled`], as
 //! soon as it was handled, which gives the credit back.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use shards::{ShardId, budget::Lease};
@@ -89,6 +89,8 @@ pub(crate) struct Handled;
 #[derive(Debug)]
 pub(crate) struct JoinRequest {
     pub from: ConnectionRef,
+    /// Where its peer is.
+    pub remote: IpAddr,
     pub key: SwarmKey,
     pub claims: Bitfield,
     pub order: Order,

@@ -5,12 +5,12 @@
 //!
 //! Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
 use super::{
     fault::Fault,
     fetching::Fetching,
-    message::{FetchOrder, FetchedChunk, JoinRequest, NewsItem},
+    message::{ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, NewsItem},
     window::Window,
 };
 use crate::{
@@ -58,9 +58,9 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(crate) fn request(self, from: super::message::ConnectionRef) -> JoinRequest {
+    pub(crate) fn request(self, from: ConnectionRef, remote: IpAddr) -> JoinRequest {
         let Self { key, claims, order, seeding } = self;
-        JoinRequest { from, key, claims, order, seeding }
+        JoinRequest { from, remote, key, claims, order, seeding }
     }
 }
 

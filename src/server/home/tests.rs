@@ -65,7 +65,8 @@ impl Stage {
         let from = ConnectionRef { shard: ShardId(0), index: self.joined, generation: 0 };
         self.joined += 1;
         let key = *self.home.key();
-        let join = JoinRequest { from, key, claims, order: Order::Relay, seeding: None };
+        let remote = [192, 0, 2, 1].into();
+        let join = JoinRequest { from, remote, key, claims, order: Order::Relay, seeding: None };
         self.home.handle_join(now, join, &mut self.outbox);
         PeerSlot(from.index)
     }
@@ -122,21 +123,22 @@ fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
     };
     assert!(hedge.iter().any(moves), "there is no room for two: {hedge:?}");
     assert!(fetch_in(hedge).is_none(), "it waits for the lease");
-    // But the slow one's connection ends, and somebody else takes the bytes.
-    drop(asked);
+    assert!(first.home.is_waiting_for_room());
+    // Somebody else wants memory, too, and stands behind it.
     let mut second = Stage::new(2, &budget, &shards);
     let holder = second.join_holder(late);
     second.join_hungry(late);
     second.know_manifest(late, holder);
-    let fetch = fetch_in(second.drive(late)).expect("memory is free");
-    first.home.handle_lease_back(late, None, &mut first.outbox);
-    assert!(first.home.is_waiting_for_room());
-    // Then what it waits for is of no use any more.
+    assert!(fetch_in(second.drive(late)).is_none());
+    assert_eq!(budget.waiting(), 2);
+    // The bytes come back just when they are of no use to the first any more.
+    drop(asked);
     for peer in [fast, hungry, slow] {
         first.home.handle_gone(late, peer);
     }
     first.drive(late);
-    assert_eq!(budget.waiting(), 0, "it waits for nothing");
+    assert_eq!(budget.waiting(), 1, "the first waits for nothing");
+    let fetch = fetch_in(second.drive(late)).expect("nobody stands before it");
     // The second goes on: its holder refuses one chunk, so that it needs room again.
     drop(fetch.lease);
     let refused = Err(FetchFailure::Refused);
