@@ -96,7 +96,8 @@ fn a_link_that_flips_bits_gets_nobody_banned() {
     for driver in drivers(relay) {
         let relay = RelayProcess::start(relay(), &["--driver", driver]);
         let flip = |frame: &mut Frame, at| frame.flip(at);
-        let ((up, ups), (down, downs)) = (now_and_then(23, FLIPS, flip), now_and_then(97, FLIPS, flip));
+        let ((up, ups), (down, downs)) =
+            (now_and_then(23, FLIPS, flip), now_and_then(97, FLIPS, flip));
         let link =
             Proxy::start(relay.addr, move || Handlers { up: up.handler(), down: down.handler() });
         let dir = tempfile::tempdir().expect("a directory");
@@ -146,10 +147,8 @@ fn a_relay_that_lies_is_given_up_and_no_wrong_byte_is_kept() {
         frame.reseal();
     };
     let (down, lies) = now_and_then(101, usize::MAX, lie);
-    let link = Proxy::start(relay.addr, move || Handlers {
-        up: Box::new(|_| {}),
-        down: down.handler(),
-    });
+    let link =
+        Proxy::start(relay.addr, move || Handlers { up: Box::new(|_| {}), down: down.handler() });
     let file = TestFile::new(7, 4 << 20, 16);
     let dir = tempfile::tempdir().expect("a directory");
     let source = dir.path().join("source");

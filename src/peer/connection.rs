@@ -1,32 +1,40 @@
 //! The shell of one connection: moves what a session says and hears through a socket, keeps
 //! chunks in a store, and tells an observer.
 //!
-//! Three tasks share a `Link`: a reader (the connection's life), a writer that acts only when
-//! the socket was full, and a timer that ends once it has nothing to watch. No reference to the
+//! Four tasks share a `Link`: a reader (the connection's life), a writer that acts only when the
+//! socket was full, one that hears what a store has done where that takes time, and a timer that
+//! ends once it has nothing to watch. No reference to the
 //! core is held across an await. Connecting again is [`super::peer`]'s business.
 
 mod linger;
+
+mod tasks;
 
 use std::{
     cell::{Cell, RefCell},
     io,
     net::SocketAddr,
-    rc::{Rc, Weak},
+    rc::Rc,
     time::Duration,
 };
 
-use shards::{clock, net::Socket, task};
+use bytes::Bytes;
+use shards::{bell::LocalBell, clock, net::Socket, task};
+
+use self::tasks::{fail, watch_store, watch_time, write_when_full};
 
 use super::{
     ConnectionError, FileState, Session, SessionError, SessionEvent,
     intake::LIMITED_STEP,
+    keeping::{Keeping, Outcome},
     peer::{Notice, Observer, Reaction},
+    scratch::{FRAME_BYTES, FRAMES_PER_READ, Scratch},
     session::Stage,
     signal::Signal,
     store::ChunkStore,
 };
 use crate::{
-    protocol::{DATA_HEADER_BYTES, Event, limits::FRAME_PAYLOAD_BYTES_MAX},
+    protocol::Event,
     time::Time,
     transport::{Payload, ReadError, ReadOutcome, Reader, SendEvent, SendQueue},
 };
@@ -35,27 +43,8 @@ use crate::{
 /// relay is not read from until it takes them.
 const CONTROL_BACKLOG_BYTES_MAX: usize = 64 << 10;
 
-/// Frames of one read, at most: 1 MiB, so that most reads empty the socket. Measured on 2 cores
-/// with the main job, CPU seconds of 100 clients: 3.5 with 16, 3.0 with 32, 2.9 with 64.
-const FRAMES_PER_READ: usize = 64;
-
-/// A whole data frame.
-const FRAME_BYTES: usize = DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
-
-/// Bytes of the buffer that reads go to: the rest of one frame, then whole ones.
-const SCRATCH_BYTES: usize = FRAME_PAYLOAD_BYTES_MAX + FRAMES_PER_READ * FRAME_BYTES;
-
 /// How often the handshake's deadline is looked at.
 const HANDSHAKE_TICK: Duration = Duration::from_secs(1);
-
-/// The receive buffer that all connections of a shard share.
-pub type Scratch = Rc<RefCell<Box<[u8]>>>;
-
-/// A receive buffer for one shard.
-#[must_use]
-pub fn new_scratch() -> Scratch {
-    Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()))
-}
 
 /// The present, for sessions.
 pub(super) fn now() -> Time {
@@ -86,6 +75,8 @@ pub(super) struct Link {
     full: Signal,
     /// The writer made room.
     drained: Signal,
+    /// The store has done something.
+    stored: Rc<LocalBell>,
     /// The kernel takes nothing more; what it has received may still be read.
     broken: Cell<bool>,
     closed: Cell<bool>,
@@ -95,6 +86,7 @@ struct Core {
     session: Session,
     queue: SendQueue,
     surroundings: Rc<RefCell<Surroundings>>,
+    keeping: Keeping,
     end: Option<End>,
     error: Option<ConnectionError>,
     /// Payload bytes of the frame under way that are still to come.
@@ -116,6 +108,7 @@ impl Link {
             core: RefCell::new(Core {
                 session,
                 queue,
+                keeping: Keeping::new(Rc::clone(&surroundings)),
                 surroundings,
                 end: None,
                 error: None,
@@ -123,6 +116,7 @@ impl Link {
             }),
             full: Signal::default(),
             drained: Signal::default(),
+            stored: Rc::default(),
             broken: Cell::new(false),
             closed: Cell::new(false),
         })
@@ -137,6 +131,11 @@ impl Link {
         let (writer, timer) = (Rc::downgrade(&self), Rc::downgrade(&self));
         task::spawn_isolated(write_when_full(Rc::clone(&self)), move |text| fail(&writer, &text));
         task::spawn_isolated(watch_time(Rc::downgrade(&self)), move |text| fail(&timer, &text));
+        if self.core.borrow().keeping.watch(&self.stored) {
+            let keeper = Rc::downgrade(&self);
+            let watching = watch_store(Rc::clone(&self));
+            task::spawn_isolated(watching, move |text| fail(&keeper, &text));
+        }
         let result = self.read(scratch).await;
         if let Err(ConnectionError::Session { error, .. }) = &result
             && let Some(failure) = error.to_failure()
@@ -145,8 +144,14 @@ impl Link {
         }
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
         self.shutdown();
+        // What was verified is kept before anybody asks what there is.
+        self.core.borrow().keeping.handle_disconnected();
+        while !self.core.borrow().keeping.is_at_rest() {
+            self.drained.wait().await;
+        }
         self.closed.set(true);
         self.full.set();
+        self.stored.ring();
         let mut core = self.core.borrow_mut();
         let was_accepted = core.session.stage() == Stage::Joined;
         (result, core.session.take_file(), was_accepted)
@@ -161,6 +166,12 @@ impl Link {
     /// Asks to leave.
     pub(super) fn leave(&self) {
         self.core.borrow_mut().session.handle_leave();
+        self.pump();
+    }
+
+    /// Asks how far the swarm is.
+    pub(super) fn ask_status(&self) {
+        self.core.borrow_mut().session.handle_status_wanted();
         self.pump();
     }
 
@@ -188,6 +199,9 @@ impl Link {
                 task::yield_now().await;
             }
             while self.is_backlogged() && !self.broken.get() {
+                self.drained.wait().await;
+            }
+            while self.core.borrow().keeping.is_full() && !self.broken.get() {
                 self.drained.wait().await;
             }
         }
@@ -218,7 +232,7 @@ impl Link {
             Event::Preamble { .. } => session.handle_preamble(),
         });
         // What was verified before an error counts all the same.
-        core.handle_events()?;
+        core.handle_events();
         let outcome = outcome.map_err(|error| self.read_error(error))?;
         let is_full = outcome == ReadOutcome::Read(wanted);
         core.session.handle_turn_end(now(), !is_full);
@@ -231,6 +245,13 @@ impl Link {
             return;
         }
         let mut core = self.core.borrow_mut();
+        if core.end.is_some() {
+            // The reader sees the end of the stream, and then the reason. Nothing more is said: a
+            // last grant would bring data that nobody takes.
+            drop(core);
+            self.shutdown();
+            return;
+        }
         let pumped = core.pump(&self.socket, now());
         let has_ended = core.end.is_some();
         drop(core);
@@ -241,7 +262,6 @@ impl Link {
             Err(_) => self.shutdown(),
         }
         if has_ended {
-            // The reader sees the end of the stream, and then the reason.
             self.shutdown();
         }
     }
@@ -291,18 +311,14 @@ impl Link {
 
 impl Core {
     /// Acts on what the session reports.
-    fn handle_events(&mut self) -> Result<(), ConnectionError> {
+    fn handle_events(&mut self) {
         while let Some(event) = self.session.poll_event() {
             let notice = match event {
-                SessionEvent::Verified { chunk, bytes, latency } => {
-                    if let Some(bytes) = bytes {
-                        let put = self.surroundings.borrow_mut().store.put(chunk, &bytes);
-                        put.map_err(|error| ConnectionError::Store {
-                            what: "write",
-                            chunk,
-                            error,
-                        })?;
-                    }
+                SessionEvent::Verified { chunk, bytes: Some(bytes), latency } => {
+                    self.keeping.put(chunk, bytes, latency);
+                    continue;
+                }
+                SessionEvent::Verified { chunk, bytes: None, latency } => {
                     self.session.handle_kept(chunk);
                     Notice::Verified { chunk, latency }
                 }
@@ -311,9 +327,15 @@ impl Core {
                     continue;
                 }
                 SessionEvent::Accepted => Notice::Accepted,
-                SessionEvent::ManifestVerified => Notice::ManifestVerified,
+                SessionEvent::ManifestVerified => {
+                    if let Some(shared) = self.surroundings.borrow().observer.shared_manifest() {
+                        self.session.share_manifest(shared);
+                    }
+                    Notice::ManifestVerified
+                }
                 SessionEvent::Complete => Notice::Complete,
                 SessionEvent::SeedingDone => Notice::SeedingDone,
+                SessionEvent::Status(status) => Notice::Status(status),
                 SessionEvent::LeaveGranted => {
                     self.end.get_or_insert(End::Left);
                     Notice::LeaveGranted
@@ -324,7 +346,33 @@ impl Core {
             };
             self.tell(now(), &notice);
         }
-        Ok(())
+    }
+
+    /// Acts on all that the store has done. An error comes after the rest: the store rings once.
+    fn handle_stored(&mut self) -> Result<(), ConnectionError> {
+        let mut failed = None;
+        loop {
+            match self.keeping.poll() {
+                Ok(None) => break,
+                Ok(Some(Outcome::Kept { chunk, latency })) => {
+                    self.session.handle_kept(chunk);
+                    self.tell(now(), &Notice::Verified { chunk, latency });
+                }
+                // A fetch that was called off meanwhile.
+                Ok(Some(Outcome::Read { fetch_id, .. }))
+                    if !self.session.is_uploading(fetch_id) => {}
+                Ok(Some(Outcome::Read { fetch_id, chunk, result })) => {
+                    self.upload(fetch_id, chunk, result);
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        self.handle_events();
+        // Acknowledgements go out when nothing more is being written.
+        self.session.handle_turn_end(now(), !self.keeping.is_writing());
+        failed.map_or(Ok(()), Err)
     }
 
     /// Fills and writes until there is nothing, the socket is full, or data was written; true if
@@ -352,14 +400,19 @@ impl Core {
             self.queue.push_control(&message);
         }
         while let Some(upload) = self.session.poll_upload() {
-            let read = self.surroundings.borrow().store.get(upload.chunk);
-            match read {
-                Ok(bytes) => {
-                    let payload = Payload::with_crcs_of(upload.chunk, bytes);
-                    self.queue.push_data(payload, upload.fetch_id, 0);
-                }
-                Err(error) => self.refuse(upload.fetch_id, upload.chunk, &error),
+            let (fetch_id, chunk) = (upload.fetch_id, upload.chunk);
+            let manifest = self.session.file().manifest();
+            let digest = manifest.expect("who has a chunk has verified it").digest(chunk);
+            if let Some(result) = self.keeping.get(fetch_id, chunk, digest).transpose() {
+                self.upload(fetch_id, chunk, result);
             }
+        }
+    }
+
+    fn upload(&mut self, fetch_id: u32, chunk: u32, read: io::Result<Bytes>) {
+        match read {
+            Ok(bytes) => self.queue.push_data(Payload::with_crcs_of(chunk, bytes), fetch_id, 0),
+            Err(error) => self.refuse(fetch_id, chunk, &error),
         }
     }
 
@@ -387,62 +440,5 @@ impl Core {
             Reaction::Leave => self.session.handle_leave(),
             Reaction::Vanish => self.end = Some(End::Stopped),
         }
-    }
-}
-
-/// Writes on when the socket has room again. It owns the link while it does: the socket must not
-/// go while somebody waits for it.
-async fn write_when_full(link: Rc<Link>) {
-    loop {
-        link.full.wait().await;
-        while !link.broken.get() && !link.core.borrow().queue.is_empty() {
-            if link.socket.writable().await.is_err() {
-                link.shutdown();
-                break;
-            }
-            link.pump();
-            link.drained.set();
-            // One write, then the others of the shard.
-            task::yield_now().await;
-        }
-        link.drained.set();
-        if link.closed.get() {
-            return;
-        }
-    }
-}
-
-/// Watches the handshake's deadline, and doles out a limited peer's grants.
-async fn watch_time(link: Weak<Link>) {
-    loop {
-        let Some(wait) = link.upgrade().and_then(|link| link.next_tick()) else { return };
-        clock::sleep(wait).await;
-        let Some(link) = link.upgrade().filter(|link| !link.closed.get()) else { return };
-        let timed_out = link.core.borrow_mut().session.handle_timeout(now());
-        match timed_out {
-            Ok(()) => link.pump(),
-            Err(error) => link.fail(link.session_error(error)),
-        }
-    }
-}
-
-impl Link {
-    /// How long the timer sleeps; `None` when there is nothing more to watch.
-    fn next_tick(&self) -> Option<Duration> {
-        let core = self.core.borrow();
-        let is_limited = core.session.is_limited();
-        if core.session.stage() == Stage::Joined && !is_limited {
-            return None;
-        }
-        let tick_max = if is_limited { LIMITED_STEP } else { HANDSHAKE_TICK };
-        let due = core.session.poll_timeout().map(|due| due.since(now()));
-        Some(due.unwrap_or(tick_max).clamp(Duration::from_millis(1), tick_max))
-    }
-}
-
-fn fail(link: &Weak<Link>, text: &str) {
-    if let Some(link) = link.upgrade() {
-        let error = io::Error::other(format!("a task of this connection panicked: {text}"));
-        link.fail(link.io_error(error));
     }
 }

@@ -9,8 +9,8 @@ use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     io,
-    net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,11 +18,15 @@ use shards::clock;
 
 use super::{
     ConnectionError, FileState, Rng, Session, SessionConfig,
-    connection::{End, Link, Scratch, Surroundings, now},
-    dial::dial,
+    connection::{End, Link, Surroundings, now},
+    remote::Remote,
+    scratch::Scratch,
     store::ChunkStore,
 };
-use crate::{protocol::limits::NONCE_BYTES, time::Time};
+use crate::{
+    protocol::{Manifest, SwarmStatus, limits::NONCE_BYTES},
+    time::Time,
+};
 
 /// Waits before the first new attempt; each further one waits twice as long.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -43,7 +47,7 @@ pub struct Patience {
 #[derive(Clone, Debug)]
 pub struct PeerConfig {
     /// The relay.
-    pub remote: SocketAddr,
+    pub remote: Remote,
     /// How it behaves on each connection. The nonce is made anew for each.
     pub session: SessionConfig,
     /// How long it tries.
@@ -84,6 +88,8 @@ pub enum Notice<'a> {
     SeedingDone,
     /// It may go, and will.
     LeaveGranted,
+    /// How far the swarm is: see [`PeerHandle::ask_status`].
+    Status(SwarmStatus),
     /// It lacks chunks that nobody connected holds.
     Waiting {
         /// How many.
@@ -118,6 +124,12 @@ pub trait Observer {
     /// Something happened; `file` is what the peer has. Called on the peer's shard, in the middle
     /// of its work: it must be quick and must not call the [`PeerHandle`].
     fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction;
+
+    /// A copy of the manifest that many peers of one process share. The peer still asks for the
+    /// list of digests and proves it; then it drops its own copy for this one.
+    fn shared_manifest(&self) -> Option<&Arc<Manifest>> {
+        None
+    }
 }
 
 impl<F: FnMut(Time, &Notice<'_>, &FileState) -> Reaction> Observer for F {
@@ -172,6 +184,14 @@ impl PeerHandle {
         self.0.stopping.set(true);
         if let Some(link) = &*self.0.link.borrow() {
             link.stop();
+        }
+    }
+
+    /// Asks the relay how far the swarm is; [`Notice::Status`] is the answer. Not while there is no
+    /// connection.
+    pub fn ask_status(&self) {
+        if let Some(link) = &*self.0.link.borrow() {
+            link.ask_status();
         }
     }
 
@@ -246,10 +266,9 @@ impl Peer {
     }
 
     async fn connect_once(&mut self, scratch: &Scratch) -> (Result<End, ConnectionError>, bool) {
-        let remote = self.config.remote;
-        let socket = match dial(remote).await {
-            Ok(socket) => socket,
-            Err(error) => return (Err(ConnectionError::Connect { remote, error }), false),
+        let (socket, remote) = match self.config.remote.connect().await {
+            Ok(connected) => connected,
+            Err(error) => return (Err(error), false),
         };
         let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
         let file = self.file.clone();

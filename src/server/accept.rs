@@ -44,6 +44,7 @@ pub(crate) fn begin(state: &Rc<ShardState>, incoming: Incoming) {
     drop(connections);
     state.cells.connections.add(1);
     state.cells.accepted.add(1);
+    state.activity.ring();
     let flooded = state.handshakes.borrow_mut().push(&connection);
     if let Some(oldest) = flooded {
         state.cells.count_refused("handshake_flood");
@@ -110,6 +111,9 @@ fn read_once(
     let mut scratch = state.scratch.borrow_mut();
     let outcome = connection.read(now, reader, &mut scratch, &mut counts);
     drop(scratch);
+    if counts.total_bytes > 0 {
+        state.activity.ring();
+    }
     cells.data_in_bytes.add(counts.data_bytes);
     cells.late_bytes.add(counts.late_bytes);
     cells.control_in_bytes.add(counts.total_bytes.saturating_sub(counts.data_bytes));

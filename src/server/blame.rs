@@ -7,11 +7,8 @@
 //!
 //! Invariant: `entries.len() <= ADDRESSES_MAX`, each address once, in the order of their last lie.
 
-use std::{
-    collections::VecDeque,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use core::net::{IpAddr, Ipv6Addr};
+use std::{collections::VecDeque, time::Duration};
 
 use crate::time::Time;
 

@@ -260,11 +260,11 @@ impl Connection {
         deliveries.remove(at).map(|(_, since)| since)
     }
 
-    /// How long data has been waiting for the peer to take a byte; zero if none waits.
-    pub(crate) fn stalled_for(&self, now: Time) -> std::time::Duration {
+    /// How long data has been waiting for the peer to take a byte; none if no data waits.
+    pub(crate) fn stalled_for(&self, now: Time) -> Option<std::time::Duration> {
         let waits = self.is_blocked.get() && !self.queue.borrow().is_empty()
             || self.session.borrow().window().unacknowledged_bytes() > 0;
-        if waits { now.since(self.last_progress.get()) } else { std::time::Duration::ZERO }
+        waits.then(|| now.since(self.last_progress.get()))
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    net::IpAddr,
     sync::Arc,
 };
 
@@ -18,7 +17,7 @@ use super::{
     blame::Blame,
     cells::ShardCells,
     message::{
-        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, NewsItem, PeerNews,
+        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, Member, NewsItem, PeerNews,
         PeerRequest, Request, SwarmRef, Target,
     },
     outbox::Outbox,
@@ -50,13 +49,6 @@ pub(crate) struct Home {
     published: Counters,
     /// Stands in the list of those to be driven.
     pub is_dirty: bool,
-}
-
-/// A peer of the swarm, as the home knows it.
-#[derive(Clone, Copy)]
-struct Member {
-    connection: ConnectionRef,
-    remote: IpAddr,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -153,11 +145,18 @@ impl Home {
         }
     }
 
-    pub(crate) fn handle_news(&mut self, now: Time, news: PeerNews, cells: &ShardCells) {
+    pub(crate) fn handle_news(
+        &mut self,
+        now: Time,
+        news: PeerNews,
+        outbox: &mut Outbox,
+        cells: &ShardCells,
+    ) {
         let peer = news.peer;
         if self.peers.get(peer.0 as usize).is_none_or(Option::is_none) {
             return;
         }
+        let mut wants_status = false;
         for item in news.items {
             match item {
                 NewsItem::Begun(chunk) => self.swarm.handle_begun(now, peer, chunk),
@@ -171,9 +170,13 @@ impl Home {
                 NewsItem::Lacking(chunk) => self.swarm.handle_lacking(now, peer, chunk),
                 NewsItem::Want(chunks) => self.swarm.handle_want(now, peer, &chunks),
                 NewsItem::Leaving => self.swarm.handle_leaving(now, peer),
+                NewsItem::StatusRequest => wants_status = true,
             }
         }
         self.swarm.handle_allowance(now, peer, news.allowance_bytes);
+        if wants_status {
+            self.tell(peer, Message::SwarmStatus(self.swarm.status()), outbox);
+        }
     }
 
     pub(crate) fn handle_fetched(

@@ -70,7 +70,7 @@ impl Homes {
             HomeRequest::News(batch) => {
                 for news in batch {
                     if let Some(home) = self.home(news.swarm) {
-                        home.handle_news(now, news, cells);
+                        home.handle_news(now, news, outbox, cells);
                     }
                 }
             }
@@ -210,6 +210,11 @@ impl Homes {
                 home.drive(now, outbox, cells);
             }
         }
+    }
+
+    /// The earliest moment at which some home must look at the time.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.homes.iter().filter_map(Home::poll_timeout).min()
     }
 
     pub(crate) fn has_work(&self) -> bool {

@@ -22,6 +22,13 @@ pub(crate) struct ConnectionRef {
     pub generation: u32,
 }
 
+/// A peer of a swarm, as its home knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub connection: ConnectionRef,
+    pub remote: IpAddr,
+}
+
 /// A swarm, from anywhere in the process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct SwarmRef {
@@ -122,6 +129,8 @@ pub(crate) enum NewsItem {
     Want(Vec<u32>),
     /// The peer would like to go.
     Leaving,
+    /// The peer asks how far the swarm is.
+    StatusRequest,
 }
 
 /// A chunk that was fetched and verified; its lease lives in `bytes`.

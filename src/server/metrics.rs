@@ -209,7 +209,11 @@ fn with_fraction(page: &str, cpu_us: u64) -> String {
     let mut out = String::with_capacity(page.len() + 8);
     for line in page.split_inclusive('\n') {
         if line.starts_with(CPU_SECONDS) && line[CPU_SECONDS.len()..].starts_with(' ') {
-            out.push_str(&format!("{CPU_SECONDS} {}.{:06}\n", cpu_us / 1_000_000, cpu_us % 1_000_000));
+            out.push_str(&format!(
+                "{CPU_SECONDS} {}.{:06}\n",
+                cpu_us / 1_000_000,
+                cpu_us % 1_000_000
+            ));
         } else {
             out.push_str(line);
         }

@@ -57,6 +57,7 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
     }
     match connection.write(now()) {
         Ok(written) => {
+            state.activity.ring();
             let cells = &state.cells;
             cells.data_out_bytes.add(written.data_bytes);
             let control = (written.total_bytes as u64).saturating_sub(written.data_bytes);

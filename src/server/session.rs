@@ -5,7 +5,8 @@
 //!
 //! Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
-use std::{collections::VecDeque, net::IpAddr, sync::Arc};
+use core::net::IpAddr;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     fault::Fault,
@@ -15,8 +16,8 @@ use super::{
 };
 use crate::{
     protocol::{
-        Accepted, Bitfield, Claims, FailureCode, Hello, Manifest, ManifestBuilder,
-        Message, Order, Seeding, SwarmKey, Token, Welcome, auth,
+        Accepted, Bitfield, Claims, FailureCode, Hello, Manifest, ManifestBuilder, Message, Order,
+        Seeding, SwarmKey, Token, Welcome, auth,
         limits::{NONCE_BYTES, VERSION},
     },
     swarm::{FetchFailure, FetchId},
@@ -327,6 +328,7 @@ impl Session {
                 self.tell(NewsItem::Lacking(chunk));
             }
             Message::Leaving => self.tell(NewsItem::Leaving),
+            Message::SwarmStatusRequest => self.tell(NewsItem::StatusRequest),
             Message::FetchRefused { fetch_id } => {
                 if self.fetching.remove(FetchId(fetch_id)).is_some() {
                     let refused = Err(FetchFailure::Refused);

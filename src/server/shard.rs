@@ -41,8 +41,11 @@ const REQUESTS_PER_TURN_MAX: usize = 256;
 /// tens of milliseconds at the least.
 const TICK_BUSY: Duration = Duration::from_millis(10);
 
-/// The same while no swarm has work: an idle relay costs nothing.
+/// The same while no swarm has work, and how often everything else is looked after.
 const TICK_IDLE: Duration = Duration::from_millis(100);
+
+/// The same when nothing has happened since, but somebody may be overdue.
+const TICK_QUIET: Duration = Duration::from_secs(1);
 
 /// Everything of one shard, shared by its tasks.
 pub(crate) struct ShardState {
@@ -64,6 +67,8 @@ pub(crate) struct ShardState {
     pub is_draining: Cell<bool>,
     pub lingering: Lingering,
     pub sweep: RefCell<Sweep>,
+    /// Rung by all that happens. A shard to which nothing happens looks at no clock.
+    pub activity: LocalBell,
     /// No window of this shard is larger for now.
     pub window_ceiling: Cell<u64>,
 }
@@ -92,6 +97,7 @@ impl ShardState {
             is_draining: Cell::new(false),
             lingering: Lingering::default(),
             sweep: RefCell::new(Sweep::default()),
+            activity: LocalBell::new(),
             window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
             shard,
         })
@@ -164,6 +170,7 @@ impl ShardState {
     }
 
     fn handle_request(self: &Rc<Self>, request: Request) -> Handled {
+        self.activity.ring();
         match request {
             Request::Home(request) => {
                 let mut homes = self.homes.borrow_mut();
@@ -218,8 +225,12 @@ impl ShardState {
         task::spawn(tick(Rc::clone(&self)));
         loop {
             let more = self.turn();
-            if self.shard.draining() && super::drain::is_done(&self) {
-                break;
+            if self.shard.draining() {
+                if super::drain::is_done(&self) {
+                    break;
+                }
+                // Its deadline may be all that still happens.
+                self.activity.ring();
             }
             if more {
                 task::yield_now().await;
@@ -247,17 +258,39 @@ impl Drop for Alarm {
 
 /// Looks at the time: hedges, deadlines, stalls, handshakes, and what is published.
 async fn tick(state: Rc<ShardState>) {
-    let mut slow = Time::ZERO;
+    let (mut looked_at, mut is_quiet, mut is_watching) = (Time::ZERO, false, false);
     loop {
-        let busy = state.homes.borrow().has_work();
-        clock::sleep(if busy { TICK_BUSY } else { TICK_IDLE }).await;
+        let mut happened = false;
+        if is_quiet {
+            happened = wait_for_activity(&state, is_watching).await;
+        } else {
+            let busy = state.homes.borrow().has_work();
+            clock::sleep(if busy { TICK_BUSY } else { TICK_IDLE }).await;
+        }
         let now = now();
         state.homes.borrow_mut().handle_timeouts(now);
-        if now.since(slow) >= TICK_IDLE {
-            slow = now;
-            super::sweep::run(&state, now);
+        is_quiet &= !happened;
+        if now.since(looked_at) >= TICK_IDLE {
+            looked_at = now;
+            // While memory is short, homes give way as time passes.
+            happened |= state.activity.take() || state.shared.budget.waiting() > 0;
+            is_watching = super::sweep::run(&state, now, !happened);
+            is_quiet = !happened;
         }
         state.shard.port.nudge();
+    }
+}
+
+/// Until something happens, or a deadline is due; whether something happened.
+async fn wait_for_activity(state: &ShardState, is_watching: bool) -> bool {
+    let due = state.homes.borrow().poll_timeout().map(|due| due.since(now()).max(TICK_BUSY));
+    let watch = is_watching.then_some(TICK_QUIET);
+    match due.into_iter().chain(watch).min() {
+        None => {
+            state.activity.wait().await;
+            true
+        }
+        Some(wait) => clock::timeout(wait, state.activity.wait()).await.is_some(),
     }
 }
 

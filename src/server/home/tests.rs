@@ -1,7 +1,7 @@
 //! Two homes that share too little memory, played by hand: who waits for bytes, and who only
 //! seems to.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use shards::{Budget, DriverChoice, Placement, Shards, Start};
 
@@ -91,7 +91,7 @@ impl Stage {
         let peer = self.join(now, Bitfield::empty(4));
         let (swarm, items) = (self.home.reference(), Vec::new());
         let news = PeerNews { swarm, peer, allowance_bytes: 1 << 20, items };
-        self.home.handle_news(now, news, &self.cells);
+        self.home.handle_news(now, news, &mut self.outbox, &self.cells);
         peer
     }
 
