@@ -12,6 +12,7 @@
 //! that out, `pump` writes.
 
 mod accept;
+mod blame;
 mod cells;
 mod closing;
 mod connection;
@@ -46,6 +47,16 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 use shards::{Driver, Placement, Shards, Start, budget::Budget};
+
+/// What [`crate::exercise`] drives.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod exercise {
+    pub(crate) use super::{
+        message::FetchOrder,
+        session::{Effect, NEWS_ITEMS_MAX, Session, SessionConfig},
+        window::Window,
+    };
+}
 
 pub use listener::ListenError;
 pub(crate) use session::SessionConfig;
