@@ -436,7 +436,8 @@ impl Home {
         self.waiter.try_lease(bytes)
     }
 
-    fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
+    /// The peer's connection, while it is there.
+    pub(crate) fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
         self.peers.get(peer.0 as usize).copied().flatten()
     }
 

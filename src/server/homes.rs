@@ -212,6 +212,11 @@ impl Homes {
         }
     }
 
+    /// All homes, for onlookers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Home> {
+        self.homes.iter()
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         self.homes.iter().any(|home| home.swarm().wants_work())
     }

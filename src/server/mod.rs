@@ -32,6 +32,8 @@ mod shard;
 mod shared;
 mod signals;
 mod slots;
+mod snapshot;
+mod status;
 mod sweep;
 mod usage;
 mod window;
@@ -46,11 +48,13 @@ pub use listener::ListenError;
 pub(crate) use session::SessionConfig;
 
 use self::{
-    control::Control,
+    control::{Control, Watching},
     listener::Listeners,
     metrics::Metrics,
     shard::ShardState,
     shared::{Setup, Shared},
+    snapshot::Watch,
+    status::{Feed, access::Access},
 };
 use crate::{
     config::{RelayArgs, RelayConfig},
@@ -116,6 +120,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     tracing::info!("congestion control {}", listeners.congestion);
 
     let recorder = metrics::recorder()?;
+    let (watch, snapshots) = Watch::new(placement.shard_count());
     let shared = Shared::new(Setup {
         budget: Budget::new(usize::try_from(args.cache).unwrap_or(usize::MAX), homes::SWARMS_MAX),
         session: config.session(),
@@ -125,6 +130,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         driver: chosen.driver.to_string(),
         congestion: listeners.congestion.clone(),
         peers_max,
+        watch,
     });
     let start = Start {
         placement,
@@ -143,16 +149,19 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     let control_runtime = control::runtime()?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
     let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
+    let (feed, asks) = Feed::new();
     let control = Arc::new(Control {
         metrics: Metrics::new(&recorder, &shared),
         recorder,
         heartbeats: shards.heartbeats(),
-        token: config.http_token,
+        access: Access::new(config.http_token, shared.nonces.secret()),
+        feed,
         shared: Arc::clone(&shared),
     });
+    let watching = Watching { snapshots, asks };
     let serving = spawn("relay-control", move || {
         let ended = async { drop(control_ended.await) };
-        if let Err(error) = control::serve(&control_runtime, control, http, ended) {
+        if let Err(error) = control::serve(&control_runtime, control, watching, http, ended) {
             tracing::error!("the HTTP service ended: {error:#}");
         }
     })?;

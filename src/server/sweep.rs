@@ -2,7 +2,10 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::{shard::ShardState, shared::WINDOW_POOL_BYTES, usage, window::WINDOW_BYTES_MIN};
+use super::{
+    shard::ShardState, shared::WINDOW_POOL_BYTES, snapshot::Publisher, usage,
+    window::WINDOW_BYTES_MIN,
+};
 use crate::{
     protocol::{Failure, FailureCode},
     time::Time,
@@ -20,6 +23,7 @@ pub(crate) struct Sweep {
     scanned_at: Time,
     published_at: Time,
     thread_cpu: Duration,
+    publisher: Publisher,
 }
 
 pub(crate) fn run(state: &Rc<ShardState>, now: Time) {
@@ -33,6 +37,7 @@ pub(crate) fn run(state: &Rc<ShardState>, now: Time) {
     state.prune_payloads();
     let mut sweep = state.sweep.borrow_mut();
     publish(state, &mut sweep, now);
+    sweep.publisher.run(state, now);
     if now.since(sweep.scanned_at) >= SCAN_INTERVAL {
         sweep.scanned_at = now;
         drop(sweep);
