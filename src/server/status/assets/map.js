@@ -15,7 +15,7 @@ const GONE = new Set(["dead", "left"]);
 /** Colours by name from the style sheet, as numbers for pixels and as text. */
 export function palette() {
   const style = getComputedStyle(document.documentElement);
-  const probe = document.createElement("canvas").getContext("2d");
+  const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const colours = {};
   for (const name of ["held", "lacks", "stalled", "dead", "dead-lacks", "left", "cached",
     "fetching", "missing", "draining", "card", "ink", "accent", "accent-soft", "line", "quiet"]) {
