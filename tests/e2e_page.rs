@@ -84,7 +84,10 @@ fn swarms_shards_and_peers_are_told_as_json_and_agree_with_the_metrics() {
     for driver in drivers(relay) {
         let relay = RelayProcess::start(relay(), &["--driver", driver, "--cache", "8M"]);
         let empty = json(relay.http, "/api/v1/swarms");
-        assert_eq!((number(&empty, "/total"), empty["swarms"].as_array().map(Vec::len)), (0, Some(0)));
+        assert_eq!(
+            (number(&empty, "/total"), empty["swarms"].as_array().map(Vec::len)),
+            (0, Some(0))
+        );
         let file = Arc::new(TestFile::new(1, 1 << 20, 16));
         let _origin = Origin::start(relay.addr, &file);
         let mut client = Download::join(relay.addr, file.key()).expect("it may join");
@@ -97,9 +100,12 @@ fn swarms_shards_and_peers_are_told_as_json_and_agree_with_the_metrics() {
         let swarm = &swarms["swarms"][0];
         let id = swarm["id"].as_str().expect("an id");
         assert_eq!(id, blake3::hash(&file.bytes).to_hex().as_str(), "what b3sum prints");
-        for (key, value) in
-            [("size_bytes", 1 << 20), ("chunk_size_bytes", 1 << 16), ("chunk_count", 16), ("peers", 3)]
-        {
+        for (key, value) in [
+            ("size_bytes", 1 << 20),
+            ("chunk_size_bytes", 1 << 16),
+            ("chunk_count", 16),
+            ("peers", 3),
+        ] {
             assert_eq!(swarm[key], value, "{key} in {swarm}");
         }
         assert_eq!(swarm["peers_whole"], 2);
@@ -111,7 +117,9 @@ fn swarms_shards_and_peers_are_told_as_json_and_agree_with_the_metrics() {
             assert_eq!(held, [16, 16, 0], "{detail}");
             assert_eq!(peers[0]["state"], "whole");
             assert_eq!(peers[2]["waits_for"], "credit", "it has granted nothing: {detail}");
-            assert!(peers.iter().all(|peer| peer["remote"].as_str().is_some_and(|remote| remote.starts_with("127.0.0.1:"))));
+            assert!(peers.iter().all(|peer| {
+                peer["remote"].as_str().is_some_and(|remote| remote.starts_with("127.0.0.1:"))
+            }));
         }
         let detail = json(relay.http, &format!("/api/v1/swarms/{id}?offset=1&limit=1"));
         assert_eq!(detail["peers_list"].as_array().map(Vec::len), Some(1));
@@ -119,7 +127,8 @@ fn swarms_shards_and_peers_are_told_as_json_and_agree_with_the_metrics() {
         let shards = json(relay.http, "/api/v1/shards");
         let list = shards["shards"].as_array().expect("a list");
         let page = http::metrics(relay.http);
-        let sum = |key: &str| list.iter().map(|shard| shard[key].as_u64().expect("a count")).sum::<u64>();
+        let sum =
+            |key: &str| list.iter().map(|shard| shard[key].as_u64().expect("a count")).sum::<u64>();
         #[expect(clippy::cast_precision_loss, reason = "small counts")]
         for (key, name, labels) in [
             ("connections", "relay_connections", &[][..]),
@@ -215,7 +224,12 @@ fn a_page_that_reads_nothing_holds_up_nobody() {
 #[test]
 fn nothing_is_loaded_from_elsewhere_and_the_policy_forbids_it() {
     let relay = RelayProcess::start(relay(), &[]);
-    let files = [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/map.js", "text/javascript")];
+    let files = [
+        ("/", "text/html"),
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+        ("/map.js", "text/javascript"),
+    ];
     for (path, kind) in files {
         let answer = http::get(relay.http, path).expect("answered");
         assert_eq!(answer.status, 200, "{path}");
@@ -223,7 +237,15 @@ fn nothing_is_loaded_from_elsewhere_and_the_policy_forbids_it() {
         assert!(head.contains(&format!("content-type: {kind}")), "{head}");
         assert!(head.contains("content-security-policy: default-src 'none';"), "{head}");
         assert!(head.contains("x-content-type-options: nosniff"), "{head}");
-        for outside in ["http://", "https://", "//cdn", "@import", "innerHTML", "insertAdjacentHTML", "document.write"] {
+        for outside in [
+            "http://",
+            "https://",
+            "//cdn",
+            "@import",
+            "innerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+        ] {
             assert!(!answer.body.contains(outside), "{path} has {outside}");
         }
     }
@@ -254,7 +276,9 @@ fn a_browser_gets_in_with_the_token_once_and_a_cookie_that_scripts_cannot_read()
     std::fs::write(&path, "se&cr=et\n").expect("written");
     let path = path.display().to_string();
     let relay = RelayProcess::start_guarded(relay(), &["--http-token-file", &path]);
-    for path in ["/", "/page.js", "/api/v1/swarms", "/api/v1/swarms/x", "/api/v1/events", "/nowhere"] {
+    for path in
+        ["/", "/page.js", "/api/v1/swarms", "/api/v1/swarms/x", "/api/v1/events", "/nowhere"]
+    {
         let answer = http::get(relay.http, path).expect("answered");
         assert_eq!(answer.status, 401, "{path}");
         assert!(!answer.body.contains("<form"), "a program is not sent a form");
@@ -264,10 +288,15 @@ fn a_browser_gets_in_with_the_token_once_and_a_cookie_that_scripts_cannot_read()
     assert!(page.body.contains("<form method=\"post\" action=\"/login\">"), "{}", page.body);
     let wrong = http::post_form(relay.http, "/login", "token=wrong").expect("answered");
     assert_eq!(wrong.status, 401);
-    assert!(wrong.body.contains("not this relay") && !wrong.head.contains("set-cookie"), "{}", wrong.head);
+    assert!(
+        wrong.body.contains("not this relay") && !wrong.head.contains("set-cookie"),
+        "{}",
+        wrong.head
+    );
     let right = http::post_form(relay.http, "/login", "token=se%26cr%3Det").expect("answered");
     assert_eq!(right.status, 303, "{}", right.body);
-    let cookie = right.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
+    let cookie =
+        right.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     assert!(!cookie.contains("se&cr"), "the token itself stays out of the cookie");
     let cookie = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap_or_default());

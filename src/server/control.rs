@@ -16,7 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusRecorder;
-use shards::{Heartbeats, clock};
+use shards::{Heartbeats, Ringer, clock};
 
 use tokio::{runtime::Runtime, sync::mpsc};
 
@@ -50,6 +50,7 @@ pub(crate) struct Control {
 pub(crate) struct Watching {
     pub snapshots: mpsc::Receiver<Arc<ShardSnapshot>>,
     pub asks: Asks,
+    pub ringers: Vec<Ringer>,
 }
 
 /// Binds the HTTP address.
@@ -93,7 +94,7 @@ pub(crate) fn serve(
                 upkept.metrics.upkeep();
             }
         };
-        let keeper = Keeper::new(&control.shared, control.heartbeats.clone());
+        let keeper = Keeper::new(&control.shared, control.heartbeats.clone(), watching.ringers);
         let keeping = keeper.run(watching.snapshots, watching.asks);
         let router = router(control);
         tokio::select! {

@@ -13,9 +13,11 @@
 
 mod accept;
 mod cells;
+mod closing;
 mod connection;
 mod control;
 mod drain;
+mod fault;
 mod fetching;
 mod handshake;
 mod home;
@@ -42,7 +44,7 @@ use std::{ffi::OsString, io::Write as _, os::fd::OwnedFd, process::ExitCode, syn
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shards::{Placement, Shards, Start, budget::Budget};
+use shards::{Placement, ShardId, Shards, Start, budget::Budget};
 
 pub use listener::ListenError;
 pub(crate) use session::SessionConfig;
@@ -112,7 +114,8 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let chosen = shards::driver::choose(args.driver).context("failed to start the event loops")?;
-    let mut signals = signals::Signals::register().context("failed to register signal handlers")?;
+    let signals = signals::Signals::register().context("failed to register signal handlers")?;
+    let first_signal = signals.watch()?;
     let peers_max = peers_max(args.max_peers.get());
     let listeners = Listeners::bind(&config)?;
     let http = control::bind(args.http)?;
@@ -158,7 +161,9 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         feed,
         shared: Arc::clone(&shared),
     });
-    let watching = Watching { snapshots, asks };
+    let ids = (0u16..).take(shards.shard_count()).map(ShardId);
+    let ringers = ids.map(|shard| shards.ringer(shard)).collect();
+    let watching = Watching { snapshots, asks, ringers };
     let serving = spawn("relay-control", move || {
         let ended = async { drop(control_ended.await) };
         if let Err(error) = control::serve(&control_runtime, control, watching, http, ended) {
@@ -167,15 +172,10 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     })?;
     shared.set_ready();
 
-    signals.wait();
+    first_signal.wait();
     tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
     shared.drain(shards::clock::now() + args.drain_timeout);
     accepting.stop();
-    spawn("relay-signals", move || {
-        signals.wait();
-        tracing::warn!("a second signal: ending at once");
-        std::process::exit(1);
-    })?;
     shards.drain();
     let joined = shards.join();
     drop(end_control);

@@ -59,6 +59,8 @@ const SNAPSHOTS_QUEUED_PER_SHARD: usize = 2;
 /// Tells shards whether somebody watches, and takes what they publish.
 pub(crate) struct Watch {
     wanted_until_ns: AtomicU64,
+    /// How often it was said that somebody watches: a shard that sleeps is woken to see it.
+    calls: AtomicU64,
     snapshots: mpsc::Sender<Arc<ShardSnapshot>>,
 }
 
@@ -67,12 +69,20 @@ impl Watch {
     pub(crate) fn new(shard_count: usize) -> (Self, mpsc::Receiver<Arc<ShardSnapshot>>) {
         let capacity = shard_count.max(1) * SNAPSHOTS_QUEUED_PER_SHARD;
         let (snapshots, arriving) = mpsc::channel(capacity);
-        (Self { wanted_until_ns: AtomicU64::new(0), snapshots }, arriving)
+        let watch =
+            Self { wanted_until_ns: AtomicU64::new(0), calls: AtomicU64::new(0), snapshots };
+        (watch, arriving)
     }
 
-    /// Somebody watches until then.
+    /// Somebody watches until then. Idle shards sleep: whoever calls rings their doorbells next.
     pub(crate) fn want(&self, until: Time) {
         self.wanted_until_ns.fetch_max(until.0, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Release);
+    }
+
+    /// Tells apart the calls that a shard has seen from those that it has not.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Acquire)
     }
 
     fn is_wanted(&self, now: Time) -> bool {
@@ -240,7 +250,12 @@ fn swarm(home: &Home, now: Time, with_map: bool) -> SwarmSnapshot {
     }
     let map = with_map.then(|| {
         let shown = (0..swarm.chunk_count()).step_by(stride as usize);
-        MapSnapshot { stride, places: shown.map(|chunk| swarm.place(chunk)).collect(), bits, row_bytes }
+        MapSnapshot {
+            stride,
+            places: shown.map(|chunk| swarm.place(chunk)).collect(),
+            bits,
+            row_bytes,
+        }
     });
     SwarmSnapshot {
         key: *home.key(),

@@ -138,7 +138,13 @@ impl Swarm {
         })
     }
 
-    fn wait_of(&self, now: Time, slot: PeerSlot, peer: &Peer, oldest: &[(&FetchId, &Fetch)]) -> Wait {
+    fn wait_of(
+        &self,
+        now: Time,
+        slot: PeerSlot,
+        peer: &Peer,
+        oldest: &[(&FetchId, &Fetch)],
+    ) -> Wait {
         if peer.standing == Standing::Retired {
             return Wait::End;
         }

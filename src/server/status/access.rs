@@ -40,9 +40,11 @@ impl Access {
     /// Whether these headers may see anything.
     fn admits(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
-        let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+        let text =
+            |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
         let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let cookies =
+            headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut sessions = cookies
             .flat_map(|cookies| cookies.split(';'))
             .filter_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));
@@ -155,10 +157,13 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_local() {
-        for local in ["localhost", "LOCALHOST:80", "127.0.0.1:7441", "127.9.9.9", "[::1]:7441", "[::1]"] {
+        for local in
+            ["localhost", "LOCALHOST:80", "127.0.0.1:7441", "127.9.9.9", "[::1]:7441", "[::1]"]
+        {
             assert!(is_named_local(&headers(header::HOST, local)), "{local}");
         }
-        for other in ["evil.example", "localhost.evil.example:7441", "192.168.0.1", "[fe80::1]", ""] {
+        for other in ["evil.example", "localhost.evil.example:7441", "192.168.0.1", "[fe80::1]", ""]
+        {
             assert!(!is_named_local(&headers(header::HOST, other)), "{other}");
         }
         assert!(is_named_local(&HeaderMap::new()));

@@ -148,7 +148,8 @@ impl Board {
             // A snapshot of the connection's shard may come later than that of the home.
             seen.remote = seen.remote.or(connection.map(|connection| connection.remote));
             seen.state = state_of(peer, connection, chunk_count);
-            seen.chunks_held = if peer.wait == Wait::End { seen.chunks_held } else { peer.chunks_held };
+            seen.chunks_held =
+                if peer.wait == Wait::End { seen.chunks_held } else { peer.chunks_held };
             seen.is_origin = peer.is_origin;
             seen.is_leaving |= peer.is_leaving;
             seen.is_here = true;

@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use shards::{Heartbeats, clock};
+use shards::{Heartbeats, Ringer, clock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{board::Board, figures, frame::Encoder};
@@ -89,6 +89,7 @@ pub(crate) struct Asks(mpsc::Receiver<Ask>);
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     heartbeats: Heartbeats,
+    ringers: Vec<Ringer>,
     board: Board,
     encoder: Encoder,
     watchers: Vec<Watcher>,
@@ -111,11 +112,12 @@ fn now() -> Time {
 }
 
 impl Keeper {
-    pub(crate) fn new(shared: &Arc<Shared>, heartbeats: Heartbeats) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, heartbeats: Heartbeats, ringers: Vec<Ringer>) -> Self {
         Self {
             board: Board::new(shared.cells.len()),
             shared: Arc::clone(shared),
             heartbeats,
+            ringers,
             encoder: Encoder::default(),
             watchers: Vec::new(),
             looks: VecDeque::new(),
@@ -173,18 +175,21 @@ impl Keeper {
         }
         self.wanted_until = now + WANTED_FOR;
         self.shared.watch.want(self.wanted_until);
+        self.ringers.iter().for_each(Ringer::ring);
     }
 
     fn tell_watchers(&mut self) {
         self.watchers.retain(|watcher| !watcher.frames.is_closed());
-        if self.watchers.is_empty() {
+        if self.watchers.is_empty() && self.looks.is_empty() {
             return;
         }
         self.want();
+        if self.watchers.is_empty() {
+            return;
+        }
         let ages = self.heartbeats.ages(clock::now());
-        let figures = || {
-            (figures::Totals::of(&self.shared), figures::of_shards(&self.shared, &ages))
-        };
+        let figures =
+            || (figures::Totals::of(&self.shared), figures::of_shards(&self.shared, &ages));
         let changes = self.encoder.changes(now(), &self.board, figures());
         let mut whole = None;
         for watcher in &mut self.watchers {

@@ -238,9 +238,10 @@ fn swarm(
     let is_gone = told.values().any(|told| told.number != number);
     told.retain(|_, told| told.number == number);
     let rows_order = (is_whole || has_new_rows || is_gone).then(|| told.keys().copied().collect());
-    let places = swarm.map.as_ref().map_or_else(String::new, |map| {
-        map.places.iter().map(|&place| letter(place)).collect()
-    });
+    let places = swarm
+        .map
+        .as_ref()
+        .map_or_else(String::new, |map| map.places.iter().map(|&place| letter(place)).collect());
     SwarmFrame {
         key: format!("{}-{}-{}", reference.home.0, reference.index, reference.generation),
         id: key.id.to_string(),

@@ -23,7 +23,8 @@ use super::api::problem;
 use crate::server::control::Control;
 
 /// What the page may do: only what is its own.
-const POLICY: &str = "script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; form-action 'none'";
+const POLICY: &str =
+    "script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; form-action 'none'";
 
 const PAGE: &str = include_str!("assets/page.html");
 const LOGIN: &str = include_str!("assets/login.html");
