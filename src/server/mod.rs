@@ -37,6 +37,7 @@ mod slots;
 mod snapshot;
 mod status;
 mod sweep;
+mod unsent;
 mod usage;
 mod window;
 

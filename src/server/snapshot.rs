@@ -201,7 +201,7 @@ impl ShardSnapshot {
             ConnectionSnapshot {
                 reference: connection.reference,
                 remote: connection.remote,
-                stalled: connection.stalled_for(now),
+                stalled: connection.stalled_for(now).unwrap_or_default(),
                 window_bytes,
                 unacknowledged_bytes,
             }

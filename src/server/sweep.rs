@@ -65,6 +65,12 @@ fn publish(state: &ShardState, sweep: &mut Sweep, now: Time) {
     sweep.published_at = now;
     cells.inbox_depth_max.set(state.shard.port.inbox_depth_max() as u64);
     cells.doorbell_rings.set(state.shard.port.doorbell_rings());
+    let homes = state.homes.borrow();
+    let starving: usize = homes.iter().map(|home| home.swarm().starving_count()).sum();
+    cells.peers_starving.set(starving as u64);
+    // Where nobody lacks anything, what is missing is missed by nobody.
+    let wanting = homes.iter().filter(|home| home.swarm().wants_work());
+    cells.chunks_missing.set(wanting.map(|home| u64::from(home.swarm().missing_count())).sum());
 }
 
 /// Ends those that take nothing; whether data waits for somebody.
