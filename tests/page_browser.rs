@@ -55,7 +55,7 @@ fn get(client: &mut Download, chunks: usize) {
 fn the_map_fills_numbers_agree_and_the_dead_are_shown() {
     let Some(mut browser) = Chromium::start() else { return };
     let relay = RelayProcess::start(relay(), &["--cores", "2"]);
-    let file = Arc::new(TestFile::new(11, CHUNKS as usize << 14, 14));
+    let file = Arc::new(TestFile::new(11, (CHUNKS as usize) << 14, 14));
     browser.open(&format!("http://{}/", relay.http));
     browser.wait("a live page", "document.getElementById('status').textContent === 'live'");
     assert_eq!(browser.value("document.getElementById('nobody').hidden"), false);
@@ -82,15 +82,20 @@ fn the_map_fills_numbers_agree_and_the_dead_are_shown() {
     // Who is left has everything: no cell of the living is empty.
     browser.wait("two whole peers", "document.querySelector('article').dataset.whole === '2'");
     drop(first);
-    browser.wait("one who left", "document.querySelector('.progress').textContent.includes('1 left with it')");
+    browser.wait(
+        "one who left",
+        "document.querySelector('.progress').textContent.includes('1 left with it')",
+    );
     assert_eq!(browser.complaints, Vec::<String>::new());
 }
 
 fn agrees_with_metrics(browser: &mut Chromium, relay: &RelayProcess) {
     let figure = |name: &str| format!("document.querySelector('[data-figure={name}]').textContent");
-    for (name, metric) in
-        [("delivered", "relay_chunks_delivered_total"), ("peers", "relay_peers"), ("swarms", "relay_swarms")]
-    {
+    for (name, metric) in [
+        ("delivered", "relay_chunks_delivered_total"),
+        ("peers", "relay_peers"),
+        ("swarms", "relay_swarms"),
+    ] {
         let shown = figure(name);
         support::wait_until(name, || {
             let value = http::metric(&http::metrics(relay.http), metric, &[]);
@@ -142,11 +147,16 @@ fn a_person_types_the_token_once() {
     let relay = RelayProcess::start_guarded(relay(), &["--http-token-file", &path]);
     browser.open(&format!("http://{}/", relay.http));
     let submit = |token: &str| {
-        format!("(document.getElementById('token').value = '{token}', document.querySelector('button').click())")
+        format!(
+            "(document.getElementById('token').value = '{token}', document.querySelector('button').click())"
+        )
     };
     browser.wait("the form", "document.getElementById('token')");
     browser.value(&submit("open barley"));
-    browser.wait("a refusal", "document.querySelector('[role=alert]').textContent.includes('not this relay')");
+    browser.wait(
+        "a refusal",
+        "document.querySelector('[role=alert]').textContent.includes('not this relay')",
+    );
     browser.value(&submit("open sesame"));
     browser.wait("a live page", "document.getElementById('status').textContent === 'live'");
     assert_eq!(browser.value("document.cookie"), "", "no script sees the cookie");

@@ -45,7 +45,7 @@ use std::{ffi::OsString, io::Write as _, os::fd::OwnedFd, process::ExitCode, syn
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shards::{Placement, ShardId, Shards, Start, budget::Budget};
+use shards::{Placement, Shards, Start, budget::Budget};
 
 pub use listener::ListenError;
 pub(crate) use session::SessionConfig;
@@ -162,9 +162,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         feed,
         shared: Arc::clone(&shared),
     });
-    let ids = (0u16..).take(shards.shard_count()).map(ShardId);
-    let ringers = ids.map(|shard| shards.ringer(shard)).collect();
-    let watching = Watching { snapshots, asks, ringers };
+    let watching = Watching { snapshots, asks, ringers: shards.ringers() };
     let serving = spawn("relay-control", move || {
         let ended = async { drop(control_ended.await) };
         if let Err(error) = control::serve(&control_runtime, control, watching, http, ended) {

@@ -34,6 +34,16 @@ pub(crate) fn get_with(addr: SocketAddr, path: &str, headers: &str) -> io::Resul
     answer(&mut stream, &request)
 }
 
+/// The same in HTTP/1.0, for servers that would send the answer in pieces.
+///
+/// # Errors
+/// Nobody answers, or not with HTTP.
+pub(crate) fn get_plain(addr: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    answer(&mut stream, &format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n"))
+}
+
 /// Sends a form, as a browser does.
 ///
 /// # Errors

@@ -107,10 +107,10 @@ impl Board {
     }
 
     /// Takes a shard's latest snapshot.
-    pub(crate) fn absorb(&mut self, snapshot: Arc<ShardSnapshot>) {
+    pub(crate) fn absorb(&mut self, snapshot: &Arc<ShardSnapshot>) {
         let (shard, at) = (snapshot.shard, snapshot.at);
         let Some(place) = self.shards.get_mut(shard.index()) else { return };
-        *place = Some(Arc::clone(&snapshot));
+        *place = Some(Arc::clone(snapshot));
         let mut living: Vec<SwarmRef> = Vec::with_capacity(snapshot.swarms.len());
         for swarm in &snapshot.swarms {
             living.push(swarm.reference);
@@ -191,7 +191,7 @@ impl Board {
     pub(crate) fn swarms(&self) -> Vec<(SwarmRef, &Life)> {
         let mut all: Vec<_> = self.swarms.iter().map(|(&at, life)| (at, life)).collect();
         all.sort_by_key(|(at, life)| {
-            let ended = life.ended_at.map(|at| std::cmp::Reverse(at));
+            let ended = life.ended_at.map(std::cmp::Reverse);
             (ended.is_some(), ended, std::cmp::Reverse(life.peers.len()), *at)
         });
         all

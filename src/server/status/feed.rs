@@ -136,7 +136,7 @@ impl Keeper {
         loop {
             let is_asked = !self.watchers.is_empty() || !self.looks.is_empty();
             tokio::select! {
-                Some(snapshot) = snapshots.recv() => self.board.absorb(snapshot),
+                Some(snapshot) = snapshots.recv() => self.board.absorb(&snapshot),
                 Some(ask) = asks.0.recv() => self.handle_ask(ask),
                 _ = tick.tick(), if is_asked => self.tell_watchers(),
             }
