@@ -13,8 +13,11 @@ mod server;
 
 pub use self::{decoder::decoder, manifest::manifest, peer::peer_session, server::server_session};
 
+/// What one fuzz target runs on its input.
+pub type Entry = fn(&[u8]);
+
 /// All entry points, by the name of their fuzz target.
-pub const ALL: [(&str, fn(&[u8])); 4] = [
+pub const ALL: [(&str, Entry); 4] = [
     ("decoder", decoder),
     ("manifest", manifest),
     ("server_session", server_session),

@@ -44,12 +44,12 @@ mod window;
 
 use std::{
     ffi::OsString, io::Write as _, net::SocketAddr, os::fd::OwnedFd, process::ExitCode, sync::Arc,
-    thread,
+    thread, time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shards::{Driver, Placement, Shards, Start, budget::Budget};
+use shards::{Driver, JoinError, Placement, Shards, Start, budget::Budget};
 
 /// What [`crate::exercise`] drives.
 #[cfg(any(test, fuzzing))]
@@ -221,19 +221,28 @@ fn run(
     })?;
     print_lines(&companion.start(&listening)?)?;
     shared.set_ready();
-
     first_signal.wait();
-    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
-    shared.drain(shards::clock::now() + args.drain_timeout);
-    accepting.stop();
-    shards.drain();
-    let joined = shards.join();
+    let joined = drain(&shared, args.drain_timeout, accepting, shards);
     companion.stop();
     drop(end_control);
     serving.join().ok();
     joined.context("a shard failed")?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Lets what is under way end, then the event loops.
+fn drain(
+    shared: &Shared,
+    timeout: Duration,
+    accepting: Accepting,
+    shards: Shards,
+) -> Result<(), JoinError> {
+    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
+    shared.drain(shards::clock::now() + timeout);
+    accepting.stop();
+    shards.drain();
+    shards.join()
 }
 
 /// The listener's thread, until it is stopped.
