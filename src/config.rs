@@ -13,7 +13,7 @@ use clap::{Parser, builder::FalseyValueParser};
 use shards::DriverChoice;
 
 use crate::{
-    protocol::{Token, limits::CHUNK_SIZE_LOG2_MAX, limits::CHUNK_SIZE_LOG2_MIN},
+    protocol::{RelayAddr, Token, limits::CHUNK_SIZE_LOG2_MAX, limits::CHUNK_SIZE_LOG2_MIN},
     server::SessionConfig,
     swarm::Eviction,
 };
@@ -37,7 +37,8 @@ const CACHE_CHUNKS_TYPICAL: u64 = 8;
     version,
     after_help = "Example:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n\nSizes: 100M is \
                   100 MiB, 100MB is 10^8 bytes. Durations: 500ms, 10s, 5m.\nThe log's level comes \
-                  from RELAY_LOG (error, warn, info, debug, trace)."
+                  from RELAY_LOG (error, warn, info, debug, trace).\nrelay completions SHELL \
+                  prints a shell's completions, relay man the manual."
 )]
 pub struct RelayArgs {
     /// Event loops, each pinned to a core [default: all available]
@@ -67,6 +68,14 @@ pub struct RelayArgs {
     /// What to drop first: `demand` (what nobody lacks) or `lru` (for comparison)
     #[arg(long, env = "RELAY_EVICTION", value_name = "POLICY", default_value = "demand")]
     pub eviction: EvictionArg,
+
+    /// File that the relay itself is the origin of; repeatable
+    #[arg(long, env = "RELAY_SERVE", value_name = "FILE")]
+    pub serve: Vec<PathBuf>,
+
+    /// What tickets of --serve say [default: the first listen address]
+    #[arg(long, env = "RELAY_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<RelayAddr>,
 
     /// What drives the event loops
     #[arg(long, env = "RELAY_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]

@@ -3,6 +3,8 @@
 //! Modules in reading order; an arrow means "uses".
 //!
 //! ```text
+//!      serve           the `relay` program: a server, and files that it is itself the origin of
+//!    │     │
 //!  server  peer        the shells: sockets, shards, clocks, metrics
 //!    │  ╲   │ ╲
 //!    │   transport     one contract, one file per implementation: moves frames
@@ -30,5 +32,7 @@ pub mod transport;
 
 pub mod peer;
 pub mod server;
+
+pub mod serve;
 
 pub mod config;

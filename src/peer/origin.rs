@@ -1,8 +1,7 @@
-//! A file that is shared: opened once, digested once, and watched. Its store checks every read, so
-//! that bytes which changed since are never served.
+//! A file that is shared: opened once, digested once, and looked at now and then. Its store checks
+//! each chunk at every read, so bytes that changed since are never served.
 //!
-//! Digesting and looking block: not for a loop that serves others. What becomes of a
-//! share whose file has changed is the program's decision.
+//! What becomes of a share whose file has changed is the program's decision.
 
 use std::{
     fs::{File, Metadata},
@@ -223,7 +222,7 @@ impl OriginFile {
         (!named.is_ok_and(|inode| inode == self.stamp.inode)).then_some(Change::Replaced)
     }
 
-    /// What a peer reads its chunks from, by this disk thread.
+    /// What a peer reads its chunks from: each is checked at every read.
     #[must_use]
     pub fn store(&self, disk: &Disk) -> FileStore {
         FileStore::new(*self.manifest.key(), Arc::clone(&self.file), false, disk)
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changes_its_length_is_noticed() {
+    fn a_file_of_another_length_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, [7; 3000]).unwrap();
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_replaced_is_still_there() {
+    fn a_file_that_was_replaced_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, [7; 3000]).unwrap();
@@ -261,8 +260,6 @@ mod tests {
         std::fs::write(&other, [8; 3000]).unwrap();
         std::fs::rename(&other, &path).unwrap();
         assert_eq!(origin.change(), Some(Change::Replaced));
-        assert_eq!(origin.file.metadata().unwrap().len(), 3000);
-        assert_eq!(std::fs::read(&path).unwrap()[0], 8);
     }
 
     #[test]

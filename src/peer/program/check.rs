@@ -3,7 +3,16 @@
 //! The ticket alone tells whether; where, only the list of digests, which some peer of the swarm
 //! may have. It is asked for when the file is wrong, and proves itself.
 
-use std::{cell::RefCell, io::Write as _, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io::{self, Write as _},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use shards::bell::LocalBell;
 
 use super::{
     args::CheckArgs,
@@ -16,9 +25,9 @@ use crate::{
         ChunkOrder, FileState, Notice, Patience, Peer, PeerConfig, Reaction, SessionConfig,
         hashing, new_scratch,
         origin::{OpenFile, OriginFile},
-        store::Nowhere,
+        store::{ChunkStore, StoreEvent},
     },
-    protocol::{Manifest, Token, limits::NONCE_BYTES},
+    protocol::{Digest, Manifest, Token, limits::NONCE_BYTES},
     units::{bytes_text, count_text},
 };
 
@@ -108,6 +117,33 @@ fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manife
     }
 }
 
+/// Has nothing and keeps nothing: it only asks.
+struct Nowhere;
+
+impl ChunkStore for Nowhere {
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
+
+    fn watch(&mut self, _: &Rc<LocalBell>) -> bool {
+        false
+    }
+
+    fn put(&mut self, _: u32, _: Bytes) {}
+
+    fn get(&mut self, _: u32, _: u32, _: Digest) -> io::Result<Option<Bytes>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn poll_event(&mut self) -> Option<StoreEvent> {
+        None
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
 fn report(args: &CheckArgs, voice: Voice, verdict: &Verdict) -> Result<(), ProgramError> {
     let path = args.file.display();
     let key = &args.ticket.key;
@@ -122,7 +158,7 @@ fn report(args: &CheckArgs, voice: Voice, verdict: &Verdict) -> Result<(), Progr
             "first_different_offset_bytes": first.map(|(chunk, _)| key.chunk_offset_bytes(chunk)),
             "different_chunk_count": first.map(|(_, count)| count),
         });
-        writeln!(std::io::stdout(), "{object}").map_err(|error| output_error(&error))?;
+        writeln!(io::stdout(), "{object}").map_err(|error| output_error(&error))?;
     }
     match verdict {
         Verdict::Same => {

@@ -17,6 +17,7 @@ pub enum ProgramError {
 
 impl ProgramError {
     /// A job that failed.
+    #[expect(clippy::needless_pass_by_value, reason = "it is made for map_err")]
     pub fn job(why: impl ToString) -> Self {
         Self::Job(why.to_string())
     }

@@ -1,12 +1,11 @@
 //! `peer share`: digests a file, prints its ticket when the relay has accepted, and serves it until
 //! the user or a condition ends it.
 //!
-//! The file is read by a disk thread. What is said to the
-//! user and when it ends is in `watch`.
+//! A disk thread reads the file. What is said to the user and when it ends is in `watch`.
 
 mod watch;
 
-use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use shards::clock;
 
@@ -84,11 +83,12 @@ fn ask_relay(
 /// A peer that has everything, and what it may be told.
 fn peer_of(
     origin: &OriginFile,
+    disk: &Disk,
     remote: Remote,
     token: Option<Token>,
     later: Duration,
     sharing: &Rc<RefCell<Sharing>>,
-) -> Result<Peer, ProgramError> {
+) -> Peer {
     let session = SessionConfig {
         order: ChunkOrder::Relay,
         seeding: Some(Seeding::Origin),
@@ -105,37 +105,34 @@ fn peer_of(
         sharing.borrow_mut().notice(now, notice)
     };
     let file = FileState::whole(Arc::clone(origin.manifest()));
-    let disk = Disk::start().map_err(|error| {
-        ProgramError::Job(format!("failed to start a thread that reads the file: {error}"))
-    })?;
-    Ok(Peer::new(config, file, Box::new(origin.store(&disk)), Box::new(watch)))
+    Peer::new(config, file, Box::new(origin.store(disk)), Box::new(watch))
 }
 
-fn serve(
+async fn serve(
     timeout: Option<Duration>,
     remote: Remote,
     token: Option<Token>,
     origin: OriginFile,
     sharing: Rc<RefCell<Sharing>>,
     interrupt: Interrupt,
-) -> impl Future<Output = Result<(), ProgramError>> {
-    async move {
-        let peer = peer_of(&origin, remote, token, timeout.unwrap_or(FOREVER), &sharing)?;
-        let handle = peer.handle();
-        let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);
-        shards::task::spawn(watching);
-        let (result, _) = peer.run(new_scratch()).await;
-        let mut sharing = sharing.borrow_mut();
-        sharing.has_ended = true;
-        let end = sharing.verdict.take();
-        match (end, result) {
-            (Some(Verdict::Failed(why)), _) => Err(ProgramError::Job(why)),
-            (Some(Verdict::Interrupted), _) | (None, Ok(Ended::Stopped)) => {
-                sharing.end("interrupted")
-            }
-            (None, Ok(Ended::Left)) => sharing.end("done"),
-            (None, Err(error)) => Err(ProgramError::Job(watch::advise(&error))),
-        }
+) -> Result<(), ProgramError> {
+    let disk = Disk::start().map_err(|error| {
+        ProgramError::Job(format!("failed to start the thread that reads the file: {error}"))
+    })?;
+    let later = timeout.unwrap_or(FOREVER);
+    let peer = peer_of(&origin, &disk, remote, token, later, &sharing);
+    let handle = peer.handle();
+    let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);
+    shards::task::spawn(watching);
+    let (result, _) = peer.run(new_scratch()).await;
+    let mut sharing = sharing.borrow_mut();
+    sharing.has_ended = true;
+    let end = sharing.verdict.take();
+    match (end, result) {
+        (Some(Verdict::Failed(why)), _) => Err(ProgramError::Job(why)),
+        (Some(Verdict::Interrupted), _) | (None, Ok(Ended::Stopped)) => sharing.end("interrupted"),
+        (None, Ok(Ended::Left)) => sharing.end("done"),
+        (None, Err(error)) => Err(ProgramError::Job(watch::advise(&error))),
     }
 }
 
