@@ -100,6 +100,7 @@ pub fn main_with_args(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     prepare: impl FnOnce(&RelayConfig, Driver) -> anyhow::Result<Box<dyn Companion>>,
 ) -> ExitCode {
+    renounce_huge_pages();
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -124,6 +125,14 @@ pub fn main_with_args(
             ExitCode::FAILURE
         }
     }
+}
+
+/// The allocator asks for huge pages, and each thread that allocates a little then holds two
+/// megabytes: 25 MiB of a relay that holds 34 without them. Chunks are copied no slower from small
+/// pages (measured with the main job: within its noise). Where that can't be had, it costs memory.
+fn renounce_huge_pages() {
+    #[cfg(target_os = "linux")]
+    rustix::thread::disable_transparent_huge_pages(true).ok();
 }
 
 /// Runs a relay until a signal ends it.
