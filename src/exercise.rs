@@ -12,7 +12,10 @@ mod peer;
 mod server;
 mod ticket;
 
-pub use self::{decoder::decoder, manifest::manifest, peer::peer_session, server::server_session, ticket::ticket};
+pub use self::{
+    decoder::decoder, manifest::manifest, peer::peer_session, server::server_session,
+    ticket::ticket,
+};
 
 /// All entry points, by the name of their fuzz target.
 pub const ALL: [(&str, fn(&[u8])); 5] = [
