@@ -108,6 +108,9 @@ pub(crate) struct Args {
     /// The whole report for machines (- is stdout, prose then goes to stderr)
     #[arg(long, env = "LOADGEN_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
+    /// A directory for plots and a page to look at, and the figures behind them
+    #[arg(long, env = "LOADGEN_REPORT", value_name = "DIR")]
+    report: Option<PathBuf>,
 }
 
 /// How the swarm begins.
@@ -210,6 +213,7 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     pub(crate) stay: Duration,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) report: Option<PathBuf>,
 }
 
 impl Args {
@@ -257,6 +261,7 @@ impl Args {
             timeout: self.timeout,
             stay: self.stay,
             json: self.json,
+            report: self.report,
         })
     }
 

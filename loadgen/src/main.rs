@@ -17,11 +17,17 @@ mod content;
 mod fleet;
 mod job;
 mod latency;
+mod page;
 mod plan;
 mod progress;
+mod recorder;
 mod relay_process;
 mod report;
+mod report_dir;
+mod run_page;
+mod sampler;
 mod stats;
+mod table;
 mod units;
 mod usage;
 

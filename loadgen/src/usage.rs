@@ -19,9 +19,17 @@ pub(crate) fn cpu_time() -> Duration {
 /// Resident memory of this process, the most so far; 0 where the system doesn't tell.
 pub(crate) fn rss_bytes_peak() -> u64 {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    bytes_of(&status, "VmHWM:").unwrap_or(0)
+}
+
+/// Resident memory now of the process whose status file this is, where the system tells.
+pub(crate) fn rss_bytes(status: &Path) -> Option<u64> {
+    bytes_of(&std::fs::read_to_string(status).ok()?, "VmRSS:")
+}
+
+fn bytes_of(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// Of all threads that are called so, a dash and a number: the largest share of `time` that one of
@@ -76,6 +84,7 @@ mod tests {
         assert!(cpu_time() > Duration::ZERO);
         if cfg!(target_os = "linux") {
             assert!(rss_bytes_peak() > 1 << 20);
+            assert!(rss_bytes("/proc/self/status".as_ref()).unwrap() > 1 << 20);
         }
     }
 
