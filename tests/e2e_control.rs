@@ -246,6 +246,15 @@ fn a_draining_relay_is_not_ready_finishes_chunks_and_takes_nobody_in() {
 }
 
 #[test]
+fn a_signal_that_is_repeated_at_once_counts_once() {
+    let mut relay = RelayProcess::start(relay(), &[]);
+    // As `timeout` of coreutils does: to the process, and then to its group.
+    relay.signal(Signal::TERM);
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait_exit().code(), Some(0), "{}", relay.log());
+}
+
+#[test]
 fn a_second_signal_ends_at_once_with_failure() {
     let mut relay = RelayProcess::start(relay(), &["--drain-timeout", "10m"]);
     let file = Arc::new(TestFile::new(6, 4 << 20, 16));

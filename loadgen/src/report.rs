@@ -127,11 +127,12 @@ impl Display for Report {
             if self.files == 1 { String::new() } else { format!("{} files of ", self.files) };
         writeln!(
             f,
-            "{} of {} clients have the file, {done}: {files}{} in {} chunks of {}",
+            "{} of {} clients have the file, {done}: {files}{} in {} {} of {}",
             self.clients_verified,
             self.clients,
             units::size(self.file_size_bytes),
             self.chunk_count,
+            if self.chunk_count == 1 { "chunk" } else { "chunks" },
             units::size(self.chunk_size_bytes.into()),
         )?;
         self.fmt_times(f)?;

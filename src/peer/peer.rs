@@ -19,8 +19,9 @@ use shards::clock;
 
 use super::{
     ConnectionError, FileState, Rng, Session, SessionConfig,
-    connection::{End, Link, Scratch, Surroundings, now},
+    connection::{End, Link, Surroundings, now},
     dial::dial,
+    scratch::Scratch,
     store::ChunkStore,
 };
 use crate::{

@@ -13,9 +13,11 @@
 
 mod accept;
 mod cells;
+mod closing;
 mod connection;
 mod control;
 mod drain;
+mod fault;
 mod fetching;
 mod handshake;
 mod home;
@@ -74,6 +76,7 @@ const WARM_BYTES_MAX: usize = 128 << 20;
 /// The whole program: arguments to exit code.
 #[must_use]
 pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    renounce_huge_pages();
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -100,6 +103,14 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
     }
 }
 
+/// The allocator asks for huge pages, and each thread that allocates a little then holds two
+/// megabytes: 25 MiB of a relay that holds 34 without them. Chunks are copied no slower from small
+/// pages (measured with the main job: within its noise). Where that can't be had, it costs memory.
+fn renounce_huge_pages() {
+    #[cfg(target_os = "linux")]
+    rustix::thread::disable_transparent_huge_pages(true).ok();
+}
+
 /// Runs a relay until a signal ends it.
 fn run(config: RelayConfig) -> anyhow::Result<()> {
     let args = config.args.clone();
@@ -108,7 +119,8 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let chosen = shards::driver::choose(args.driver).context("failed to start the event loops")?;
-    let mut signals = signals::Signals::register().context("failed to register signal handlers")?;
+    let signals = signals::Signals::register().context("failed to register signal handlers")?;
+    let first_signal = signals.watch()?;
     let peers_max = peers_max(args.max_peers.get());
     let listeners = Listeners::bind(&config)?;
     let http = control::bind(args.http)?;
@@ -158,15 +170,10 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     })?;
     shared.set_ready();
 
-    signals.wait();
+    first_signal.wait();
     tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
     shared.drain(shards::clock::now() + args.drain_timeout);
     accepting.stop();
-    spawn("relay-signals", move || {
-        signals.wait();
-        tracing::warn!("a second signal: ending at once");
-        std::process::exit(1);
-    })?;
     shards.drain();
     let joined = shards.join();
     drop(end_control);

@@ -72,8 +72,8 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
                 connection.read_bell.ring();
             }
             if connection.is_closing.get() && !connection.queue.borrow().has_urgent() {
-                // The last words are out: the reader sees the end and cleans up.
-                connection.close_now();
+                // The last words are out: the reader lingers until they were heard.
+                connection.shut_write();
             }
             written.data_bytes
         }

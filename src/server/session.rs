@@ -8,14 +8,15 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
+    fault::Fault,
     fetching::Fetching,
     message::{FetchOrder, FetchedChunk, JoinRequest, NewsItem},
     window::Window,
 };
 use crate::{
     protocol::{
-        Accepted, Bitfield, Claims, Failure, FailureCode, Hello, Manifest, ManifestBuilder,
-        Message, Order, Seeding, SwarmKey, Token, Welcome, auth,
+        Accepted, Bitfield, Claims, FailureCode, Hello, Manifest, ManifestBuilder, Message, Order,
+        Seeding, SwarmKey, Token, Welcome, auth,
         limits::{NONCE_BYTES, VERSION},
     },
     swarm::{FetchFailure, FetchId},
@@ -29,29 +30,6 @@ const CLAIMS_PER_CHUNK_MAX: u64 = 8;
 /// News that may wait for the home shard; beyond that the connection is not read from. A read of
 /// 256 KiB may bring this many once more.
 pub(crate) const NEWS_ITEMS_MAX: usize = 1024;
-
-/// Why a connection ends through the peer's fault: what it is told, and the metric's label.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{text}")]
-pub(crate) struct Fault {
-    pub code: FailureCode,
-    pub reason: &'static str,
-    pub text: String,
-}
-
-impl Fault {
-    pub(crate) fn protocol(text: impl Into<String>) -> Self {
-        Self { code: FailureCode::Protocol, reason: "protocol", text: text.into() }
-    }
-
-    fn new(code: FailureCode, reason: &'static str, text: impl Into<String>) -> Self {
-        Self { code, reason, text: text.into() }
-    }
-
-    pub(crate) fn failure(&self) -> Failure {
-        Failure { code: self.code, text: self.text.clone() }
-    }
-}
 
 /// What the shell must do.
 #[derive(Debug)]
@@ -207,13 +185,7 @@ impl Session {
         match message {
             Message::Ping { token } => self.send(Message::Pong { token }),
             Message::Pong { .. } => {}
-            Message::Failure(failure) => {
-                return Err(Fault::new(
-                    FailureCode::Protocol,
-                    "peer_failed",
-                    format!("the peer gave up: {}", failure.text),
-                ));
-            }
+            Message::Failure(failure) => return Err(Fault::of_peer(&failure)),
             Message::Hello(hello) => return self.handle_hello(hello),
             Message::BitfieldPart { offset_bytes, bytes } => {
                 return self.handle_bitfield_part(offset_bytes, &bytes);
@@ -423,6 +395,13 @@ impl Session {
     pub(crate) fn handle_fetch(&mut self, fetch: FetchOrder) {
         self.send(Message::Fetch { fetch_id: fetch.fetch_id.0, chunk: fetch.chunk });
         self.fetching.begin(fetch);
+    }
+
+    /// The connection ends: what it held for others is free, and nothing follows any more.
+    pub(crate) fn handle_closing(&mut self) {
+        self.fetching = Fetching::default();
+        self.manifest = ManifestState::default();
+        self.effects.clear();
     }
 
     /// Forget a fetch; its lease, if it was still open.

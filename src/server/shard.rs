@@ -17,6 +17,7 @@ use shards::{Shard, ShardId, bell::LocalBell, clock, task};
 
 use super::{
     cells::ShardCells,
+    closing::Lingering,
     connection::Connection,
     handshake::Handshakes,
     homes::Homes,
@@ -64,6 +65,7 @@ pub(crate) struct ShardState {
     pub handshakes: RefCell<Handshakes>,
     pub scratch: RefCell<Vec<u8>>,
     pub is_draining: Cell<bool>,
+    pub lingering: Lingering,
     pub sweep: RefCell<Sweep>,
     /// Rung by all that happens. A shard to which nothing happens looks at no clock.
     pub activity: LocalBell,
@@ -93,6 +95,7 @@ impl ShardState {
             handshakes: RefCell::new(Handshakes::new(shard_count)),
             scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
             is_draining: Cell::new(false),
+            lingering: Lingering::default(),
             sweep: RefCell::new(Sweep::default()),
             activity: LocalBell::new(),
             window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
@@ -291,39 +294,6 @@ async fn wait_for_activity(state: &ShardState, is_watching: bool) -> bool {
     }
 }
 
-/// Ends one connection's part in everything, once its socket has ended.
-pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
-    if connection.is_closed.replace(true) {
-        return;
-    }
-    // The task that waits until the socket takes more ends, too.
-    connection.blocked_bell.ring();
-    let reference = connection.reference;
-    state.connections.borrow_mut().remove(reference.index, reference.generation);
-    state.handshakes.borrow_mut().forget(connection);
-    state.shard.connection_closed();
-    state.cells.connections.sub(1);
-    if connection.is_joining.get() || connection.member.get().is_some() {
-        state.cells.peers.sub(1);
-        state.shared.peer_left();
-    }
-    if let Some((swarm, peer)) = connection.member.take() {
-        // What it said just before it went counts, and goes first.
-        let mut session = connection.session.borrow_mut();
-        if session.has_news() {
-            let allowance_bytes = session.window().allowance_bytes();
-            let items = session.take_news();
-            let last = PeerNews { swarm, peer, allowance_bytes, items };
-            let news = super::message::HomeRequest::News(vec![last]);
-            state.outbox.borrow_mut().push(swarm.home, Request::Home(news));
-        }
-        drop(session);
-        let gone = super::message::HomeRequest::Gone { swarm, peer };
-        state.outbox.borrow_mut().push(swarm.home, Request::Home(gone));
-    }
-    state.shard.port.nudge();
-}
-
 /// What a peer is told when the relay shuts down.
 pub(crate) fn shutting_down() -> Failure {
     Failure {
@@ -331,3 +301,6 @@ pub(crate) fn shutting_down() -> Failure {
         text: "the relay shuts down: connect again when it is back".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

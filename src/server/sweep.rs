@@ -2,7 +2,9 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::{shard::ShardState, shared::WINDOW_POOL_BYTES, usage, window::WINDOW_BYTES_MIN};
+use super::{
+    closing, shard::ShardState, shared::WINDOW_POOL_BYTES, usage, window::WINDOW_BYTES_MIN,
+};
 use crate::{
     protocol::{Failure, FailureCode},
     time::Time,
@@ -67,16 +69,16 @@ fn end_stalled(state: &Rc<ShardState>, now: Time) -> bool {
     let connections: Vec<_> = state.connections.borrow().iter().cloned().collect();
     let mut waits = false;
     for connection in connections {
+        if connection.is_closing.get() {
+            continue;
+        }
         let Some(stalled_for) = connection.stalled_for(now) else { continue };
         waits = true;
         if stalled_for >= STALL_TIMEOUT {
             state.cells.stalled.add(1);
             tracing::info!(remote = %connection.remote, "disconnected: it takes no data");
-            connection.close_with(Failure {
-                code: FailureCode::Stalled,
-                text: "no data was taken for 10 s: connect again to resume".into(),
-            });
-            connection.close_now();
+            let text = "no data was taken for 10 s: connect again to resume".into();
+            closing::close(state, &connection, Failure { code: FailureCode::Stalled, text });
         }
     }
     waits
