@@ -245,7 +245,13 @@ fn report_no_disk(
         failed: true,
         ..Record::default()
     };
-    reports.try_send(ShardReport { records: vec![record], latencies: Latencies::new() }).ok();
+    reports
+        .try_send(ShardReport {
+            records: vec![record],
+            latencies: Latencies::new(),
+            recorder: None,
+        })
+        .ok();
     job.board.abort();
 }
 

@@ -16,6 +16,14 @@ pub(crate) fn cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
+/// CPU time of another process so far, as long as it has one thread; none where the system doesn't
+/// tell.
+pub(crate) fn cpu_time_of(process: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap_or_default();
+    let nanos = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
 /// Resident memory of this process, the most so far; 0 where the system doesn't tell.
 pub(crate) fn rss_bytes_peak() -> u64 {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };

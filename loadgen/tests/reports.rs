@@ -16,7 +16,7 @@ fn assert_self_contained(html: &str, dir: &Path) {
     assert!(html.contains("default-src 'none'"));
     for attribute in ["href=\"", "src=\""] {
         for rest in html.split(attribute).skip(1) {
-            let name = rest.split('"').next().unwrap();
+            let name = rest.split('"').next().expect("there is always a first");
             assert!(dir.join(name).is_file(), "the page names {name}, which is not there");
         }
     }
@@ -116,6 +116,8 @@ fn a_failed_run_has_its_page_too_and_what_it_says_of_files_is_only_text() {
         &format!("dir:{}", store.display()),
         "--seeding",
         "origin",
+        "--relay-args",
+        "--cores 1",
     ]);
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     let html = fs::read_to_string(out.join("index.html")).unwrap();
