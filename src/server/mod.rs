@@ -16,6 +16,7 @@ mod cells;
 mod closing;
 mod connection;
 mod control;
+mod doctor;
 mod drain;
 mod fault;
 mod fetching;
@@ -81,6 +82,10 @@ const WARM_BYTES_MAX: usize = 128 << 20;
 /// The whole program: arguments to exit code.
 #[must_use]
 pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    if args.get(1).is_some_and(|word| word == "doctor") {
+        return doctor::main(args.into_iter().skip(1));
+    }
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
