@@ -12,7 +12,7 @@ const CODE: [&str; 6] = ["src", "shards", "loadgen", "tests", "examples", "bench
 const LINES_MAX: usize = 500;
 
 /// Files and directories without sockets, clocks, threads, metrics or chance of their own.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "src/protocol/",
     "src/swarm/",
     "src/time.rs",
@@ -20,6 +20,7 @@ const PURE: [&str; 8] = [
     "src/server/session.rs",
     "src/server/fetching.rs",
     "src/server/fault.rs",
+    "src/server/blame.rs",
     "src/peer/session.rs",
 ];
 
@@ -45,13 +46,16 @@ const IMPURE_WORDS: [&str; 5] = ["async", "await", "monoio", "Instant", "SystemT
 const RUNTIME_CRATES: [&str; 3] = ["monoio", "crossbeam_channel", "core_affinity"];
 
 /// Which modules of `relay` each module may use; itself always.
-const DIRECTIONS: [(&str, &[&str]); 6] = [
+const DIRECTIONS: [(&str, &[&str]); 9] = [
     ("time", &[]),
     ("protocol", &["time"]),
     ("swarm", &["protocol", "time"]),
     ("transport", &["protocol", "time"]),
     ("server", &["config", "protocol", "swarm", "time", "transport"]),
-    ("peer", &["protocol", "time", "transport"]),
+    ("peer", &["pages", "protocol", "time", "transport", "units"]),
+    ("units", &[]),
+    ("pages", &[]),
+    ("serve", &["config", "pages", "peer", "protocol", "server", "time", "units"]),
 ];
 
 /// The metrics that INTERFACE promises.

@@ -147,7 +147,8 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
                 state.cells.peers.add(1);
                 connection.is_joining.set(true);
                 let home = state.shared.home_of(&join.key);
-                let request = HomeRequest::Join(Box::new(join.request(connection.reference)));
+                let join = join.request(connection.reference, connection.remote.ip());
+                let request = HomeRequest::Join(Box::new(join));
                 state.outbox.borrow_mut().push(home, Request::Home(request));
                 state.shard.port.nudge();
             }

@@ -5,13 +5,14 @@
 //!
 //! Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
+use core::net::IpAddr;
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     cells::Dropped,
     fault::Fault,
     fetching::Fetching,
-    message::{FetchOrder, FetchedChunk, JoinRequest, NewsItem},
+    message::{ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, NewsItem},
     window::Window,
 };
 use crate::{
@@ -59,9 +60,9 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(crate) fn request(self, from: super::message::ConnectionRef) -> JoinRequest {
+    pub(crate) fn request(self, from: ConnectionRef, remote: IpAddr) -> JoinRequest {
         let Self { key, claims, order, seeding } = self;
-        JoinRequest { from, key, claims, order, seeding }
+        JoinRequest { from, remote, key, claims, order, seeding }
     }
 }
 
@@ -328,6 +329,7 @@ impl Session {
                 self.tell(NewsItem::Lacking(chunk));
             }
             Message::Leaving => self.tell(NewsItem::Leaving),
+            Message::SwarmStatusRequest => self.tell(NewsItem::StatusRequest),
             Message::FetchRefused { fetch_id } => {
                 if self.fetching.remove(FetchId(fetch_id)).is_some() {
                     let refused = Err(FetchFailure::Refused);
