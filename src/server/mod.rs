@@ -44,13 +44,15 @@ mod usage;
 mod window;
 
 use std::{
-    ffi::OsString, io::Write as _, net::SocketAddr, os::fd::OwnedFd, process::ExitCode, sync::Arc,
+    ffi::OsString, io::Write as _, net::{SocketAddr, TcpListener}, os::fd::OwnedFd, process::ExitCode, sync::Arc,
     thread,
 };
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use metrics_exporter_prometheus::PrometheusRecorder;
 use shards::{Driver, Placement, Shards, Start, budget::Budget};
+use tokio::sync::{mpsc, oneshot};
 
 /// What [`crate::exercise`] drives.
 #[cfg(any(test, fuzzing))]
@@ -71,7 +73,7 @@ use self::{
     metrics::Metrics,
     shard::ShardState,
     shared::{Setup, Shared},
-    snapshot::Watch,
+    snapshot::{ShardSnapshot, Watch},
     status::{Feed, access::Access},
 };
 use crate::{
@@ -205,25 +207,9 @@ fn run(
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
     let listening = listeners.local_addrs();
     announce(&listening, &http)?;
-    let control_runtime = control::runtime()?;
+    let token = config.http_token;
+    let serving = Serving::start(http, recorder, token, (&shards, snapshots), &shared)?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
-    let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
-    let (feed, asks) = Feed::new();
-    let control = Arc::new(Control {
-        metrics: Metrics::new(&recorder, &shared),
-        recorder,
-        heartbeats: shards.heartbeats(),
-        access: Access::new(config.http_token, shared.nonces.secret()),
-        feed,
-        shared: Arc::clone(&shared),
-    });
-    let watching = Watching { snapshots, asks, ringers: shards.ringers() };
-    let serving = spawn("relay-control", move || {
-        let ended = async { drop(control_ended.await) };
-        if let Err(error) = control::serve(&control_runtime, control, watching, http, ended) {
-            tracing::error!("the HTTP service ended: {error:#}");
-        }
-    })?;
     print_lines(&companion.start(&listening)?)?;
     shared.set_ready();
 
@@ -234,11 +220,54 @@ fn run(
     shards.drain();
     let joined = shards.join();
     companion.stop();
-    drop(end_control);
-    serving.join().ok();
+    serving.stop();
     joined.context("a shard failed")?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// The control thread, until it is stopped.
+struct Serving {
+    thread: thread::JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Serving {
+    fn start(
+        http: TcpListener,
+        recorder: PrometheusRecorder,
+        token: Option<String>,
+        (shards, snapshots): (&Shards, mpsc::Receiver<Arc<ShardSnapshot>>),
+        shared: &Arc<Shared>,
+    ) -> anyhow::Result<Self> {
+        let runtime = control::runtime()?;
+        let (feed, asks) = Feed::new();
+        let control = Arc::new(Control {
+            metrics: Metrics::new(&recorder, shared),
+            recorder,
+            heartbeats: shards.heartbeats(),
+            access: Access::new(token, shared.nonces.secret()),
+            feed,
+            shared: Arc::clone(shared),
+        });
+        let watching = Watching { snapshots, asks, ringers: shards.ringers() };
+        let (end, ended) = oneshot::channel::<()>();
+        let thread = spawn("relay-control", move || {
+            let ended = async { drop(ended.await) };
+            if let Err(error) = control::serve(&runtime, control, watching, http, ended) {
+                tracing::error!("the HTTP service ended: {error:#}");
+            }
+        })?;
+        Ok(Self { thread, end })
+    }
+
+    /// From now on nobody is answered.
+    fn stop(self) {
+        drop(self.end);
+        if self.thread.join().is_err() {
+            tracing::error!("the control thread panicked");
+        }
+    }
 }
 
 /// The listener's thread, until it is stopped.
@@ -265,7 +294,7 @@ impl Accepting {
 }
 
 /// What scripts read to learn which ports were picked.
-fn announce(listening: &[SocketAddr], http: &std::net::TcpListener) -> anyhow::Result<()> {
+fn announce(listening: &[SocketAddr], http: &TcpListener) -> anyhow::Result<()> {
     let mut lines: Vec<_> =
         listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
     let addr = http.local_addr().context("failed to read the HTTP address")?;
