@@ -1,8 +1,7 @@
 //! The decoder: however a stream is cut, the same comes out of it, and little is held back.
 
 use crate::protocol::{
-    DataHeader, Decoder, Event, Message, codec::BUFFERED_BYTES_MAX, encode_control,
-    encode_preamble,
+    DataHeader, Decoder, Event, Message, codec::BUFFERED_BYTES_MAX, encode_control, encode_preamble,
 };
 
 /// What came out, with the pieces of a frame counted together.

@@ -70,11 +70,7 @@ pub fn server_session(script: &[u8]) {
         0 => vec![Token::from_line("secret").expect("a token")],
         _ => Vec::new(),
     };
-    let config = SessionConfig {
-        tokens,
-        chunk_size_log2_max: 24,
-        chunk_size_log2_limit: 24,
-    };
+    let config = SessionConfig { tokens, chunk_size_log2_max: 24, chunk_size_log2_limit: 24 };
     let budget = Budget::new(CACHE_BYTES, 1);
     let waiter = budget.waiter(shards.ringer(ShardId(0))).expect("a place");
     let mut run = Run {

@@ -32,8 +32,7 @@ fn scripts_by_chance_break_nothing() {
         for seed in 0..RANDOM_SCRIPTS {
             let mut rng = Rng::new(seed, 0);
             let length = rng.below(400);
-            let script: Vec<u8> =
-                (0..length).map(|_| rng.below(256).to_le_bytes()[0]).collect();
+            let script: Vec<u8> = (0..length).map(|_| rng.below(256).to_le_bytes()[0]).collect();
             println!("{name}, seed {seed}");
             run(&script);
         }

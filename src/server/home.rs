@@ -17,8 +17,8 @@ use super::{
     blame::Blame,
     cells::ShardCells,
     message::{
-        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, Member, NewsItem, PeerNews,
-        PeerRequest, Request, SwarmRef, Target,
+        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, Member, NewsItem,
+        PeerNews, PeerRequest, Request, SwarmRef, Target,
     },
     outbox::Outbox,
     unsent::{Unsent, count_unwanted},

@@ -304,7 +304,12 @@ impl Swarm {
 
     fn rank(&self, peer: &Peer) -> Rank {
         let ahead = f64::from(peer.fetches + 1) * f64::from(self.config.chunk_size_bytes);
-        Rank(peer.is_suspect, peer.slow, peer.fetches, peer.up.rate().map_or(0.0, |rate| ahead / rate))
+        Rank(
+            peer.is_suspect,
+            peer.slow,
+            peer.fetches,
+            peer.up.rate().map_or(0.0, |rate| ahead / rate),
+        )
     }
 }
 

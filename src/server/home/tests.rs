@@ -71,9 +71,10 @@ impl Stage {
         let key = *self.home.key();
         let join = JoinRequest { from, remote, key, claims, order: Order::Relay, seeding: None };
         self.home.handle_join(now, join, &mut self.outbox);
-        let slot = self.home.peers.iter().position(|member| {
-            member.is_some_and(|member| member.connection.index == from.index)
-        });
+        let slot =
+            self.home.peers.iter().position(|member| {
+                member.is_some_and(|member| member.connection.index == from.index)
+            });
         PeerSlot(u32::try_from(slot.expect("it has joined")).expect("few"))
     }
 
