@@ -17,11 +17,11 @@ pub use self::{
     ticket::ticket,
 };
 
-/// Drives one piece of code by a script.
-pub type EntryPoint = fn(&[u8]);
+/// What one fuzz target runs on its input.
+pub type Entry = fn(&[u8]);
 
 /// All entry points, by the name of their fuzz target.
-pub const ALL: [(&str, EntryPoint); 5] = [
+pub const ALL: [(&str, Entry); 5] = [
     ("decoder", decoder),
     ("manifest", manifest),
     ("ticket", ticket),

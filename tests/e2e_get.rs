@@ -193,6 +193,9 @@ fn an_interrupted_get_is_resumed_and_only_what_lacks_is_asked_for() {
     }
 }
 
+/// Name, what lies in its `.part`, what in its manifest, bytes that need not be fetched.
+type Case<'a> = (&'a str, &'a [u8], Option<&'a [u8]>, u64);
+
 #[test]
 fn nothing_on_disk_misleads_a_get() {
     let stage = Stage::new(2, 20 * CHUNK_BYTES + 77);
@@ -203,7 +206,7 @@ fn nothing_on_disk_misleads_a_get() {
     damaged[5 * CHUNK_BYTES + 3] ^= 1;
     let longer = [&whole[..], b"and more"].concat();
     let resumed = |bytes: usize| bytes as u64;
-    let cases: [(&str, &[u8], Option<&[u8]>, u64); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("damaged", &damaged, None, resumed(whole.len() - CHUNK_BYTES)),
         ("cut", &whole[..7 * CHUNK_BYTES + 1], None, resumed(7 * CHUNK_BYTES)),
         ("longer", &longer, None, resumed(whole.len())),
@@ -316,9 +319,9 @@ fn who_waits_in_vain_is_told_for_what_and_what_is_kept() {
 
 #[test]
 fn a_relay_that_is_killed_and_comes_back_sends_nobody_a_chunk_twice() {
-    const CHUNKS: usize = 30;
+    const CHUNKS: u32 = 30;
     const FIRST: u32 = 9;
-    let mut stage = Stage::new(8, CHUNKS * CHUNK_BYTES);
+    let mut stage = Stage::new(8, CHUNKS as usize * CHUNK_BYTES);
     hesitant_origin(stage.relay.addr, &stage.file, FIRST as usize);
     let get = stage.start("x", &["--json"]);
     wait_until("the first chunks", || stage.chunks_in("x.part") == FIRST);
@@ -329,7 +332,7 @@ fn a_relay_that_is_killed_and_comes_back_sends_nobody_a_chunk_twice() {
     let json = Ran::of(get).ok().json();
     stage.assert_whole("x");
     let delivered = stage.relay.metric("relay_chunks_delivered_total", &[]);
-    assert_eq!(delivered, (CHUNKS as u32 - FIRST).into(), "{json}");
+    assert_eq!(delivered, f64::from(CHUNKS - FIRST), "{json}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Turns what the [`Swarm`] decides into requests to the shards of its peers. It touches no
 //! socket, and knows connections only by reference.
 
+mod open;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
@@ -13,6 +15,7 @@ use shards::{
     budget::{Lease, Waiter},
 };
 
+use self::open::{OpenFetch, OpenRecall};
 use super::{
     blame::Blame,
     cells::ShardCells,
@@ -21,6 +24,7 @@ use super::{
         PeerNews, PeerRequest, Request, SwarmRef, Target,
     },
     outbox::Outbox,
+    unsent::{Unsent, count_unwanted},
 };
 use crate::{
     protocol::{Failure, FailureCode, Manifest, Message, SwarmKey},
@@ -35,6 +39,7 @@ pub(crate) struct Home {
     swarm: Swarm,
     manifest: Option<Arc<Manifest>>,
     cached: HashMap<u32, FetchedChunk>,
+    pub unsent: Unsent,
     peers: Vec<Option<Member>>,
     blame: Blame,
     peers_on_shard: Vec<u32>,
@@ -49,19 +54,6 @@ pub(crate) struct Home {
     published: Counters,
     /// Stands in the list of those to be driven.
     pub is_dirty: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct OpenFetch {
-    chunk: u32,
-    holder: PeerSlot,
-    since: Time,
-}
-
-#[derive(Debug, Default)]
-struct OpenRecall {
-    answers_due: usize,
-    rest: Vec<(PeerSlot, u32)>,
 }
 
 /// Deliveries decided in this turn, one list per chunk and shard.
@@ -81,6 +73,7 @@ impl Home {
             swarm: Swarm::new(config),
             manifest: None,
             cached: HashMap::new(),
+            unsent: Unsent::default(),
             peers: Vec::new(),
             blame: Blame::default(),
             peers_on_shard: vec![0; shard_count],
@@ -187,11 +180,14 @@ impl Home {
         cells: &ShardCells,
     ) {
         // A fetch that was cancelled meanwhile is no longer in the table: its bytes go.
-        let Some(fetch) = self.fetches.remove(&fetch_id) else { return };
+        let Some(fetch) = self.fetches.remove(&fetch_id) else {
+            return count_unwanted(&result, cells);
+        };
         cells.fetch_seconds.record(now.seconds_since(fetch.since));
         match result {
             Ok(chunk) => {
                 cells.chunks_fetched.add(1);
+                self.unsent.insert(fetch.chunk, &chunk, cells);
                 self.cached.insert(fetch.chunk, chunk);
                 self.swarm.handle_fetched(now, fetch_id);
             }
@@ -346,6 +342,7 @@ impl Home {
             Action::Deliver { chunk, peer, offset } => {
                 if let Some(ConnectionRef { shard, index, generation }) = self.connection(peer) {
                     let target = Target { index, generation, offset };
+                    self.unsent.pass_on(chunk, cells);
                     self.deliveries.entry((chunk, shard)).or_default().push(target);
                 }
             }
@@ -353,6 +350,7 @@ impl Home {
                 self.flush_deliveries(outbox);
                 cells.cache_evictions.add(1);
                 self.cached.remove(&chunk);
+                self.unsent.remove(chunk, cells);
             }
             Action::Recall { chunk } => self.recall(now, chunk, outbox),
             other => self.perform_telling(&other, outbox, cells),
@@ -464,7 +462,8 @@ impl Home {
         }
     }
 
-    fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
+    /// The peer's connection, while it is there.
+    pub(crate) fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
         self.peers.get(peer.0 as usize)?.map(|member| member.connection)
     }
 

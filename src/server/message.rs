@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A connection, from anywhere in the process. The generation tells a reused index apart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct ConnectionRef {
     pub shard: ShardId,
     pub index: u32,
@@ -30,7 +30,7 @@ pub(crate) struct Member {
 }
 
 /// A swarm, from anywhere in the process.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct SwarmRef {
     pub home: ShardId,
     pub index: u32,

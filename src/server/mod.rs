@@ -17,6 +17,7 @@ mod cells;
 mod closing;
 mod connection;
 mod control;
+mod doctor;
 mod drain;
 mod fault;
 mod fetching;
@@ -35,18 +36,29 @@ mod shard;
 mod shared;
 mod signals;
 mod slots;
+mod snapshot;
+mod status;
 mod sweep;
+mod unsent;
 mod usage;
 mod window;
 
 use std::{
-    ffi::OsString, io::Write as _, net::SocketAddr, os::fd::OwnedFd, process::ExitCode, sync::Arc,
+    ffi::OsString,
+    io::Write as _,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    process::ExitCode,
+    sync::Arc,
     thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shards::{Driver, Placement, Shards, Start, budget::Budget};
+use metrics_exporter_prometheus::PrometheusRecorder;
+use shards::{Driver, JoinError, Placement, Shards, Start, budget::Budget};
+use tokio::sync::{mpsc, oneshot};
 
 /// What [`crate::exercise`] drives.
 #[cfg(any(test, fuzzing))]
@@ -62,11 +74,13 @@ pub use listener::ListenError;
 pub(crate) use session::SessionConfig;
 
 use self::{
-    control::Control,
+    control::{Control, Watching},
     listener::Listeners,
     metrics::Metrics,
     shard::ShardState,
     shared::{Setup, Shared},
+    snapshot::{ShardSnapshot, Watch},
+    status::{Feed, access::Access},
 };
 use crate::{
     config::{RelayArgs, RelayConfig},
@@ -112,6 +126,10 @@ pub fn main_with_args(
     prepare: impl FnOnce(&RelayConfig, Driver) -> anyhow::Result<Box<dyn Companion>>,
 ) -> ExitCode {
     renounce_huge_pages();
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    if args.get(1).is_some_and(|word| word == "doctor") {
+        return doctor::main(args.into_iter().skip(1));
+    }
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -168,6 +186,7 @@ fn run(
     tracing::info!("congestion control {}", listeners.congestion);
 
     let recorder = metrics::recorder()?;
+    let (watch, snapshots) = Watch::new(placement.shard_count());
     let shared = Shared::new(Setup {
         budget: Budget::new(usize::try_from(args.cache).unwrap_or(usize::MAX), homes::SWARMS_MAX),
         session: config.session(),
@@ -177,6 +196,7 @@ fn run(
         driver: chosen.driver.to_string(),
         congestion: listeners.congestion.clone(),
         peers_max,
+        watch,
     });
     let start = Start {
         placement,
@@ -193,37 +213,76 @@ fn run(
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
     let listening = listeners.local_addrs();
     announce(&listening, &http)?;
-    let control_runtime = control::runtime()?;
+    let token = config.http_token;
+    let serving = Serving::start(http, recorder, token, (&shards, snapshots), &shared)?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
-    let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
-    let control = Arc::new(Control {
-        metrics: Metrics::new(&recorder, &shared),
-        recorder,
-        heartbeats: shards.heartbeats(),
-        token: config.http_token,
-        shared: Arc::clone(&shared),
-    });
-    let serving = spawn("relay-control", move || {
-        let ended = async { drop(control_ended.await) };
-        if let Err(error) = control::serve(&control_runtime, control, http, ended) {
-            tracing::error!("the HTTP service ended: {error:#}");
-        }
-    })?;
     print_lines(&companion.start(&listening)?)?;
     shared.set_ready();
-
     first_signal.wait();
-    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
-    shared.drain(shards::clock::now() + args.drain_timeout);
-    accepting.stop();
-    shards.drain();
-    let joined = shards.join();
+    let joined = drain(&shared, args.drain_timeout, accepting, shards);
     companion.stop();
-    drop(end_control);
-    serving.join().ok();
+    serving.stop();
     joined.context("a shard failed")?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Lets what is under way end, then the event loops.
+fn drain(
+    shared: &Shared,
+    timeout: Duration,
+    accepting: Accepting,
+    shards: Shards,
+) -> Result<(), JoinError> {
+    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
+    shared.drain(shards::clock::now() + timeout);
+    accepting.stop();
+    shards.drain();
+    shards.join()
+}
+
+/// The control thread, until it is stopped.
+struct Serving {
+    thread: thread::JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Serving {
+    fn start(
+        http: TcpListener,
+        recorder: PrometheusRecorder,
+        token: Option<String>,
+        (shards, snapshots): (&Shards, mpsc::Receiver<Arc<ShardSnapshot>>),
+        shared: &Arc<Shared>,
+    ) -> anyhow::Result<Self> {
+        let runtime = control::runtime()?;
+        let (feed, asks) = Feed::new();
+        let control = Arc::new(Control {
+            metrics: Metrics::new(&recorder, shared),
+            recorder,
+            heartbeats: shards.heartbeats(),
+            access: Access::new(token, shared.nonces.secret()),
+            feed,
+            shared: Arc::clone(shared),
+        });
+        let watching = Watching { snapshots, asks, ringers: shards.ringers() };
+        let (end, ended) = oneshot::channel::<()>();
+        let thread = spawn("relay-control", move || {
+            let ended = async { drop(ended.await) };
+            if let Err(error) = control::serve(&runtime, control, watching, http, ended) {
+                tracing::error!("the HTTP service ended: {error:#}");
+            }
+        })?;
+        Ok(Self { thread, end })
+    }
+
+    /// From now on nobody is answered.
+    fn stop(self) {
+        drop(self.end);
+        if self.thread.join().is_err() {
+            tracing::error!("the control thread panicked");
+        }
+    }
 }
 
 /// The listener's thread, until it is stopped.
@@ -250,7 +309,7 @@ impl Accepting {
 }
 
 /// What scripts read to learn which ports were picked.
-fn announce(listening: &[SocketAddr], http: &std::net::TcpListener) -> anyhow::Result<()> {
+fn announce(listening: &[SocketAddr], http: &TcpListener) -> anyhow::Result<()> {
     let mut lines: Vec<_> =
         listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
     let addr = http.local_addr().context("failed to read the HTTP address")?;
