@@ -44,7 +44,12 @@ mod usage;
 mod window;
 
 use std::{
-    ffi::OsString, io::Write as _, net::{SocketAddr, TcpListener}, os::fd::OwnedFd, process::ExitCode, sync::Arc,
+    ffi::OsString,
+    io::Write as _,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    process::ExitCode,
+    sync::Arc,
     thread,
 };
 
