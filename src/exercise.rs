@@ -10,13 +10,21 @@ mod decoder;
 mod manifest;
 mod peer;
 mod server;
+mod ticket;
 
-pub use self::{decoder::decoder, manifest::manifest, peer::peer_session, server::server_session};
+pub use self::{
+    decoder::decoder, manifest::manifest, peer::peer_session, server::server_session,
+    ticket::ticket,
+};
+
+/// What one fuzz target runs on its input.
+pub type Entry = fn(&[u8]);
 
 /// All entry points, by the name of their fuzz target.
-pub const ALL: [(&str, fn(&[u8])); 4] = [
+pub const ALL: [(&str, Entry); 5] = [
     ("decoder", decoder),
     ("manifest", manifest),
+    ("ticket", ticket),
     ("server_session", server_session),
     ("peer_session", peer_session),
 ];

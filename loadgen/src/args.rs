@@ -27,10 +27,15 @@ const CLIENTS_MAX: usize = 60_000;
 /// Files at once, at most: each takes memory for its content, and one more connection.
 const FILES_MAX: usize = 1_024;
 
+/// Pairings of channels that this build has.
+pub(crate) const TRANSPORTS: &[&str] = &["tcp"];
+
 const EXAMPLES: &str = "Examples:
   loadgen --clients 100 --file 100M            the main job, with a relay of its own if none runs
   loadgen --clients 5 --store dir:out          five real files and their digests
   loadgen --relay 10.0.0.7:7440 --seeding origin --rate 2M --json report.json
+  loadgen sweep --quick                        the ancestors' experiments, drawn (sweep --help)
+  loadgen compare nginx                        the same job over HTTP (compare --help)
 
 Sizes: 100M is 100 MiB, 100MB is 10^8 bytes. Every flag also reads LOADGEN_FLAG.
 Exit codes: 0 every client has the file, verified; 1 the job failed; 2 wrong usage.";
@@ -108,6 +113,9 @@ pub(crate) struct Args {
     /// The whole report for machines (- is stdout, prose then goes to stderr)
     #[arg(long, env = "LOADGEN_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
+    /// A directory for plots and a page to look at, and the figures behind them
+    #[arg(long, env = "LOADGEN_REPORT", value_name = "DIR")]
+    report: Option<PathBuf>,
 }
 
 /// How the swarm begins.
@@ -210,6 +218,7 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     pub(crate) stay: Duration,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) report: Option<PathBuf>,
 }
 
 impl Args {
@@ -257,6 +266,7 @@ impl Args {
             timeout: self.timeout,
             stay: self.stay,
             json: self.json,
+            report: self.report,
         })
     }
 
@@ -334,7 +344,7 @@ fn random_seed() -> u64 {
 
 fn parse_transport(text: &str) -> Result<String, String> {
     match text {
-        "tcp" => Ok(text.into()),
+        text if TRANSPORTS.contains(&text) => Ok(text.into()),
         "udp-control" | "udp-data" => Err("this build has the tcp transport only".into()),
         _ => Err("there is tcp".into()),
     }

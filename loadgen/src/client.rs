@@ -28,6 +28,7 @@ use crate::{
     fleet::Job,
     latency::Latencies,
     plan::{ClientPlan, Role},
+    recorder::Recorder,
 };
 
 /// How often a late client looks whether its time has come.
@@ -44,11 +45,27 @@ pub(crate) struct Local {
     /// Reads and writes for all members of the shard.
     pub(crate) disk: Disk,
     pub(crate) latencies: RefCell<Latencies>,
+    /// Only of a run with a page to look at.
+    pub(crate) recorder: Option<RefCell<Recorder>>,
     /// Members that have begun to connect and were not accepted yet.
     pub(crate) connecting: Cell<usize>,
     /// Members that have not ended.
     pub(crate) running: Cell<usize>,
     pub(crate) stopping: Cell<bool>,
+}
+
+impl Local {
+    /// A chunk went from here to the relay.
+    fn served(&self, now: Time, is_origin: bool, chunk: u32, file: &FileState) {
+        if let Some(recorder) = &self.recorder {
+            let bytes = file.key().chunk_len_bytes(chunk);
+            recorder.borrow_mut().served(self.since_start(now), is_origin, bytes);
+        }
+    }
+
+    fn since_start(&self, now: Time) -> Duration {
+        now.since(self.job.board.first_connect().unwrap_or(now))
+    }
 }
 
 /// What became of a client or an origin.
@@ -236,10 +253,21 @@ struct ClientWatch {
 }
 
 impl ClientWatch {
-    fn handle_verified(&mut self, chunk: u32, latency: Duration, file: &FileState) -> Reaction {
+    fn handle_verified(
+        &mut self,
+        now: Time,
+        chunk: u32,
+        latency: Duration,
+        file: &FileState,
+    ) -> Reaction {
         self.local.latencies.borrow_mut().record(latency);
         let board = &self.local.job.board;
-        board.verified(&self.plan, chunk, u64::from(file.key().chunk_len_bytes(chunk)));
+        let bytes = file.key().chunk_len_bytes(chunk);
+        board.verified(&self.plan, chunk, u64::from(bytes));
+        if let Some(recorder) = &self.local.recorder {
+            let since = self.local.since_start(now);
+            recorder.borrow_mut().verified(since, self.plan.index, chunk, bytes, latency);
+        }
         let Role::Vanishes(share) = self.plan.role else { return Reaction::GoOn };
         let have = file.have().count();
         let due = f64::from(have) >= share * f64::from(file.have().len());
@@ -272,8 +300,9 @@ impl Observer for ClientWatch {
     fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
         match notice {
             Notice::Verified { chunk, latency } => {
-                return self.handle_verified(*chunk, *latency, file);
+                return self.handle_verified(now, *chunk, *latency, file);
             }
+            Notice::Served { chunk } => self.local.served(now, false, *chunk, file),
             Notice::Complete => self.handle_complete(now),
             Notice::Accepted => {
                 let is_first = !self.record.borrow().accepted;
@@ -299,8 +328,11 @@ struct OriginWatch {
 }
 
 impl Observer for OriginWatch {
-    fn notice(&mut self, now: Time, notice: &Notice<'_>, _: &FileState) -> Reaction {
+    fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
         watch(&self.local, &self.record, notice);
+        if let Notice::Served { chunk } = notice {
+            self.local.served(now, true, *chunk, file);
+        }
         match notice {
             Notice::SeedingDone => {
                 self.local.job.board.seeding_done(now);

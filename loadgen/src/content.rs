@@ -48,6 +48,14 @@ pub(crate) enum ContentError {
         /// Why.
         error: io::Error,
     },
+    /// The file can't be written.
+    #[error("could not write {}: {error}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// It is not a regular file.
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),
@@ -112,6 +120,18 @@ impl Content {
         })?;
         let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy());
         Ok(Self { name: name.into_owned(), manifest, bytes: Source::Path(path.to_owned()) })
+    }
+
+    /// Copies it to a new file.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn write_to(&self, path: &Path) -> Result<(), ContentError> {
+        let written = match &self.bytes {
+            Source::Memory(bytes) => std::fs::write(path, bytes),
+            Source::Path(source) => std::fs::copy(source, path).map(drop),
+        };
+        written.map_err(|error| ContentError::Write { path: path.to_owned(), error })
     }
 
     /// The shared source of this content's chunks.

@@ -29,6 +29,8 @@ use crate::{
     content::Content,
     latency::Latencies,
     plan::{Plan, Role},
+    recorder::{Recorder, Recording},
+    sampler::INTERVAL_FIRST,
     usage,
 };
 
@@ -63,6 +65,8 @@ pub(crate) struct Job {
     pub(crate) timeout: Duration,
     pub(crate) stay: Duration,
     pub(crate) board: Board,
+    /// How the run is recorded, if there is to be a page of it.
+    pub(crate) recording: Option<Recording>,
 }
 
 /// What a run came to.
@@ -72,6 +76,8 @@ pub(crate) struct Outcome {
     pub(crate) records: Vec<Record>,
     /// Of all chunks of all clients.
     pub(crate) latencies: Latencies,
+    /// What was recorded.
+    pub(crate) recorder: Option<Recorder>,
     /// Why it ended early, if it did.
     pub(crate) cut_short: Option<String>,
     /// CPU time of the process, from the start of its event loops until everybody was done.
@@ -83,6 +89,7 @@ pub(crate) struct Outcome {
 struct ShardReport {
     records: Vec<Record>,
     latencies: Latencies,
+    recorder: Option<Recorder>,
 }
 
 /// Runs the job until every client that must succeed has, or never will, or time is up.
@@ -132,6 +139,7 @@ fn stay(time: Duration, board: &Board, watch: &mut impl FnMut(&Board) -> Option<
 
 fn wait(job: &Job, watch: &mut impl FnMut(&Board) -> Option<String>) -> Option<String> {
     let deadline = clock::now() + job.timeout;
+    let tick = if job.recording.is_some() { INTERVAL_FIRST } else { TICK };
     loop {
         let reason = watch(&job.board);
         if job.board.is_settled() {
@@ -143,7 +151,7 @@ fn wait(job: &Job, watch: &mut impl FnMut(&Board) -> Option<String>) -> Option<S
         if clock::now() >= deadline {
             return Some(format!("timed out after {} s", job.timeout.as_secs_f64()));
         }
-        thread::park_timeout(TICK);
+        thread::park_timeout(tick);
     }
 }
 
@@ -156,15 +164,21 @@ fn collect(
     let ended = shards.join();
     let mut records = Vec::new();
     let mut latencies = Latencies::new();
+    let mut recorder: Option<Recorder> = None;
     while let Ok(report) = receiver.try_recv() {
         records.extend(report.records);
         latencies.merge(&report.latencies);
+        match (&mut recorder, report.recorder) {
+            (Some(recorder), Some(more)) => recorder.merge(more),
+            (empty, more) => *empty = more,
+        }
     }
     if let Err(error) = ended {
         cut_short.get_or_insert(error.to_string());
     }
     records.sort_by_key(|record| record.client.unwrap_or(usize::MAX));
-    Outcome { records, latencies, cut_short, cpu_time: Duration::ZERO, demand_ratio_max: 0.0 }
+    let (cpu_time, demand_ratio_max) = (Duration::ZERO, 0.0);
+    Outcome { records, latencies, recorder, cut_short, cpu_time, demand_ratio_max }
 }
 
 /// One shard of the load generator.
@@ -183,6 +197,7 @@ async fn shard_main(
         scratch: new_scratch(),
         disk,
         latencies: RefCell::new(Latencies::new()),
+        recorder: job.recording.map(|recording| RefCell::new(Recorder::new(recording))),
         connecting: Cell::new(0),
         running: Cell::new(0),
         stopping: Cell::new(false),
@@ -214,7 +229,8 @@ async fn shard_main(
     let records = members.iter().map(|member| member.record.borrow().clone()).collect();
     let latencies = local.latencies.borrow().clone();
     // There is room for one report of each shard.
-    reports.try_send(ShardReport { records, latencies }).ok();
+    let recorder = local.recorder.as_ref().map(|recorder| recorder.borrow().clone());
+    reports.try_send(ShardReport { records, latencies, recorder }).ok();
 }
 
 fn report_no_disk(
@@ -229,7 +245,13 @@ fn report_no_disk(
         failed: true,
         ..Record::default()
     };
-    reports.try_send(ShardReport { records: vec![record], latencies: Latencies::new() }).ok();
+    reports
+        .try_send(ShardReport {
+            records: vec![record],
+            latencies: Latencies::new(),
+            recorder: None,
+        })
+        .ok();
     job.board.abort();
 }
 

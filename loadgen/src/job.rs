@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::Context;
-use relay::protocol::Stats;
-use shards::Placement;
+use relay::{protocol::Stats, time::Time};
+use shards::{Placement, clock};
 
 use crate::{
     args::{Config, FileChoice, OrderMode, RelayChoice, SeedingMode, Store},
@@ -20,8 +20,11 @@ use crate::{
     latency::{ChunkSeconds, ClientSeconds, Latencies},
     plan::Plan,
     progress::Progress,
+    recorder::Recording,
     relay_process::Relay,
     report::{LoadgenFigures, RelayFigures, Report, bound_by},
+    report_dir::{self, Recorded},
+    sampler::Sampler,
     stats::Observer,
     usage,
 };
@@ -34,6 +37,9 @@ const WAITING_SHOWN_MAX: usize = 10;
 /// # Errors
 /// It could not begin, or its report could not be written.
 pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
+    if let Some(dir) = &config.report {
+        report_dir::prepare(dir)?;
+    }
     let descriptors = if config.store == Store::Verify { 1 } else { 2 };
     let members = (config.clients + config.files) as u64;
     usage::raise_descriptor_limit(members * descriptors).map_err(anyhow::Error::msg)?;
@@ -53,10 +59,15 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
     let bytes_total = bytes_total(&job);
     let progress = Progress::new(config.clients, bytes_total);
     let shard_count = placement.shard_count();
+    let mut sampler = make_sampler(config, &job, &relay, &before)?;
     let outcome = fleet::run(&job, placement, driver.driver, |board| {
         progress.update(board);
+        if let Some(sampler) = &mut sampler {
+            sampler.poll(now(), board);
+        }
         relay.has_ended().map(|status| format!("our own relay ended with {status}"))
     })?;
+    let ended_at = now();
     progress.finish();
     let loadgen = LoadgenFigures {
         cpu_seconds: outcome.cpu_time.as_secs_f64(),
@@ -72,11 +83,36 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
         errors.push(format!("could not ask for the relay's counters: {error}"));
         before.clone()
     });
+    let samples =
+        sampler.map(|sampler| sampler.finish(ended_at, &job.board, &after)).unwrap_or_default();
     let digests = digest_stores(&job, &outcome, &mut errors);
     drop(relay);
     let report = make_report(config, &job, &outcome, (&before, &after), loadgen, errors);
     write_report(config.json.as_deref(), &report, &digests)?;
+    if let (Some(dir), Some(recorder)) = (&config.report, &outcome.recorder) {
+        let recorded = Recorded { report: &report, recorder, samples: &samples };
+        report_dir::fill(dir, &recorded)?;
+        eprintln!("loadgen: the page is {}", dir.join(report_dir::PAGE).display());
+    }
     Ok(report.is_success())
+}
+
+fn now() -> Time {
+    Time::from_start(clock::now())
+}
+
+/// What looks at both processes while the run goes on, if there is to be a page of it.
+fn make_sampler(
+    config: &Config,
+    job: &Job,
+    relay: &Relay,
+    before: &Stats,
+) -> anyhow::Result<Option<Sampler>> {
+    if job.recording.is_none() {
+        return Ok(None);
+    }
+    let watch = Observer::connect(relay.address)?.watch(config.token.as_ref())?;
+    Ok(Some(Sampler::new(now(), before.clone(), Some(watch), relay.own_process())))
 }
 
 fn find_relay(
@@ -128,7 +164,13 @@ fn make_job(config: &Config, contents: Vec<Content>, relay: &Relay) -> Arc<Job> 
         SeedingMode::Origin => 0,
     };
     let board = Board::new(&plan, &sizes, seedings, thread::current());
+    let recording = config.report.is_some().then(|| Recording {
+        clients: config.clients,
+        // All files are of one size.
+        chunk_count: sizes[0].1,
+    });
     Arc::new(Job {
+        recording,
         plan,
         contents,
         remote: relay.address,

@@ -50,6 +50,7 @@ impl Latencies {
 /// How long chunks took.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct ChunkSeconds {
+    pub(crate) mean: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
@@ -68,6 +69,7 @@ pub(crate) struct ClientSeconds {
 impl From<&Latencies> for ChunkSeconds {
     fn from(latencies: &Latencies) -> Self {
         Self {
+            mean: if latencies.0.is_empty() { 0.0 } else { latencies.0.mean() / 1e9 },
             p50: latencies.seconds_at(0.5),
             p99: latencies.seconds_at(0.99),
             p999: latencies.seconds_at(0.999),

@@ -7,21 +7,32 @@
 //!                    stats
 //! ```
 //!
+//! `report_dir`, `run_page` and `page` make a page of a run; `sweep` repeats the ancestors'
+//! experiments, `compare` does the same job with another program.
+//!
 //! Each client is a protocol peer of the relay's own library. With a hidden first argument this
 //! executable is the relay itself: see [`relay_process`].
 
 mod args;
 mod board;
 mod client;
+mod compare;
 mod content;
 mod fleet;
 mod job;
 mod latency;
+mod page;
 mod plan;
 mod progress;
+mod recorder;
 mod relay_process;
 mod report;
+mod report_dir;
+mod run_page;
+mod sampler;
 mod stats;
+mod sweep;
+mod table;
 mod units;
 mod usage;
 
@@ -29,7 +40,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::Args;
+use crate::{args::Args, compare::CompareArgs, sweep::SweepArgs};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,7 +50,22 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    if words.nth(1).is_some_and(|word| word == relay_process::ROLE_ARGUMENT) {
+    let first = words.nth(1);
+    // Flags alone are a run, so what is something else says so by its first word.
+    match first.as_ref().and_then(|word| word.to_str()) {
+        Some("sweep") => {
+            let args = SweepArgs::parse_from(std::iter::once("sweep".into()).chain(words));
+            start_log();
+            return exit(sweep::run(&args));
+        }
+        Some("compare") => {
+            let args = CompareArgs::parse_from(std::iter::once("compare".into()).chain(words));
+            start_log();
+            return exit(compare::run(&args).map(|()| true));
+        }
+        _ => {}
+    }
+    if first.is_some_and(|word| word == relay_process::ROLE_ARGUMENT) {
         if let Err(error) = relay_process::die_with_parent() {
             eprintln!("loadgen: a relay that would outlive its load generator: {error}");
         }
@@ -57,7 +83,11 @@ fn main() -> ExitCode {
         }
     };
     start_log();
-    match job::run(&config) {
+    exit(job::run(&config))
+}
+
+fn exit(result: anyhow::Result<bool>) -> ExitCode {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

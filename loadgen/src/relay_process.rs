@@ -110,6 +110,11 @@ impl Relay {
         Ok((Self { address, origin, own: Some(own) }, observer))
     }
 
+    /// The process of an own relay.
+    pub(crate) fn own_process(&self) -> Option<u32> {
+        self.own.as_ref().map(|own| own.child.id())
+    }
+
     /// Whether an own relay has ended by itself, and how.
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
         self.own.as_mut()?.child.try_wait().ok().flatten()

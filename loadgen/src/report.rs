@@ -270,7 +270,7 @@ mod tests {
         }
         for (part, keys) in [
             ("client_seconds", "p50 p90 p99 max"),
-            ("chunk_latency_seconds", "p50 p99 p999 max"),
+            ("chunk_latency_seconds", "mean p50 p99 p999 max"),
             ("loadgen", "cpu_seconds rss_bytes_peak"),
             (
                 "relay",

@@ -76,6 +76,23 @@ impl Observer {
 
     /// Introduces itself, without a swarm, and asks for the counters.
     pub(crate) fn stats(mut self, token: Option<&Token>) -> Result<Stats, StatsError> {
+        self.introduce(token)?;
+        self.say(&Message::StatsRequest)?;
+        match self.read()? {
+            Message::Stats(stats) => Ok(*stats),
+            _ => Err(StatsError::Unexpected(self.remote)),
+        }
+    }
+
+    /// Introduces itself, and from then on asks for the counters without waiting for them.
+    pub(crate) fn watch(mut self, token: Option<&Token>) -> Result<Watch, StatsError> {
+        self.introduce(token)?;
+        let nonblocking = self.stream.set_nonblocking(true);
+        nonblocking.map_err(|error| StatsError::Io(self.remote, error))?;
+        Ok(Watch { observer: self, is_asked: false })
+    }
+
+    fn introduce(&mut self, token: Option<&Token>) -> Result<(), StatsError> {
         let nonce = [0x5c; NONCE_BYTES];
         let proof = match (self.welcome.token_required, token) {
             (false, _) => None,
@@ -92,12 +109,7 @@ impl Observer {
         };
         self.say(&Message::Hello(hello))?;
         match self.read()? {
-            Message::Accepted(_) => {}
-            _ => return Err(StatsError::Unexpected(self.remote)),
-        }
-        self.say(&Message::StatsRequest)?;
-        match self.read()? {
-            Message::Stats(stats) => Ok(*stats),
+            Message::Accepted(_) => Ok(()),
             _ => Err(StatsError::Unexpected(self.remote)),
         }
     }
@@ -114,6 +126,15 @@ impl Observer {
 
     /// The next message; the relay sends none that isn't awaited, but may ping.
     fn read(&mut self) -> Result<Message, StatsError> {
+        loop {
+            if let Some(message) = self.read_some()? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// What one read brings.
+    fn read_some(&mut self) -> Result<Option<Message>, StatsError> {
         let mut buffer = [0; READ_BYTES];
         loop {
             let count = match self.stream.read(&mut buffer) {
@@ -125,9 +146,7 @@ impl Observer {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(StatsError::Io(self.remote, error)),
             };
-            if let Some(message) = self.decode(&buffer[..count])? {
-                return Ok(message);
-            }
+            return self.decode(&buffer[..count]);
         }
     }
 
@@ -151,5 +170,34 @@ impl Observer {
             }
         }
         Ok(answer)
+    }
+}
+
+/// A relay's counters, again and again: each look asks for the next answer and takes the one that
+/// came meanwhile.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    observer: Observer,
+    is_asked: bool,
+}
+
+impl Watch {
+    /// The answer to an earlier question, if it is there. Never waits.
+    pub(crate) fn poll(&mut self) -> Result<Option<Stats>, StatsError> {
+        let mut stats = None;
+        if self.is_asked {
+            match self.observer.read_some() {
+                Ok(Some(Message::Stats(answer))) => stats = Some(*answer),
+                Ok(Some(_)) => return Err(StatsError::Unexpected(self.observer.remote)),
+                Ok(None) => return Ok(None),
+                Err(StatsError::Io(_, error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.observer.say(&Message::StatsRequest)?;
+        self.is_asked = true;
+        Ok(stats)
     }
 }

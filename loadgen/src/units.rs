@@ -35,6 +35,25 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// The nearest whole number; 0 for what is negative or no number.
+#[expect(clippy::cast_possible_truncation, reason = "values beyond are the largest there is")]
+pub(crate) fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
+/// With its thousands apart: `9,795,918`.
+pub(crate) fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn three_digits(value: f64) -> String {
     if value >= 100.0 || value == value.trunc() {
         format!("{value:.0}")
@@ -57,5 +76,8 @@ mod tests {
         assert_eq!(rate(5.241e9), "5.24 GB/s");
         assert_eq!(seconds(0.0473), "47.3 ms");
         assert_eq!(seconds(0.000_85), "850 us");
+        assert_eq!(thousands(9_795_918), "9,795,918");
+        assert_eq!(thousands(100), "100");
+        assert_eq!([whole(-1.0), whole(f64::NAN), whole(2.5)], [0, 0, 3]);
     }
 }

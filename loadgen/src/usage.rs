@@ -16,12 +16,28 @@ pub(crate) fn cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
+/// CPU time of another process so far, as long as it has one thread; none where the system doesn't
+/// tell.
+pub(crate) fn cpu_time_of(process: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap_or_default();
+    let nanos = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
 /// Resident memory of this process, the most so far; 0 where the system doesn't tell.
 pub(crate) fn rss_bytes_peak() -> u64 {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    bytes_of(&status, "VmHWM:").unwrap_or(0)
+}
+
+/// Resident memory now of the process whose status file this is, where the system tells.
+pub(crate) fn rss_bytes(status: &Path) -> Option<u64> {
+    bytes_of(&std::fs::read_to_string(status).ok()?, "VmRSS:")
+}
+
+fn bytes_of(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// Of all threads that are called so, a dash and a number: the largest share of `time` that one of
@@ -76,6 +92,7 @@ mod tests {
         assert!(cpu_time() > Duration::ZERO);
         if cfg!(target_os = "linux") {
             assert!(rss_bytes_peak() > 1 << 20);
+            assert!(rss_bytes("/proc/self/status".as_ref()).unwrap() > 1 << 20);
         }
     }
 

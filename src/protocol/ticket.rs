@@ -215,7 +215,7 @@ impl Ticket {
         &self.name
     }
 
-    fn decode(body: &[u8]) -> Result<Self, TicketError> {
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, TicketError> {
         let unreadable = TicketError::Damaged("its content can't be read");
         let (body, rest) =
             postcard::take_from_bytes::<Body<'_>>(body).map_err(|_| unreadable.clone())?;

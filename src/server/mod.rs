@@ -51,12 +51,13 @@ use std::{
     process::ExitCode,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use metrics_exporter_prometheus::PrometheusRecorder;
-use shards::{Driver, Placement, Shards, Start, budget::Budget};
+use shards::{Driver, JoinError, Placement, Shards, Start, budget::Budget};
 use tokio::sync::{mpsc, oneshot};
 
 /// What [`crate::exercise`] drives.
@@ -217,13 +218,8 @@ fn run(
     let accepting = Accepting::start(listeners, &shards, &shared)?;
     print_lines(&companion.start(&listening)?)?;
     shared.set_ready();
-
     first_signal.wait();
-    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
-    shared.drain(shards::clock::now() + args.drain_timeout);
-    accepting.stop();
-    shards.drain();
-    let joined = shards.join();
+    let joined = drain(&shared, args.drain_timeout, accepting, shards);
     companion.stop();
     serving.stop();
     joined.context("a shard failed")?;
@@ -273,6 +269,20 @@ impl Serving {
             tracing::error!("the control thread panicked");
         }
     }
+}
+
+/// Lets what is under way end, then the event loops.
+fn drain(
+    shared: &Shared,
+    timeout: Duration,
+    accepting: Accepting,
+    shards: Shards,
+) -> Result<(), JoinError> {
+    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
+    shared.drain(shards::clock::now() + timeout);
+    accepting.stop();
+    shards.drain();
+    shards.join()
 }
 
 /// The listener's thread, until it is stopped.

@@ -194,7 +194,7 @@ impl Context<'_> {
     fn get_file(&self, target: &FileTarget) -> Result<(), String> {
         let key = self.args.ticket.key;
         let part = Part::open(target.clone())?;
-        part.prepare(&key).map_err(|error| self.with_hint(error, target))?;
+        part.prepare(&key).map_err(|error| self.with_hint(&error, target))?;
         if self.is_empty()? {
             return part.finish(self.args.force);
         }
@@ -206,7 +206,7 @@ impl Context<'_> {
         let place = Place::Part { part, overwrite: self.args.force };
         match self.run(place, state, false) {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.with_hint(error, target)),
+            Err(error) => Err(self.with_hint(&error, target)),
         }
     }
 
@@ -233,7 +233,7 @@ impl Context<'_> {
                 match self.run(place, FileState::lacking(key), true) {
                     Ok(Done::Manifest(manifest)) => manifest,
                     Ok(Done::Whole) => return Err("the list of digests was not got".into()),
-                    Err(error) => return Err(self.with_hint(error, part.target())),
+                    Err(error) => return Err(self.with_hint(&error, part.target())),
                 }
             }
         };
@@ -303,13 +303,13 @@ impl Context<'_> {
 
     fn hashing_error(&self, error: &io::Error, target: &FileTarget) -> String {
         match error.kind() {
-            io::ErrorKind::Interrupted => self.with_hint("interrupted".into(), target),
+            io::ErrorKind::Interrupted => self.with_hint("interrupted", target),
             _ => format!("could not read what is here of {}: {error}", target.path().display()),
         }
     }
 
     /// Adds what is kept, and how to go on.
-    fn with_hint(&self, error: String, target: &FileTarget) -> String {
+    fn with_hint(&self, error: &str, target: &FileTarget) -> String {
         let have = bytes_text(self.status.have_bytes.load(Relaxed));
         let size = bytes_text(self.args.ticket.key.size_bytes);
         let part = target.part_path();
