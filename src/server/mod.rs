@@ -227,6 +227,20 @@ fn run(
     Ok(())
 }
 
+/// Lets what is under way end, then the event loops.
+fn drain(
+    shared: &Shared,
+    timeout: Duration,
+    accepting: Accepting,
+    shards: Shards,
+) -> Result<(), JoinError> {
+    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
+    shared.drain(shards::clock::now() + timeout);
+    accepting.stop();
+    shards.drain();
+    shards.join()
+}
+
 /// The control thread, until it is stopped.
 struct Serving {
     thread: thread::JoinHandle<()>,
@@ -269,20 +283,6 @@ impl Serving {
             tracing::error!("the control thread panicked");
         }
     }
-}
-
-/// Lets what is under way end, then the event loops.
-fn drain(
-    shared: &Shared,
-    timeout: Duration,
-    accepting: Accepting,
-    shards: Shards,
-) -> Result<(), JoinError> {
-    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
-    shared.drain(shards::clock::now() + timeout);
-    accepting.stop();
-    shards.drain();
-    shards.join()
 }
 
 /// The listener's thread, until it is stopped.

@@ -286,7 +286,7 @@ fn memory(facts: &Facts) -> Finding {
                 there >> 20,
                 facts.cache_bytes >> 20
             ),
-            format!("relay --cache {}M", (there >> 21).max(1)),
+            format!("relay --cache {}M", ((there / 2) >> 20).max(1)),
         ),
         Some(there) => fine(
             "memory",
