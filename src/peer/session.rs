@@ -13,10 +13,13 @@
 //!
 //! Invariant: a chunk is in `file.have()` only if its digest was right and the shell kept it.
 
+mod name;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+use self::name::name_of;
 use super::{
     SessionError,
     assembler::{Assembled, Assembler},
@@ -28,7 +31,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        DataHeader, Manifest, ManifestBuilder, Message, Seeding, Token, Welcome,
+        DataHeader, Manifest, ManifestBuilder, Message, Seeding, SwarmStatus, Token, Welcome,
         limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
     time::Time,
@@ -78,6 +81,8 @@ pub enum SessionEvent {
     SeedingDone,
     /// Nobody depends on the peer: it may go.
     LeaveGranted,
+    /// How far the swarm is, as was asked.
+    Status(SwarmStatus),
     /// Nobody connected holds chunks that the peer lacks.
     Waiting {
         /// How many.
@@ -266,6 +271,7 @@ impl Session {
             }
             Message::SeedingDone => self.events.push_back(SessionEvent::SeedingDone),
             Message::LeaveGranted => self.events.push_back(SessionEvent::LeaveGranted),
+            Message::SwarmStatus(status) => self.events.push_back(SessionEvent::Status(status)),
             // Nothing depends on an answer to our own pings and questions: this session asks none.
             Message::Pong { .. } | Message::Stats(_) => {}
             message => return Err(self.unexpected(name_of(&message))),
@@ -345,12 +351,15 @@ impl Session {
         }
         let assembled = self.assembler.handle_piece(manifest, piece)?;
         if let Assembled::Chunk { chunk, bytes } = assembled {
-            if bytes.is_some() {
-                self.intake.hold(self.file.key().chunk_len_bytes(chunk));
-            }
             let intended = match &mut self.wants {
-                Some(wants) => wants.handle_verified(chunk),
-                None => self.intake.credit_time(self.intake.received_bytes()),
+                // What it wants at once bounds what it has not kept yet.
+                Some(wants) => wants.since(chunk),
+                None => {
+                    if bytes.is_some() {
+                        self.intake.hold(self.file.key().chunk_len_bytes(chunk));
+                    }
+                    self.intake.credit_time(self.intake.received_bytes())
+                }
             };
             let latency = intended.map_or(Duration::ZERO, |intended| now.since(intended));
             self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
@@ -361,8 +370,14 @@ impl Session {
     /// A verified chunk was kept: from now on the peer has it, and says so. Once for each
     /// [`SessionEvent::Verified`], at any later time.
     pub fn handle_kept(&mut self, chunk: u32) {
-        if self.config.keeps_bytes {
-            self.intake.release(self.file.key().chunk_len_bytes(chunk));
+        match &mut self.wants {
+            Some(wants) => {
+                wants.handle_kept(chunk);
+            }
+            None if self.config.keeps_bytes => {
+                self.intake.release(self.file.key().chunk_len_bytes(chunk));
+            }
+            None => {}
         }
         if self.file.add(chunk) {
             self.outbox.have(chunk);
@@ -405,6 +420,13 @@ impl Session {
     pub fn handle_leave(&mut self) {
         if !std::mem::replace(&mut self.is_leaving, true) && self.stage == Stage::Joined {
             self.outbox.push(Message::Leaving);
+        }
+    }
+
+    /// Asks how far the swarm is; no effect before it was joined.
+    pub fn handle_status_wanted(&mut self) {
+        if self.stage == Stage::Joined {
+            self.outbox.push(Message::SwarmStatusRequest);
         }
     }
 
@@ -453,34 +475,5 @@ impl Session {
 
     fn unexpected(&self, message: &'static str) -> SessionError {
         SessionError::Unexpected { message, stage: self.stage.name() }
-    }
-}
-
-/// A message's name, for errors.
-fn name_of(message: &Message) -> &'static str {
-    match message {
-        Message::Welcome(_) => "Welcome",
-        Message::Hello(_) => "Hello",
-        Message::BitfieldPart { .. } => "BitfieldPart",
-        Message::Accepted(_) => "Accepted",
-        Message::ManifestRequest => "ManifestRequest",
-        Message::ManifestPart { .. } => "ManifestPart",
-        Message::ManifestRefused => "ManifestRefused",
-        Message::Progress { .. } => "Progress",
-        Message::Have { .. } => "Have",
-        Message::Want { .. } => "Want",
-        Message::Lacking { .. } => "Lacking",
-        Message::Fetch { .. } => "Fetch",
-        Message::CancelFetch { .. } => "CancelFetch",
-        Message::FetchRefused { .. } => "FetchRefused",
-        Message::Waiting { .. } => "Waiting",
-        Message::SeedingDone => "SeedingDone",
-        Message::Leaving => "Leaving",
-        Message::LeaveGranted => "LeaveGranted",
-        Message::StatsRequest => "StatsRequest",
-        Message::Stats(_) => "Stats",
-        Message::Ping { .. } => "Ping",
-        Message::Pong { .. } => "Pong",
-        Message::Failure(_) => "Failure",
     }
 }

@@ -90,7 +90,9 @@ pub(super) fn message(message: &Message) -> Result<(), MessageError> {
         | Message::LeaveGranted
         | Message::StatsRequest
         | Message::Ping { .. }
-        | Message::Pong { .. } => Ok(()),
+        | Message::Pong { .. }
+        | Message::SwarmStatusRequest
+        | Message::SwarmStatus(_) => Ok(()),
     }
 }
 

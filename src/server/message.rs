@@ -4,7 +4,7 @@
 //! take a credit of the pair of shards; every request is answered by exactly one [`Handled`], as
 //! soon as it was handled, which gives the credit back.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use shards::{ShardId, budget::Lease};
@@ -15,15 +15,22 @@ use crate::{
 };
 
 /// A connection, from anywhere in the process. The generation tells a reused index apart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct ConnectionRef {
     pub shard: ShardId,
     pub index: u32,
     pub generation: u32,
 }
 
+/// A peer of a swarm, as its home knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub connection: ConnectionRef,
+    pub remote: IpAddr,
+}
+
 /// A swarm, from anywhere in the process.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct SwarmRef {
     pub home: ShardId,
     pub index: u32,
@@ -89,6 +96,8 @@ pub(crate) struct Handled;
 #[derive(Debug)]
 pub(crate) struct JoinRequest {
     pub from: ConnectionRef,
+    /// Where its peer is.
+    pub remote: IpAddr,
     pub key: SwarmKey,
     pub claims: Bitfield,
     pub order: Order,
@@ -120,6 +129,8 @@ pub(crate) enum NewsItem {
     Want(Vec<u32>),
     /// The peer would like to go.
     Leaving,
+    /// The peer asks how far the swarm is.
+    StatusRequest,
 }
 
 /// A chunk that was fetched and verified; its lease lives in `bytes`.

@@ -12,6 +12,7 @@
 //! that out, `pump` writes.
 
 mod accept;
+mod blame;
 mod cells;
 mod closing;
 mod connection;
@@ -34,25 +35,43 @@ mod shard;
 mod shared;
 mod signals;
 mod slots;
+mod snapshot;
+mod status;
 mod sweep;
+mod unsent;
 mod usage;
 mod window;
 
-use std::{ffi::OsString, io::Write as _, os::fd::OwnedFd, process::ExitCode, sync::Arc, thread};
+use std::{
+    ffi::OsString, io::Write as _, net::SocketAddr, os::fd::OwnedFd, process::ExitCode, sync::Arc,
+    thread, time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shards::{Placement, Shards, Start, budget::Budget};
+use shards::{Driver, JoinError, Placement, Shards, Start, budget::Budget};
+
+/// What [`crate::exercise`] drives.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod exercise {
+    pub(crate) use super::{
+        message::FetchOrder,
+        session::{Effect, NEWS_ITEMS_MAX, Session, SessionConfig},
+        window::Window,
+    };
+}
 
 pub use listener::ListenError;
 pub(crate) use session::SessionConfig;
 
 use self::{
-    control::Control,
+    control::{Control, Watching},
     listener::Listeners,
     metrics::Metrics,
     shard::ShardState,
     shared::{Setup, Shared},
+    snapshot::Watch,
+    status::{Feed, access::Access},
 };
 use crate::{
     config::{RelayArgs, RelayConfig},
@@ -68,14 +87,35 @@ const HANDOFF_CAPACITY: usize = 1024;
 /// Descriptors that are not peers: rings, doorbells, listeners, logs, spare ones.
 const DESCRIPTORS_RESERVED: u64 = 128;
 
+/// Descriptors of a connection from within: both its ends, and the file that is served.
+const DESCRIPTORS_PER_OWN: u64 = 3;
+
 /// Chunk memory that is touched before the first peer is let in, within `--cache`: what a wave of
 /// deliveries needs while the rest is still to be had from the system. More would make an idle
 /// relay large, and delay its start (20 ms on iron, 0.2 s in a virtual machine with two cores).
 const WARM_BYTES_MAX: usize = 128 << 20;
 
-/// The whole program: arguments to exit code.
+/// What runs beside a relay in its process, and has connections to it.
+pub trait Companion {
+    /// How many; they don't count as `--max-peers`.
+    fn connections(&self) -> usize;
+
+    /// The relay accepts at these addresses. Returns lines for stdout.
+    ///
+    /// # Errors
+    /// Then the relay ends.
+    fn start(&mut self, listening: &[SocketAddr]) -> anyhow::Result<Vec<String>>;
+
+    /// The relay has ended.
+    fn stop(&mut self);
+}
+
+/// The whole program: arguments to exit code. `prepare` makes what runs beside it.
 #[must_use]
-pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+pub fn main_with_args(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    prepare: impl FnOnce(&RelayConfig, Driver) -> anyhow::Result<Box<dyn Companion>>,
+) -> ExitCode {
     renounce_huge_pages();
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
@@ -94,7 +134,7 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
         }
     };
     let _log = logging::init(config.args.log_format);
-    match run(config) {
+    match run(config, prepare) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -112,7 +152,10 @@ fn renounce_huge_pages() {
 }
 
 /// Runs a relay until a signal ends it.
-fn run(config: RelayConfig) -> anyhow::Result<()> {
+fn run(
+    config: RelayConfig,
+    prepare: impl FnOnce(&RelayConfig, Driver) -> anyhow::Result<Box<dyn Companion>>,
+) -> anyhow::Result<()> {
     let args = config.args.clone();
     let placement = Placement::plan(args.cores, args.oversubscribe);
     if let Some(warning) = placement.warning() {
@@ -121,13 +164,16 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     let chosen = shards::driver::choose(args.driver).context("failed to start the event loops")?;
     let signals = signals::Signals::register().context("failed to register signal handlers")?;
     let first_signal = signals.watch()?;
-    let peers_max = peers_max(args.max_peers.get());
+    let mut companion = prepare(&config, chosen.driver)?;
+    let own = companion.connections();
+    let peers_max = own + peers_max(args.max_peers.get(), own as u64 * DESCRIPTORS_PER_OWN);
     let listeners = Listeners::bind(&config)?;
     let http = control::bind(args.http)?;
     tracing::info!("driver {}", chosen.reason);
     tracing::info!("congestion control {}", listeners.congestion);
 
     let recorder = metrics::recorder()?;
+    let (watch, snapshots) = Watch::new(placement.shard_count());
     let shared = Shared::new(Setup {
         budget: Budget::new(usize::try_from(args.cache).unwrap_or(usize::MAX), homes::SWARMS_MAX),
         session: config.session(),
@@ -137,6 +183,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         driver: chosen.driver.to_string(),
         congestion: listeners.congestion.clone(),
         peers_max,
+        watch,
     });
     let start = Start {
         placement,
@@ -151,36 +198,51 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
 
     let chunk_bytes = 1 << CHUNK_SIZE_LOG2_DEFAULT.min(config.chunk_size_log2_max);
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
-    announce(&listeners, &http)?;
+    let listening = listeners.local_addrs();
+    announce(&listening, &http)?;
     let control_runtime = control::runtime()?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
     let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
+    let (feed, asks) = Feed::new();
     let control = Arc::new(Control {
         metrics: Metrics::new(&recorder, &shared),
         recorder,
         heartbeats: shards.heartbeats(),
-        token: config.http_token,
+        access: Access::new(config.http_token, shared.nonces.secret()),
+        feed,
         shared: Arc::clone(&shared),
     });
+    let watching = Watching { snapshots, asks, ringers: shards.ringers() };
     let serving = spawn("relay-control", move || {
         let ended = async { drop(control_ended.await) };
-        if let Err(error) = control::serve(&control_runtime, control, http, ended) {
+        if let Err(error) = control::serve(&control_runtime, control, watching, http, ended) {
             tracing::error!("the HTTP service ended: {error:#}");
         }
     })?;
+    print_lines(&companion.start(&listening)?)?;
     shared.set_ready();
-
     first_signal.wait();
-    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
-    shared.drain(shards::clock::now() + args.drain_timeout);
-    accepting.stop();
-    shards.drain();
-    let joined = shards.join();
+    let joined = drain(&shared, args.drain_timeout, accepting, shards);
+    companion.stop();
     drop(end_control);
     serving.join().ok();
     joined.context("a shard failed")?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Lets what is under way end, then the event loops.
+fn drain(
+    shared: &Shared,
+    timeout: Duration,
+    accepting: Accepting,
+    shards: Shards,
+) -> Result<(), JoinError> {
+    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
+    shared.drain(shards::clock::now() + timeout);
+    accepting.stop();
+    shards.drain();
+    shards.join()
 }
 
 /// The listener's thread, until it is stopped.
@@ -207,13 +269,19 @@ impl Accepting {
 }
 
 /// What scripts read to learn which ports were picked.
-fn announce(listeners: &Listeners, http: &std::net::TcpListener) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for addr in listeners.local_addrs() {
-        writeln!(out, "relay listening on {addr}").context("failed to write to stdout")?;
-    }
+fn announce(listening: &[SocketAddr], http: &std::net::TcpListener) -> anyhow::Result<()> {
+    let mut lines: Vec<_> =
+        listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
     let addr = http.local_addr().context("failed to read the HTTP address")?;
-    writeln!(out, "relay http on {addr}").context("failed to write to stdout")?;
+    lines.push(format!("relay http on {addr}"));
+    print_lines(&lines)
+}
+
+fn print_lines(lines: &[String]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}").context("failed to write to stdout")?;
+    }
     out.flush().context("failed to write to stdout")
 }
 
@@ -226,7 +294,7 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Raises the descriptor limit as far as allowed; peers as many as fit.
-fn peers_max(wished: usize) -> usize {
+fn peers_max(wished: usize, reserved: u64) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -238,7 +306,8 @@ fn peers_max(wished: usize) -> usize {
     }
     let descriptors = limit.current.unwrap_or(u64::MAX);
     let fit =
-        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
+        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED).saturating_sub(reserved))
+            .unwrap_or(usize::MAX);
     if fit < wished {
         tracing::warn!(
             "--max-peers lowered from {wished} to {fit}: the process may open {descriptors} \

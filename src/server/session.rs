@@ -5,12 +5,14 @@
 //!
 //! Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
+use core::net::IpAddr;
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
+    cells::Dropped,
     fault::Fault,
     fetching::Fetching,
-    message::{FetchOrder, FetchedChunk, JoinRequest, NewsItem},
+    message::{ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, NewsItem},
     window::Window,
 };
 use crate::{
@@ -58,9 +60,9 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(crate) fn request(self, from: super::message::ConnectionRef) -> JoinRequest {
+    pub(crate) fn request(self, from: ConnectionRef, remote: IpAddr) -> JoinRequest {
         let Self { key, claims, order, seeding } = self;
-        JoinRequest { from, key, claims, order, seeding }
+        JoinRequest { from, remote, key, claims, order, seeding }
     }
 }
 
@@ -157,9 +159,9 @@ impl Session {
         &mut self.window
     }
 
-    /// Bytes that came for fetches no longer wanted, so far.
-    pub(crate) fn late_bytes(&self) -> u64 {
-        self.fetching.late_bytes()
+    /// Bytes that came in vain since the last call.
+    pub(crate) fn take_dropped(&mut self) -> Dropped {
+        self.fetching.take_dropped()
     }
 
     /// The peer's preamble was read.
@@ -327,6 +329,7 @@ impl Session {
                 self.tell(NewsItem::Lacking(chunk));
             }
             Message::Leaving => self.tell(NewsItem::Leaving),
+            Message::SwarmStatusRequest => self.tell(NewsItem::StatusRequest),
             Message::FetchRefused { fetch_id } => {
                 if self.fetching.remove(FetchId(fetch_id)).is_some() {
                     let refused = Err(FetchFailure::Refused);
@@ -399,9 +402,13 @@ impl Session {
 
     /// The connection ends: what it held for others is free, and nothing follows any more.
     pub(crate) fn handle_closing(&mut self) {
-        self.fetching = Fetching::default();
+        self.fetching.abandon();
         self.manifest = ManifestState::default();
-        self.effects.clear();
+        for effect in self.effects.drain(..) {
+            if let Effect::Fetched(_, Ok(chunk)) = effect {
+                self.fetching.drop_whole(&chunk);
+            }
+        }
     }
 
     /// Forget a fetch; its lease, if it was still open.
