@@ -13,7 +13,10 @@ pub(crate) const THEIR_CHUNK: &str = "1K";
 const PATIENCE_THEIRS: Duration = Duration::from_secs(60);
 const PATIENCE_THEIRS_QUICK: Duration = Duration::from_secs(6);
 
-/// For the ancestors' own setting, and all others.
+/// For their policy in their own setting, which takes longer to begin with.
+const PATIENCE_THEIR_SETTING: Duration = Duration::from_secs(300);
+
+/// For all others.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// How much is run.
@@ -210,7 +213,9 @@ fn theirs(seed: u64) -> Vec<Cell> {
         let cache = Some(chunks << 10);
         let setting = Setting { file: "100MB", order, eviction, cache, ..THEIRS };
         let cell = setting.cell(name, chunks as f64, seed);
-        Cell { may_fail: eviction == "lru", ..cell }
+        let may_fail = eviction == "lru";
+        let patience = if may_fail { PATIENCE_THEIR_SETTING } else { PATIENCE };
+        Cell { may_fail, patience, ..cell }
     };
     let ours =
         [100, 250, 500, 1000].map(|chunks| run("relay order, demand", "relay", "demand", chunks));
