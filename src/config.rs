@@ -37,8 +37,11 @@ const CACHE_CHUNKS_TYPICAL: u64 = 8;
     version,
     after_help = "Example:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n\nSizes: 100M is \
                   100 MiB, 100MB is 10^8 bytes. Durations: 500ms, 10s, 5m.\nThe log's level comes \
-                  from RELAY_LOG (error, warn, info, debug, trace).\nrelay completions SHELL \
-                  prints a shell's completions, relay man the manual."
+                  from RELAY_LOG (error, warn, info, debug, trace).
+`relay doctor` with the same \
+                  options says what this machine allows, and what mends what is amiss;
+relay \
+                  completions SHELL prints a shell's completions, relay man the manual."
 )]
 pub struct RelayArgs {
     /// Event loops, each pinned to a core [default: all available]
@@ -53,7 +56,7 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_LISTEN", value_name = "ADDR", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
 
-    /// Address for /metrics, /healthz and /readyz
+    /// Address for the status page, /api/v1, /metrics, /healthz and /readyz
     #[arg(long, env = "RELAY_HTTP", value_name = "ADDR", default_value = "127.0.0.1:7441")]
     pub http: SocketAddr,
 

@@ -193,6 +193,9 @@ fn an_interrupted_get_is_resumed_and_only_what_lacks_is_asked_for() {
     }
 }
 
+/// Name, what lies in its `.part`, what in its manifest, bytes that need not be fetched.
+type Case<'a> = (&'a str, &'a [u8], Option<&'a [u8]>, u64);
+
 #[test]
 fn nothing_on_disk_misleads_a_get() {
     let stage = Stage::new(2, 20 * CHUNK_BYTES + 77);
@@ -203,7 +206,7 @@ fn nothing_on_disk_misleads_a_get() {
     damaged[5 * CHUNK_BYTES + 3] ^= 1;
     let longer = [&whole[..], b"and more"].concat();
     let resumed = |bytes: usize| bytes as u64;
-    let cases: [(&str, &[u8], Option<&[u8]>, u64); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("damaged", &damaged, None, resumed(whole.len() - CHUNK_BYTES)),
         ("cut", &whole[..7 * CHUNK_BYTES + 1], None, resumed(7 * CHUNK_BYTES)),
         ("longer", &longer, None, resumed(whole.len())),

@@ -3,6 +3,8 @@
 //! Turns what the [`Swarm`] decides into requests to the shards of its peers. It touches no
 //! socket, and knows connections only by reference.
 
+mod open;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
@@ -13,6 +15,7 @@ use shards::{
     budget::{Lease, Waiter},
 };
 
+use self::open::{OpenFetch, OpenRecall};
 use super::{
     blame::Blame,
     cells::ShardCells,
@@ -51,19 +54,6 @@ pub(crate) struct Home {
     published: Counters,
     /// Stands in the list of those to be driven.
     pub is_dirty: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct OpenFetch {
-    chunk: u32,
-    holder: PeerSlot,
-    since: Time,
-}
-
-#[derive(Debug, Default)]
-struct OpenRecall {
-    answers_due: usize,
-    rest: Vec<(PeerSlot, u32)>,
 }
 
 /// Deliveries decided in this turn, one list per chunk and shard.

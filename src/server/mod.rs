@@ -17,6 +17,7 @@ mod cells;
 mod closing;
 mod connection;
 mod control;
+mod doctor;
 mod drain;
 mod fault;
 mod fetching;
@@ -43,13 +44,21 @@ mod usage;
 mod window;
 
 use std::{
-    ffi::OsString, io::Write as _, net::SocketAddr, os::fd::OwnedFd, process::ExitCode, sync::Arc,
-    thread, time::Duration,
+    ffi::OsString,
+    io::Write as _,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use metrics_exporter_prometheus::PrometheusRecorder;
 use shards::{Driver, JoinError, Placement, Shards, Start, budget::Budget};
+use tokio::sync::{mpsc, oneshot};
 
 /// What [`crate::exercise`] drives.
 #[cfg(any(test, fuzzing))]
@@ -70,7 +79,7 @@ use self::{
     metrics::Metrics,
     shard::ShardState,
     shared::{Setup, Shared},
-    snapshot::Watch,
+    snapshot::{ShardSnapshot, Watch},
     status::{Feed, access::Access},
 };
 use crate::{
@@ -117,6 +126,10 @@ pub fn main_with_args(
     prepare: impl FnOnce(&RelayConfig, Driver) -> anyhow::Result<Box<dyn Companion>>,
 ) -> ExitCode {
     renounce_huge_pages();
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    if args.get(1).is_some_and(|word| word == "doctor") {
+        return doctor::main(args.into_iter().skip(1));
+    }
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -200,32 +213,15 @@ fn run(
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
     let listening = listeners.local_addrs();
     announce(&listening, &http)?;
-    let control_runtime = control::runtime()?;
+    let token = config.http_token;
+    let serving = Serving::start(http, recorder, token, (&shards, snapshots), &shared)?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
-    let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
-    let (feed, asks) = Feed::new();
-    let control = Arc::new(Control {
-        metrics: Metrics::new(&recorder, &shared),
-        recorder,
-        heartbeats: shards.heartbeats(),
-        access: Access::new(config.http_token, shared.nonces.secret()),
-        feed,
-        shared: Arc::clone(&shared),
-    });
-    let watching = Watching { snapshots, asks, ringers: shards.ringers() };
-    let serving = spawn("relay-control", move || {
-        let ended = async { drop(control_ended.await) };
-        if let Err(error) = control::serve(&control_runtime, control, watching, http, ended) {
-            tracing::error!("the HTTP service ended: {error:#}");
-        }
-    })?;
     print_lines(&companion.start(&listening)?)?;
     shared.set_ready();
     first_signal.wait();
     let joined = drain(&shared, args.drain_timeout, accepting, shards);
     companion.stop();
-    drop(end_control);
-    serving.join().ok();
+    serving.stop();
     joined.context("a shard failed")?;
     tracing::info!("ended");
     Ok(())
@@ -243,6 +239,50 @@ fn drain(
     accepting.stop();
     shards.drain();
     shards.join()
+}
+
+/// The control thread, until it is stopped.
+struct Serving {
+    thread: thread::JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Serving {
+    fn start(
+        http: TcpListener,
+        recorder: PrometheusRecorder,
+        token: Option<String>,
+        (shards, snapshots): (&Shards, mpsc::Receiver<Arc<ShardSnapshot>>),
+        shared: &Arc<Shared>,
+    ) -> anyhow::Result<Self> {
+        let runtime = control::runtime()?;
+        let (feed, asks) = Feed::new();
+        let control = Arc::new(Control {
+            metrics: Metrics::new(&recorder, shared),
+            recorder,
+            heartbeats: shards.heartbeats(),
+            access: Access::new(token, shared.nonces.secret()),
+            feed,
+            shared: Arc::clone(shared),
+        });
+        let watching = Watching { snapshots, asks, ringers: shards.ringers() };
+        let (end, ended) = oneshot::channel::<()>();
+        let thread = spawn("relay-control", move || {
+            let ended = async { drop(ended.await) };
+            if let Err(error) = control::serve(&runtime, control, watching, http, ended) {
+                tracing::error!("the HTTP service ended: {error:#}");
+            }
+        })?;
+        Ok(Self { thread, end })
+    }
+
+    /// From now on nobody is answered.
+    fn stop(self) {
+        drop(self.end);
+        if self.thread.join().is_err() {
+            tracing::error!("the control thread panicked");
+        }
+    }
 }
 
 /// The listener's thread, until it is stopped.
@@ -269,7 +309,7 @@ impl Accepting {
 }
 
 /// What scripts read to learn which ports were picked.
-fn announce(listening: &[SocketAddr], http: &std::net::TcpListener) -> anyhow::Result<()> {
+fn announce(listening: &[SocketAddr], http: &TcpListener) -> anyhow::Result<()> {
     let mut lines: Vec<_> =
         listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
     let addr = http.local_addr().context("failed to read the HTTP address")?;

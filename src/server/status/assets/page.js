@@ -168,7 +168,7 @@ function makeSwarm() {
   const article = $("swarm").content.firstElementChild.cloneNode(true);
   const find = (selector) => article.querySelector(selector);
   return {
-    article, map: new ChunkMap(find(".map"), find(".readout")), labelled: 0,
+    article, map: new ChunkMap(find(".map"), find(".readout")), labelled: -Infinity,
     title: find("h2"), phase: find(".phase"), about: find(".about"), bar: find("progress"), done: find(".progress span"),
     cacheText: find(".cache p"), cacheCanvas: find(".cache canvas"),
     nobody: find(".tail .nobody"), table: find("table"), body: find("tbody"),
