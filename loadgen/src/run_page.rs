@@ -108,7 +108,7 @@ fn tiles(report: &Report) -> Vec<Tile> {
         ),
         Tile::new(
             "Into the relay",
-            format!("{} times", trimmed(relay.ingress_amplification)),
+            format!("{}×", trimmed(relay.ingress_amplification)),
             "the content's size",
         ),
         Tile::new(

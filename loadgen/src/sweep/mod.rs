@@ -63,7 +63,7 @@ pub(crate) struct SweepArgs {
     #[arg(long, env = "LOADGEN_SEED", value_name = "N", default_value = "1")]
     seed: u64,
     /// For one run; those of the ancestors' own cache policy need not end
-    #[arg(long, env = "LOADGEN_TIMEOUT", value_name = "DUR", default_value = "5m", value_parser = parse_duration)]
+    #[arg(long, env = "LOADGEN_TIMEOUT", value_name = "DUR", default_value = "15m", value_parser = parse_duration)]
     timeout: Duration,
 }
 

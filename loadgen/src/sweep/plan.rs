@@ -13,7 +13,10 @@ pub(crate) const THEIR_CHUNK: &str = "1K";
 const PATIENCE_THEIRS: Duration = Duration::from_secs(60);
 const PATIENCE_THEIRS_QUICK: Duration = Duration::from_secs(6);
 
-/// For the ancestors' own setting, and all others.
+/// For their policy in their own setting, which takes longer to begin with.
+const PATIENCE_THEIR_SETTING: Duration = Duration::from_secs(300);
+
+/// For all others.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// How much is run.
@@ -146,13 +149,13 @@ fn clients(scale: Scale, seed: u64) -> Vec<Cell> {
     cells
 }
 
-/// Policies by cache size; the ancestors' own may take for ever.
-fn by_policy(scale: Scale, seed: u64, setting: &Setting<'_>, caches: &[u64]) -> Vec<Cell> {
+/// Policies by cache size, (place, bytes); the ancestors' own may take for ever.
+fn by_policy(scale: Scale, seed: u64, setting: &Setting<'_>, caches: &[(f64, u64)]) -> Vec<Cell> {
     let mut cells = Vec::new();
     for (name, order, eviction) in POLICIES {
-        for &cache in caches {
+        for &(x, cache) in caches {
             let cell = Setting { order, eviction, cache: Some(cache), ..setting.clone() };
-            let cell = cell.cell(name, cache as f64, seed);
+            let cell = cell.cell(name, x, seed);
             let may_fail = eviction == "lru";
             let patience = match scale {
                 _ if !may_fail => PATIENCE,
@@ -171,7 +174,8 @@ fn small_cache(scale: Scale, seed: u64) -> Vec<Cell> {
         Scale::Quick => (&[100, 400, 1000][..], "1M", 20),
         Scale::Full => (&[100, 200, 300, 400, 500, 600, 700, 800, 900, 1000][..], "4M", 100),
     };
-    let caches: Vec<u64> = chunks.iter().map(|&chunks: &u64| chunks << 10).collect();
+    let caches: Vec<(f64, u64)> =
+        chunks.iter().map(|&chunks: &u64| (chunks as f64, chunks << 10)).collect();
     let setting = Setting { clients, file, chunk: Some(THEIR_CHUNK), ..OURS };
     by_policy(scale, seed, &setting, &caches)
 }
@@ -182,8 +186,9 @@ fn cache(scale: Scale, seed: u64) -> Vec<Cell> {
         Scale::Quick => (&[2, 10, 100][..], "20M", 20),
         Scale::Full => (&[1, 2, 5, 10, 25, 50, 100][..], "100M", 100),
     };
-    let caches: Vec<u64> =
-        percents.iter().map(|percent: &u64| (mebibytes << 20) * percent / 100).collect();
+    let bytes = |percent: u64| (mebibytes << 20) * percent / 100;
+    let caches: Vec<(f64, u64)> =
+        percents.iter().map(|&percent| (percent as f64 / 100.0, bytes(percent))).collect();
     by_policy(scale, seed, &Setting { file, ..OURS }, &caches)
 }
 
@@ -208,7 +213,9 @@ fn theirs(seed: u64) -> Vec<Cell> {
         let cache = Some(chunks << 10);
         let setting = Setting { file: "100MB", order, eviction, cache, ..THEIRS };
         let cell = setting.cell(name, chunks as f64, seed);
-        Cell { may_fail: eviction == "lru", ..cell }
+        let may_fail = eviction == "lru";
+        let patience = if may_fail { PATIENCE_THEIR_SETTING } else { PATIENCE };
+        Cell { may_fail, patience, ..cell }
     };
     let ours =
         [100, 250, 500, 1000].map(|chunks| run("relay order, demand", "relay", "demand", chunks));
