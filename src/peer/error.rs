@@ -60,12 +60,14 @@ impl SessionError {
                 | FailureCode::Stalled
                 | FailureCode::ShuttingDown
                 | FailureCode::Internal
-                | FailureCode::LinkCorrupt => true,
+                | FailureCode::LinkCorrupt
+                | FailureCode::DatagramsSilent => true,
                 FailureCode::Protocol
                 | FailureCode::TokenRefused
                 | FailureCode::SwarmRefused
                 | FailureCode::Banned
-                | FailureCode::ChunksMissing => false,
+                | FailureCode::ChunksMissing
+                | FailureCode::TransportRefused => false,
             },
             _ => false,
         }

@@ -469,5 +469,7 @@ fn name_of(message: &Message) -> &'static str {
         Message::Ping { .. } => "Ping",
         Message::Pong { .. } => "Pong",
         Message::Failure(_) => "Failure",
+        Message::DatagramRequest { .. } => "DatagramRequest",
+        Message::DatagramOffer(_) => "DatagramOffer",
     }
 }

@@ -48,13 +48,17 @@
 //! [`send_queue`] and [`tcp`] are the stream's two directions. A further transport is one more
 //! file here, and one more variant of [`Transport`].
 
+pub mod datagrams;
 pub mod lane;
 pub mod payload;
 pub mod send_queue;
 pub mod tcp;
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::protocol::{DATA_HEADER_BYTES, limits::FRAME_PAYLOAD_BYTES_MAX};
 
+pub use datagrams::{Datagrams, DatagramsConfig};
 pub use lane::{Lane, Transport};
 pub use payload::Payload;
 pub use send_queue::{SendEvent, SendQueue, Written};
@@ -68,3 +72,15 @@ pub const WRITE_BYTES_MAX: usize = 256 << 10;
 /// number of full data frames, so that a busy stream's frames are seldom split between two reads
 /// and BLAKE3 gets them whole.
 pub const READ_BYTES_MAX: usize = 16 * (DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX);
+
+/// Where a datagram comes from or goes to, as one side sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Which of this side's sockets.
+    pub socket: u8,
+    /// The other side's address.
+    pub remote: SocketAddr,
+    /// This side's own address, where the socket has several: answers must come from the one that
+    /// was asked.
+    pub local: Option<IpAddr>,
+}
