@@ -130,6 +130,38 @@ pub enum Side {
 }
 
 impl Message {
+    /// What it is called, for errors.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Welcome(_) => "Welcome",
+            Self::Hello(_) => "Hello",
+            Self::BitfieldPart { .. } => "BitfieldPart",
+            Self::Accepted(_) => "Accepted",
+            Self::ManifestRequest => "ManifestRequest",
+            Self::ManifestPart { .. } => "ManifestPart",
+            Self::ManifestRefused => "ManifestRefused",
+            Self::Progress { .. } => "Progress",
+            Self::Have { .. } => "Have",
+            Self::Want { .. } => "Want",
+            Self::Lacking { .. } => "Lacking",
+            Self::Fetch { .. } => "Fetch",
+            Self::CancelFetch { .. } => "CancelFetch",
+            Self::FetchRefused { .. } => "FetchRefused",
+            Self::Waiting { .. } => "Waiting",
+            Self::SeedingDone => "SeedingDone",
+            Self::Leaving => "Leaving",
+            Self::LeaveGranted => "LeaveGranted",
+            Self::StatsRequest => "StatsRequest",
+            Self::Stats(_) => "Stats",
+            Self::Ping { .. } => "Ping",
+            Self::Pong { .. } => "Pong",
+            Self::Failure(_) => "Failure",
+            Self::DatagramRequest { .. } => "DatagramRequest",
+            Self::DatagramOffer(_) => "DatagramOffer",
+        }
+    }
+
     /// Whether this side may send such a message at all. From the other it is an error.
     #[must_use]
     pub fn may_come_from(&self, side: Side) -> bool {

@@ -36,7 +36,7 @@
 //!   the connection: nothing depends on a message that was followed by the end. Either direction
 //!   of the stream may be closed first; what comes the other way is still received.
 //! - *Back-pressure*: a side that does not read takes no messages either; what waits for it is
-//!   counted by [`SendQueue::control_bytes`], and the caller bounds it.
+//!   counted by [`Channels::control_bytes`], and the caller bounds it.
 //!
 //! # What it does not promise
 //!
@@ -45,9 +45,12 @@
 //!
 //! # Where it is
 //!
-//! [`send_queue`] and [`tcp`] are the stream's two directions. A further transport is one more
-//! file here, and one more variant of [`Transport`].
+//! [`Channels`] is one end of a connection, and the one place that knows which channel runs on
+//! what. [`send_queue`] and [`tcp`] are the stream's two directions, [`datagrams`] is control in
+//! datagrams. A further transport is one more file here, one more variant of [`Transport`], and its
+//! arm in [`Channels`].
 
+pub mod channels;
 pub mod datagrams;
 pub mod lane;
 pub mod payload;
@@ -58,6 +61,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::protocol::{DATA_HEADER_BYTES, limits::FRAME_PAYLOAD_BYTES_MAX};
 
+pub use channels::Channels;
 pub use datagrams::{Datagrams, DatagramsConfig};
 pub use lane::{Lane, Transport};
 pub use payload::Payload;

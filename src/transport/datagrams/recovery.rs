@@ -92,11 +92,6 @@ impl Recovery {
         self.probes > 0
     }
 
-    /// Packets that wait for their acknowledgement.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.sent.len()
-    }
-
     /// A packet that asks for an acknowledgement went out.
     pub(crate) fn handle_sent(&mut self, now: Time, number: u64) {
         if self.sent.is_empty() {
@@ -246,7 +241,7 @@ mod tests {
         // Number 2 was overtaken by two only, but too long ago.
         let due = recovery.poll_timeout().expect("it waits for 2 and 5");
         assert_eq!(recovery.handle_timeout(due, true), [2]);
-        assert_eq!(recovery.in_flight(), 1);
+        assert_eq!(recovery.sent.len(), 1);
     }
 
     #[test]
