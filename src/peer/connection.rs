@@ -17,6 +17,7 @@ use shards::{clock, net::Socket, task};
 
 use super::{
     ConnectionError, FileState, Session, SessionError, SessionEvent,
+    datagrams::DatagramEnd,
     intake::LIMITED_STEP,
     peer::{Notice, Observer, Reaction},
     session::Stage,
@@ -24,9 +25,9 @@ use super::{
     store::ChunkStore,
 };
 use crate::{
-    protocol::{DATA_HEADER_BYTES, Event, Message, limits::FRAME_PAYLOAD_BYTES_MAX},
+    protocol::{DATA_HEADER_BYTES, DatagramOffer, Event, Message, limits::FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
-    transport::{Payload, ReadError, ReadOutcome, Reader, SendEvent, SendQueue},
+    transport::{Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, SendEvent},
 };
 
 /// Control bytes that wait for the kernel, at most: beyond, the session says nothing more and the
@@ -77,21 +78,25 @@ pub(super) struct Surroundings {
 
 /// One connection. `core` is the part that tasks take turns at.
 pub(super) struct Link {
-    socket: Socket,
-    remote: SocketAddr,
-    core: RefCell<Core>,
+    pub(super) socket: Socket,
+    pub(super) remote: SocketAddr,
+    pub(super) core: RefCell<Core>,
     /// The socket was full: the writer is to go on when it no longer is.
     full: Signal,
     /// The writer made room.
     drained: Signal,
     /// The kernel takes nothing more; what it has received may still be read.
     broken: Cell<bool>,
-    closed: Cell<bool>,
+    pub(super) closed: Cell<bool>,
 }
 
-struct Core {
-    session: Session,
-    queue: SendQueue,
+pub(super) struct Core {
+    pub(super) session: Session,
+    pub(super) queue: Channels,
+    /// Datagrams were offered and are to be opened.
+    pub(super) offer: Option<DatagramOffer>,
+    /// The socket of the channel that runs in datagrams.
+    pub(super) datagrams: Option<Rc<DatagramEnd>>,
     surroundings: Rc<RefCell<Surroundings>>,
     end: Option<End>,
     error: Option<ConnectionError>,
@@ -106,7 +111,7 @@ impl Link {
         session: Session,
         surroundings: Rc<RefCell<Surroundings>>,
     ) -> Rc<Self> {
-        let mut queue = SendQueue::new();
+        let mut queue = Channels::new();
         queue.push_preamble();
         Rc::new(Self {
             socket,
@@ -114,6 +119,8 @@ impl Link {
             core: RefCell::new(Core {
                 session,
                 queue,
+                offer: None,
+                datagrams: None,
                 surroundings,
                 end: None,
                 error: None,
@@ -143,6 +150,7 @@ impl Link {
         self.shutdown();
         self.closed.set(true);
         self.full.set();
+        self.end_datagrams();
         let mut core = self.core.borrow_mut();
         let was_accepted = core.session.stage() == Stage::Joined;
         (result, core.session.take_file(), was_accepted)
@@ -160,7 +168,7 @@ impl Link {
         self.pump();
     }
 
-    async fn read(&self, scratch: &Scratch) -> Result<End, ConnectionError> {
+    async fn read(self: &Rc<Self>, scratch: &Scratch) -> Result<End, ConnectionError> {
         let mut reader = Reader::new();
         self.pump();
         let mut is_drained = true;
@@ -170,6 +178,7 @@ impl Link {
                 readable.map_err(|error| self.io_error(error))?;
             }
             let (outcome, is_full) = self.read_turn(&mut reader, scratch)?;
+            self.start_datagrams(scratch)?;
             self.pump();
             if let Some(end) = self.end()? {
                 return Ok(end);
@@ -222,7 +231,7 @@ impl Link {
     }
 
     /// Gives the kernel what there is to send, at most one write with data; the writer goes on.
-    fn pump(&self) {
+    pub(super) fn pump(&self) {
         if self.broken.get() {
             return;
         }
@@ -251,7 +260,12 @@ impl Link {
     }
 
     fn is_backlogged(&self) -> bool {
-        self.core.borrow().queue.control_bytes() >= CONTROL_BACKLOG_BYTES_MAX
+        self.core.borrow().is_backlogged()
+    }
+
+    /// Whether datagrams of the relay ever came.
+    pub(super) fn has_heard_datagrams(&self) -> bool {
+        self.core.borrow().queue.datagrams().is_some_and(Datagrams::has_heard)
     }
 
     /// Tells the relay why this side closes, if its socket takes it.
@@ -271,18 +285,18 @@ impl Link {
         drop(self.socket.shutdown(std::net::Shutdown::Both));
     }
 
-    fn fail(&self, error: ConnectionError) {
+    pub(super) fn fail(&self, error: ConnectionError) {
         if let Ok(mut core) = self.core.try_borrow_mut() {
             core.error.get_or_insert(error);
         }
         self.shutdown();
     }
 
-    fn io_error(&self, error: io::Error) -> ConnectionError {
+    pub(super) fn io_error(&self, error: io::Error) -> ConnectionError {
         ConnectionError::Io { remote: self.remote, error }
     }
 
-    fn session_error(&self, error: SessionError) -> ConnectionError {
+    pub(super) fn session_error(&self, error: SessionError) -> ConnectionError {
         ConnectionError::Session { remote: self.remote, error }
     }
 
@@ -296,8 +310,13 @@ impl Link {
 }
 
 impl Core {
+    /// So much waits to be said that nothing more is to be heard.
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.queue.control_bytes() >= CONTROL_BACKLOG_BYTES_MAX
+    }
+
     /// Acts on what the session reports.
-    fn handle_events(&mut self) -> Result<(), ConnectionError> {
+    pub(super) fn handle_events(&mut self) -> Result<(), ConnectionError> {
         while let Some(event) = self.session.poll_event() {
             let notice = match event {
                 SessionEvent::Verified { chunk, bytes, latency } => {
@@ -314,6 +333,10 @@ impl Core {
                 }
                 SessionEvent::CancelUpload { fetch_id } => {
                     self.queue.cancel(fetch_id);
+                    continue;
+                }
+                SessionEvent::Datagrams { offer } => {
+                    self.offer = Some(offer);
                     continue;
                 }
                 SessionEvent::Accepted => Notice::Accepted,
@@ -338,7 +361,8 @@ impl Core {
     fn pump(&mut self, socket: &Socket, now: Time) -> io::Result<bool> {
         loop {
             self.fill(now);
-            if self.queue.is_empty() {
+            self.transmit(now);
+            if self.queue.is_stream_empty() {
                 return Ok(false);
             }
             let written = self.queue.write(socket, u64::MAX)?;
@@ -347,7 +371,8 @@ impl Core {
             }
             if written.blocked || written.data_bytes > 0 {
                 self.fill(now);
-                return Ok(!self.queue.is_empty());
+                self.transmit(now);
+                return Ok(!self.queue.is_stream_empty());
             }
         }
     }
@@ -401,7 +426,7 @@ impl Core {
 async fn write_when_full(link: Rc<Link>) {
     loop {
         link.full.wait().await;
-        while !link.broken.get() && !link.core.borrow().queue.is_empty() {
+        while !link.broken.get() && !link.core.borrow().queue.is_stream_empty() {
             if link.socket.writable().await.is_err() {
                 link.shutdown();
                 break;
@@ -446,7 +471,8 @@ impl Link {
     }
 }
 
-fn fail(link: &Weak<Link>, text: &str) {
+/// A task of the connection panicked: it ends.
+pub(super) fn fail(link: &Weak<Link>, text: &str) {
     if let Some(link) = link.upgrade() {
         let error = io::Error::other(format!("a task of this connection panicked: {text}"));
         link.fail(link.io_error(error));

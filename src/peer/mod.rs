@@ -6,6 +6,7 @@
 //!    ├─ store            where chunks live: memory, a file, nowhere
 //!    │
 //!  connection   SHELL: the tasks of one connection
+//!    ├─ datagrams        those of a channel that runs in datagrams
 //!    │
 //!  session      PURE: the state of one connection
 //!    ├─ outbox           what it has to say
@@ -21,6 +22,7 @@
 
 pub mod assembler;
 pub mod connection;
+mod datagrams;
 pub mod dial;
 pub mod error;
 pub mod file;

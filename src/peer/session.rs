@@ -28,7 +28,8 @@ use super::{
 };
 use crate::{
     protocol::{
-        DataHeader, Manifest, ManifestBuilder, Message, Seeding, Token, Welcome,
+        Channel, DataHeader, DatagramKeys, DatagramOffer, Manifest, ManifestBuilder, Message,
+        Seeding, Token, Welcome,
         limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
     time::Time,
@@ -87,6 +88,12 @@ pub enum SessionEvent {
         /// How long the relay still waits.
         deadline: Duration,
     },
+    /// The channel that was asked for runs in datagrams from now on; told before
+    /// [`Self::Accepted`].
+    Datagrams {
+        /// How they find the relay's end; see [`Session::datagram_keys`].
+        offer: DatagramOffer,
+    },
 }
 
 /// How far the handshake is.
@@ -128,6 +135,10 @@ pub struct Session {
     outbox: Outbox,
     events: VecDeque<SessionEvent>,
     is_leaving: bool,
+    /// The channel that is to run in datagrams.
+    datagrams: Option<Channel>,
+    relay_nonce: [u8; NONCE_BYTES],
+    offer: Option<DatagramOffer>,
 }
 
 impl Session {
@@ -147,7 +158,23 @@ impl Session {
             outbox: Outbox::default(),
             events: VecDeque::new(),
             is_leaving: false,
+            datagrams: None,
+            relay_nonce: [0; NONCE_BYTES],
+            offer: None,
         }
+    }
+
+    /// Asks for this channel in datagrams. Before the first message is handled.
+    #[must_use]
+    pub fn with_datagrams(mut self, channel: Option<Channel>) -> Self {
+        self.datagrams = channel;
+        self
+    }
+
+    /// What proves this connection's datagrams.
+    #[must_use]
+    pub fn datagram_keys(&self, offer: &DatagramOffer) -> DatagramKeys {
+        DatagramKeys::derive(&offer.secret, &self.relay_nonce, &self.config.nonce)
     }
 
     /// What is here of the file.
@@ -201,13 +228,14 @@ impl Session {
         match (self.stage, message) {
             (_, Message::Failure(failure)) => Err(SessionError::Relay(failure)),
             (Stage::Challenged, Message::Welcome(welcome)) => self.handle_welcome(&welcome),
+            (Stage::Introduced, Message::DatagramOffer(offer)) => self.handle_offer(offer),
             (Stage::Introduced, Message::Accepted(_)) => self.handle_accepted(now),
             (Stage::Introduced | Stage::Joined, Message::Ping { token }) => {
                 self.outbox.push(Message::Pong { token });
                 Ok(())
             }
             (Stage::Joined, message) => self.handle_joined(now, message),
-            (_, message) => Err(self.unexpected(name_of(&message))),
+            (_, message) => Err(self.unexpected(message.name())),
         }
     }
 
@@ -222,12 +250,30 @@ impl Session {
             (true, Some(token)) => Some(token.proof(&welcome.nonce, &self.config.nonce)),
             (true, None) => return Err(SessionError::TokenWanted),
         };
+        if let Some(channel) = self.datagrams {
+            self.relay_nonce = welcome.nonce;
+            self.outbox.push(Message::DatagramRequest { channel });
+        }
         self.outbox.introduce(&self.config, &self.file, proof);
         self.stage = Stage::Introduced;
         Ok(())
     }
 
+    fn handle_offer(&mut self, offer: DatagramOffer) -> Result<(), SessionError> {
+        if self.datagrams.is_none() || self.offer.is_some() {
+            return Err(self.unexpected("a DatagramOffer that was not asked for"));
+        }
+        self.offer = Some(offer);
+        Ok(())
+    }
+
     fn handle_accepted(&mut self, now: Time) -> Result<(), SessionError> {
+        if self.datagrams.is_some() {
+            let Some(offer) = self.offer.take() else {
+                return Err(self.unexpected("Accepted without the DatagramOffer"));
+            };
+            self.events.push_back(SessionEvent::Datagrams { offer });
+        }
         self.stage = Stage::Joined;
         self.events.push_back(SessionEvent::Accepted);
         if self.is_leaving {
@@ -268,7 +314,7 @@ impl Session {
             Message::LeaveGranted => self.events.push_back(SessionEvent::LeaveGranted),
             // Nothing depends on an answer to our own pings and questions: this session asks none.
             Message::Pong { .. } | Message::Stats(_) => {}
-            message => return Err(self.unexpected(name_of(&message))),
+            message => return Err(self.unexpected(message.name())),
         }
         Ok(())
     }
@@ -440,34 +486,5 @@ impl Session {
 
     fn unexpected(&self, message: &'static str) -> SessionError {
         SessionError::Unexpected { message, stage: self.stage.name() }
-    }
-}
-
-/// A message's name, for errors.
-fn name_of(message: &Message) -> &'static str {
-    match message {
-        Message::Welcome(_) => "Welcome",
-        Message::Hello(_) => "Hello",
-        Message::BitfieldPart { .. } => "BitfieldPart",
-        Message::Accepted(_) => "Accepted",
-        Message::ManifestRequest => "ManifestRequest",
-        Message::ManifestPart { .. } => "ManifestPart",
-        Message::ManifestRefused => "ManifestRefused",
-        Message::Progress { .. } => "Progress",
-        Message::Have { .. } => "Have",
-        Message::Want { .. } => "Want",
-        Message::Lacking { .. } => "Lacking",
-        Message::Fetch { .. } => "Fetch",
-        Message::CancelFetch { .. } => "CancelFetch",
-        Message::FetchRefused { .. } => "FetchRefused",
-        Message::Waiting { .. } => "Waiting",
-        Message::SeedingDone => "SeedingDone",
-        Message::Leaving => "Leaving",
-        Message::LeaveGranted => "LeaveGranted",
-        Message::StatsRequest => "StatsRequest",
-        Message::Stats(_) => "Stats",
-        Message::Ping { .. } => "Ping",
-        Message::Pong { .. } => "Pong",
-        Message::Failure(_) => "Failure",
     }
 }

@@ -89,6 +89,8 @@ pub(super) fn message(message: &Message) -> Result<(), MessageError> {
         | Message::Leaving
         | Message::LeaveGranted
         | Message::StatsRequest
+        | Message::DatagramRequest { .. }
+        | Message::DatagramOffer(_)
         | Message::Ping { .. }
         | Message::Pong { .. } => Ok(()),
     }

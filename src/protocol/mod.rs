@@ -220,6 +220,7 @@ mod check;
 pub mod auth;
 pub mod bitfield;
 pub mod codec;
+pub mod datagram;
 pub mod digest;
 pub mod key;
 pub mod limits;
@@ -231,12 +232,16 @@ pub use bitfield::Bitfield;
 pub use check::MessageError;
 pub use codec::{
     CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, Decoder, Event,
-    PREAMBLE_BYTES, encode_control, encode_preamble, frame_crc,
+    PREAMBLE_BYTES, decode_body, encode_body, encode_control, encode_preamble, frame_crc,
+};
+pub use datagram::{
+    Ack, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind, FrameError,
+    next_frame,
 };
 pub use digest::{ChunkHasher, digest_chunk, digest_file};
 pub use key::{Digest, KeyError, SwarmKey};
 pub use manifest::{Manifest, ManifestBuilder, ManifestError, ManifestHasher};
 pub use message::{
-    Accepted, ChunkRange, Claims, Failure, FailureCode, Hello, Message, Order, Seeding, Side,
-    Stats, Welcome,
+    Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,
+    Order, Seeding, Side, Stats, Welcome,
 };

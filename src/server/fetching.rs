@@ -3,7 +3,7 @@
 //! The rule of blame: a wrong digest with right checksums means that the sender lied; with a
 //! wrong checksum the link did it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use shards::budget::{ChunkBuffer, Lease};
 
@@ -14,21 +14,19 @@ use super::{
 use crate::{
     protocol::{
         DataHeader, Manifest,
-        limits::{FETCHES_PER_PEER_MAX, FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
+        limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
     },
     swarm::{FetchFailure, FetchId},
     transport::payload::frame_crcs,
 };
 
-/// Cancelled fetches whose late bytes are recognised and discarded; older ones are forgotten,
-/// and bytes for them break the protocol. Twice what can be under way.
-const CANCELLED_MAX: usize = 2 * FETCHES_PER_PEER_MAX;
-
 /// The fetches outstanding at one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Fetching {
     open: Vec<Incoming>,
-    cancelled: VecDeque<FetchId>,
+    /// The largest id that the peer was ever asked for. Ids only grow, so bytes for a smaller one
+    /// that is not open are late: it was cancelled, maybe before the peer heard of it.
+    asked_max: Option<FetchId>,
     late_bytes: u64,
 }
 
@@ -62,6 +60,7 @@ impl Fetching {
         let FetchOrder { fetch_id, chunk, manifest, lease } = fetch;
         let len_bytes = manifest.key().chunk_len_bytes(chunk);
         let room = Room::Leased(Some(lease));
+        self.asked_max = self.asked_max.max(Some(fetch_id));
         self.open.push(Incoming { fetch_id, chunk, len_bytes, manifest, room, crcs: Vec::new() });
     }
 
@@ -76,15 +75,10 @@ impl Fetching {
 
     /// Ends a fetch that is of no more use; what still comes for it is discarded.
     pub(crate) fn cancel(&mut self, fetch_id: FetchId) -> Option<Lease> {
-        let lease = self.remove(fetch_id)?;
-        if self.cancelled.len() == CANCELLED_MAX {
-            self.cancelled.pop_front();
-        }
-        self.cancelled.push_back(fetch_id);
-        Some(lease)
+        self.remove(fetch_id)
     }
 
-    /// Bytes that came for cancelled fetches, so far.
+    /// Bytes that came for fetches no longer open, so far.
     pub(crate) fn late_bytes(&self) -> u64 {
         self.late_bytes
     }
@@ -98,7 +92,7 @@ impl Fetching {
     ) -> Result<Option<Ended>, Fault> {
         let fetch_id = FetchId(header.tag);
         let Some(at) = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id) else {
-            if self.cancelled.contains(&fetch_id) {
+            if Some(fetch_id) <= self.asked_max {
                 self.late_bytes += piece.len() as u64;
                 return Ok(None);
             }
