@@ -33,6 +33,16 @@ pub const ACK_BITS: u32 = u128::BITS;
 /// The bytes of the first byte's values are what steers a datagram to its shard.
 pub const DATAGRAM_SHARDS_MAX: usize = 1 << u8::BITS;
 
+/// Bytes of a data datagram that are not the file's: header, what the piece is of, proof.
+pub const DATA_DATAGRAM_OVERHEAD_BYTES: usize =
+    DATAGRAM_HEADER_BYTES + DATA_PIECE_HEADER_BYTES + DATAGRAM_MAC_BYTES;
+
+/// Bytes of a data datagram's body before the file's: chunk, offset, tag.
+pub const DATA_PIECE_HEADER_BYTES: usize = 12;
+
+/// The chunk of a data datagram that is only there to find out whether its length comes through.
+const CHUNK_OF_PROBE: u32 = u32::MAX;
+
 const FRAME_PING: u8 = 1;
 const FRAME_ACK: u8 = 2;
 const FRAME_IN_ORDER: u8 = 3;
@@ -122,6 +132,53 @@ impl DatagramKey {
 pub enum DatagramKind {
     /// [`DatagramFrame`]s.
     Control,
+    /// A piece of a chunk, see [`DataPieceHeader`].
+    Data,
+}
+
+/// Which bytes of the file a data datagram holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DataPieceHeader {
+    /// The chunk.
+    pub chunk: u32,
+    /// Where in the chunk.
+    pub offset: u32,
+    /// As in a data frame.
+    pub tag: u32,
+}
+
+impl DataPieceHeader {
+    /// Its bytes on the wire.
+    #[must_use]
+    pub fn encode(&self) -> [u8; DATA_PIECE_HEADER_BYTES] {
+        let mut bytes = [0; DATA_PIECE_HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&self.chunk.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.tag.to_le_bytes());
+        bytes
+    }
+
+    /// What comes first in a datagram that is only as long as it is.
+    #[must_use]
+    pub fn of_probe() -> Self {
+        Self { chunk: CHUNK_OF_PROBE, offset: 0, tag: 0 }
+    }
+
+    /// Header and file bytes of a data datagram's body; `None` for a probe.
+    ///
+    /// # Errors
+    /// It is too short to hold a byte of the file.
+    pub fn decode(body: &[u8]) -> Result<Option<(Self, &[u8])>, FrameError> {
+        let (bytes, piece) =
+            body.split_first_chunk::<DATA_PIECE_HEADER_BYTES>().ok_or(FrameError::Length)?;
+        let [chunk, offset, tag] = [0, 4, 8].map(|at| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        });
+        if piece.is_empty() {
+            return Err(FrameError::Length);
+        }
+        Ok((chunk != CHUNK_OF_PROBE).then_some((Self { chunk, offset, tag }, piece)))
+    }
 }
 
 /// What every datagram begins with.
@@ -145,6 +202,7 @@ impl DatagramHeader {
         bytes[0] = self.shard;
         bytes[1] = match self.kind {
             DatagramKind::Control => 1,
+            DatagramKind::Data => 2,
         };
         bytes[4..12].copy_from_slice(&self.connection.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.number.to_le_bytes());
@@ -159,6 +217,7 @@ impl DatagramHeader {
         }
         let kind = match datagram[1..4] {
             [1, 0, 0] => DatagramKind::Control,
+            [2, 0, 0] => DatagramKind::Data,
             _ => return None,
         };
         let connection = u64_at(datagram, 4)?;
