@@ -17,6 +17,7 @@
 
 mod buffer;
 mod queue;
+mod spares;
 
 use std::{
     fmt,
@@ -28,6 +29,7 @@ use std::{
 
 pub use buffer::ChunkBuffer;
 use queue::Queue;
+use spares::Spares;
 
 use crate::ringer::Ringer;
 
@@ -44,6 +46,7 @@ pub struct Budget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     queue: Queue,
+    spares: Spares,
     peak_bytes: AtomicUsize,
     /// Homes with work, among which the limit is shared.
     working: AtomicUsize,
@@ -58,6 +61,7 @@ impl Budget {
     pub fn new(limit_bytes: usize, homes_max: usize) -> Self {
         Self(Arc::new(Inner {
             queue: Queue::new(limit_bytes, homes_max),
+            spares: Spares::new(),
             peak_bytes: AtomicUsize::new(0),
             working: AtomicUsize::new(0),
         }))
@@ -93,6 +97,30 @@ impl Budget {
         self.limit_bytes() / self.0.working.load(SeqCst).max(1)
     }
 
+    /// Memory that is kept for leases to come; with what is in use it is within the limit.
+    #[must_use]
+    pub fn spare_bytes(&self) -> usize {
+        self.0.spares.bytes()
+    }
+
+    /// Allocates and touches memory for chunks of `chunk_bytes` (a power of two), up to `bytes` in
+    /// all and within the limit, on so many threads at once: the price of fresh memory is then paid.
+    /// Blocks until it is done.
+    pub fn warm_up(&self, chunk_bytes: usize, bytes: usize, threads: usize) {
+        let count = bytes.min(self.limit_bytes()) / chunk_bytes;
+        let warm = |share: usize| {
+            for _ in 0..share {
+                self.0.keep(vec![1; chunk_bytes]);
+            }
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let share = count * (thread + 1) / threads - count * thread / threads;
+                scope.spawn(move || warm(share));
+            }
+        });
+    }
+
     /// Admits a home. `ringer` wakes its shard when it is this home's turn. None: there are as many
     /// homes as there may be.
     #[must_use]
@@ -100,6 +128,27 @@ impl Budget {
     pub fn waiter(&self, ringer: Ringer) -> Option<Waiter> {
         let home = self.0.queue.admit(&ringer)?;
         Some(Waiter { budget: self.clone(), home, working: false, leased: HomeBytes::default() })
+    }
+}
+
+impl Inner {
+    /// What is not leased.
+    fn room_bytes(&self) -> usize {
+        self.queue.limit_bytes().saturating_sub(self.queue.in_use_bytes())
+    }
+
+    /// Memory of a lease: used before if possible.
+    fn memory(&self, lease_bytes: usize, len: usize) -> Vec<u8> {
+        self.spares.take(lease_bytes).unwrap_or_else(|| {
+            self.spares.shrink(|| self.room_bytes());
+            let mut memory = Vec::new();
+            memory.reserve_exact(len);
+            memory
+        })
+    }
+
+    fn keep(&self, memory: Vec<u8>) {
+        self.spares.keep(memory, || self.room_bytes());
     }
 }
 

@@ -39,6 +39,13 @@ pub async fn race<A, B>(
     .await
 }
 
+/// Lets other threads of this core run before the shard goes on, if any want to: those that its
+/// writes have just woken, while what was written is still in the core's cache. Costs a system call
+/// (about 0.3 µs) when nobody does; beside somebody who never stops, it costs the rest of a slice.
+pub fn cede_core() {
+    rustix::thread::sched_yield();
+}
+
 struct Yield {
     since: Option<u64>,
 }

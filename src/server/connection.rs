@@ -36,6 +36,8 @@ const MANIFEST_QUEUE_BYTES: usize = 8 << 10;
 pub(crate) struct Connection {
     pub reference: ConnectionRef,
     pub remote: SocketAddr,
+    /// Both its ends are on this machine.
+    pub is_local: bool,
     pub socket: Socket,
     pub session: RefCell<Session>,
     pub queue: RefCell<SendQueue>,
@@ -72,9 +74,12 @@ impl Connection {
     ) -> Rc<Self> {
         let mut queue = SendQueue::new();
         queue.push_preamble();
+        // An end whose address is not known is not treated as near.
+        let is_local = socket.local_addr().is_ok_and(|local| local.ip() == remote.ip());
         Rc::new(Self {
             reference,
             remote,
+            is_local,
             socket,
             session: RefCell::new(session),
             queue: RefCell::new(queue),

@@ -2,6 +2,11 @@
 //!
 //! Round robin over connections is what makes a shard fair, and writing one chunk to many
 //! peers in a row is what keeps it in the core's cache.
+//!
+//! Peers on this machine share its cores, and the listener gives each to the shard on its own
+//! core. What is written to them is dearest when it lies about in the kernel until the scheduler
+//! takes the core away from the shard: by then it has left the cache, and so have the pages that it
+//! is copied to. So the shard cedes the core every now and then (`LOCAL_BYTES_MAX`).
 
 use std::rc::Rc;
 
@@ -15,13 +20,27 @@ use super::{
 /// Writes of one round before other tasks get their turn: about a millisecond.
 const WRITES_PER_ROUND_MAX: usize = 16;
 
+/// Bytes that peers on this machine are given before they may have the core: they fit into its
+/// second-level cache. Measured with the main job on 2 cores (relay's CPU seconds, wall time in
+/// terms of the limit program's): never 2.5, 1.05; 256 KiB 1.3, 0.99; 512 KiB 1.3, 0.94; 1 MiB 1.6,
+/// 0.96; 2 MiB 1.9, 0.98; 4 MiB 2.7.
+const LOCAL_BYTES_MAX: u64 = 1 << 20;
+
 /// Writes as long as the shard lives.
 pub(crate) async fn run(state: Rc<ShardState>) {
+    let mut local_bytes = 0;
     loop {
         for _ in 0..WRITES_PER_ROUND_MAX {
             let Some(connection) = state.pumped.borrow_mut().pop_front() else { break };
             connection.is_pumped.set(false);
-            write_once(&state, &connection);
+            let written = write_once(&state, &connection);
+            if connection.is_local {
+                local_bytes += written;
+            }
+            if local_bytes >= LOCAL_BYTES_MAX {
+                local_bytes = 0;
+                task::cede_core();
+            }
         }
         if state.pumped.borrow().is_empty() {
             state.pump_bell.wait().await;
@@ -31,9 +50,10 @@ pub(crate) async fn run(state: Rc<ShardState>) {
     }
 }
 
-fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) {
+/// One write; file bytes that the kernel took.
+fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
     if !connection.wants_write() {
-        return;
+        return 0;
     }
     match connection.write(now()) {
         Ok(written) => {
@@ -54,10 +74,12 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) {
                 // The last words are out: the reader sees the end and cleans up.
                 connection.close_now();
             }
+            written.data_bytes
         }
         Err(error) => {
             tracing::debug!(remote = %connection.remote, "failed to write: {error}");
             connection.close_now();
+            0
         }
     }
 }

@@ -12,10 +12,11 @@ use super::Lease;
 /// A buffer of fixed size that is filled once, from the front, and then [frozen](Self::freeze).
 /// As a slice it is what was filled so far.
 pub struct ChunkBuffer {
-    /// Filled part; its capacity was reserved exactly and never grows.
+    /// Filled part; its capacity is within the lease and never grows.
     filled: Vec<u8>,
     size_bytes: usize,
-    lease: Lease,
+    /// There until the buffer's end.
+    lease: Option<Lease>,
 }
 
 impl fmt::Debug for ChunkBuffer {
@@ -28,9 +29,8 @@ impl fmt::Debug for ChunkBuffer {
 impl ChunkBuffer {
     pub(super) fn new(lease: Lease, size_bytes: usize) -> Self {
         assert!(size_bytes <= lease.bytes(), "a buffer stays within its lease");
-        let mut filled = Vec::new();
-        filled.reserve_exact(size_bytes);
-        Self { filled, size_bytes, lease }
+        let filled = lease.budget.0.memory(lease.bytes(), size_bytes);
+        Self { filled, size_bytes, lease: Some(lease) }
     }
 
     /// Adds bytes behind those that are there.
@@ -84,10 +84,23 @@ impl ChunkBuffer {
         Bytes::from_owner(self)
     }
 
-    /// Frees the memory and keeps the right to it, for example for a fetch from somebody else.
+    /// Gives the memory up and keeps the right to it, for example for a fetch from somebody else.
     #[must_use]
-    pub fn into_lease(self) -> Lease {
-        self.lease
+    pub fn into_lease(mut self) -> Lease {
+        let lease = self.lease.take().expect("there until the buffer's end");
+        lease.budget.0.keep(std::mem::take(&mut self.filled));
+        lease
+    }
+}
+
+impl Drop for ChunkBuffer {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            let budget = lease.budget.clone();
+            // The lease first: what is spare must find room beside what is in use.
+            drop(lease);
+            budget.0.keep(std::mem::take(&mut self.filled));
+        }
     }
 }
 
@@ -134,6 +147,29 @@ mod tests {
         assert_eq!((budget.in_use_bytes(), &part[..]), (100, &[2][..]));
         std::thread::scope(|scope| scope.spawn(move || drop(part)).join().unwrap());
         assert_eq!(budget.in_use_bytes(), 0);
+    }
+
+    #[test]
+    fn memory_that_was_given_back_serves_again_and_never_beyond_the_limit() {
+        const CHUNK: usize = 1 << 16;
+        let budget = Budget::new(4 * CHUNK, 1);
+        budget.warm_up(CHUNK, 100 * CHUNK, 3);
+        assert_eq!(budget.spare_bytes(), 4 * CHUNK, "as much as the limit allows");
+        let mut buffer = lease(&budget, CHUNK).buffer(CHUNK - 1);
+        assert_eq!((budget.spare_bytes(), buffer.len()), (3 * CHUNK, 0));
+        buffer.append(&[7; CHUNK - 1]);
+        let address = buffer.as_ptr();
+        assert!(buffer.is_full(), "a spare is no larger than was asked for");
+        // Another size finds no spare, and takes the place of some.
+        let other = lease(&budget, 2 * CHUNK).buffer(2 * CHUNK);
+        assert_eq!(budget.spare_bytes(), CHUNK);
+        drop(buffer);
+        assert_eq!(budget.spare_bytes(), 2 * CHUNK);
+        drop(other);
+        assert_eq!(budget.spare_bytes(), 4 * CHUNK);
+        let again: Vec<_> = (0..2).map(|_| lease(&budget, CHUNK).buffer(CHUNK)).collect();
+        assert!(again.iter().any(|buffer| buffer.as_ptr() == address), "it is the same memory");
+        assert_eq!(budget.spare_bytes() + budget.in_use_bytes(), 4 * CHUNK);
     }
 
     #[test]
