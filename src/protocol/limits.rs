@@ -93,7 +93,11 @@ pub const DATAGRAM_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Three keep-alives that did not come: the datagrams' path is gone.
 pub const DATAGRAM_SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
 
+/// Ranges of packets in one acknowledgement of data: more take another message.
+pub const DATA_ACK_RANGES_MAX: usize = 64;
+
 const _: () = {
+    assert!(DATA_ACK_RANGES_MAX * 15 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(DATAGRAM_SILENCE_TIMEOUT.as_millis() >= 3 * DATAGRAM_KEEPALIVE_INTERVAL.as_millis());
     assert!(MANIFEST_PART_DIGESTS_MAX * 32 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(BITFIELD_PART_BYTES_MAX + 16 <= CONTROL_BODY_BYTES_MAX);

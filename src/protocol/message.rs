@@ -118,6 +118,13 @@ pub enum Message {
     },
     /// Relay, right before it accepts a peer that asked for datagrams.
     DatagramOffer(DatagramOffer),
+    /// Either side, about data datagrams: which have come since the last one.
+    DataAck {
+        /// Bytes of data that its socket holds before it is read.
+        room_bytes: u32,
+        /// Their packet numbers.
+        ranges: Vec<PacketRange>,
+    },
 }
 
 /// The two ends of a connection.
@@ -159,6 +166,7 @@ impl Message {
             Self::Failure(_) => "Failure",
             Self::DatagramRequest { .. } => "DatagramRequest",
             Self::DatagramOffer(_) => "DatagramOffer",
+            Self::DataAck { .. } => "DataAck",
         }
     }
 
@@ -188,6 +196,7 @@ impl Message {
             | Self::StatsRequest => side == Side::Peer,
             Self::ManifestRequest
             | Self::ManifestPart { .. }
+            | Self::DataAck { .. }
             | Self::Ping { .. }
             | Self::Pong { .. }
             | Self::Failure(_) => true,
@@ -290,6 +299,15 @@ impl fmt::Debug for DatagramOffer {
         let Self { shard, connection, .. } = self;
         write!(f, "DatagramOffer {{ shard: {shard}, connection: {connection} }}")
     }
+}
+
+/// A run of packet numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PacketRange {
+    /// The first.
+    pub first: u64,
+    /// How many, at least one.
+    pub count: u32,
 }
 
 /// A run of chunks.

@@ -235,7 +235,7 @@ pub use codec::{
     PREAMBLE_BYTES, decode_body, encode_body, encode_control, encode_preamble, frame_crc,
 };
 pub use datagram::{
-    Ack, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind, FrameError,
+    Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind, FrameError,
     next_frame,
 };
 pub use digest::{ChunkHasher, digest_chunk, digest_file};
@@ -243,5 +243,5 @@ pub use key::{Digest, KeyError, SwarmKey};
 pub use manifest::{Manifest, ManifestBuilder, ManifestError, ManifestHasher};
 pub use message::{
     Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,
-    Order, Seeding, Side, Stats, Welcome,
+    Order, PacketRange, Seeding, Side, Stats, Welcome,
 };

@@ -51,6 +51,7 @@
 //! arm in [`Channels`].
 
 pub mod channels;
+pub mod data;
 pub mod datagrams;
 pub mod lane;
 pub mod payload;

@@ -33,6 +33,9 @@ const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 /// Bytes that the other side's socket holds, before it says so: the least that systems give.
 const ROOM_BYTES_INITIAL: u64 = 64 << 10;
 
+/// So much earlier than planned a datagram may go.
+const PACING_SLACK: Duration = Duration::from_millis(1);
+
 /// Weight of a rate sample that is lower than the estimate: it takes some dozen acknowledgements to
 /// believe that the path has become slower.
 const RATE_DECAY: f64 = 1.0 / 16.0;
@@ -105,12 +108,12 @@ impl Congestion {
         self.controller.bytes_in_flight() == 0
     }
 
-    /// When the next datagram may go; `None` if at once.
+    /// When the next datagram may go, if it must wait.
     pub(super) fn departs_at(&self, now: Time) -> Option<Time> {
         let at = self.controller.earliest_departure_time()?;
-        let wait = at.checked_sub(stamp(now))?;
+        let at = Time::from_start(at - NoopClock.get_time());
         // Timers are coarse, and a burst of a millisecond harms nobody.
-        (wait > Duration::from_millis(1)).then(|| now + wait)
+        (at > now + PACING_SLACK).then_some(at)
     }
 
     /// A datagram goes out.

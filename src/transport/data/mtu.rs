@@ -54,17 +54,18 @@ impl Mtu {
 
     /// The length of the probe that is to be sent now.
     pub(super) fn poll_probe(&mut self, now: Time) -> Option<usize> {
-        if let Some((_, at)) = self.probe {
-            if now.since(at) < PROBE_PATIENCE {
-                return None;
-            }
-            self.handle_lost_probe();
-        }
-        let next = self.step + 1;
-        (next < self.end).then(|| STEPS[next])
+        self.handle_timeout(now);
+        self.wants_probe().then(|| STEPS[self.step + 1])
     }
 
-    /// When [`Self::poll_probe`] is due though nothing happens.
+    /// Time has passed.
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        if self.probe.is_some_and(|(_, at)| now.since(at) >= PROBE_PATIENCE) {
+            self.handle_lost_probe();
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due though nothing happens.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         self.probe.map(|(_, at)| at + PROBE_PATIENCE)
     }

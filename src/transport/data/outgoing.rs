@@ -103,6 +103,8 @@ pub struct DataOut {
     /// too long since the last acknowledgement.
     waits_since: Option<Time>,
     timeouts: u32,
+    /// A piece waits for nothing but its time.
+    departs_at: Option<Time>,
     counts: DataCounts,
     /// File bytes lost since they were last asked for.
     lost_bytes: u64,
@@ -120,6 +122,7 @@ impl Default for DataOut {
             largest_acked: None,
             waits_since: None,
             timeouts: 0,
+            departs_at: None,
             counts: DataCounts::default(),
             lost_bytes: 0,
         }
@@ -227,8 +230,17 @@ impl DataOut {
         let most = u32::try_from(data_bytes_max.min(longest as u64)).expect("a datagram");
         let (send, range) = self.next_range()?;
         let is_again = range.start < send.reached;
-        let end = range.end.min(range.start + most);
+        let end = if is_again { range.end.min(send.reached) } else { range.end };
+        let end = end.min(range.start + most);
         Some(Piece { send: send.id, range: range.start..end, is_again })
+    }
+
+    /// No piece goes now: remembers whether time alone will change that.
+    pub fn plan_departure(&mut self, now: Time, data_bytes_max: u64) {
+        let is_within = self.next_piece_len().is_some_and(|len| u64::from(len) <= data_bytes_max);
+        let fits = self.congestion.room() >= self.mtu.datagram_bytes() as u64;
+        let waits = is_within && (fits || self.congestion.is_idle());
+        self.departs_at = self.congestion.departs_at(now).filter(|_| waits);
     }
 
     /// Appends the piece to a datagram.
@@ -398,6 +410,8 @@ impl DataOut {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time) {
         self.detect_lost(now);
+        self.mtu.handle_timeout(now);
+        self.departs_at = self.departs_at.filter(|&at| at > now);
         let patience = self.congestion.probe_timeout(self.timeouts);
         let is_overdue = self.waits_since.is_some_and(|since| now.since(since) >= patience);
         if !is_overdue {
@@ -437,16 +451,14 @@ impl DataOut {
 
     /// When [`Self::handle_timeout`] or a transmission is due though nothing happens.
     #[must_use]
-    pub fn poll_timeout(&self, now: Time) -> Option<Time> {
+    pub fn poll_timeout(&self) -> Option<Time> {
         let largest = self.largest_acked.unwrap_or(0);
         let delay = self.congestion.loss_delay();
         let lost = self.in_flight.range(..largest).map(|(_, f)| f.mark.at + delay).min();
         let patience = self.congestion.probe_timeout(self.timeouts);
         let overdue = self.waits_since.map(|since| since + patience);
-        let has_more = self.next_range().is_some();
-        let departs = self.congestion.departs_at(now).filter(|_| has_more);
-        let probe = self.mtu.poll_timeout().filter(|_| !self.sends.is_empty());
-        [lost, overdue, departs, probe].into_iter().flatten().min()
+        let probe = self.mtu.poll_timeout();
+        [lost, overdue, self.departs_at, probe].into_iter().flatten().min()
     }
 
     /// A probe is to be sent at once.

@@ -15,6 +15,7 @@
 //! caller pushes beyond, which he bounds by [`Datagrams::waiting_bytes`], and a number and a time
 //! for each of at most 130 packets.
 
+mod data;
 mod incoming;
 mod outgoing;
 mod path;
@@ -24,8 +25,9 @@ mod rtt;
 
 use std::time::Duration;
 
-pub use self::incoming::RunsAhead;
+pub use self::{data::DataTransmit, incoming::RunsAhead};
 use self::{
+    data::Data,
     incoming::{InOrder, Latest, Prompt},
     outgoing::{LaneOut, LatestOut},
     path::Path,
@@ -150,6 +152,8 @@ pub struct Datagrams {
     said_at: Time,
     counts: DatagramCounts,
     body: Vec<u8>,
+    /// The data channel, if it runs in datagrams.
+    data: Option<Box<Data>>,
 }
 
 impl Datagrams {
@@ -182,6 +186,7 @@ impl Datagrams {
             said_at: now,
             counts: DatagramCounts::default(),
             body: Vec::new(),
+            data: None,
         }
     }
 
@@ -261,7 +266,7 @@ impl Datagrams {
                 DatagramFrame::Ack(ack) => self.handle_ack(now, &ack),
                 DatagramFrame::Challenge { token } => self.response = Some((route, token)),
                 DatagramFrame::Response { token } => {
-                    self.path.handle_response(route, token);
+                    self.handle_response(route, token);
                 }
                 _ if !takes_messages => is_refused = true,
                 message => self.handle_message(&message, handler)?,
@@ -363,6 +368,7 @@ impl Datagrams {
         }
         let lost = self.recovery.handle_timeout(now, self.heard_at.is_some());
         self.handle_lost(&lost);
+        self.handle_data_timeout(now);
         Ok(())
     }
 
@@ -381,6 +387,7 @@ impl Datagrams {
             self.ack_due.filter(|_| can_send),
             self.recovery.poll_timeout(),
             self.path.poll_timeout(),
+            self.poll_data_timeout(),
         ];
         others.into_iter().flatten().fold(silence, Time::min)
     }
@@ -423,7 +430,7 @@ impl Datagrams {
         if !is_ack_due && !wants_packet {
             return None;
         }
-        let start = self.begin_packet(out);
+        let start = self.begin_packet(DatagramKind::Control, out);
         if self.unacknowledged > 0
             && let Some(ack) = self.replay.ack()
         {
@@ -473,15 +480,15 @@ impl Datagrams {
 
     fn seal_frame(&mut self, frame: DatagramFrame<'_>, out: &mut Vec<u8>) {
         const { assert!(PATH_FRAME_BYTES + ACK_FRAME_BYTES <= DATAGRAM_BODY_BYTES_MAX) };
-        let start = self.begin_packet(out);
+        let start = self.begin_packet(DatagramKind::Control, out);
         frame.encode(out);
         self.end_packet(start, out);
     }
 
-    fn begin_packet(&self, out: &mut Vec<u8>) -> usize {
+    fn begin_packet(&self, kind: DatagramKind, out: &mut Vec<u8>) -> usize {
         let header = DatagramHeader {
             shard: self.shard,
-            kind: DatagramKind::Control,
+            kind,
             connection: self.connection,
             number: self.next_number,
         };
