@@ -27,7 +27,7 @@ impl Transport {
 
     /// As users, metrics and reports name it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::UdpControl => "udp-control",
