@@ -9,9 +9,10 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use relay::protocol::{
-    Accepted, ChunkRange, Claims, DataHeader, Decoder, Digest, Event, Failure, FailureCode, Hello,
+    Accepted, Ack, Channel, ChunkRange, Claims, DataHeader, DatagramFrame, DatagramHeader,
+    DatagramKeys, DatagramKind, DatagramOffer, Decoder, Digest, Event, Failure, FailureCode, Hello,
     Manifest, Message, Order, Seeding, Side, Stats, SwarmKey, Token, Welcome, digest_file,
-    encode_control, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
+    encode_body, encode_control, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -65,6 +66,10 @@ fn stats() -> Stats {
         driver: "io-uring".into(),
         congestion: "cubic".into(),
     }
+}
+
+fn offer() -> DatagramOffer {
+    DatagramOffer { shard: 3, connection: 5 << 32 | 200, secret: [0x66; 32] }
 }
 
 fn hellos() -> Vec<(&'static str, Message)> {
@@ -128,11 +133,13 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("ping", Message::Ping { token: 0x0123_4567_89ab_cdef }),
         ("pong", Message::Pong { token: 0 }),
         ("failure", Message::Failure(Failure::new(FailureCode::Stalled, "took no byte"))),
+        ("datagram-request", Message::DatagramRequest { channel: Channel::Control }),
+        ("datagram-offer", Message::DatagramOffer(offer())),
     ]);
     list
 }
 
-const FAILURE_CODES: [FailureCode; 10] = [
+const FAILURE_CODES: [FailureCode; 12] = [
     FailureCode::Protocol,
     FailureCode::TokenRefused,
     FailureCode::TooManyPeers,
@@ -143,6 +150,8 @@ const FAILURE_CODES: [FailureCode; 10] = [
     FailureCode::ShuttingDown,
     FailureCode::Internal,
     FailureCode::LinkCorrupt,
+    FailureCode::TransportRefused,
+    FailureCode::DatagramsSilent,
 ];
 
 fn encoded(message: &Message) -> Vec<u8> {
@@ -191,6 +200,7 @@ fn each_side_sends_its_own_messages() {
         "seeding-done",
         "leave-granted",
         "stats",
+        "datagram-offer",
     ];
     let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure"];
     for (name, message) in messages() {
@@ -218,6 +228,48 @@ fn preamble_and_data_frames_have_the_golden_bytes() {
             ("data-full-header".into(), frame(1, 16_384, 7, &full)[..20].to_vec()),
         ],
     );
+}
+
+/// A datagram of both directions with these frames, as the golden offer and nonces seal it.
+fn datagrams(number: u64, frames: &[DatagramFrame<'_>]) -> [Vec<u8>; 2] {
+    let keys = DatagramKeys::derive(&offer().secret, &[0x11; 16], &[0x22; 16]);
+    let DatagramOffer { shard, connection, .. } = offer();
+    let header = DatagramHeader { shard, kind: DatagramKind::Control, connection, number };
+    [keys.to_relay, keys.to_peer].map(|key| {
+        let mut bytes = header.encode().to_vec();
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        key.seal(&mut bytes, 0);
+        assert!(key.open(&bytes).is_some());
+        bytes
+    })
+}
+
+#[test]
+fn datagrams_have_the_golden_bytes() {
+    let mut body = Vec::new();
+    encode_body(&Message::Fetch { fetch_id: 7, chunk: 300 }, &mut body);
+    let mut progress = Vec::new();
+    let report = Message::Progress { received_bytes: 127, granted_bytes: 128 };
+    encode_body(&report, &mut progress);
+    let ack = DatagramFrame::Ack(Ack { largest: 1 << 40, before: 1 << 127 | 0b101 });
+    let messages = [
+        DatagramFrame::InOrder { number: 1, body: &body },
+        DatagramFrame::Prompt { number: 0x0102_0304, body: &body },
+        DatagramFrame::Latest { number: 2, body: &progress },
+    ];
+    let path = [DatagramFrame::Challenge { token: 0xaa }, DatagramFrame::Response { token: 0xbb }];
+    let mut lines = Vec::new();
+    for (name, number, frames) in [
+        ("ping", 0, &[DatagramFrame::Ping][..]),
+        ("ack", 1, &[ack]),
+        ("messages", 2, &messages),
+        ("path", u64::MAX, &path),
+    ] {
+        let [to_relay, to_peer] = datagrams(number, frames);
+        lines
+            .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);
+    }
+    check("datagrams.txt", &lines);
 }
 
 #[test]

@@ -132,6 +132,7 @@ fn make_job(config: &Config, contents: Vec<Content>, relay: &Relay) -> Arc<Job> 
         token: config.token.clone(),
         store: config.store.clone(),
         seeding: config.seeding,
+        transport: config.transport,
         timeout: config.timeout,
         board,
     })
@@ -254,7 +255,7 @@ fn make_report(
         file_size_bytes: key.size_bytes,
         chunk_size_bytes: key.chunk_size_bytes(),
         chunk_count: key.chunk_count(),
-        transport: config.transport.clone(),
+        transport: config.transport.to_string(),
         order: order_name(config.order).into(),
         seeding: seeding_name(config.seeding).into(),
         seed: config.seed,

@@ -12,14 +12,20 @@ use std::{
 
 pub use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit};
 use quinn_udp::{UdpSockRef, UdpSocketState};
+use socket2::SockRef;
 
 /// Bytes that one receive buffer must have: what the kernel puts together of equal datagrams.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+
+/// Bytes of a socket's receive buffer that are asked for; systems often allow less. More would let a
+/// peer that does not read hold more.
+const WISHED_BUFFER_BYTES: usize = 1 << 20;
 
 /// A UDP socket that belongs to this shard. One task may wait per direction.
 pub struct DatagramSocket {
     socket: monoio::net::udp::UdpSocket,
     state: UdpSocketState,
+    room_bytes: u32,
 }
 
 impl fmt::Debug for DatagramSocket {
@@ -45,8 +51,12 @@ impl DatagramSocket {
     /// The system refuses, for example because descriptors to watch have run out.
     pub fn from_std(socket: UdpSocket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        // What the system allows: a smaller buffer is a smaller burst, nothing worse.
+        SockRef::from(&socket).set_recv_buffer_size(WISHED_BUFFER_BYTES).ok();
+        let room_bytes = SockRef::from(&socket).recv_buffer_size()? / 2;
+        let room_bytes = u32::try_from(room_bytes).unwrap_or(u32::MAX);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        Ok(Self { socket: monoio::net::udp::UdpSocket::from_std(socket)?, state })
+        Ok(Self { socket: monoio::net::udp::UdpSocket::from_std(socket)?, state, room_bytes })
     }
 
     /// Waits until a datagram is there, or an error.
@@ -104,6 +114,13 @@ impl DatagramSocket {
     #[must_use]
     pub fn segments_max(&self) -> usize {
         self.state.max_gso_segments()
+    }
+
+    /// Bytes of datagrams that were not received yet that it surely holds: half of its buffer, since
+    /// the kernel counts its own memory for them.
+    #[must_use]
+    pub fn room_bytes(&self) -> u32 {
+        self.room_bytes
     }
 
     /// This end's address.

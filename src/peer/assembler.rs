@@ -6,18 +6,25 @@
 //! Invariants: at most [`PARTIAL_CHUNKS_MAX`] partials, of different chunks, oldest first; each
 //! holds a prefix of its chunk, shorter than the chunk.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
 use crate::protocol::{
-    ChunkHasher, DataHeader, Manifest, frame_crc,
+    ChunkHasher, DataHeader, DataPieceHeader, Manifest, frame_crc,
     limits::{FRAME_PAYLOAD_BYTES_MAX, PARTIAL_CHUNKS_MAX},
 };
 
 /// Chunks whose loss was told already, so that the rest of a delivery doesn't tell it again
 /// frame by frame. Forgetting one only repeats an idempotent message.
 const LOST_MAX: usize = PARTIAL_CHUNKS_MAX;
+
+/// Chunks that may be here in part when pieces come in any order: a window of the smallest ones.
+const SCATTERED_CHUNKS_MAX: usize = 1024;
+
+/// Bytes that may wait for those before them when pieces come in any order: twice what a relay has
+/// under way at most. Beyond, the oldest chunk is given up, and asked for anew.
+const AHEAD_BYTES_MAX: usize = 8 << 20;
 
 /// What a piece of a frame led to.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,6 +97,10 @@ pub struct Assembler {
     /// Where the frame under way goes; `None` discards the rest of its pieces.
     frame: Option<usize>,
     lost: VecDeque<u32>,
+    /// Bytes in all partials' `ahead`.
+    ahead_bytes: usize,
+    /// Given up, and not told yet.
+    dropped: VecDeque<u32>,
 }
 
 struct Partial {
@@ -100,6 +111,9 @@ struct Partial {
     /// In keeping mode: the prefix, and the checksums of its frames.
     bytes: Vec<u8>,
     crcs: Vec<u32>,
+    /// Sealed pieces that came before those in front of them, by offset.
+    ahead: BTreeMap<u32, Vec<u8>>,
+    is_sealed: bool,
 }
 
 impl std::fmt::Debug for Partial {
@@ -112,7 +126,14 @@ impl Assembler {
     /// With `keeps_bytes`, whole chunks come with their bytes; else they are only verified.
     #[must_use]
     pub fn new(keeps_bytes: bool) -> Self {
-        Self { keeps_bytes, partials: VecDeque::new(), frame: None, lost: VecDeque::new() }
+        Self {
+            keeps_bytes,
+            partials: VecDeque::new(),
+            frame: None,
+            lost: VecDeque::new(),
+            ahead_bytes: 0,
+            dropped: VecDeque::new(),
+        }
     }
 
     /// Number of chunks that are here in part.
@@ -179,6 +200,11 @@ impl Assembler {
             return Ok(Assembled::Nothing);
         }
         self.frame = None;
+        self.finish(manifest, index)
+    }
+
+    /// The chunk is whole: is it right?
+    fn finish(&mut self, manifest: &Manifest, index: usize) -> Result<Assembled, AssembleError> {
         let partial = self.partials.remove(index).expect("just looked at");
         let (chunk, digest) = (partial.chunk, partial.hasher.finalize());
         if digest != manifest.digest(chunk) {
@@ -189,6 +215,73 @@ impl Assembler {
         Ok(Assembled::Chunk { chunk, bytes })
     }
 
+    /// A sealed piece, which may come in any order. `wanted` is false for a chunk that is here
+    /// already: it is discarded.
+    ///
+    /// # Errors
+    /// If it lies outside of the file, or completes a chunk whose digest is wrong.
+    pub fn handle_sealed(
+        &mut self,
+        manifest: &Manifest,
+        header: &DataPieceHeader,
+        piece: &[u8],
+        wanted: bool,
+    ) -> Result<Assembled, AssembleError> {
+        let DataPieceHeader { chunk, offset, .. } = *header;
+        let key = manifest.key();
+        let chunk_len = if chunk < key.chunk_count() { key.chunk_len_bytes(chunk) } else { 0 };
+        let len = u32::try_from(piece.len()).expect("a datagram is short");
+        if u64::from(offset) + u64::from(len) > u64::from(chunk_len) {
+            return Err(AssembleError::OutOfRange { chunk, offset, len });
+        }
+        if !wanted {
+            return Ok(Assembled::Nothing);
+        }
+        let known = self.partials.iter().position(|partial| partial.chunk == chunk);
+        let index = known.unwrap_or_else(|| {
+            if self.partials.len() == SCATTERED_CHUNKS_MAX {
+                self.drop_oldest();
+            }
+            self.push_partial(manifest, chunk, chunk_len);
+            self.partials.len() - 1
+        });
+        let partial = &mut self.partials[index];
+        partial.is_sealed = true;
+        if offset > partial.received {
+            self.ahead_bytes += piece.len();
+            if let Some(replaced) = partial.ahead.insert(offset, piece.to_vec()) {
+                self.ahead_bytes -= replaced.len();
+            }
+            while self.ahead_bytes > AHEAD_BYTES_MAX {
+                self.drop_oldest();
+            }
+            return Ok(Assembled::Nothing);
+        }
+        partial.feed(self.keeps_bytes, offset, piece);
+        while let Some(next) = partial.ahead.first_entry()
+            && *next.key() <= partial.received
+        {
+            let (offset, piece) = next.remove_entry();
+            self.ahead_bytes -= piece.len();
+            partial.feed(self.keeps_bytes, offset, &piece);
+        }
+        if partial.received < partial.len {
+            return Ok(Assembled::Nothing);
+        }
+        self.finish(manifest, index)
+    }
+
+    /// A chunk of which all that had come was given up: the relay must begin it anew.
+    pub fn poll_dropped(&mut self) -> Option<u32> {
+        self.dropped.pop_front()
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(partial) = self.partials.pop_front() else { return };
+        self.ahead_bytes -= partial.ahead.values().map(Vec::len).sum::<usize>();
+        self.dropped.push_back(partial.chunk);
+    }
+
     /// Starts the chunk from its first byte; its place among the partials.
     fn begin(&mut self, manifest: &Manifest, chunk: u32, len: u32, known: Option<usize>) -> usize {
         if let Some(index) = known {
@@ -196,6 +289,12 @@ impl Assembler {
         } else if self.partials.len() == PARTIAL_CHUNKS_MAX {
             self.partials.pop_front();
         }
+        self.push_partial(manifest, chunk, len);
+        self.invariants();
+        self.partials.len() - 1
+    }
+
+    fn push_partial(&mut self, manifest: &Manifest, chunk: u32, len: u32) {
         let key = manifest.key();
         let kept = if self.keeps_bytes { len as usize } else { 0 };
         self.partials.push_back(Partial {
@@ -205,9 +304,9 @@ impl Assembler {
             hasher: ChunkHasher::new(key.chunk_count(), chunk, key.chunk_size_log2),
             bytes: Vec::with_capacity(kept),
             crcs: Vec::with_capacity(kept.div_ceil(FRAME_PAYLOAD_BYTES_MAX)),
+            ahead: BTreeMap::new(),
+            is_sealed: false,
         });
-        self.invariants();
-        self.partials.len() - 1
     }
 
     fn lose(&mut self, chunk: u32, known: Option<usize>) -> Assembled {
@@ -226,14 +325,28 @@ impl Assembler {
 
     /// Asserts what always holds.
     pub fn invariants(&self) {
-        debug_assert!(self.partials.len() <= PARTIAL_CHUNKS_MAX);
+        debug_assert!(self.partials.len() <= SCATTERED_CHUNKS_MAX);
+        debug_assert!(self.ahead_bytes <= AHEAD_BYTES_MAX);
         debug_assert!(self.lost.len() <= LOST_MAX);
         debug_assert!(self.partials.iter().all(|partial| partial.received < partial.len));
     }
 }
 
 impl Partial {
+    /// A piece that begins within what is here, or right behind it.
+    fn feed(&mut self, keeps_bytes: bool, offset: u32, piece: &[u8]) {
+        let Some(fresh) = piece.get((self.received - offset) as usize..) else { return };
+        self.hasher.update(fresh);
+        if keeps_bytes {
+            self.bytes.extend_from_slice(fresh);
+        }
+        self.received += u32::try_from(fresh.len()).expect("a datagram is short");
+    }
+
     fn blame(&self, kept: bool) -> WrongDigestCause {
+        if self.is_sealed {
+            return WrongDigestCause::Sender;
+        }
         if !kept {
             return WrongDigestCause::Unknown;
         }

@@ -210,7 +210,8 @@ impl Link {
         // a frame in two pieces costs it a dozen small steps more.
         let wanted = core.frame_rest + FRAMES_PER_READ * FRAME_BYTES;
         let scratch = &mut scratch.borrow_mut()[..wanted];
-        let (session, frame_rest) = (&mut core.session, &mut core.frame_rest);
+        let (session, frame_rest, queue) =
+            (&mut core.session, &mut core.frame_rest, &mut core.queue);
         let started = now();
         let outcome = reader.read(&self.socket, scratch, &mut |event: Event<'_>| match event {
             Event::Data { header, piece_offset, piece, is_last } => {
@@ -219,6 +220,13 @@ impl Link {
                 let now = if is_last { now() } else { started };
                 session.handle_data(now, &header, piece_offset, piece, is_last)
             }
+            Event::Control(Message::DataAck { room_bytes, ranges }) => match queue.data_mut() {
+                Some(data) => {
+                    data.handle_acked(started, room_bytes, &ranges);
+                    Ok(())
+                }
+                None => session.handle_message(started, Message::DataAck { room_bytes, ranges }),
+            },
             Event::Control(message) => session.handle_message(started, message),
             Event::Preamble { .. } => session.handle_preamble(),
         });
@@ -360,15 +368,14 @@ impl Core {
     /// something is left.
     fn pump(&mut self, socket: &Socket, now: Time) -> io::Result<bool> {
         loop {
+            self.handle_all_sent(now);
             self.fill(now);
             self.transmit(now);
             if self.queue.is_stream_empty() {
                 return Ok(false);
             }
             let written = self.queue.write(socket, u64::MAX)?;
-            while let Some(event) = self.queue.poll_event() {
-                self.handle_sent(event, now);
-            }
+            self.handle_all_sent(now);
             if written.blocked || written.data_bytes > 0 {
                 self.fill(now);
                 self.transmit(now);
@@ -377,7 +384,15 @@ impl Core {
         }
     }
 
+    fn handle_all_sent(&mut self, now: Time) {
+        while let Some(event) = self.queue.poll_event() {
+            self.handle_sent(event, now);
+        }
+    }
+
     fn fill(&mut self, now: Time) {
+        // First of all: what is acknowledged after it has come for sure.
+        self.queue.acknowledge_data();
         while self.queue.control_bytes() < CONTROL_BACKLOG_BYTES_MAX {
             let Some(message) = self.session.poll_transmit(now) else { break };
             self.queue.push_control(&message);

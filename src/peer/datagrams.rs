@@ -22,7 +22,7 @@ use super::{
     connection::{Core, Link, Scratch, now},
 };
 use crate::{
-    protocol::{Channel, DatagramOffer, Side},
+    protocol::{Channel, DatagramHeader, DatagramKind, DatagramOffer, Side},
     time::Time,
     transport::{
         Datagrams, DatagramsConfig, Route, Transport,
@@ -49,6 +49,7 @@ pub(super) fn channel_of(transport: Transport) -> Option<Channel> {
     match transport {
         Transport::Tcp => None,
         Transport::UdpControl => Some(Channel::Control),
+        Transport::UdpData => Some(Channel::Data),
     }
 }
 
@@ -68,7 +69,10 @@ impl Link {
             ended: LocalBell::new(),
         });
         let mut core = self.core.borrow_mut();
-        let datagrams = self.datagrams(&core, &offer);
+        let mut datagrams = self.datagrams(&core, &offer);
+        if core.session.datagram_channel() == Some(Channel::Data) {
+            datagrams.open_data(end.socket.room_bytes());
+        }
         core.queue.open_datagrams(datagrams);
         core.datagrams = Some(Rc::clone(&end));
         drop(core);
@@ -137,6 +141,17 @@ impl Link {
         let takes = !core.is_backlogged();
         let Some(datagrams) = core.queue.datagrams_mut() else { return Ok(()) };
         let session = &mut core.session;
+        let kind = DatagramHeader::peek(datagram).map(|header| header.kind);
+        if kind == Some(DatagramKind::Data) {
+            let received = datagrams.handle_data(now, route, datagram, &mut |header, piece| {
+                session.handle_piece(now, &header, piece)
+            });
+            // What was verified before an error counts all the same.
+            core.handle_events()?;
+            received.map_err(|error| self.datagram_error(error))?;
+            core.session.handle_datagrams_end(now);
+            return Ok(());
+        }
         let received = datagrams.handle_datagram(now, route, datagram, takes, &mut |message| {
             session.handle_message(now, message)
         });
@@ -188,6 +203,27 @@ impl Core {
             // What the kernel does not take is lost like anything else on its way.
             if let Err(error) = end.socket.try_send(&transmit) {
                 tracing::debug!(remote = %route.remote, "failed to send a datagram: {error}");
+            }
+            contents.clear();
+        }
+        let segments_max = end.socket.segments_max();
+        while let Some(data) = datagrams.poll_data(now, u64::MAX, segments_max, &mut contents) {
+            let segments = contents.len().div_ceil(data.segment_bytes);
+            let transmit = Transmit {
+                destination: data.route.remote,
+                ecn: None,
+                contents: &contents,
+                segment_size: (segments > 1).then_some(data.segment_bytes),
+                src_ip: None,
+            };
+            if let Err(error) = end.socket.try_send(&transmit) {
+                tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
+                if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
+                    && let Some(data) = datagrams.data_mut()
+                {
+                    data.handle_refused();
+                }
+                break;
             }
             contents.clear();
         }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        Channel, DataHeader, DatagramKeys, DatagramOffer, Manifest, ManifestBuilder, Message,
+        Channel, DataHeader, DataPieceHeader, DatagramKeys, DatagramOffer, Manifest, ManifestBuilder, Message,
         Seeding, Token, Welcome,
         limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
@@ -169,6 +169,12 @@ impl Session {
     pub fn with_datagrams(mut self, channel: Option<Channel>) -> Self {
         self.datagrams = channel;
         self
+    }
+
+    /// The channel that runs in datagrams, or is to.
+    #[must_use]
+    pub fn datagram_channel(&self) -> Option<Channel> {
+        self.datagrams
     }
 
     /// What proves this connection's datagrams.
@@ -383,13 +389,38 @@ impl Session {
             if let Assembled::Lost { chunk } =
                 self.assembler.handle_frame(manifest, header, wanted)?
             {
-                self.outbox.push(Message::Lacking { chunk });
-                if let Some(wants) = &mut self.wants {
-                    wants.handle_lost(chunk);
-                }
+                lost(&mut self.outbox, &mut self.wants, chunk);
             }
         }
         let assembled = self.assembler.handle_piece(manifest, piece)?;
+        self.handle_assembled(now, assembled);
+        Ok(())
+    }
+
+    /// A sealed piece of a chunk came, in a datagram.
+    ///
+    /// # Errors
+    /// As for [`Self::handle_data`].
+    pub fn handle_piece(
+        &mut self,
+        now: Time,
+        header: &DataPieceHeader,
+        piece: &[u8],
+    ) -> Result<(), SessionError> {
+        let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
+            return Err(self.unexpected("data before the manifest"));
+        };
+        self.intake.handle_received(piece.len() as u64);
+        let wanted = !self.file.have().contains(header.chunk);
+        let assembled = self.assembler.handle_sealed(manifest, header, piece, wanted)?;
+        while let Some(chunk) = self.assembler.poll_dropped() {
+            lost(&mut self.outbox, &mut self.wants, chunk);
+        }
+        self.handle_assembled(now, assembled);
+        Ok(())
+    }
+
+    fn handle_assembled(&mut self, now: Time, assembled: Assembled) {
         if let Assembled::Chunk { chunk, bytes } = assembled {
             let intended = match &mut self.wants {
                 Some(wants) => wants.handle_verified(chunk),
@@ -398,7 +429,6 @@ impl Session {
             let latency = intended.map_or(Duration::ZERO, |intended| now.since(intended));
             self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
         }
-        Ok(())
     }
 
     /// A verified chunk was kept: from now on the peer has it, and says so.
@@ -416,6 +446,11 @@ impl Session {
         // Acknowledgements go out when nothing more comes: then a report goes with them.
         let sends_anyway = self.outbox.is_urgent() || idle && !self.outbox.is_empty();
         self.intake.handle_turn_end(now, idle, sends_anyway);
+    }
+
+    /// Datagrams of data have come, and are acknowledged now: a report goes with that.
+    pub fn handle_datagrams_end(&mut self, now: Time) {
+        self.intake.handle_turn_end(now, true, true);
     }
 
     /// The next fetch to answer: read the chunk and put it into the send queue under its id.
@@ -486,5 +521,13 @@ impl Session {
 
     fn unexpected(&self, message: &'static str) -> SessionError {
         SessionError::Unexpected { message, stage: self.stage.name() }
+    }
+}
+
+/// What had come of a chunk is gone.
+fn lost(outbox: &mut Outbox, wants: &mut Option<Wants>, chunk: u32) {
+    outbox.push(Message::Lacking { chunk });
+    if let Some(wants) = wants {
+        wants.handle_lost(chunk);
     }
 }

@@ -96,7 +96,8 @@
 //! `psp-relay v1 proof that a peer knows the relay's token`. A token never travels, and a proof is
 //! of no use on another connection.
 //!
-//! Before `Accepted` a peer sends nothing else, except `Ping`, `Pong` and `Failure`. All of it must
+//! Before `Accepted` a peer sends nothing else, except `DatagramRequest`, `Ping`, `Pong` and
+//! `Failure`. All of it must
 //! have arrived [`HANDSHAKE_TIMEOUT`](limits::HANDSHAKE_TIMEOUT) after the connection began. A hello
 //! without a key joins no swarm: its other wishes are ignored, and after `Accepted` it may only ask
 //! for statistics, ping and close.
@@ -130,6 +131,8 @@
 //! | 20 | `Ping` | both | any time; answered by `Pong` with its token | answered again |
 //! | 21 | `Pong` | both | in answer | ignored |
 //! | 22 | `Failure` | both | the last message; the sender closes, the receiver answers nothing | |
+//! | 23 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
+//! | 24 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
 //!
 //! A message from the wrong side ([`Message::may_come_from`]), before its time, or about a chunk
 //! that the file does not have is a fault: `Failure` with code `Protocol`, and the end.
@@ -167,6 +170,64 @@
 //! up on that relay. The same holds for a manifest whose digests are too many or do not merge
 //! ([`ManifestError`]).
 //!
+//! # Datagrams
+//!
+//! A peer may ask for its **control channel in datagrams** (UDP): `DatagramRequest` before the hello,
+//! which the relay answers with `DatagramOffer` before `Accepted`. The datagrams go to the address and
+//! port of the stream. From `Accepted` on both sides send control messages in datagrams, but for
+//! `Failure`, which stays on the stream, and ends with it. (`Channel::Data` has a number, but no meaning
+//! yet: it is answered with `TransportRefused`.)
+//!
+//! **Keys.** One for each direction: keyed BLAKE3, under the offer's secret as key, of the relay's
+//! nonce, the peer's nonce, and one byte, 0 for datagrams to the relay, 1 for those to the peer.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0 | the shard that the offer named, in both directions |
+//! | 1 | 1: control |
+//! | 2..4 | zero |
+//! | 4..12 | the connection, as the offer named it |
+//! | 12..20 | packet number: of each direction, from 0, never used twice |
+//! | 20..n-16 | frames, at least one |
+//! | n-16..n | MAC: the first 16 bytes of keyed BLAKE3 of all before it |
+//!
+//! n is at most [`DATAGRAM_BYTES_MAX`](limits::DATAGRAM_BYTES_MAX). A datagram with another MAC, or
+//! with a number that has come before (or is so old that the receiver can't tell), is dropped without
+//! an answer. One with the right MAC that can't be read is a fault. Frames follow one another, each a
+//! type byte and:
+//!
+//! | type | frame | fields |
+//! |---|---|---|
+//! | 1 | ping | none |
+//! | 2 | acknowledgement | largest packet number that came (8 bytes); bitmap (16 bytes): bit i, from the lowest of the first byte, stands for that number minus 1 minus i |
+//! | 3 | message, in order | number of the message (4 bytes), length (2 bytes), body |
+//! | 4 | message, prompt | the same |
+//! | 5 | message, latest | the same |
+//! | 6 | path challenge | token (8 bytes) |
+//! | 7 | path response | the challenge's token |
+//!
+//! **Lanes.** Each lane of each direction numbers its messages, the first two from 0, the third from
+//! 1. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
+//! latest: handed on if its number is larger than all that came. All others are in order. So a fetch
+//! may overtake a cancellation, or the other way round. No message is handed on twice. A sender has at
+//! most [`DATAGRAM_LANE_MAX`](limits::DATAGRAM_LANE_MAX) numbers of a lane under way, counted from the
+//! oldest that was not acknowledged; a receiver may treat one that runs further ahead as a fault.
+//!
+//! **Delivery.** A datagram that has anything but frames of types 2, 6 and 7 is acknowledged, within
+//! [`DATAGRAM_ACK_DELAY_MAX`](limits::DATAGRAM_ACK_DELAY_MAX). A receiver that can't take a datagram's
+//! messages drops it and does not acknowledge it. What was not acknowledged is sent again, in a new
+//! datagram with a new packet number, when its time is up (RFC 6298) or later ones were acknowledged;
+//! of lane latest only the newest. A sender adapts to losses.
+//!
+//! **Path.** The peer begins with a ping, so that the relay learns its address, and pings after
+//! [`DATAGRAM_KEEPALIVE_INTERVAL`](limits::DATAGRAM_KEEPALIVE_INTERVAL) in which it had nothing to
+//! say. The relay sends nothing but challenges to an address that has not answered one of them, from
+//! that same address, with the challenge's token: neither at first nor when the peer's address changes.
+//! Only a datagram with a larger number than all before makes it challenge another address. A peer that
+//! hears nothing for [`DATAGRAM_ANSWER_TIMEOUT`](limits::DATAGRAM_ANSWER_TIMEOUT) at first gives up;
+//! who hears nothing for [`DATAGRAM_SILENCE_TIMEOUT`](limits::DATAGRAM_SILENCE_TIMEOUT) later closes
+//! the stream.
+//!
 //! # Limits
 //!
 //! All of them are in [`limits`], with their reasons. Every length is checked before anything is
@@ -203,6 +264,8 @@
 //! | 7 | `ShuttingDown` | connects again later |
 //! | 8 | `Internal` | connects again and goes on |
 //! | 9 | `LinkCorrupt` | connects again and goes on |
+//! | 10 | `TransportRefused` | reports it: another transport may do |
+//! | 11 | `DatagramsSilent` | connects again and goes on |
 //!
 //! # Versions
 //!

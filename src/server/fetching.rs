@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     protocol::{
-        DataHeader, Manifest,
+        DataHeader, DataPieceHeader, Manifest,
         limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
     },
     swarm::{FetchFailure, FetchId},
-    transport::payload::frame_crcs,
+    transport::{data::RangeSet, payload::frame_crcs},
 };
 
 /// The fetches outstanding at one peer.
@@ -53,7 +53,13 @@ struct Incoming {
 enum Room {
     Leased(Option<Lease>),
     Filling(ChunkBuffer),
+    /// Pieces come in any order: these have.
+    Scattered(ChunkBuffer, RangeSet),
 }
+
+/// Bytes that a sealed piece within a chunk has at least, on average: every path carries longer
+/// datagrams. Bounds what it takes to know which pieces have come.
+const PIECE_BYTES_MIN: u32 = 1024;
 
 impl Fetching {
     pub(crate) fn begin(&mut self, fetch: FetchOrder) {
@@ -69,7 +75,7 @@ impl Fetching {
         let at = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id)?;
         match self.open.swap_remove(at).room {
             Room::Leased(lease) => lease,
-            Room::Filling(buffer) => Some(buffer.into_lease()),
+            Room::Filling(buffer) | Room::Scattered(buffer, _) => Some(buffer.into_lease()),
         }
     }
 
@@ -91,13 +97,7 @@ impl Fetching {
         is_last: bool,
     ) -> Result<Option<Ended>, Fault> {
         let fetch_id = FetchId(header.tag);
-        let Some(at) = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id) else {
-            if Some(fetch_id) <= self.asked_max {
-                self.late_bytes += piece.len() as u64;
-                return Ok(None);
-            }
-            return Err(Fault::protocol("file bytes that nobody asked for"));
-        };
+        let Some(at) = self.position_or_late(fetch_id, piece.len())? else { return Ok(None) };
         let incoming = &mut self.open[at];
         incoming.append(header, piece, is_last)?;
         if !is_last || !incoming.is_whole() {
@@ -108,7 +108,67 @@ impl Fetching {
     }
 }
 
+impl Fetching {
+    /// A sealed piece, which may come in any order; what ended with it.
+    pub(crate) fn handle_piece(
+        &mut self,
+        header: &DataPieceHeader,
+        piece: &[u8],
+    ) -> Result<Option<Ended>, Fault> {
+        let fetch_id = FetchId(header.tag);
+        let Some(at) = self.position_or_late(fetch_id, piece.len())? else { return Ok(None) };
+        if !self.open[at].place(header, piece)? {
+            return Ok(None);
+        }
+        let incoming = self.open.swap_remove(at);
+        Ok(Some(Ended { fetch_id, result: incoming.verify() }))
+    }
+
+    /// The fetch that file bytes are for; `None` if it is of no more use.
+    fn position_or_late(&mut self, id: FetchId, len: usize) -> Result<Option<usize>, Fault> {
+        let at = self.open.iter().position(|incoming| incoming.fetch_id == id);
+        if at.is_none() {
+            if Some(id) > self.asked_max {
+                return Err(Fault::protocol("file bytes that nobody asked for"));
+            }
+            self.late_bytes += len as u64;
+        }
+        Ok(at)
+    }
+}
+
 impl Incoming {
+    /// Puts a sealed piece where it belongs; whether the chunk is whole.
+    fn place(&mut self, header: &DataPieceHeader, piece: &[u8]) -> Result<bool, Fault> {
+        let end = u64::from(header.offset) + piece.len() as u64;
+        let end = u32::try_from(end).unwrap_or(u32::MAX);
+        if header.chunk != self.chunk || end > self.len_bytes {
+            return Err(Fault::protocol(format!(
+                "{} bytes at {} of chunk {} where chunk {} of {} bytes was asked for",
+                piece.len(),
+                header.offset,
+                header.chunk,
+                self.chunk,
+                self.len_bytes
+            )));
+        }
+        if let Room::Leased(lease) = &mut self.room {
+            let lease = lease.take().expect("leased until the first byte");
+            let mut buffer = lease.buffer(self.len_bytes as usize);
+            buffer.fill_zeroed();
+            self.room = Room::Scattered(buffer, RangeSet::new());
+        }
+        let Room::Scattered(buffer, ranges) = &mut self.room else {
+            return Err(Fault::protocol("a chunk half on the stream and half in datagrams"));
+        };
+        buffer[header.offset as usize..end as usize].copy_from_slice(piece);
+        ranges.insert(header.offset..end);
+        if ranges.range_count() > (self.len_bytes / PIECE_BYTES_MIN) as usize + 2 {
+            return Err(Fault::protocol("a chunk in too many small pieces"));
+        }
+        Ok(ranges.covers(&(0..self.len_bytes)))
+    }
+
     fn append(&mut self, header: &DataHeader, piece: &[u8], is_last: bool) -> Result<(), Fault> {
         let offset = u32::try_from(self.crcs.len() * FRAME_PAYLOAD_BYTES_MAX)
             .expect("a chunk is at most 16 MiB");
@@ -124,9 +184,10 @@ impl Incoming {
             let lease = lease.take().expect("leased until the first byte");
             self.room = Room::Filling(lease.buffer(self.len_bytes as usize));
         }
-        if let Room::Filling(buffer) = &mut self.room {
-            buffer.append(piece);
-        }
+        let Room::Filling(buffer) = &mut self.room else {
+            return Err(Fault::protocol("a chunk half on the stream and half in datagrams"));
+        };
+        buffer.append(piece);
         if is_last {
             self.crcs.push(header.crc);
         }
@@ -138,13 +199,16 @@ impl Incoming {
     }
 
     fn verify(self) -> Result<FetchedChunk, FetchFailure> {
-        let Room::Filling(buffer) = self.room else {
-            unreachable!("only whole chunks are verified")
+        // Whoever sealed the pieces made them: no link can have changed them.
+        let (buffer, is_sealed) = match self.room {
+            Room::Filling(buffer) => (buffer, false),
+            Room::Scattered(buffer, _) => (buffer, true),
+            Room::Leased(_) => unreachable!("only whole chunks are verified"),
         };
         let crcs = frame_crcs(&buffer);
         if self.manifest.matches(self.chunk, &buffer) {
             return Ok(FetchedChunk { bytes: buffer.freeze(), crcs });
         }
-        Err(if *crcs == *self.crcs { FetchFailure::Lied } else { FetchFailure::Damaged })
+        Err(if is_sealed || *crcs == *self.crcs { FetchFailure::Lied } else { FetchFailure::Damaged })
     }
 }

@@ -15,7 +15,9 @@ mod accept;
 mod cells;
 mod connection;
 mod control;
+mod datagrams;
 mod drain;
+mod fault;
 mod fetching;
 mod handshake;
 mod home;
@@ -110,7 +112,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     let chosen = shards::driver::choose(args.driver).context("failed to start the event loops")?;
     let mut signals = signals::Signals::register().context("failed to register signal handlers")?;
     let peers_max = peers_max(args.max_peers.get());
-    let listeners = Listeners::bind(&config)?;
+    let mut listeners = Listeners::bind(&config, placement.shard_count())?;
     let http = control::bind(args.http)?;
     tracing::info!("driver {}", chosen.reason);
     tracing::info!("congestion control {}", listeners.congestion);
@@ -134,8 +136,9 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         handoff_capacity: HANDOFF_CAPACITY,
     };
     let of_shards = Arc::clone(&shared);
-    let shards = shards::start(start, move |shard| ShardState::new(shard, &of_shards).run())
-        .context("failed to start the event loops")?;
+    let groups: Arc<[_]> = listeners.take_groups().into();
+    let main = move |shard| ShardState::new(shard, &of_shards, &groups).run();
+    let shards = shards::start(start, main).context("failed to start the event loops")?;
 
     let chunk_bytes = 1 << CHUNK_SIZE_LOG2_DEFAULT.min(config.chunk_size_log2_max);
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());

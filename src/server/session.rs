@@ -7,15 +7,16 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+pub(crate) use super::fault::Fault;
 use super::{
     fetching::Fetching,
-    message::{FetchOrder, FetchedChunk, JoinRequest, NewsItem},
+    message::{FetchOrder, FetchedChunk, Join, NewsItem},
     window::Window,
 };
 use crate::{
     protocol::{
-        Accepted, Bitfield, Claims, Failure, FailureCode, Hello, Manifest, ManifestBuilder,
-        Message, Order, Seeding, SwarmKey, Token, Welcome, auth,
+        Accepted, Bitfield, Channel, Claims, FailureCode, Hello, Manifest, ManifestBuilder,
+        Message, SwarmKey, Token, Welcome, auth,
         limits::{NONCE_BYTES, VERSION},
     },
     swarm::{FetchFailure, FetchId},
@@ -30,29 +31,6 @@ const CLAIMS_PER_CHUNK_MAX: u64 = 8;
 /// 256 KiB may bring this many once more.
 pub(crate) const NEWS_ITEMS_MAX: usize = 1024;
 
-/// Why a connection ends through the peer's fault: what it is told, and the metric's label.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{text}")]
-pub(crate) struct Fault {
-    pub code: FailureCode,
-    pub reason: &'static str,
-    pub text: String,
-}
-
-impl Fault {
-    pub(crate) fn protocol(text: impl Into<String>) -> Self {
-        Self { code: FailureCode::Protocol, reason: "protocol", text: text.into() }
-    }
-
-    fn new(code: FailureCode, reason: &'static str, text: impl Into<String>) -> Self {
-        Self { code, reason, text: text.into() }
-    }
-
-    pub(crate) fn failure(&self) -> Failure {
-        Failure { code: self.code, text: self.text.clone() }
-    }
-}
-
 /// What the shell must do.
 #[derive(Debug)]
 pub(crate) enum Effect {
@@ -62,28 +40,14 @@ pub(crate) enum Effect {
     Join(Box<Join>),
     /// Introduced, but joins no swarm.
     Observe,
+    /// Offer datagrams, accept the peer, and go on with this channel in datagrams.
+    AcceptInDatagrams(Accepted, Channel, [u8; NONCE_BYTES]),
     /// Answer with the process's counters.
     Stats,
     /// A fetch ended.
     Fetched(FetchId, Result<FetchedChunk, FetchFailure>),
     /// The manifest came, or did not.
     Manifest(Result<Arc<Manifest>, FetchFailure>),
-}
-
-/// What a hello asks for.
-#[derive(Debug)]
-pub(crate) struct Join {
-    pub key: SwarmKey,
-    pub claims: Bitfield,
-    pub order: Order,
-    pub seeding: Option<Seeding>,
-}
-
-impl Join {
-    pub(crate) fn request(self, from: super::message::ConnectionRef) -> JoinRequest {
-        let Self { key, claims, order, seeding } = self;
-        JoinRequest { from, key, claims, order, seeding }
-    }
 }
 
 #[derive(Debug)]
@@ -123,6 +87,9 @@ pub(crate) struct Session {
     is_stats_due: bool,
     fetching: Fetching,
     manifest: ManifestState,
+    /// The channel that the peer wants in datagrams.
+    datagrams: Option<Channel>,
+    peer_nonce: [u8; NONCE_BYTES],
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +121,8 @@ impl Session {
             is_stats_due: false,
             fetching: Fetching::default(),
             manifest: ManifestState::default(),
+            datagrams: None,
+            peer_nonce: [0; NONCE_BYTES],
         }
     }
 
@@ -162,6 +131,11 @@ impl Session {
         let effect = self.effects.pop_front();
         self.is_stats_due &= !matches!(effect, Some(Effect::Stats));
         effect
+    }
+
+    /// The challenge that the relay gave.
+    pub(crate) fn nonce(&self) -> &[u8; NONCE_BYTES] {
+        &self.nonce
     }
 
     /// Whether the peer has introduced itself.
@@ -214,6 +188,7 @@ impl Session {
                     format!("the peer gave up: {}", failure.text),
                 ));
             }
+            Message::DatagramRequest { channel } => return self.handle_datagram_request(channel),
             Message::Hello(hello) => return self.handle_hello(hello),
             Message::BitfieldPart { offset_bytes, bytes } => {
                 return self.handle_bitfield_part(offset_bytes, &bytes);
@@ -234,11 +209,20 @@ impl Session {
         Ok(())
     }
 
+    fn handle_datagram_request(&mut self, channel: Channel) -> Result<(), Fault> {
+        if !matches!(self.phase, Phase::Hello) || self.datagrams.is_some() {
+            return Err(Fault::protocol("a request for datagrams out of place"));
+        }
+        self.datagrams = Some(channel);
+        Ok(())
+    }
+
     fn handle_hello(&mut self, hello: Hello) -> Result<(), Fault> {
         if !matches!(self.phase, Phase::Hello) {
             return Err(Fault::protocol("a second hello"));
         }
         self.check_token(&hello)?;
+        self.peer_nonce = hello.nonce;
         let Some(key) = hello.key else {
             self.phase = Phase::Observer;
             self.effects.push_back(Effect::Observe);
@@ -312,7 +296,13 @@ impl Session {
     pub(crate) fn handle_joined_swarm(&mut self, connection: u64, manifest: Option<Arc<Manifest>>) {
         if let Phase::Joining(key) = self.phase {
             self.phase = Phase::Joined(key);
-            self.send(Message::Accepted(Accepted { connection }));
+            let accepted = Accepted { connection };
+            if let Some(channel) = self.datagrams {
+                let effect = Effect::AcceptInDatagrams(accepted, channel, self.peer_nonce);
+                self.effects.push_back(effect);
+            } else {
+                self.send(Message::Accepted(accepted));
+            }
             self.manifest.sending = None;
             self.handle_manifest_known(manifest);
             self.news_due = true;
@@ -414,6 +404,18 @@ impl Session {
         is_last: bool,
     ) -> Result<(), Fault> {
         if let Some(ended) = self.fetching.handle_data(header, piece, is_last)? {
+            self.effects.push_back(Effect::Fetched(ended.fetch_id, ended.result));
+        }
+        Ok(())
+    }
+
+    /// A sealed piece of a chunk was received, in a datagram.
+    pub(crate) fn handle_piece(
+        &mut self,
+        header: &crate::protocol::DataPieceHeader,
+        piece: &[u8],
+    ) -> Result<(), Fault> {
+        if let Some(ended) = self.fetching.handle_piece(header, piece)? {
             self.effects.push_back(Effect::Fetched(ended.fetch_id, ended.result));
         }
         Ok(())

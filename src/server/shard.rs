@@ -13,11 +13,12 @@ use std::{
     time::Duration,
 };
 
-use shards::{Shard, ShardId, bell::LocalBell, clock, task};
+use shards::{Shard, ShardId, bell::LocalBell, clock, steering::DatagramGroup, task};
 
 use super::{
     cells::ShardCells,
     connection::Connection,
+    datagrams::ShardDatagrams,
     handshake::Handshakes,
     homes::Homes,
     message::{ConnectionRef, Handled, PeerNews, Request, SwarmRef},
@@ -64,6 +65,7 @@ pub(crate) struct ShardState {
     pub sweep: RefCell<Sweep>,
     /// No window of this shard is larger for now.
     pub window_ceiling: Cell<u64>,
+    pub datagrams: ShardDatagrams,
 }
 
 pub(crate) fn now() -> Time {
@@ -71,7 +73,11 @@ pub(crate) fn now() -> Time {
 }
 
 impl ShardState {
-    pub(crate) fn new(shard: Shard<Request, Handled>, shared: &Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(
+        shard: Shard<Request, Handled>,
+        shared: &Arc<Shared>,
+        groups: &[DatagramGroup],
+    ) -> Rc<Self> {
         let (id, shard_count) = (shard.id, shard.port.shard_count());
         let cells = Arc::clone(&shared.cells[id.index()]);
         Rc::new(Self {
@@ -90,12 +96,14 @@ impl ShardState {
             is_draining: Cell::new(false),
             sweep: RefCell::new(Sweep::default()),
             window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
+            datagrams: ShardDatagrams::new(id, groups),
             shard,
         })
     }
 
     /// Puts the connection into the pump's round, if it has something to write.
     pub(crate) fn pump(&self, connection: &Rc<Connection>) {
+        self.datagrams.mark_ready(connection, &self.pump_bell);
         if connection.wants_write() && !connection.is_pumped.replace(true) {
             self.pumped.borrow_mut().push_back(Rc::clone(connection));
             self.pump_bell.ring();
@@ -213,6 +221,7 @@ impl ShardState {
         let _alarm = Alarm;
         task::spawn(super::pump::run(Rc::clone(&self)));
         task::spawn(tick(Rc::clone(&self)));
+        super::datagrams::start(&self);
         loop {
             let more = self.turn();
             if self.shard.draining() && super::drain::is_done(&self) {
@@ -268,6 +277,7 @@ pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
     let reference = connection.reference;
     state.connections.borrow_mut().remove(reference.index, reference.generation);
     state.handshakes.borrow_mut().forget(connection);
+    state.datagrams.forget(connection, &state.cells);
     state.shard.connection_closed();
     state.cells.connections.sub(1);
     if connection.is_joining.get() || connection.member.get().is_some() {

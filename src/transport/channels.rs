@@ -7,8 +7,12 @@ use std::{io, rc::Rc};
 
 use shards::net::Socket;
 
-use super::{Datagrams, Payload, SendEvent, SendQueue, Transport, Written, send_queue::CutOff};
+use super::{Datagrams, data::DataOut, Payload, SendEvent, SendQueue, Transport, Written, send_queue::CutOff};
 use crate::protocol::Message;
+
+/// Control bytes that wait for the stream, below which acknowledgements of data join them: what they
+/// tell of is remembered, and told together, until then.
+const ACKNOWLEDGE_BELOW_BYTES: usize = 8 << 10;
 
 /// What one connection has still to say and to send.
 #[derive(Debug, Default)]
@@ -24,7 +28,7 @@ impl Channels {
         Self::default()
     }
 
-    /// From now on control messages go in datagrams.
+    /// From now on one channel goes in datagrams: data if they were opened for that, else control.
     pub fn open_datagrams(&mut self, datagrams: Datagrams) {
         self.datagrams = Some(Box::new(datagrams));
     }
@@ -32,7 +36,11 @@ impl Channels {
     /// The pairing that it runs now.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        if self.datagrams.is_some() { Transport::UdpControl } else { Transport::Tcp }
+        match &self.datagrams {
+            None => Transport::Tcp,
+            Some(datagrams) if datagrams.data().is_some() => Transport::UdpData,
+            Some(_) => Transport::UdpControl,
+        }
     }
 
     /// The datagrams' state, if a channel runs in them.
@@ -55,7 +63,9 @@ impl Channels {
     /// A control message. The last word goes by the stream, whose end follows it.
     pub fn push_control(&mut self, message: &Message) {
         match &mut self.datagrams {
-            Some(datagrams) if !matches!(message, Message::Failure(_)) => {
+            Some(datagrams)
+                if datagrams.data().is_none() && !matches!(message, Message::Failure(_)) =>
+            {
                 datagrams.push_control(message);
             }
             _ => self.stream.push_control(message),
@@ -72,7 +82,10 @@ impl Channels {
 
     /// A chunk from `offset` (a whole number of frames) on.
     pub fn push_data(&mut self, payload: Rc<Payload>, tag: u32, offset: u32) {
-        self.stream.push_data(payload, tag, offset);
+        match self.data_mut() {
+            Some(data) => data.push(payload, tag, offset),
+            None => self.stream.push_data(payload, tag, offset),
+        }
     }
 
     /// Nothing is left to write or, in datagrams, to be acknowledged.
@@ -80,6 +93,35 @@ impl Channels {
     pub fn is_empty(&self) -> bool {
         self.stream.is_empty()
             && self.datagrams.as_ref().is_none_or(|datagrams| datagrams.is_empty())
+            && self.data().is_none_or(DataOut::is_empty)
+    }
+
+    /// What is sent of chunks, if that runs in datagrams.
+    #[must_use]
+    pub fn data(&self) -> Option<&DataOut> {
+        self.datagrams.as_ref().and_then(|datagrams| datagrams.data())
+    }
+
+    /// The same, to feed and to ask.
+    #[must_use]
+    pub fn data_mut(&mut self) -> Option<&mut DataOut> {
+        self.datagrams.as_mut().and_then(|datagrams| datagrams.data_mut())
+    }
+
+    /// Says what has come of data in datagrams, while the stream has room for it.
+    pub fn acknowledge_data(&mut self) {
+        while self.stream.control_bytes() < ACKNOWLEDGE_BELOW_BYTES
+            && let Some(ack) = self.datagrams.as_mut().and_then(|all| all.poll_data_ack())
+        {
+            self.stream.push_control(&ack);
+        }
+    }
+
+    /// Whether [`Self::acknowledge_data`] has something to say.
+    #[must_use]
+    pub fn owes_data_ack(&self) -> bool {
+        self.stream.control_bytes() < ACKNOWLEDGE_BELOW_BYTES
+            && self.datagrams.as_ref().is_some_and(|datagrams| datagrams.owes_data_ack())
     }
 
     /// Nothing is left to write to the stream.
@@ -103,22 +145,28 @@ impl Channels {
 
     /// The next thing that happened to a send.
     pub fn poll_event(&mut self) -> Option<SendEvent> {
-        self.stream.poll_event()
+        let of_datagrams = self.data_mut().and_then(DataOut::poll_event);
+        of_datagrams.or_else(|| self.stream.poll_event())
     }
 
     /// Cuts off the sends with this tag.
     pub fn cancel(&mut self, tag: u32) -> Option<CutOff> {
-        self.stream.cancel(tag)
+        let of_datagrams = self.data_mut().and_then(|data| data.cancel(tag));
+        of_datagrams.or_else(|| self.stream.cancel(tag))
     }
 
     /// Cuts off the send of this chunk, if there is one, before its bytes are withdrawn.
     pub fn recall(&mut self, chunk: u32) -> Option<CutOff> {
-        self.stream.recall(chunk)
+        let of_datagrams = self.data_mut().and_then(|data| data.recall(chunk));
+        of_datagrams.or_else(|| self.stream.recall(chunk))
     }
 
     /// Drops all data but the rest of a half-written frame: the connection is about to end.
     pub fn drop_data(&mut self) {
         self.stream.drop_data();
+        if let Some(data) = self.data_mut() {
+            data.drop_data();
+        }
     }
 
     /// One non-blocking gathered write to the stream, see [`SendQueue::write`].

@@ -14,6 +14,8 @@ pub enum Transport {
     Tcp,
     /// Control in datagrams, data on the stream.
     UdpControl,
+    /// Control on the stream, data in datagrams.
+    UdpData,
 }
 
 /// A name that no transport has.
@@ -23,14 +25,15 @@ pub struct UnknownTransport(String);
 
 impl Transport {
     /// All that this build has.
-    pub const ALL: [Self; 2] = [Self::Tcp, Self::UdpControl];
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::UdpControl, Self::UdpData];
 
     /// As users, metrics and reports name it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::UdpControl => "udp-control",
+            Self::UdpData => "udp-data",
         }
     }
 

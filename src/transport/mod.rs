@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `tcp` | the stream | the stream |
 //! | `udp-control` | datagrams | the stream |
+//! | `udp-data` | the stream | datagrams |
 //!
 //! Every connection has a **stream** (TCP). Its handshake, up to and with `Accepted`, and the last
 //! word, `Failure`, go over the stream whatever the transport; the connection lives exactly as long

@@ -5,8 +5,8 @@
 
 use proptest::{collection::vec, option, prelude::*, string::string_regex};
 use relay::protocol::{
-    Accepted, ChunkRange, Claims, DataHeader, DecodeError, Decoder, Digest, Event, Failure,
-    FailureCode, Hello, Message, Order, Seeding, Stats, SwarmKey, Welcome,
+    Accepted, Channel, ChunkRange, Claims, DataHeader, DatagramOffer, DecodeError, Decoder, Digest,
+    Event, Failure, FailureCode, Hello, Message, Order, Seeding, Stats, SwarmKey, Welcome,
     codec::BUFFERED_BYTES_MAX,
     encode_control, encode_preamble, frame_crc,
     limits::{
@@ -232,6 +232,8 @@ fn failure() -> impl Strategy<Value = Message> {
         FailureCode::ShuttingDown,
         FailureCode::Internal,
         FailureCode::LinkCorrupt,
+        FailureCode::TransportRefused,
+        FailureCode::DatagramsSilent,
     ]);
     (code, string_regex(&format!(".{{0,{FAILURE_TEXT_BYTES_MAX}}}")).unwrap())
         .prop_map(|(code, text)| Message::Failure(Failure::new(code, text)))
@@ -262,6 +264,8 @@ fn fixed() -> impl Strategy<Value = Message> {
         Message::Leaving,
         Message::LeaveGranted,
         Message::StatsRequest,
+        Message::DatagramRequest { channel: Channel::Control },
+        Message::DatagramRequest { channel: Channel::Data },
     ]);
     prop_oneof![
         6 => bare,
@@ -283,6 +287,9 @@ fn fixed() -> impl Strategy<Value = Message> {
         }),
         1 => any::<u64>().prop_map(|token| Message::Ping { token }),
         1 => any::<u64>().prop_map(|token| Message::Pong { token }),
+        1 => any::<(u8, u64, [u8; 32])>().prop_map(|(shard, connection, secret)| {
+            Message::DatagramOffer(DatagramOffer { shard, connection, secret })
+        }),
     ]
 }
 

@@ -106,6 +106,7 @@ pub struct DataOut {
     /// A piece waits for nothing but its time.
     departs_at: Option<Time>,
     counts: DataCounts,
+    counts_taken: DataCounts,
     /// File bytes lost since they were last asked for.
     lost_bytes: u64,
 }
@@ -124,6 +125,7 @@ impl Default for DataOut {
             timeouts: 0,
             departs_at: None,
             counts: DataCounts::default(),
+            counts_taken: DataCounts::default(),
             lost_bytes: 0,
         }
     }
@@ -158,6 +160,16 @@ impl DataOut {
     #[must_use]
     pub fn counts(&self) -> DataCounts {
         self.counts
+    }
+
+    /// Figures since the last time.
+    pub fn take_counts(&mut self) -> DataCounts {
+        let (now, before) = (self.counts, std::mem::replace(&mut self.counts_taken, self.counts));
+        DataCounts {
+            sent_bytes: now.sent_bytes - before.sent_bytes,
+            lost_bytes: now.lost_bytes - before.lost_bytes,
+            resent_bytes: now.resent_bytes - before.resent_bytes,
+        }
     }
 
     /// File bytes that were lost since this was last asked: they are under way no longer.

@@ -60,6 +60,12 @@ impl Datagrams {
         self.data.as_mut()?.incoming.poll_ack()
     }
 
+    /// Something is to be said of data that has come.
+    #[must_use]
+    pub fn owes_data_ack(&self) -> bool {
+        self.data.as_ref().is_some_and(|data| !data.incoming.is_empty())
+    }
+
     /// A datagram of data came from there. Its piece goes to `handler`.
     ///
     /// # Errors

@@ -17,15 +17,18 @@
 
 mod data;
 mod incoming;
+mod outcome;
 mod outgoing;
 mod path;
 mod recovery;
 mod replay;
 mod rtt;
 
-use std::time::Duration;
-
-pub use self::{data::DataTransmit, incoming::RunsAhead};
+pub use self::{
+    data::DataTransmit,
+    incoming::RunsAhead,
+    outcome::{DatagramError, Received, Silence},
+};
 use self::{
     data::Data,
     incoming::{InOrder, Latest, Prompt},
@@ -38,7 +41,7 @@ use super::{Lane, Route};
 use crate::{
     protocol::{
         DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind, DecodeError,
-        FrameError, Message, Side,
+        Message, Side,
         datagram::{
             ACK_FRAME_BYTES, DATAGRAM_BODY_BYTES_MAX, DATAGRAM_HEADER_BYTES,
             MESSAGE_FRAME_HEADER_BYTES, PATH_FRAME_BYTES,
@@ -73,56 +76,6 @@ pub struct DatagramsConfig {
     pub challenge_seed: u64,
 }
 
-/// What became of a datagram.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Received {
-    /// It counts.
-    Taken,
-    /// It was not sealed with the connection's key.
-    Forged,
-    /// It has come before, or is too old to tell.
-    Replayed,
-    /// Its messages can't be taken now: it will be sent again.
-    Refused,
-}
-
-/// Why datagrams end the connection.
-#[derive(Debug, thiserror::Error)]
-pub enum DatagramError<E> {
-    /// The other side sent what is not of the protocol.
-    #[error("{0}")]
-    Frame(#[from] FrameError),
-    /// The same, in a message.
-    #[error("{0}")]
-    Decode(DecodeError),
-    /// It did not keep to what a receiver holds back.
-    #[error("{0}")]
-    RunsAhead(#[from] RunsAhead),
-    /// The handler refused a message.
-    #[error("{0}")]
-    Handler(E),
-}
-
-/// The other side can't be heard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Silence {
-    /// Nothing ever came.
-    #[error("datagrams were not answered for {} s", .0.as_secs())]
-    Unanswered(Duration),
-    /// Nothing comes any more.
-    #[error("no datagram came for {} s", .0.as_secs())]
-    Ceased(Duration),
-}
-
-/// How much was said again, and what was dropped; for metrics and reports.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DatagramCounts {
-    /// Datagrams that were made.
-    pub sent: u64,
-    /// Messages that were said again.
-    pub resent: u64,
-}
-
 /// One side of a control channel in datagrams.
 #[derive(Debug)]
 pub struct Datagrams {
@@ -150,7 +103,7 @@ pub struct Datagrams {
     heard_at: Option<Time>,
     /// When something went out last that asks for an acknowledgement.
     said_at: Time,
-    counts: DatagramCounts,
+    resent: u64,
     body: Vec<u8>,
     /// The data channel, if it runs in datagrams.
     data: Option<Box<Data>>,
@@ -184,7 +137,7 @@ impl Datagrams {
             opened_at: now,
             heard_at: None,
             said_at: now,
-            counts: DatagramCounts::default(),
+            resent: 0,
             body: Vec::new(),
             data: None,
         }
@@ -221,10 +174,9 @@ impl Datagrams {
         self.heard_at.is_some()
     }
 
-    /// Figures so far.
-    #[must_use]
-    pub fn counts(&self) -> DatagramCounts {
-        self.counts
+    /// Messages that had to be said again, since this was last asked.
+    pub fn take_resent(&mut self) -> u64 {
+        std::mem::take(&mut self.resent)
     }
 
     /// A datagram came from there. Its messages go to `handler`, unless they can't be taken now.
@@ -328,7 +280,7 @@ impl Datagrams {
         if packets.is_empty() {
             return;
         }
-        self.counts.resent += self.in_order.0.handle_lost(packets)
+        self.resent += self.in_order.0.handle_lost(packets)
             + self.prompt.0.handle_lost(packets)
             + u64::from(self.latest.0.handle_lost(packets));
     }
@@ -500,7 +452,6 @@ impl Datagrams {
     fn end_packet(&mut self, start: usize, out: &mut Vec<u8>) {
         self.seal.seal(out, start);
         self.next_number += 1;
-        self.counts.sent += 1;
     }
 
     /// Asserts what always holds.
