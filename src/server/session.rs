@@ -16,7 +16,7 @@ use super::{
 use crate::{
     protocol::{
         Accepted, Bitfield, Channel, Claims, FailureCode, Hello, Manifest, ManifestBuilder,
-        Message, Order, Seeding, SwarmKey, Token, Welcome, auth,
+        Message, SwarmKey, Token, Welcome, auth,
         limits::{NONCE_BYTES, VERSION},
     },
     swarm::{FetchFailure, FetchId},
