@@ -19,8 +19,8 @@ const PURE: [&str; 9] = [
     "src/transport/datagrams/",
     "src/server/window.rs",
     "src/server/session.rs",
-    "src/server/fault.rs",
     "src/server/fetching.rs",
+    "src/server/fault.rs",
     "src/peer/session.rs",
 ];
 

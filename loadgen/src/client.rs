@@ -17,7 +17,7 @@ use relay::{
         ChunkStore, ConnectionError, Ended, FileState, FileStore, Notice, Observer, Patience, Peer,
         PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig,
     },
-    protocol::{Seeding, limits::NONCE_BYTES},
+    protocol::{Manifest, Seeding, limits::NONCE_BYTES},
     time::Time,
 };
 use shards::clock;
@@ -275,9 +275,20 @@ impl Observer for ClientWatch {
                 return self.handle_verified(*chunk, *latency, file);
             }
             Notice::Complete => self.handle_complete(now),
+            Notice::Accepted => {
+                let is_first = !self.record.borrow().accepted;
+                if is_first && !matches!(self.plan.role, Role::JoinsLate(_)) {
+                    self.local.job.board.accepted(now);
+                }
+                watch(&self.local, &self.record, notice);
+            }
             notice => watch(&self.local, &self.record, notice),
         }
         Reaction::GoOn
+    }
+
+    fn shared_manifest(&self) -> Option<&Arc<Manifest>> {
+        Some(&self.local.job.contents[self.plan.file].manifest)
     }
 }
 

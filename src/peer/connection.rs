@@ -5,6 +5,8 @@
 //! the socket was full, and a timer that ends once it has nothing to watch. No reference to the
 //! core is held across an await. Connecting again is [`super::peer`]'s business.
 
+mod linger;
+
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -25,7 +27,7 @@ use super::{
     store::ChunkStore,
 };
 use crate::{
-    protocol::{DATA_HEADER_BYTES, DatagramOffer, Event, Message, limits::FRAME_PAYLOAD_BYTES_MAX},
+    protocol::{DATA_HEADER_BYTES, DatagramOffer, Event, limits::FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
     transport::{Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, SendEvent},
 };
@@ -84,9 +86,9 @@ pub(super) struct Link {
     /// The socket was full: the writer is to go on when it no longer is.
     full: Signal,
     /// The writer made room.
-    drained: Signal,
+    pub(super) drained: Signal,
     /// The kernel takes nothing more; what it has received may still be read.
-    broken: Cell<bool>,
+    pub(super) broken: Cell<bool>,
     pub(super) closed: Cell<bool>,
 }
 
@@ -143,8 +145,10 @@ impl Link {
         task::spawn_isolated(write_when_full(Rc::clone(&self)), move |text| fail(&writer, &text));
         task::spawn_isolated(watch_time(Rc::downgrade(&self)), move |text| fail(&timer, &text));
         let result = self.read(scratch).await;
-        if let Err(ConnectionError::Session { error, .. }) = &result {
-            self.say_why(error);
+        if let Err(ConnectionError::Session { error, .. }) = &result
+            && let Some(failure) = error.to_failure()
+        {
+            self.say_last(failure, scratch).await;
         }
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
         self.shutdown();
@@ -268,16 +272,6 @@ impl Link {
         self.core.borrow().queue.datagrams().is_some_and(Datagrams::has_heard)
     }
 
-    /// Tells the relay why this side closes, if its socket takes it.
-    fn say_why(&self, error: &SessionError) {
-        if let Some(failure) = error.to_failure() {
-            let mut core = self.core.borrow_mut();
-            core.queue.push_control(&Message::Failure(failure));
-            // The connection ends whether the relay hears it or not.
-            drop(core.queue.write(&self.socket, 0));
-        }
-    }
-
     fn shutdown(&self) {
         self.broken.set(true);
         self.full.set();
@@ -340,7 +334,12 @@ impl Core {
                     continue;
                 }
                 SessionEvent::Accepted => Notice::Accepted,
-                SessionEvent::ManifestVerified => Notice::ManifestVerified,
+                SessionEvent::ManifestVerified => {
+                    if let Some(shared) = self.surroundings.borrow().observer.shared_manifest() {
+                        self.session.share_manifest(shared);
+                    }
+                    Notice::ManifestVerified
+                }
                 SessionEvent::Complete => Notice::Complete,
                 SessionEvent::SeedingDone => Notice::SeedingDone,
                 SessionEvent::LeaveGranted => {

@@ -129,6 +129,10 @@ impl Link {
     }
 
     fn handle_datagram(&self, datagram: &[u8]) -> Result<(), ConnectionError> {
+        if self.broken.get() {
+            // It says its last words: nothing counts any more.
+            return Ok(());
+        }
         let now = now();
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
@@ -215,6 +219,8 @@ async fn receive(link: &Rc<Link>, end: &DatagramEnd, scratch: &Scratch) {
     while !link.closed.get() {
         let more = link.receive_turn(end, &mut scratch.borrow_mut());
         link.pump();
+        // Acknowledgements may have made room.
+        link.drained.set();
         if more {
             task::yield_now().await;
             continue;

@@ -15,8 +15,9 @@ use std::{
 use shards::{bell::LocalBell, net::Socket};
 
 use super::{
+    fault::Fault,
     message::{ConnectionRef, NewsItem, SwarmRef},
-    session::{Fault, Session},
+    session::Session,
 };
 use crate::{
     protocol::{Event, Failure, Message},
@@ -60,12 +61,19 @@ pub(crate) struct Connection {
     /// Nothing more is read; ends when everything is written.
     pub is_closing: Cell<bool>,
     pub is_closed: Cell<bool>,
+    /// It has its last words to say and to be heard, until then.
+    pub linger_until: Cell<Option<Time>>,
+    /// Both directions are shut down: nothing is waited for any more.
+    pub is_cut: Cell<bool>,
+    /// Its part in its swarm has ended.
+    pub has_left: Cell<bool>,
     /// The join is under way at the home shard: gone must wait for its answer.
     pub is_joining: Cell<bool>,
     /// Rung when it may be read from again.
     pub read_bell: LocalBell,
     /// Rung when its socket would block.
     pub blocked_bell: LocalBell,
+    is_write_shut: Cell<bool>,
     last_progress: Cell<Time>,
     /// Deliveries under way, in order: (chunk, since), for the latency metric.
     deliveries: RefCell<VecDeque<(u32, Time)>>,
@@ -99,6 +107,10 @@ impl Connection {
             datagrams_due: Cell::new(None),
             is_closing: Cell::new(false),
             is_closed: Cell::new(false),
+            linger_until: Cell::new(None),
+            is_cut: Cell::new(false),
+            has_left: Cell::new(false),
+            is_write_shut: Cell::new(false),
             is_joining: Cell::new(false),
             read_bell: LocalBell::new(),
             blocked_bell: LocalBell::new(),
@@ -289,18 +301,31 @@ impl Connection {
         self.queue.borrow_mut().push_control(message);
     }
 
-    /// Says why, and closes when that is written.
-    pub(crate) fn close_with(&self, failure: Failure) {
+    /// Says why; nothing else is said or heard any more. [`super::closing`] ends it.
+    pub(crate) fn close_with(&self, linger_until: Time, failure: Failure) {
         if !self.is_closing.replace(true) {
+            self.linger_until.set(Some(linger_until));
             let mut queue = self.queue.borrow_mut();
             queue.drop_data();
             queue.push_control(&Message::Failure(failure));
+            drop(queue);
+            // A reader that waits for leave to read lingers from now on.
+            self.read_bell.ring();
+        }
+    }
+
+    /// Nothing more will be written: the other side sees the end after what was.
+    pub(crate) fn shut_write(&self) {
+        if !self.is_write_shut.replace(true) {
+            // The peer may be gone already, which is as good.
+            self.socket.shutdown(Shutdown::Write).ok();
         }
     }
 
     /// Ends both directions at once: the reader task sees the end and cleans up.
     pub(crate) fn close_now(&self) {
         self.is_closing.set(true);
+        self.is_cut.set(true);
         // The peer may be gone already, which is what was wanted.
         self.socket.shutdown(Shutdown::Both).ok();
         // A reader that waits for leave to read sees no end of a stream.
@@ -327,11 +352,11 @@ impl Connection {
         deliveries.remove(at).map(|(_, since)| since)
     }
 
-    /// How long data has been waiting for the peer to take a byte; zero if none waits.
-    pub(crate) fn stalled_for(&self, now: Time) -> std::time::Duration {
+    /// How long data has been waiting for the peer to take a byte; none if no data waits.
+    pub(crate) fn stalled_for(&self, now: Time) -> Option<std::time::Duration> {
         let waits = self.is_blocked.get() && !self.queue.borrow().is_empty()
             || self.session.borrow().window().unacknowledged_bytes() > 0;
-        if waits { now.since(self.last_progress.get()) } else { std::time::Duration::ZERO }
+        waits.then(|| now.since(self.last_progress.get()))
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use shards::budget::{ChunkBuffer, Lease};
 
 use super::{
+    fault::Fault,
     message::{FetchOrder, FetchedChunk},
-    session::Fault,
 };
 use crate::{
     protocol::{

@@ -9,7 +9,9 @@
 pub(crate) mod file;
 pub(crate) mod honest;
 pub(crate) mod http;
+pub(crate) mod proc;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod wire;
 
 use std::time::Duration;
