@@ -3,7 +3,7 @@
 
 mod conformance_suite;
 
-use conformance_suite::{cases, tcp};
+use conformance_suite::{cases, tcp, udp_control};
 
 /// All cases for one transport.
 macro_rules! conforms {
@@ -44,4 +44,4 @@ macro_rules! suite {
     };
 }
 
-suite!(tcp);
+suite!(tcp, udp_control);

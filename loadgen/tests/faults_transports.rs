@@ -9,7 +9,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use support::{
     process::{RelayProcess, Running},
-    proxy::{Faults, MILLION, Proxy},
+    network::{Faults, MILLION, Proxy},
 };
 
 /// Clients of each run.
@@ -238,3 +238,4 @@ macro_rules! script {
 }
 
 script!(tcp, "tcp");
+script!(udp_control, "udp-control");

@@ -122,8 +122,7 @@ pub(crate) fn a_message_never_waits_behind_data_not_yet_given_to_the_kernel(kind
 pub(crate) fn chunks_of_every_length_come_byte_exact(kind: &'static Kind) {
     case(kind, |mut near, mut far, kind| async move {
         let frame = FRAME_PAYLOAD_BYTES_MAX;
-        let lengths =
-            [1, 2, 1023, frame - 1, frame, frame + 1, CHUNK, 1 << CHUNK_SIZE_LOG2_MAX, 1];
+        let lengths = [1, 2, 1023, frame - 1, frame, frame + 1, CHUNK, 1 << CHUNK_SIZE_LOG2_MAX, 1];
         for (chunk, &len) in (0..).zip(&lengths) {
             near.push_data(payload(chunk, len), 100 + chunk, 0);
         }
@@ -229,8 +228,7 @@ pub(crate) fn who_does_not_read_takes_nothing_more_and_loses_nothing(kind: &'sta
         }
         assert_eq!(far.heard().messages.len(), 0);
         until((&mut *near, &mut *far), "everything", |_, far| {
-            far.heard().messages.len() >= count as usize
-                && far.heard().data_bytes() >= MUCH as u64
+            far.heard().messages.len() >= count as usize && far.heard().data_bytes() >= MUCH as u64
         })
         .await;
         assert_eq!(far.heard().messages, (0..count).map(have).collect::<Vec<_>>());
@@ -255,10 +253,7 @@ pub(crate) fn what_is_cancelled_before_it_began_never_comes_and_is_not_heard_of(
         .await;
         assert!(far.heard().frames.iter().all(|frame| frame.header.tag != 1));
         let names_it = |event| {
-            matches!(
-                event,
-                SendEvent::Begun { tag: 1, .. } | SendEvent::Finished { tag: 1, .. }
-            )
+            matches!(event, SendEvent::Begun { tag: 1, .. } | SendEvent::Finished { tag: 1, .. })
         };
         assert!(!std::iter::from_fn(|| near.poll_event()).any(names_it));
     });

@@ -6,6 +6,7 @@
 
 pub(crate) mod cases;
 pub(crate) mod tcp;
+pub(crate) mod udp_control;
 
 use std::rc::Rc;
 
