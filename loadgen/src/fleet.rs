@@ -16,7 +16,7 @@ use std::{
 };
 
 use relay::{
-    peer::{Peer, new_scratch},
+    peer::{Disk, Peer, new_scratch},
     protocol::Token,
     time::Time,
     transport::Transport,
@@ -176,9 +176,14 @@ async fn shard_main(
     job: Arc<Job>,
     reports: SyncSender<ShardReport>,
 ) {
+    let disk = match Disk::start() {
+        Ok(disk) => disk,
+        Err(error) => return report_no_disk(&shard, &job, &reports, &error),
+    };
     let local = Rc::new(Local {
         job: Arc::clone(&job),
         scratch: new_scratch(),
+        disk,
         latencies: RefCell::new(Latencies::new()),
         connecting: Cell::new(0),
         running: Cell::new(0),
@@ -212,6 +217,22 @@ async fn shard_main(
     let latencies = local.latencies.borrow().clone();
     // There is room for one report of each shard.
     reports.try_send(ShardReport { records, latencies }).ok();
+}
+
+fn report_no_disk(
+    shard: &Shard<(), ()>,
+    job: &Job,
+    reports: &SyncSender<ShardReport>,
+    error: &std::io::Error,
+) {
+    let record = Record {
+        name: format!("shard {}", shard.id),
+        error: Some(format!("could not start a thread for files: {error}")),
+        failed: true,
+        ..Record::default()
+    };
+    reports.try_send(ShardReport { records: vec![record], latencies: Latencies::new() }).ok();
+    job.board.abort();
 }
 
 /// Shards start their clients in turn. A relay places a connection on the core that its other end

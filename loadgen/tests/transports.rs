@@ -7,8 +7,8 @@ mod support;
 use std::process::Command;
 
 use support::{
-    process::{RelayProcess, run},
     network::{Faults, Proxy},
+    process::{RelayProcess, run},
 };
 
 fn loadgen() -> Command {

@@ -1,8 +1,9 @@
 //! The shell of one connection: moves what a session says and hears through a socket, keeps
 //! chunks in a store, and tells an observer.
 //!
-//! Three tasks share a `Link`: a reader (the connection's life), a writer that acts only when
-//! the socket was full, and a timer that ends once it has nothing to watch. No reference to the
+//! Four tasks share a `Link`: a reader (the connection's life), a writer that acts only when the
+//! socket was full, one that hears what a store has done where that takes time, and a timer that
+//! ends once it has nothing to watch. No reference to the
 //! core is held across an await. Connecting again is [`super::peer`]'s business.
 
 mod linger;
@@ -15,19 +16,22 @@ use std::{
     time::Duration,
 };
 
-use shards::{clock, net::Socket, task};
+use bytes::Bytes;
+use shards::{bell::LocalBell, clock, net::Socket, task};
 
 use super::{
     ConnectionError, FileState, Session, SessionError, SessionEvent,
     datagrams::DatagramEnd,
     intake::LIMITED_STEP,
+    keeping::{Keeping, Outcome},
     peer::{Notice, Observer, Reaction},
+    scratch::{FRAME_BYTES, FRAMES_PER_READ, Scratch},
     session::Stage,
     signal::Signal,
     store::ChunkStore,
 };
 use crate::{
-    protocol::{DATA_HEADER_BYTES, DatagramOffer, Event, limits::FRAME_PAYLOAD_BYTES_MAX},
+    protocol::{DatagramOffer, Event},
     time::Time,
     transport::{Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, SendEvent},
 };
@@ -36,27 +40,8 @@ use crate::{
 /// relay is not read from until it takes them.
 const CONTROL_BACKLOG_BYTES_MAX: usize = 64 << 10;
 
-/// Frames of one read, at most: 1 MiB, so that most reads empty the socket. Measured on 2 cores
-/// with the main job, CPU seconds of 100 clients: 3.5 with 16, 3.0 with 32, 2.9 with 64.
-const FRAMES_PER_READ: usize = 64;
-
-/// A whole data frame.
-const FRAME_BYTES: usize = DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
-
-/// Bytes of the buffer that reads go to: the rest of one frame, then whole ones.
-const SCRATCH_BYTES: usize = FRAME_PAYLOAD_BYTES_MAX + FRAMES_PER_READ * FRAME_BYTES;
-
 /// How often the handshake's deadline is looked at.
 const HANDSHAKE_TICK: Duration = Duration::from_secs(1);
-
-/// The receive buffer that all connections of a shard share.
-pub type Scratch = Rc<RefCell<Box<[u8]>>>;
-
-/// A receive buffer for one shard.
-#[must_use]
-pub fn new_scratch() -> Scratch {
-    Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()))
-}
 
 /// The present, for sessions.
 pub(super) fn now() -> Time {
@@ -87,6 +72,8 @@ pub(super) struct Link {
     full: Signal,
     /// The writer made room.
     pub(super) drained: Signal,
+    /// The store has done something.
+    stored: Rc<LocalBell>,
     /// The kernel takes nothing more; what it has received may still be read.
     pub(super) broken: Cell<bool>,
     pub(super) closed: Cell<bool>,
@@ -100,8 +87,9 @@ pub(super) struct Core {
     /// The socket of the channel that runs in datagrams.
     pub(super) datagrams: Option<Rc<DatagramEnd>>,
     surroundings: Rc<RefCell<Surroundings>>,
+    keeping: Keeping,
     end: Option<End>,
-    error: Option<ConnectionError>,
+    pub(super) error: Option<ConnectionError>,
     /// Payload bytes of the frame under way that are still to come.
     frame_rest: usize,
 }
@@ -123,6 +111,7 @@ impl Link {
                 queue,
                 offer: None,
                 datagrams: None,
+                keeping: Keeping::new(Rc::clone(&surroundings)),
                 surroundings,
                 end: None,
                 error: None,
@@ -130,6 +119,7 @@ impl Link {
             }),
             full: Signal::default(),
             drained: Signal::default(),
+            stored: Rc::default(),
             broken: Cell::new(false),
             closed: Cell::new(false),
         })
@@ -144,6 +134,11 @@ impl Link {
         let (writer, timer) = (Rc::downgrade(&self), Rc::downgrade(&self));
         task::spawn_isolated(write_when_full(Rc::clone(&self)), move |text| fail(&writer, &text));
         task::spawn_isolated(watch_time(Rc::downgrade(&self)), move |text| fail(&timer, &text));
+        if self.core.borrow().keeping.watch(&self.stored) {
+            let keeper = Rc::downgrade(&self);
+            let watching = watch_store(Rc::clone(&self));
+            task::spawn_isolated(watching, move |text| fail(&keeper, &text));
+        }
         let result = self.read(scratch).await;
         if let Err(ConnectionError::Session { error, .. }) = &result
             && let Some(failure) = error.to_failure()
@@ -152,9 +147,14 @@ impl Link {
         }
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
         self.shutdown();
+        // What was verified is kept before anybody asks what there is.
+        while !self.core.borrow().keeping.is_at_rest() {
+            self.drained.wait().await;
+        }
         self.closed.set(true);
         self.full.set();
         self.end_datagrams();
+        self.stored.ring();
         let mut core = self.core.borrow_mut();
         let was_accepted = core.session.stage() == Stage::Joined;
         (result, core.session.take_file(), was_accepted)
@@ -199,6 +199,9 @@ impl Link {
             while self.is_backlogged() && !self.broken.get() {
                 self.drained.wait().await;
             }
+            while self.core.borrow().keeping.is_full() && !self.broken.get() {
+                self.drained.wait().await;
+            }
         }
     }
 
@@ -227,7 +230,7 @@ impl Link {
             Event::Preamble { .. } => session.handle_preamble(),
         });
         // What was verified before an error counts all the same.
-        core.handle_events()?;
+        core.handle_events();
         let outcome = outcome.map_err(|error| self.read_error(error))?;
         let is_full = outcome == ReadOutcome::Read(wanted);
         core.session.handle_turn_end(now(), !is_full);
@@ -310,18 +313,14 @@ impl Core {
     }
 
     /// Acts on what the session reports.
-    pub(super) fn handle_events(&mut self) -> Result<(), ConnectionError> {
+    pub(super) fn handle_events(&mut self) {
         while let Some(event) = self.session.poll_event() {
             let notice = match event {
-                SessionEvent::Verified { chunk, bytes, latency } => {
-                    if let Some(bytes) = bytes {
-                        let put = self.surroundings.borrow_mut().store.put(chunk, &bytes);
-                        put.map_err(|error| ConnectionError::Store {
-                            what: "write",
-                            chunk,
-                            error,
-                        })?;
-                    }
+                SessionEvent::Verified { chunk, bytes: Some(bytes), latency } => {
+                    self.keeping.put(chunk, bytes, latency);
+                    continue;
+                }
+                SessionEvent::Verified { chunk, bytes: None, latency } => {
                     self.session.handle_kept(chunk);
                     Notice::Verified { chunk, latency }
                 }
@@ -352,6 +351,24 @@ impl Core {
             };
             self.tell(now(), &notice);
         }
+    }
+
+    /// Acts on what the store has done.
+    fn handle_stored(&mut self) -> Result<(), ConnectionError> {
+        while let Some(outcome) = self.keeping.poll()? {
+            match outcome {
+                Outcome::Kept { chunk, latency } => {
+                    self.session.handle_kept(chunk);
+                    self.tell(now(), &Notice::Verified { chunk, latency });
+                }
+                // A fetch that was called off meanwhile.
+                Outcome::Read { fetch_id, .. } if !self.session.is_uploading(fetch_id) => {}
+                Outcome::Read { fetch_id, chunk, result } => self.upload(fetch_id, chunk, result),
+            }
+        }
+        self.handle_events();
+        // Acknowledgements go out when nothing more is being written.
+        self.session.handle_turn_end(now(), !self.keeping.is_writing());
         Ok(())
     }
 
@@ -382,14 +399,19 @@ impl Core {
             self.queue.push_control(&message);
         }
         while let Some(upload) = self.session.poll_upload() {
-            let read = self.surroundings.borrow().store.get(upload.chunk);
-            match read {
-                Ok(bytes) => {
-                    let payload = Payload::with_crcs_of(upload.chunk, bytes);
-                    self.queue.push_data(payload, upload.fetch_id, 0);
-                }
-                Err(error) => self.refuse(upload.fetch_id, upload.chunk, &error),
+            let (fetch_id, chunk) = (upload.fetch_id, upload.chunk);
+            let manifest = self.session.file().manifest();
+            let digest = manifest.expect("who has a chunk has verified it").digest(chunk);
+            if let Some(result) = self.keeping.get(fetch_id, chunk, digest).transpose() {
+                self.upload(fetch_id, chunk, result);
             }
+        }
+    }
+
+    fn upload(&mut self, fetch_id: u32, chunk: u32, read: io::Result<Bytes>) {
+        match read {
+            Ok(bytes) => self.queue.push_data(Payload::with_crcs_of(chunk, bytes), fetch_id, 0),
+            Err(error) => self.refuse(fetch_id, chunk, &error),
         }
     }
 
@@ -439,6 +461,20 @@ async fn write_when_full(link: Rc<Link>) {
         if link.closed.get() {
             return;
         }
+    }
+}
+
+/// Hears what a store has done that takes its time.
+async fn watch_store(link: Rc<Link>) {
+    while !link.closed.get() {
+        link.stored.wait().await;
+        let stored = link.core.borrow_mut().handle_stored();
+        match stored {
+            // What is in the socket already is acknowledged, too, by the reader's next turn.
+            Ok(()) => link.pump(),
+            Err(error) => link.fail(error),
+        }
+        link.drained.set();
     }
 }
 

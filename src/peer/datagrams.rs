@@ -19,7 +19,8 @@ use shards::{
 
 use super::{
     ConnectionError, SessionError,
-    connection::{Core, Link, Scratch, now},
+    connection::{Core, Link, now},
+    scratch::Scratch,
 };
 use crate::{
     protocol::{Channel, DatagramOffer, Side},
@@ -120,7 +121,7 @@ impl Link {
             let [meta] = metas;
             for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                 if let Err(error) = self.handle_datagram(datagram) {
-                    self.fail(error);
+                    self.end_with(error);
                     return false;
                 }
             }
@@ -144,11 +145,20 @@ impl Link {
         let received = datagrams.handle_datagram(now, route, datagram, takes, &mut |message| {
             session.handle_message(now, message)
         });
-        core.handle_events()?;
+        core.handle_events();
         received.map_err(|error| self.datagram_error(error))?;
         // Whether more data comes is for the stream's reader to say.
         core.session.handle_turn_end(now, false);
         Ok(())
+    }
+
+    /// The stream's reader returns the error; the writing direction stays open for a last word.
+    fn end_with(&self, error: ConnectionError) {
+        self.core.borrow_mut().error.get_or_insert(error);
+        self.broken.set(true);
+        self.drained.set();
+        // It may be closed already, which is as good.
+        drop(self.socket.shutdown(std::net::Shutdown::Read));
     }
 
     fn datagram_error(&self, error: DatagramError<SessionError>) -> ConnectionError {

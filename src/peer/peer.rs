@@ -19,9 +19,10 @@ use shards::clock;
 
 use super::{
     ConnectionError, FileState, Rng, Session, SessionConfig,
-    connection::{End, Link, Scratch, Surroundings, now},
+    connection::{End, Link, Surroundings, now},
     datagrams,
     dial::dial,
+    scratch::Scratch,
     store::ChunkStore,
 };
 use crate::{

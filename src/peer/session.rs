@@ -391,6 +391,9 @@ impl Session {
         }
         let assembled = self.assembler.handle_piece(manifest, piece)?;
         if let Assembled::Chunk { chunk, bytes } = assembled {
+            if bytes.is_some() {
+                self.intake.hold(self.file.key().chunk_len_bytes(chunk));
+            }
             let intended = match &mut self.wants {
                 Some(wants) => wants.handle_verified(chunk),
                 None => self.intake.credit_time(self.intake.received_bytes()),
@@ -401,8 +404,12 @@ impl Session {
         Ok(())
     }
 
-    /// A verified chunk was kept: from now on the peer has it, and says so.
+    /// A verified chunk was kept: from now on the peer has it, and says so. Once for each
+    /// [`SessionEvent::Verified`], at any later time.
     pub fn handle_kept(&mut self, chunk: u32) {
+        if self.config.keeps_bytes {
+            self.intake.release(self.file.key().chunk_len_bytes(chunk));
+        }
         if self.file.add(chunk) {
             self.outbox.have(chunk);
             if self.file.is_whole() {
@@ -421,6 +428,12 @@ impl Session {
     /// The next fetch to answer: read the chunk and put it into the send queue under its id.
     pub fn poll_upload(&mut self) -> Option<Upload> {
         self.uploads.poll()
+    }
+
+    /// Whether a fetch that [`Self::poll_upload`] gave out is still to be answered.
+    #[must_use]
+    pub fn is_uploading(&self, fetch_id: u32) -> bool {
+        self.uploads.is_queued(fetch_id)
     }
 
     /// The fetch was answered: all of it is with the kernel.
