@@ -42,4 +42,4 @@ macro_rules! suite {
     };
 }
 
-suite!(tcp);
+suite!(tcp, udp_control, udp_data);

@@ -246,6 +246,15 @@ fn a_draining_relay_is_not_ready_finishes_chunks_and_takes_nobody_in() {
 }
 
 #[test]
+fn a_signal_that_is_repeated_at_once_counts_once() {
+    let mut relay = RelayProcess::start(relay(), &[]);
+    // As `timeout` of coreutils does: to the process, and then to its group.
+    relay.signal(Signal::TERM);
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait_exit().code(), Some(0), "{}", relay.log());
+}
+
+#[test]
 fn a_second_signal_ends_at_once_with_failure() {
     let mut relay = RelayProcess::start(relay(), &["--drain-timeout", "10m"]);
     let file = Arc::new(TestFile::new(6, 4 << 20, 16));
@@ -283,4 +292,55 @@ fn after_a_crash_the_same_port_is_free_at_once() {
     }
     let _origin = Origin::start(addr, &file);
     download(addr, &file);
+}
+
+/// Times that the event loops' threads of a process went to sleep of their own accord.
+#[cfg(target_os = "linux")]
+fn sleeps_of_shards(pid: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let sleeps = |task: std::path::PathBuf| {
+        let name = std::fs::read_to_string(task.join("comm")).expect("a thread has a name");
+        let number = name.trim_end().strip_prefix("relay-")?.parse::<u32>().ok();
+        let status = std::fs::read_to_string(task.join("status")).expect("it runs");
+        let count = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+        number.and(count?.trim().parse::<u64>().ok())
+    };
+    let counts: Vec<u64> = tasks.filter_map(|task| sleeps(task.ok()?.path())).collect();
+    assert_eq!(counts.len(), 2, "there are two shards");
+    counts.iter().sum()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn shards_to_which_nothing_happens_sleep_on_but_for_their_heartbeat() {
+    for driver in drivers(relay) {
+        let args = ["--driver", driver, "--cores", "2", "--oversubscribe"];
+        let relay = RelayProcess::start(relay(), &args);
+        let file = Arc::new(TestFile::new(8, 1 << 20, 16));
+        let _origin = Origin::start(relay.addr, &file);
+        // It has had everything and stays, as a peer does that seeds.
+        let mut client = Download::join(relay.addr, file.key()).expect("it may join");
+        while !client.is_complete() {
+            client.step().expect("chunks come");
+        }
+        let window = Duration::from_secs(1);
+        let calm = || {
+            let before = sleeps_of_shards(relay.id());
+            std::thread::park_timeout(window);
+            sleeps_of_shards(relay.id()) - before
+        };
+        // Two beats a second each; a look at the clock every 100 ms would be 20 sleeps more. What
+        // came last may still be watched for a while.
+        let mut last = 0;
+        let is_calm = (0..10).any(|_| {
+            last = calm();
+            last <= 10
+        });
+        assert!(is_calm, "on {driver} an idle relay woke up {last} times in {window:?}");
+        assert_eq!(http::get(relay.http, "/healthz").expect("answered").status, 200);
+        let mut second = Download::join(relay.addr, file.key()).expect("it may join");
+        while !second.is_complete() {
+            second.step().expect("chunks come though everything slept");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 use shards::clock;
 use support::{
     PATIENCE, in_background,
-    proxy::{Faults, MILLION, Proxy},
+    network::{Faults, MILLION, Proxy},
 };
 
 const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);

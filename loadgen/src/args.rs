@@ -103,6 +103,9 @@ pub(crate) struct Args {
     /// For the whole run; then it fails and says who waits for what
     #[arg(long, env = "LOADGEN_TIMEOUT", value_name = "DUR", default_value = "10m", value_parser = parse_duration)]
     timeout: Duration,
+    /// Stay connected for so long after the last client is done; the report is of before
+    #[arg(long, env = "LOADGEN_STAY", value_name = "DUR", default_value = "0s", value_parser = parse_duration)]
+    stay: Duration,
     /// The whole report for machines (- is stdout, prose then goes to stderr)
     #[arg(long, env = "LOADGEN_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
@@ -206,6 +209,7 @@ pub(crate) struct Config {
     pub(crate) corrupt: usize,
     pub(crate) seed: u64,
     pub(crate) timeout: Duration,
+    pub(crate) stay: Duration,
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -252,6 +256,7 @@ impl Args {
             corrupt: self.corrupt,
             seed: self.seed.unwrap_or_else(random_seed),
             timeout: self.timeout,
+            stay: self.stay,
             json: self.json,
         })
     }

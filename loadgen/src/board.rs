@@ -29,6 +29,7 @@ pub(crate) struct Board {
     /// Clients that were started, on whatever shard.
     started: AtomicU32,
     first_connect: AtomicU64,
+    last_accepted: AtomicU64,
     last_verified: AtomicU64,
     seeding_done: AtomicU64,
     seedings_left: AtomicU32,
@@ -64,6 +65,7 @@ impl Board {
             aborted: AtomicBool::new(false),
             started: AtomicU32::new(0),
             first_connect: AtomicU64::new(u64::MAX),
+            last_accepted: AtomicU64::new(0),
             last_verified: AtomicU64::new(0),
             seeding_done: AtomicU64::new(0),
             seedings_left: AtomicU32::new(seedings),
@@ -74,6 +76,11 @@ impl Board {
     /// A client or origin begins to connect.
     pub(crate) fn connecting(&self, now: Time) {
         self.first_connect.fetch_min(now.0, Ordering::Relaxed);
+    }
+
+    /// The relay took a client in that joins at the start, for the first time.
+    pub(crate) fn accepted(&self, now: Time) {
+        self.last_accepted.fetch_max(now.0, Ordering::Relaxed);
     }
 
     /// A client verified a chunk of so many bytes.
@@ -165,6 +172,11 @@ impl Board {
     /// When the first connection was begun.
     pub(crate) fn first_connect(&self) -> Option<Time> {
         Some(self.first_connect.load(Ordering::Relaxed)).filter(|&t| t != u64::MAX).map(Time)
+    }
+
+    /// When the last client was in that joins at the start.
+    pub(crate) fn last_accepted(&self) -> Option<Time> {
+        Some(self.last_accepted.load(Ordering::Relaxed)).filter(|&t| t != 0).map(Time)
     }
 
     /// When the last client had its file.

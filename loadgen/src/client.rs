@@ -14,13 +14,13 @@ use std::{
 use bytes::Bytes;
 use relay::{
     peer::{
-        ChunkStore, ConnectionError, Ended, FileState, FileStore, Notice, Observer, Patience, Peer,
-        PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig,
+        ChunkStore, ConnectionError, Disk, Ended, FileState, FileStore, Notice, Observer, Patience,
+        Peer, PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig, StoreEvent,
     },
-    protocol::{Seeding, limits::NONCE_BYTES},
+    protocol::{Digest, Manifest, Seeding, limits::NONCE_BYTES},
     time::Time,
 };
-use shards::clock;
+use shards::{bell::LocalBell, clock};
 
 use crate::{
     args::{SeedingMode, Store},
@@ -41,6 +41,8 @@ const VANISH_CHUNKS: u32 = 8;
 pub(crate) struct Local {
     pub(crate) job: Arc<Job>,
     pub(crate) scratch: Scratch,
+    /// Reads and writes for all members of the shard.
+    pub(crate) disk: Disk,
     pub(crate) latencies: RefCell<Latencies>,
     /// Members that have begun to connect and were not accepted yet.
     pub(crate) connecting: Cell<usize>,
@@ -150,13 +152,13 @@ pub(crate) fn client_peer(
     let (file, store): (_, Box<dyn ChunkStore>) = match (&job.store, plan.role) {
         (_, Role::Corrupts) => (
             FileState::whole(Arc::clone(&content.manifest)),
-            Box::new(WrongStore(content.store()?)),
+            Box::new(WrongStore(content.store(&local.disk)?)),
         ),
-        (Store::Verify, _) => (FileState::lacking(key), content.store()?),
+        (Store::Verify, _) => (FileState::lacking(key), content.store(&local.disk)?),
         (Store::Dir(dir), _) => {
             let path = client_path(dir, plan.index, content);
             let store = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-            let store = store.and_then(|()| FileStore::create(key, &path));
+            let store = store.and_then(|()| FileStore::create(key, &path, &local.disk));
             let store = store.map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", path.display()))
             })?;
@@ -207,7 +209,7 @@ pub(crate) fn origin_peer(
     let file = FileState::whole(Arc::clone(&content.manifest));
     let watch = OriginWatch { local: Rc::clone(local), record: Rc::clone(record) };
     let config = peer_config(job, session, index as u64);
-    let peer = Peer::new(config, file, content.store()?, Box::new(watch));
+    let peer = Peer::new(config, file, content.store(&local.disk)?, Box::new(watch));
     Ok(peer.with_transport(job.transport))
 }
 
@@ -275,9 +277,20 @@ impl Observer for ClientWatch {
                 return self.handle_verified(*chunk, *latency, file);
             }
             Notice::Complete => self.handle_complete(now),
+            Notice::Accepted => {
+                let is_first = !self.record.borrow().accepted;
+                if is_first && !matches!(self.plan.role, Role::JoinsLate(_)) {
+                    self.local.job.board.accepted(now);
+                }
+                watch(&self.local, &self.record, notice);
+            }
             notice => watch(&self.local, &self.record, notice),
         }
         Reaction::GoOn
+    }
+
+    fn shared_manifest(&self) -> Option<&Arc<Manifest>> {
+        Some(&self.local.job.contents[self.plan.file].manifest)
     }
 }
 
@@ -329,12 +342,29 @@ impl ChunkStore for WrongStore {
         false
     }
 
-    fn put(&mut self, _: u32, _: &[u8]) -> io::Result<()> {
-        Ok(())
+    fn watch(&mut self, bell: &Rc<LocalBell>) -> bool {
+        self.0.watch(bell)
     }
 
-    fn get(&self, chunk: u32) -> io::Result<Bytes> {
-        let right = self.0.get(chunk)?;
-        Ok(right.iter().map(|byte| !byte).collect())
+    fn put(&mut self, _: u32, _: Bytes) {}
+
+    fn get(&mut self, tag: u32, chunk: u32, digest: Digest) -> io::Result<Option<Bytes>> {
+        Ok(self.0.get(tag, chunk, digest)?.map(|right| wrong(&right)))
     }
+
+    fn poll_event(&mut self) -> Option<StoreEvent> {
+        let mut event = self.0.poll_event()?;
+        if let StoreEvent::Read { result: Ok(bytes), .. } = &mut event {
+            *bytes = wrong(bytes);
+        }
+        Some(event)
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+fn wrong(right: &Bytes) -> Bytes {
+    right.iter().map(|byte| !byte).collect()
 }

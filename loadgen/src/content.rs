@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use relay::{
-    peer::{ChunkStore, FileStore, MemoryStore},
+    peer::{ChunkStore, Disk, FileStore, MemoryStore},
     protocol::{
         ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
         limits::{CHUNK_SIZE_LOG2_DEFAULT, CHUNK_SIZE_LOG2_MAX},
@@ -118,11 +118,11 @@ impl Content {
     ///
     /// # Errors
     /// The system's, if it is a file.
-    pub(crate) fn store(&self) -> io::Result<Box<dyn ChunkStore>> {
+    pub(crate) fn store(&self, disk: &Disk) -> io::Result<Box<dyn ChunkStore>> {
         let key = *self.manifest.key();
         Ok(match &self.bytes {
             Source::Memory(bytes) => Box::new(MemoryStore::new(key, bytes.clone())),
-            Source::Path(path) => Box::new(FileStore::open(key, path)?),
+            Source::Path(path) => Box::new(FileStore::open(key, path, disk)?),
         })
     }
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use relay::{
-    peer::{Peer, new_scratch},
+    peer::{Disk, Peer, new_scratch},
     protocol::Token,
     time::Time,
     transport::Transport,
@@ -30,6 +30,7 @@ use crate::{
     content::Content,
     latency::Latencies,
     plan::{Plan, Role},
+    usage,
 };
 
 /// Members of one shard that connect at the same time: far below what a relay takes of those
@@ -45,6 +46,12 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the main thread looks at the board.
 const TICK: Duration = Duration::from_millis(50);
 
+/// The same while everybody stays: it shall cost nothing.
+const STAY_TICK: Duration = Duration::from_secs(1);
+
+/// What event loops' threads are called, before their number.
+const THREAD_NAME: &str = "loadgen";
+
 /// What all shards need to know.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -56,6 +63,7 @@ pub(crate) struct Job {
     pub(crate) seeding: SeedingMode,
     pub(crate) transport: Transport,
     pub(crate) timeout: Duration,
+    pub(crate) stay: Duration,
     pub(crate) board: Board,
 }
 
@@ -68,6 +76,10 @@ pub(crate) struct Outcome {
     pub(crate) latencies: Latencies,
     /// Why it ended early, if it did.
     pub(crate) cut_short: Option<String>,
+    /// CPU time of the process, from the start of its event loops until everybody was done.
+    pub(crate) cpu_time: Duration,
+    /// Of that time, the largest share that one event loop worked or waited for a core.
+    pub(crate) demand_ratio_max: f64,
 }
 
 struct ShardReport {
@@ -91,17 +103,33 @@ pub(crate) fn run(
     let start = Start {
         placement,
         driver,
-        name: "loadgen",
+        name: THREAD_NAME,
         // Shards have nothing to say to each other.
         credits_per_pair: 1,
         handoff_capacity: 1,
     };
     let job_of_shards = Arc::clone(job);
+    let (began, cpu_before) = (clock::now(), usage::cpu_time());
     let shards = shards::start::<(), (), _, _>(start, move |shard| {
         shard_main(shard, shard_count, Arc::clone(&job_of_shards), sender.clone())
     })?;
     let cut_short = wait(job, &mut watch);
-    Ok(collect(shards, &receiver, cut_short))
+    let cpu_time = usage::cpu_time().saturating_sub(cpu_before);
+    let demand_ratio_max = usage::demand_ratio_max(THREAD_NAME, clock::now() - began);
+    if cut_short.is_none() && !job.stay.is_zero() {
+        stay(job.stay, &job.board, &mut watch);
+    }
+    let outcome = collect(shards, &receiver, cut_short);
+    Ok(Outcome { cpu_time, demand_ratio_max, ..outcome })
+}
+
+/// Keeps everybody connected; what ends the relay meanwhile ends it, too.
+fn stay(time: Duration, board: &Board, watch: &mut impl FnMut(&Board) -> Option<String>) {
+    eprintln!("loadgen: everybody is done and stays connected for {} s", time.as_secs_f64());
+    let deadline = clock::now() + time;
+    while clock::now() < deadline && watch(board).is_none() {
+        thread::park_timeout(STAY_TICK.min(deadline.saturating_sub(clock::now())));
+    }
 }
 
 fn wait(job: &Job, watch: &mut impl FnMut(&Board) -> Option<String>) -> Option<String> {
@@ -138,7 +166,7 @@ fn collect(
         cut_short.get_or_insert(error.to_string());
     }
     records.sort_by_key(|record| record.client.unwrap_or(usize::MAX));
-    Outcome { records, latencies, cut_short }
+    Outcome { records, latencies, cut_short, cpu_time: Duration::ZERO, demand_ratio_max: 0.0 }
 }
 
 /// One shard of the load generator.
@@ -148,9 +176,14 @@ async fn shard_main(
     job: Arc<Job>,
     reports: SyncSender<ShardReport>,
 ) {
+    let disk = match Disk::start() {
+        Ok(disk) => disk,
+        Err(error) => return report_no_disk(&shard, &job, &reports, &error),
+    };
     let local = Rc::new(Local {
         job: Arc::clone(&job),
         scratch: new_scratch(),
+        disk,
         latencies: RefCell::new(Latencies::new()),
         connecting: Cell::new(0),
         running: Cell::new(0),
@@ -158,7 +191,9 @@ async fn shard_main(
     });
     let mine = |index: &usize| index % shard_count == shard.id.index();
     let mut members = Vec::new();
-    for index in (0..job.plan.files).filter(mine) {
+    // Origins from the last loop on: with few clients, both ends of the relay get a core.
+    let mine_from_last = |index: &usize| mine(&(shard_count - 1 - index % shard_count));
+    for index in (0..job.plan.files).filter(mine_from_last) {
         members.push(start_origin(&local, index));
     }
     for index in (0..job.plan.clients.len()).filter(mine) {
@@ -182,6 +217,22 @@ async fn shard_main(
     let latencies = local.latencies.borrow().clone();
     // There is room for one report of each shard.
     reports.try_send(ShardReport { records, latencies }).ok();
+}
+
+fn report_no_disk(
+    shard: &Shard<(), ()>,
+    job: &Job,
+    reports: &SyncSender<ShardReport>,
+    error: &std::io::Error,
+) {
+    let record = Record {
+        name: format!("shard {}", shard.id),
+        error: Some(format!("could not start a thread for files: {error}")),
+        failed: true,
+        ..Record::default()
+    };
+    reports.try_send(ShardReport { records: vec![record], latencies: Latencies::new() }).ok();
+    job.board.abort();
 }
 
 /// Shards start their clients in turn. A relay places a connection on the core that its other end

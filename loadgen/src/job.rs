@@ -49,7 +49,6 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
     let job = make_job(config, contents, &relay);
     let bytes_total = bytes_total(&job);
     let progress = Progress::new(config.clients, bytes_total);
-    let cpu_before = usage::cpu_time();
     let shard_count = placement.shard_count();
     let outcome = fleet::run(&job, placement, driver.driver, |board| {
         progress.update(board);
@@ -57,7 +56,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
     })?;
     progress.finish();
     let loadgen = LoadgenFigures {
-        cpu_seconds: usage::cpu_time().saturating_sub(cpu_before).as_secs_f64(),
+        cpu_seconds: outcome.cpu_time.as_secs_f64(),
+        demand_ratio_max: outcome.demand_ratio_max,
         rss_bytes_peak: usage::rss_bytes_peak(),
         shards: shard_count,
         driver: driver.driver.to_string(),
@@ -134,6 +134,7 @@ fn make_job(config: &Config, contents: Vec<Content>, relay: &Relay) -> Arc<Job> 
         seeding: config.seeding,
         transport: config.transport,
         timeout: config.timeout,
+        stay: config.stay,
         board,
     })
 }
@@ -236,20 +237,14 @@ fn make_report(
     let seeding_seconds = board.seeding_done_at().map_or(0.0, |at| at.seconds_since(started));
     let sum: u64 = job.contents.iter().map(|content| content.manifest.key().size_bytes).sum();
     let relay = relay_figures(before, after, sum);
-    let mut seconds = Latencies::new();
-    let is_client = |record: &&Record| record.client.is_some();
-    let whole = outcome
-        .records
-        .iter()
-        .filter(is_client)
-        .filter_map(|record| record.whole_at.map(|at| at.since(record.started_at)));
-    let clients_verified = whole.inspect(|&time| seconds.record(time)).count();
+    let connected = board.last_accepted().unwrap_or(started);
+    let (seconds, unlimited_seconds) = client_seconds(job, outcome);
     let goodput =
         if wall_seconds > 0.0 { board.verified_bytes() as f64 / wall_seconds } else { 0.0 };
     let same_machine = job.remote.ip().is_loopback();
     Report {
         clients: config.clients,
-        clients_verified,
+        clients_verified: usize::try_from(seconds.count()).unwrap_or(usize::MAX),
         clients_expected: job.plan.must_succeed(),
         files: config.files,
         file_size_bytes: key.size_bytes,
@@ -262,16 +257,32 @@ fn make_report(
         driver: after.driver.clone(),
         congestion: after.congestion.clone(),
         wall_seconds,
+        connect_seconds: connected.seconds_since(started),
         seeding_seconds,
         exchange_seconds: (wall_seconds - seeding_seconds).max(0.0),
         goodput_bytes_per_second: goodput,
         client_seconds: ClientSeconds::from(&seconds),
+        unlimited_client_seconds: ClientSeconds::from(&unlimited_seconds),
         chunk_latency_seconds: ChunkSeconds::from(&outcome.latencies),
         bound_by: bound_by(&relay, &loadgen, wall_seconds, same_machine).into(),
         relay,
         loadgen,
         errors,
     }
+}
+
+/// From connecting to having the file: of all clients, and of those without a limit of their own.
+fn client_seconds(job: &Job, outcome: &Outcome) -> (Latencies, Latencies) {
+    let (mut all, mut unlimited) = (Latencies::new(), Latencies::new());
+    for record in &outcome.records {
+        let (Some(client), Some(whole_at)) = (record.client, record.whole_at) else { continue };
+        let time = whole_at.since(record.started_at);
+        all.record(time);
+        if job.plan.clients[client].rate.is_none() {
+            unlimited.record(time);
+        }
+    }
+    (all, unlimited)
 }
 
 fn relay_figures(before: &Stats, after: &Stats, content_bytes: u64) -> RelayFigures {

@@ -32,10 +32,14 @@ pub(crate) struct Report {
     /// Of the relay.
     pub(crate) congestion: String,
     pub(crate) wall_seconds: f64,
+    /// From the first connect until the last client that joins at the start was accepted.
+    pub(crate) connect_seconds: f64,
     pub(crate) seeding_seconds: f64,
     pub(crate) exchange_seconds: f64,
     pub(crate) goodput_bytes_per_second: f64,
     pub(crate) client_seconds: ClientSeconds,
+    /// Of those clients that have no limit of their own.
+    pub(crate) unlimited_client_seconds: ClientSeconds,
     pub(crate) chunk_latency_seconds: ChunkSeconds,
     pub(crate) relay: RelayFigures,
     pub(crate) loadgen: LoadgenFigures,
@@ -64,6 +68,9 @@ pub(crate) struct RelayFigures {
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct LoadgenFigures {
     pub(crate) cpu_seconds: f64,
+    /// The largest share of the time that one event loop worked or waited for a core; 0 where the
+    /// system doesn't tell.
+    pub(crate) demand_ratio_max: f64,
     pub(crate) rss_bytes_peak: u64,
     pub(crate) shards: usize,
     pub(crate) driver: String,
@@ -83,13 +90,15 @@ impl Report {
     }
 }
 
-/// Above this share of the cores' time somebody is the bottleneck.
+/// From this share of the time on somebody had none to spare.
 const BUSY_RATIO: f64 = 0.7;
 
 /// Who held the run up: "loadgen", "relay", or "neither" when both had time to spare.
 ///
-/// Ratios are CPU time per wall time and event loop. On one machine both share the cores, so it
-/// is their sum that runs full, and who takes more of it is to blame.
+/// A load generator with an event loop that (almost) never slept could not have taken more; that it
+/// worked little tells nothing, since it may have waited for a core that the relay had. So its
+/// demand decides, and where both want the cores of one machine, who takes more of them is to
+/// blame. Of the relay there is only CPU time, per event loop and wall time.
 pub(crate) fn bound_by(
     relay: &RelayFigures,
     loadgen: &LoadgenFigures,
@@ -100,12 +109,14 @@ pub(crate) fn bound_by(
         if wall > 0.0 { cpu_seconds / (wall * shards.max(1) as f64) } else { 0.0 }
     };
     let relay = ratio(relay.cpu_seconds, relay.shards as usize);
-    let loadgen = ratio(loadgen.cpu_seconds, loadgen.shards);
-    let busy = if same_machine { relay + loadgen } else { relay.max(loadgen) };
+    let worked = ratio(loadgen.cpu_seconds, loadgen.shards);
+    let demand = worked.max(loadgen.demand_ratio_max);
+    let relay_is_ahead = relay > if same_machine { worked } else { demand };
+    let cores_are_full = same_machine && relay + worked >= BUSY_RATIO;
     match () {
-        () if busy < BUSY_RATIO => "neither",
-        () if loadgen > relay => "loadgen",
-        () => "relay",
+        () if demand >= BUSY_RATIO && !relay_is_ahead => "loadgen",
+        () if relay >= BUSY_RATIO || cores_are_full => "relay",
+        () => "neither",
     }
 }
 
@@ -116,11 +127,12 @@ impl Display for Report {
             if self.files == 1 { String::new() } else { format!("{} files of ", self.files) };
         writeln!(
             f,
-            "{} of {} clients have the file, {done}: {files}{} in {} chunks of {}",
+            "{} of {} clients have the file, {done}: {files}{} in {} {} of {}",
             self.clients_verified,
             self.clients,
             units::size(self.file_size_bytes),
             self.chunk_count,
+            if self.chunk_count == 1 { "chunk" } else { "chunks" },
             units::size(self.chunk_size_bytes.into()),
         )?;
         self.fmt_times(f)?;
@@ -230,10 +242,12 @@ mod tests {
             driver: "epoll".into(),
             congestion: "cubic".into(),
             wall_seconds: 2.0,
+            connect_seconds: 0.1,
             seeding_seconds: 0.5,
             exchange_seconds: 1.5,
             goodput_bytes_per_second: 1e8,
             client_seconds: ClientSeconds::default(),
+            unlimited_client_seconds: ClientSeconds::default(),
             chunk_latency_seconds: ChunkSeconds::default(),
             relay: RelayFigures::default(),
             loadgen: LoadgenFigures::default(),
@@ -280,13 +294,31 @@ mod tests {
     }
 
     #[test]
-    fn the_busier_of_both_holds_the_run_up() {
-        let relay = |cpu_seconds| RelayFigures { cpu_seconds, shards: 2, ..Default::default() };
-        let loadgen = |cpu_seconds| LoadgenFigures { cpu_seconds, shards: 2, ..Default::default() };
-        assert_eq!(bound_by(&relay(1.0), &loadgen(2.5), 2.0, true), "loadgen");
-        assert_eq!(bound_by(&relay(2.5), &loadgen(1.0), 2.0, true), "relay");
-        assert_eq!(bound_by(&relay(0.1), &loadgen(0.2), 2.0, true), "neither");
-        assert_eq!(bound_by(&relay(1.0), &loadgen(2.0), 2.0, false), "neither");
-        assert_eq!(bound_by(&relay(1.0), &loadgen(3.9), 2.0, false), "loadgen");
+    fn a_generator_that_never_slept_held_the_run_up_unless_the_relay_took_the_cores() {
+        let of = |relay, loadgen, demand_ratio_max, same_machine| {
+            let relay = RelayFigures { cpu_seconds: relay, shards: 2, ..Default::default() };
+            let loadgen = LoadgenFigures {
+                cpu_seconds: loadgen,
+                shards: 2,
+                demand_ratio_max,
+                ..Default::default()
+            };
+            bound_by(&relay, &loadgen, 2.0, same_machine)
+        };
+        // Both on the two cores of one machine, for two seconds.
+        assert_eq!(of(1.0, 2.5, 0.95, true), "loadgen");
+        assert_eq!(of(2.5, 1.0, 0.95, true), "relay", "it only waited for a core");
+        assert_eq!(of(2.5, 1.0, 0.4, true), "relay", "it slept");
+        assert_eq!(of(0.9, 2.0, 0.5, true), "relay", "it slept, though it took more");
+        assert_eq!(of(0.1, 0.2, 0.1, true), "neither");
+        // Machines of their own.
+        assert_eq!(of(1.0, 2.0, 0.5, false), "neither");
+        assert_eq!(of(1.0, 2.0, 0.98, false), "loadgen", "one loop of two was full");
+        assert_eq!(of(3.9, 2.0, 0.5, false), "relay");
+        assert_eq!(of(1.0, 3.9, 0.0, false), "loadgen", "a system that tells no demand");
+        assert_eq!(
+            bound_by(&RelayFigures::default(), &LoadgenFigures::default(), 0.0, true),
+            "neither"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What this process uses and may use: CPU time, memory, descriptors.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -22,6 +22,24 @@ pub(crate) fn rss_bytes_peak() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// Of all threads that are called so, a dash and a number: the largest share of `time` that one of
+/// them ran or was ready to run. 0 where the system doesn't tell.
+pub(crate) fn demand_ratio_max(name: &str, time: Duration) -> f64 {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0.0 };
+    let demands = tasks.filter_map(|task| demand(&task.ok()?.path(), name));
+    let most = demands.max().unwrap_or_default();
+    if time.is_zero() { 0.0 } else { (most.as_secs_f64() / time.as_secs_f64()).min(1.0) }
+}
+
+/// Time that a thread spent on a core and in the queue for one, if it is called so.
+fn demand(task: &Path, name: &str) -> Option<Duration> {
+    let comm = std::fs::read_to_string(task.join("comm")).ok()?;
+    comm.strip_prefix(name)?.strip_prefix('-')?;
+    let text = std::fs::read_to_string(task.join("schedstat")).ok()?;
+    let mut nanoseconds = text.split_whitespace().map_while(|word| word.parse::<u64>().ok());
+    Some(Duration::from_nanos(nanoseconds.next()? + nanoseconds.next()?))
 }
 
 /// Makes room for so many descriptors of clients.
@@ -59,6 +77,33 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert!(rss_bytes_peak() > 1 << 20);
         }
+    }
+
+    #[test]
+    fn a_thread_that_never_sleeps_is_in_full_demand() {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let busy = || {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                std::hint::spin_loop()
+            }
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("busybee-0".into());
+            thread.spawn_scoped(scope, busy).unwrap();
+            let began = shards::clock::now();
+            let time = || shards::clock::now() - began;
+            // It takes a while until the first turn of a thread counts; a stopped one never does.
+            while demand_ratio_max("busybee", time()) < 0.7 && time() < Duration::from_secs(60) {
+                std::thread::yield_now();
+            }
+            let demand = demand_ratio_max("busybee", time());
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(demand >= 0.7, "{demand}");
+            assert_eq!(demand_ratio_max("nobody", time()), 0.0);
+        });
     }
 
     #[test]

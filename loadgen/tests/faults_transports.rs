@@ -8,8 +8,8 @@ mod support;
 use std::{path::Path, process::Command, time::Duration};
 
 use support::{
+    network::{Faults, MILLION, Proxy},
     process::{RelayProcess, Running},
-    proxy::{Faults, MILLION, Proxy},
 };
 
 /// Clients of each run.
@@ -194,11 +194,8 @@ macro_rules! script {
 
             #[test]
             fn later_ones_overtake_and_many_come_twice() {
-                let faults = Faults {
-                    overtaken: MILLION / 4,
-                    doubled: MILLION / 4,
-                    ..Faults::default()
-                };
+                let faults =
+                    Faults { overtaken: MILLION / 4, doubled: MILLION / 4, ..Faults::default() };
                 bad_throughout($name, faults);
             }
 

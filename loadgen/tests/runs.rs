@@ -193,3 +193,17 @@ fn a_relay_that_is_killed_and_comes_back_is_gone_on_with() {
     assert_eq!(report["clients_verified"], 6);
     drop(relay);
 }
+
+#[test]
+fn who_stays_does_so_after_the_figures_are_taken() {
+    let job = ["--clients", "4", "--file", "1M", "--slow", "1@500K", "--relay-args", "--cores 1"];
+    let run = run(&[&job[..], &["--stay", "700ms"]].concat());
+    run.assert_success();
+    assert!(run.stderr.contains("stays connected for 0.7 s"), "{}", run.stderr);
+    let wall = run.number("/wall_seconds");
+    assert!(run.number("/connect_seconds") > 0.0 && run.number("/connect_seconds") <= wall);
+    // A quarter of a spread is theirs to wait for, but not the slow one's whole file.
+    let (others, all) = ("/unlimited_client_seconds/max", "/client_seconds/max");
+    assert!(run.number(others) > 0.0 && run.number(others) < run.number(all));
+    assert_eq!(run.report["bound_by"], "neither", "it waited for the slow one");
+}

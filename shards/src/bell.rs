@@ -31,6 +31,11 @@ impl LocalBell {
         }
     }
 
+    /// Whether it was rung since the last wait, which is then forgotten.
+    pub fn take(&self) -> bool {
+        self.rung.replace(false)
+    }
+
     /// Until it is rung, or at once if it was since the last wait. One task at a time may wait.
     pub async fn wait(&self) {
         poll_fn(|context| {

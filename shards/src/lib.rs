@@ -7,7 +7,8 @@
 //!
 //! In reading order: [`placement`] and [`driver`] say where and on what the loops run,
 //! [`runtime`] starts them, [`handoff`] gives a shard its sockets, [`port`] its messages,
-//! [`net`], [`task`] and [`clock`] are what it works with, and [`budget`] bounds its memory.
+//! [`net`], [`task`] and [`clock`] are what it works with, [`offload`] takes work that blocks off
+//! its hands, and [`budget`] bounds its memory.
 //! What a loop does once per turn is in `turn`, and who wakes it in `doorbell` and `station`.
 //!
 //! ```text
@@ -26,6 +27,7 @@ pub mod handoff;
 pub mod heartbeats;
 mod inbox;
 pub mod net;
+pub mod offload;
 pub mod placement;
 pub mod port;
 mod ringer;
@@ -42,6 +44,7 @@ pub use driver::{Chosen, Driver, DriverChoice, DriverError};
 pub use handoff::{Handoff, Incoming};
 pub use heartbeats::Heartbeats;
 pub use net::Socket;
+pub use offload::Offload;
 pub use placement::{Placement, ShardId};
 pub use port::Port;
 pub use ringer::Ringer;

@@ -83,7 +83,7 @@ impl std::fmt::Display for WrongDigestCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Link => "damaged on the way",
-            Self::Sender => "the relay sent wrong bytes",
+            Self::Sender => "the relay sent wrong bytes: use another relay",
             Self::Unknown => "bytes not kept, so the cause is unknown",
         })
     }

@@ -1,9 +1,13 @@
 //! The shell of one connection: moves what a session says and hears through a socket, keeps
 //! chunks in a store, and tells an observer.
 //!
-//! Three tasks share a `Link`: a reader (the connection's life), a writer that acts only when
-//! the socket was full, and a timer that ends once it has nothing to watch. No reference to the
+//! Four tasks share a `Link`: a reader (the connection's life), a writer that acts only when the
+//! socket was full, one that hears what a store has done where that takes time, and a timer that
+//! ends once it has nothing to watch. No reference to the
 //! core is held across an await. Connecting again is [`super::peer`]'s business.
+
+mod linger;
+mod tasks;
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,19 +17,22 @@ use std::{
     time::Duration,
 };
 
-use shards::{clock, net::Socket, task};
+use bytes::Bytes;
+use shards::{bell::LocalBell, clock, net::Socket, task};
 
+use self::tasks::{watch_store, watch_time, write_when_full};
 use super::{
     ConnectionError, FileState, Session, SessionError, SessionEvent,
     datagrams::DatagramEnd,
-    intake::LIMITED_STEP,
+    keeping::{Keeping, Outcome},
     peer::{Notice, Observer, Reaction},
+    scratch::{FRAME_BYTES, FRAMES_PER_READ, Scratch},
     session::Stage,
     signal::Signal,
     store::ChunkStore,
 };
 use crate::{
-    protocol::{DATA_HEADER_BYTES, DatagramOffer, Event, Message, limits::FRAME_PAYLOAD_BYTES_MAX},
+    protocol::{DatagramOffer, Event},
     time::Time,
     transport::{Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, SendEvent},
 };
@@ -34,27 +41,8 @@ use crate::{
 /// relay is not read from until it takes them.
 const CONTROL_BACKLOG_BYTES_MAX: usize = 64 << 10;
 
-/// Frames of one read, at most: 1 MiB, so that most reads empty the socket. Measured on 2 cores
-/// with the main job, CPU seconds of 100 clients: 3.5 with 16, 3.0 with 32, 2.9 with 64.
-const FRAMES_PER_READ: usize = 64;
-
-/// A whole data frame.
-const FRAME_BYTES: usize = DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
-
-/// Bytes of the buffer that reads go to: the rest of one frame, then whole ones.
-const SCRATCH_BYTES: usize = FRAME_PAYLOAD_BYTES_MAX + FRAMES_PER_READ * FRAME_BYTES;
-
 /// How often the handshake's deadline is looked at.
 const HANDSHAKE_TICK: Duration = Duration::from_secs(1);
-
-/// The receive buffer that all connections of a shard share.
-pub type Scratch = Rc<RefCell<Box<[u8]>>>;
-
-/// A receive buffer for one shard.
-#[must_use]
-pub fn new_scratch() -> Scratch {
-    Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()))
-}
 
 /// The present, for sessions.
 pub(super) fn now() -> Time {
@@ -84,9 +72,11 @@ pub(super) struct Link {
     /// The socket was full: the writer is to go on when it no longer is.
     full: Signal,
     /// The writer made room.
-    drained: Signal,
+    pub(super) drained: Signal,
+    /// The store has done something.
+    stored: Rc<LocalBell>,
     /// The kernel takes nothing more; what it has received may still be read.
-    broken: Cell<bool>,
+    pub(super) broken: Cell<bool>,
     pub(super) closed: Cell<bool>,
 }
 
@@ -98,8 +88,9 @@ pub(super) struct Core {
     /// The socket of the channel that runs in datagrams.
     pub(super) datagrams: Option<Rc<DatagramEnd>>,
     surroundings: Rc<RefCell<Surroundings>>,
+    keeping: Keeping,
     end: Option<End>,
-    error: Option<ConnectionError>,
+    pub(super) error: Option<ConnectionError>,
     /// Payload bytes of the frame under way that are still to come.
     frame_rest: usize,
 }
@@ -121,6 +112,7 @@ impl Link {
                 queue,
                 offer: None,
                 datagrams: None,
+                keeping: Keeping::new(Rc::clone(&surroundings)),
                 surroundings,
                 end: None,
                 error: None,
@@ -128,6 +120,7 @@ impl Link {
             }),
             full: Signal::default(),
             drained: Signal::default(),
+            stored: Rc::default(),
             broken: Cell::new(false),
             closed: Cell::new(false),
         })
@@ -142,15 +135,27 @@ impl Link {
         let (writer, timer) = (Rc::downgrade(&self), Rc::downgrade(&self));
         task::spawn_isolated(write_when_full(Rc::clone(&self)), move |text| fail(&writer, &text));
         task::spawn_isolated(watch_time(Rc::downgrade(&self)), move |text| fail(&timer, &text));
+        if self.core.borrow().keeping.watch(&self.stored) {
+            let keeper = Rc::downgrade(&self);
+            let watching = watch_store(Rc::clone(&self));
+            task::spawn_isolated(watching, move |text| fail(&keeper, &text));
+        }
         let result = self.read(scratch).await;
-        if let Err(ConnectionError::Session { error, .. }) = &result {
-            self.say_why(error);
+        if let Err(ConnectionError::Session { error, .. }) = &result
+            && let Some(failure) = error.to_failure()
+        {
+            self.say_last(failure, scratch).await;
         }
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
         self.shutdown();
+        // What was verified is kept before anybody asks what there is.
+        while !self.core.borrow().keeping.is_at_rest() {
+            self.drained.wait().await;
+        }
         self.closed.set(true);
         self.full.set();
         self.end_datagrams();
+        self.stored.ring();
         let mut core = self.core.borrow_mut();
         let was_accepted = core.session.stage() == Stage::Joined;
         (result, core.session.take_file(), was_accepted)
@@ -195,6 +200,9 @@ impl Link {
             while self.is_backlogged() && !self.broken.get() {
                 self.drained.wait().await;
             }
+            while self.core.borrow().keeping.is_full() && !self.broken.get() {
+                self.drained.wait().await;
+            }
         }
     }
 
@@ -220,18 +228,14 @@ impl Link {
                 let now = if is_last { now() } else { started };
                 session.handle_data(now, &header, piece_offset, piece, is_last)
             }
-            Event::Control(Message::DataAck { room_bytes, ranges }) => match queue.data_mut() {
-                Some(data) => {
-                    data.handle_acked(started, room_bytes, &ranges);
-                    Ok(())
-                }
-                None => session.handle_message(started, Message::DataAck { room_bytes, ranges }),
+            Event::Control(message) => match queue.handle_control(started, message) {
+                Some(message) => session.handle_message(started, message),
+                None => Ok(()),
             },
-            Event::Control(message) => session.handle_message(started, message),
             Event::Preamble { .. } => session.handle_preamble(),
         });
         // What was verified before an error counts all the same.
-        core.handle_events()?;
+        core.handle_events();
         let outcome = outcome.map_err(|error| self.read_error(error))?;
         let is_full = outcome == ReadOutcome::Read(wanted);
         core.session.handle_turn_end(now(), !is_full);
@@ -276,16 +280,6 @@ impl Link {
         self.core.borrow().queue.datagrams().is_some_and(Datagrams::has_heard)
     }
 
-    /// Tells the relay why this side closes, if its socket takes it.
-    fn say_why(&self, error: &SessionError) {
-        if let Some(failure) = error.to_failure() {
-            let mut core = self.core.borrow_mut();
-            core.queue.push_control(&Message::Failure(failure));
-            // The connection ends whether the relay hears it or not.
-            drop(core.queue.write(&self.socket, 0));
-        }
-    }
-
     fn shutdown(&self) {
         self.broken.set(true);
         self.full.set();
@@ -324,18 +318,14 @@ impl Core {
     }
 
     /// Acts on what the session reports.
-    pub(super) fn handle_events(&mut self) -> Result<(), ConnectionError> {
+    pub(super) fn handle_events(&mut self) {
         while let Some(event) = self.session.poll_event() {
             let notice = match event {
-                SessionEvent::Verified { chunk, bytes, latency } => {
-                    if let Some(bytes) = bytes {
-                        let put = self.surroundings.borrow_mut().store.put(chunk, &bytes);
-                        put.map_err(|error| ConnectionError::Store {
-                            what: "write",
-                            chunk,
-                            error,
-                        })?;
-                    }
+                SessionEvent::Verified { chunk, bytes: Some(bytes), latency } => {
+                    self.keeping.put(chunk, bytes, latency);
+                    continue;
+                }
+                SessionEvent::Verified { chunk, bytes: None, latency } => {
                     self.session.handle_kept(chunk);
                     Notice::Verified { chunk, latency }
                 }
@@ -348,7 +338,12 @@ impl Core {
                     continue;
                 }
                 SessionEvent::Accepted => Notice::Accepted,
-                SessionEvent::ManifestVerified => Notice::ManifestVerified,
+                SessionEvent::ManifestVerified => {
+                    if let Some(shared) = self.surroundings.borrow().observer.shared_manifest() {
+                        self.session.share_manifest(shared);
+                    }
+                    Notice::ManifestVerified
+                }
                 SessionEvent::Complete => Notice::Complete,
                 SessionEvent::SeedingDone => Notice::SeedingDone,
                 SessionEvent::LeaveGranted => {
@@ -361,6 +356,24 @@ impl Core {
             };
             self.tell(now(), &notice);
         }
+    }
+
+    /// Acts on what the store has done.
+    fn handle_stored(&mut self) -> Result<(), ConnectionError> {
+        while let Some(outcome) = self.keeping.poll()? {
+            match outcome {
+                Outcome::Kept { chunk, latency } => {
+                    self.session.handle_kept(chunk);
+                    self.tell(now(), &Notice::Verified { chunk, latency });
+                }
+                // A fetch that was called off meanwhile.
+                Outcome::Read { fetch_id, .. } if !self.session.is_uploading(fetch_id) => {}
+                Outcome::Read { fetch_id, chunk, result } => self.upload(fetch_id, chunk, result),
+            }
+        }
+        self.handle_events();
+        // Acknowledgements go out when nothing more is being written.
+        self.session.handle_turn_end(now(), !self.keeping.is_writing());
         Ok(())
     }
 
@@ -398,14 +411,19 @@ impl Core {
             self.queue.push_control(&message);
         }
         while let Some(upload) = self.session.poll_upload() {
-            let read = self.surroundings.borrow().store.get(upload.chunk);
-            match read {
-                Ok(bytes) => {
-                    let payload = Payload::with_crcs_of(upload.chunk, bytes);
-                    self.queue.push_data(payload, upload.fetch_id, 0);
-                }
-                Err(error) => self.refuse(upload.fetch_id, upload.chunk, &error),
+            let (fetch_id, chunk) = (upload.fetch_id, upload.chunk);
+            let manifest = self.session.file().manifest();
+            let digest = manifest.expect("who has a chunk has verified it").digest(chunk);
+            if let Some(result) = self.keeping.get(fetch_id, chunk, digest).transpose() {
+                self.upload(fetch_id, chunk, result);
             }
+        }
+    }
+
+    fn upload(&mut self, fetch_id: u32, chunk: u32, read: io::Result<Bytes>) {
+        match read {
+            Ok(bytes) => self.queue.push_data(Payload::with_crcs_of(chunk, bytes), fetch_id, 0),
+            Err(error) => self.refuse(fetch_id, chunk, &error),
         }
     }
 
@@ -433,56 +451,6 @@ impl Core {
             Reaction::Leave => self.session.handle_leave(),
             Reaction::Vanish => self.end = Some(End::Stopped),
         }
-    }
-}
-
-/// Writes on when the socket has room again. It owns the link while it does: the socket must not
-/// go while somebody waits for it.
-async fn write_when_full(link: Rc<Link>) {
-    loop {
-        link.full.wait().await;
-        while !link.broken.get() && !link.core.borrow().queue.is_stream_empty() {
-            if link.socket.writable().await.is_err() {
-                link.shutdown();
-                break;
-            }
-            link.pump();
-            link.drained.set();
-            // One write, then the others of the shard.
-            task::yield_now().await;
-        }
-        link.drained.set();
-        if link.closed.get() {
-            return;
-        }
-    }
-}
-
-/// Watches the handshake's deadline, and doles out a limited peer's grants.
-async fn watch_time(link: Weak<Link>) {
-    loop {
-        let Some(wait) = link.upgrade().and_then(|link| link.next_tick()) else { return };
-        clock::sleep(wait).await;
-        let Some(link) = link.upgrade().filter(|link| !link.closed.get()) else { return };
-        let timed_out = link.core.borrow_mut().session.handle_timeout(now());
-        match timed_out {
-            Ok(()) => link.pump(),
-            Err(error) => link.fail(link.session_error(error)),
-        }
-    }
-}
-
-impl Link {
-    /// How long the timer sleeps; `None` when there is nothing more to watch.
-    fn next_tick(&self) -> Option<Duration> {
-        let core = self.core.borrow();
-        let is_limited = core.session.is_limited();
-        if core.session.stage() == Stage::Joined && !is_limited {
-            return None;
-        }
-        let tick_max = if is_limited { LIMITED_STEP } else { HANDSHAKE_TICK };
-        let due = core.session.poll_timeout().map(|due| due.since(now()));
-        Some(due.unwrap_or(tick_max).clamp(Duration::from_millis(1), tick_max))
     }
 }
 

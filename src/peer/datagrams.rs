@@ -19,7 +19,8 @@ use shards::{
 
 use super::{
     ConnectionError, SessionError,
-    connection::{Core, Link, Scratch, now},
+    connection::{Core, Link, now},
+    scratch::Scratch,
 };
 use crate::{
     protocol::{Channel, DatagramHeader, DatagramKind, DatagramOffer, Side},
@@ -124,7 +125,7 @@ impl Link {
             let [meta] = metas;
             for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                 if let Err(error) = self.handle_datagram(datagram) {
-                    self.fail(error);
+                    self.end_with(error);
                     return false;
                 }
             }
@@ -133,6 +134,10 @@ impl Link {
     }
 
     fn handle_datagram(&self, datagram: &[u8]) -> Result<(), ConnectionError> {
+        if self.broken.get() {
+            // It says its last words: nothing counts any more.
+            return Ok(());
+        }
         let now = now();
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
@@ -147,7 +152,7 @@ impl Link {
                 session.handle_piece(now, &header, piece)
             });
             // What was verified before an error counts all the same.
-            core.handle_events()?;
+            core.handle_events();
             received.map_err(|error| self.datagram_error(error))?;
             core.session.handle_datagrams_end(now);
             return Ok(());
@@ -155,11 +160,20 @@ impl Link {
         let received = datagrams.handle_datagram(now, route, datagram, takes, &mut |message| {
             session.handle_message(now, message)
         });
-        core.handle_events()?;
+        core.handle_events();
         received.map_err(|error| self.datagram_error(error))?;
         // Whether more data comes is for the stream's reader to say.
         core.session.handle_turn_end(now, false);
         Ok(())
+    }
+
+    /// The stream's reader returns the error; the writing direction stays open for a last word.
+    fn end_with(&self, error: ConnectionError) {
+        self.core.borrow_mut().error.get_or_insert(error);
+        self.broken.set(true);
+        self.drained.set();
+        // It may be closed already, which is as good.
+        drop(self.socket.shutdown(std::net::Shutdown::Read));
     }
 
     fn datagram_error(&self, error: DatagramError<SessionError>) -> ConnectionError {
@@ -251,6 +265,8 @@ async fn receive(link: &Rc<Link>, end: &DatagramEnd, scratch: &Scratch) {
     while !link.closed.get() {
         let more = link.receive_turn(end, &mut scratch.borrow_mut());
         link.pump();
+        // Acknowledgements may have made room.
+        link.drained.set();
         if more {
             task::yield_now().await;
             continue;

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use super::assembler::AssembleError;
+use super::assembler::{AssembleError, WrongDigestCause};
 use crate::protocol::{
     DecodeError, Failure, FailureCode, ManifestError, limits::FAILURE_TEXT_BYTES_MAX,
 };
@@ -54,7 +54,11 @@ impl SessionError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Data(AssembleError::WrongDigest { .. }) | Self::Silent(_) => true,
+            // A relay whose checksums are right and whose bytes are wrong would lie again.
+            Self::Data(AssembleError::WrongDigest { cause, .. }) => {
+                *cause != WrongDigestCause::Sender
+            }
+            Self::Silent(_) => true,
             Self::Relay(failure) => match failure.code {
                 FailureCode::TooManyPeers
                 | FailureCode::Stalled
@@ -78,7 +82,9 @@ impl SessionError {
     pub fn to_failure(&self) -> Option<Failure> {
         let code = match self {
             Self::Relay(_) | Self::TokenWanted | Self::ChunkTooLarge { .. } => return None,
-            Self::Data(AssembleError::WrongDigest { .. }) => FailureCode::LinkCorrupt,
+            Self::Data(AssembleError::WrongDigest { .. }) if self.is_transient() => {
+                FailureCode::LinkCorrupt
+            }
             _ => FailureCode::Protocol,
         };
         Some(Failure { code, text: failure_text(&self.to_string()) })
@@ -169,12 +175,15 @@ mod tests {
     use crate::protocol::Digest;
 
     #[test]
-    fn a_wrong_digest_is_worth_another_connection_and_a_ban_is_not() {
-        let wrong = SessionError::Data(AssembleError::WrongDigest {
-            chunk: 1,
-            cause: super::super::WrongDigestCause::Link,
-        });
-        assert!(wrong.is_transient());
+    fn a_damaged_chunk_is_worth_another_connection_and_a_lie_or_a_ban_is_not() {
+        let wrong = |cause| SessionError::Data(AssembleError::WrongDigest { chunk: 1, cause });
+        let code = |error: &SessionError| error.to_failure().expect("it is told").code;
+        for cause in [WrongDigestCause::Link, WrongDigestCause::Unknown] {
+            assert!(wrong(cause).is_transient());
+            assert_eq!(code(&wrong(cause)), FailureCode::LinkCorrupt);
+        }
+        assert!(!wrong(WrongDigestCause::Sender).is_transient(), "a relay that lies is given up");
+        assert_eq!(code(&wrong(WrongDigestCause::Sender)), FailureCode::Protocol);
         let failure = |code| SessionError::Relay(Failure { code, text: "so".into() });
         assert!(!failure(FailureCode::Banned).is_transient());
         assert!(failure(FailureCode::ShuttingDown).is_transient());

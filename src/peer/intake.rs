@@ -2,8 +2,11 @@
 //!
 //! Pure. Knows bytes and times only, no chunks and no sockets.
 //!
-//! Invariants: `reported <= received`, `told <= allowed`, `allowed <= received + window`
-//! whenever it was last refilled.
+//! What was received but is not kept yet takes up the window, too: a disk that is slower than the
+//! network is waited for by the relay, not by memory.
+//!
+//! Invariants: `reported <= received`, `told <= allowed`, `allowed <= received + window`, and
+//! `held <= received`.
 
 use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
@@ -59,6 +62,8 @@ pub struct Intake {
     rate: Option<NonZeroU64>,
     window: u64,
     received: u64,
+    /// Of it, what waits to be kept.
+    held: u64,
     /// `received`, as last told to the relay.
     reported: u64,
     /// What may be granted by now.
@@ -102,6 +107,7 @@ impl Intake {
                 bytes_in(rate, LIMITED_WINDOW).clamp(LIMITED_WINDOW_BYTES_MIN, WINDOW_BYTES)
             }),
             received: 0,
+            held: 0,
             reported: 0,
             allowed: 0,
             told: 0,
@@ -132,6 +138,16 @@ impl Intake {
         self.received += bytes;
     }
 
+    /// Received bytes are on their way to where they are kept.
+    pub fn hold(&mut self, bytes: u32) {
+        self.held += u64::from(bytes);
+    }
+
+    /// Bytes on their way are kept.
+    pub fn release(&mut self, bytes: u32) {
+        self.held -= u64::from(bytes);
+    }
+
     /// The end of a read turn. `idle`: nothing more was there to read. `sends_anyway`: another
     /// message goes out now, so a report with it is nearly free.
     pub fn handle_turn_end(&mut self, now: Time, idle: bool, sends_anyway: bool) {
@@ -158,10 +174,12 @@ impl Intake {
         self.refill(now);
         let unreported = self.received - self.reported;
         let untold = self.allowed.saturating_sub(self.told);
+        // Without a limit they are equal, but for what has been kept since it was reported.
+        let news = if self.rate.is_none() { unreported.max(untold) } else { unreported };
         let due = match self.flush {
-            Flush::Now => unreported > 0 || self.told == 0,
-            Flush::Idle => unreported >= REPORT_IDLE_BYTES,
-            Flush::Later => unreported >= REPORT_BYTES,
+            Flush::Now => news > 0 || self.told == 0,
+            Flush::Idle => news >= REPORT_IDLE_BYTES,
+            Flush::Later => news >= REPORT_BYTES,
         };
         let grant_due = self.rate.is_some_and(|rate| untold >= step_bytes(rate));
         if !due && !grant_due {
@@ -178,7 +196,7 @@ impl Intake {
     pub fn poll_timeout(&self) -> Option<Time> {
         let rate = self.rate.filter(|_| self.open)?;
         let next = self.told + step_bytes(rate);
-        if next > self.received + self.window {
+        if next > (self.received + self.window).saturating_sub(self.held) {
             return None; // Something must arrive first.
         }
         let wait = time_for(rate, next.saturating_sub(self.allowed));
@@ -202,7 +220,7 @@ impl Intake {
         if !self.open {
             return;
         }
-        let ceiling = self.received + self.window;
+        let ceiling = (self.received + self.window).saturating_sub(self.held);
         let since = self.refilled_at;
         let (allowed, since) = match self.rate {
             None => (ceiling, now),
@@ -240,6 +258,7 @@ impl Intake {
     pub fn invariants(&self) {
         debug_assert!(self.reported <= self.received);
         debug_assert!(self.told <= self.allowed);
+        debug_assert!(self.held <= self.received);
         debug_assert!(self.allowed <= self.received + self.window);
         debug_assert!(self.credits.len() <= CREDITS_MAX);
     }
@@ -371,6 +390,29 @@ mod tests {
         slow.handle_turn_end(at(100), true, false);
         let half = slow.credit_time(LIMITED_WINDOW_BYTES_MIN + 50_000).unwrap();
         assert_eq!(half.since(at(0)).as_millis(), 50);
+    }
+
+    #[test]
+    fn what_is_not_kept_yet_is_not_granted_again_until_it_is() {
+        let mut intake = Intake::new(None, at(0));
+        intake.open(at(0));
+        intake.poll_report(at(0)).unwrap();
+        // A disk that takes nothing: everything granted arrives, and is held.
+        for _ in 0..4 {
+            intake.handle_received(WINDOW_BYTES / 4);
+            intake.hold(1 << 20);
+            intake.handle_turn_end(at(1), true, true);
+            let report = intake.poll_report(at(1)).unwrap();
+            assert_eq!(report.granted_bytes, WINDOW_BYTES, "no more than at first");
+        }
+        intake.handle_turn_end(at(2), true, true);
+        assert_eq!(intake.poll_report(at(2)), None);
+        // Nothing more arrives: that it was kept must be enough to be told.
+        intake.release(1 << 20);
+        intake.handle_turn_end(at(3), true, true);
+        let report = intake.poll_report(at(3)).unwrap();
+        assert_eq!(report.granted_bytes, WINDOW_BYTES + (1 << 20));
+        assert_eq!(intake.poll_report(at(3)), None);
     }
 
     #[test]

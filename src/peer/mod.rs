@@ -7,6 +7,7 @@
 //!    │
 //!  connection   SHELL: the tasks of one connection
 //!    ├─ datagrams        those of a channel that runs in datagrams
+//!    ├─ keeping          what its store has under way
 //!    │
 //!  session      PURE: the state of one connection
 //!    ├─ outbox           what it has to say
@@ -27,10 +28,12 @@ pub mod dial;
 pub mod error;
 pub mod file;
 pub mod intake;
+mod keeping;
 pub mod outbox;
 #[expect(clippy::module_inception, reason = "the module is about peers, this file about one")]
 pub mod peer;
 pub mod rng;
+pub mod scratch;
 pub mod session;
 mod signal;
 pub mod store;
@@ -38,12 +41,12 @@ pub mod uploads;
 pub mod wants;
 
 pub use assembler::WrongDigestCause;
-pub use connection::{Scratch, new_scratch};
 pub use error::{ConnectionError, SessionError};
 pub use file::FileState;
 pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, Reaction};
 pub use rng::Rng;
+pub use scratch::{Scratch, new_scratch};
 pub use session::{Session, SessionConfig, SessionEvent};
-pub use store::{ChunkStore, FileStore, MemoryStore};
+pub use store::{ChunkStore, Disk, FileStore, MemoryStore, StoreEvent};
 pub use uploads::Upload;
 pub use wants::ChunkOrder;

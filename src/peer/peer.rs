@@ -11,6 +11,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,12 +19,17 @@ use shards::clock;
 
 use super::{
     ConnectionError, FileState, Rng, Session, SessionConfig,
-    connection::{End, Link, Scratch, Surroundings, now},
+    connection::{End, Link, Surroundings, now},
     datagrams,
     dial::dial,
+    scratch::Scratch,
     store::ChunkStore,
 };
-use crate::{protocol::limits::NONCE_BYTES, time::Time, transport::Transport};
+use crate::{
+    protocol::{Manifest, limits::NONCE_BYTES},
+    time::Time,
+    transport::Transport,
+};
 
 /// Waits before the first new attempt; each further one waits twice as long.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -119,6 +125,12 @@ pub trait Observer {
     /// Something happened; `file` is what the peer has. Called on the peer's shard, in the middle
     /// of its work: it must be quick and must not call the [`PeerHandle`].
     fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction;
+
+    /// A copy of the manifest that many peers of one process share. The peer still asks for the
+    /// list of digests and proves it; then it drops its own copy for this one.
+    fn shared_manifest(&self) -> Option<&Arc<Manifest>> {
+        None
+    }
 }
 
 impl<F: FnMut(Time, &Notice<'_>, &FileState) -> Reaction> Observer for F {

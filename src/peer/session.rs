@@ -13,13 +13,15 @@
 //!
 //! Invariant: a chunk is in `file.have()` only if its digest was right and the shell kept it.
 
+mod data;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
     SessionError,
-    assembler::{Assembled, Assembler},
+    assembler::Assembler,
     file::FileState,
     intake::Intake,
     outbox::Outbox,
@@ -28,8 +30,8 @@ use super::{
 };
 use crate::{
     protocol::{
-        Channel, DataHeader, DataPieceHeader, DatagramKeys, DatagramOffer, Manifest, ManifestBuilder, Message,
-        Seeding, Token, Welcome,
+        Channel, DatagramKeys, DatagramOffer, Manifest, ManifestBuilder, Message, Seeding, Token,
+        Welcome,
         limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
     time::Time,
@@ -365,74 +367,12 @@ impl Session {
         self.intake.open(now);
     }
 
-    /// A piece of a data frame, `piece_offset` bytes into its payload; with `is_last` its end.
-    ///
-    /// # Errors
-    /// Data has no place in this state, lies outside of the file, or its chunk's digest is wrong.
-    pub fn handle_data(
-        &mut self,
-        now: Time,
-        header: &DataHeader,
-        piece_offset: u32,
-        piece: &[u8],
-        is_last: bool,
-    ) -> Result<(), SessionError> {
-        let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
-            return Err(self.unexpected("data before the manifest"));
-        };
-        if is_last {
-            // Only whole frames are acknowledged: the relay, too, counts what it sent by frames.
-            self.intake.handle_received(u64::from(header.payload_len));
-        }
-        if piece_offset == 0 {
-            let wanted = !self.file.have().contains(header.chunk);
-            if let Assembled::Lost { chunk } =
-                self.assembler.handle_frame(manifest, header, wanted)?
-            {
-                lost(&mut self.outbox, &mut self.wants, chunk);
-            }
-        }
-        let assembled = self.assembler.handle_piece(manifest, piece)?;
-        self.handle_assembled(now, assembled);
-        Ok(())
-    }
-
-    /// A sealed piece of a chunk came, in a datagram.
-    ///
-    /// # Errors
-    /// As for [`Self::handle_data`].
-    pub fn handle_piece(
-        &mut self,
-        now: Time,
-        header: &DataPieceHeader,
-        piece: &[u8],
-    ) -> Result<(), SessionError> {
-        let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
-            return Err(self.unexpected("data before the manifest"));
-        };
-        self.intake.handle_received(piece.len() as u64);
-        let wanted = !self.file.have().contains(header.chunk);
-        let assembled = self.assembler.handle_sealed(manifest, header, piece, wanted)?;
-        while let Some(chunk) = self.assembler.poll_dropped() {
-            lost(&mut self.outbox, &mut self.wants, chunk);
-        }
-        self.handle_assembled(now, assembled);
-        Ok(())
-    }
-
-    fn handle_assembled(&mut self, now: Time, assembled: Assembled) {
-        if let Assembled::Chunk { chunk, bytes } = assembled {
-            let intended = match &mut self.wants {
-                Some(wants) => wants.handle_verified(chunk),
-                None => self.intake.credit_time(self.intake.received_bytes()),
-            };
-            let latency = intended.map_or(Duration::ZERO, |intended| now.since(intended));
-            self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
-        }
-    }
-
-    /// A verified chunk was kept: from now on the peer has it, and says so.
+    /// A verified chunk was kept: from now on the peer has it, and says so. Once for each
+    /// [`SessionEvent::Verified`], at any later time.
     pub fn handle_kept(&mut self, chunk: u32) {
+        if self.config.keeps_bytes {
+            self.intake.release(self.file.key().chunk_len_bytes(chunk));
+        }
         if self.file.add(chunk) {
             self.outbox.have(chunk);
             if self.file.is_whole() {
@@ -456,6 +396,12 @@ impl Session {
     /// The next fetch to answer: read the chunk and put it into the send queue under its id.
     pub fn poll_upload(&mut self) -> Option<Upload> {
         self.uploads.poll()
+    }
+
+    /// Whether a fetch that [`Self::poll_upload`] gave out is still to be answered.
+    #[must_use]
+    pub fn is_uploading(&self, fetch_id: u32) -> bool {
+        self.uploads.is_queued(fetch_id)
     }
 
     /// The fetch was answered: all of it is with the kernel.
@@ -521,13 +467,5 @@ impl Session {
 
     fn unexpected(&self, message: &'static str) -> SessionError {
         SessionError::Unexpected { message, stage: self.stage.name() }
-    }
-}
-
-/// What had come of a chunk is gone.
-fn lost(outbox: &mut Outbox, wants: &mut Option<Wants>, chunk: u32) {
-    outbox.push(Message::Lacking { chunk });
-    if let Some(wants) = wants {
-        wants.handle_lost(chunk);
     }
 }

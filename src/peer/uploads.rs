@@ -76,6 +76,12 @@ impl Uploads {
         is_queued
     }
 
+    /// Whether the fetch was given out and not finished.
+    #[must_use]
+    pub fn is_queued(&self, fetch_id: u32) -> bool {
+        self.queued.iter().any(|upload| upload.fetch_id == fetch_id)
+    }
+
     /// The fetch left the send queue; which it was.
     pub fn finish(&mut self, fetch_id: u32) -> Option<Upload> {
         let index = self.queued.iter().position(|upload| upload.fetch_id == fetch_id)?;

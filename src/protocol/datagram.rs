@@ -171,9 +171,8 @@ impl DataPieceHeader {
     pub fn decode(body: &[u8]) -> Result<Option<(Self, &[u8])>, FrameError> {
         let (bytes, piece) =
             body.split_first_chunk::<DATA_PIECE_HEADER_BYTES>().ok_or(FrameError::Length)?;
-        let [chunk, offset, tag] = [0, 4, 8].map(|at| {
-            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        });
+        let [chunk, offset, tag] = [0, 4, 8]
+            .map(|at| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
         if piece.is_empty() {
             return Err(FrameError::Length);
         }

@@ -298,8 +298,8 @@ pub use codec::{
     PREAMBLE_BYTES, decode_body, encode_body, encode_control, encode_preamble, frame_crc,
 };
 pub use datagram::{
-    Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind, FrameError,
-    next_frame,
+    Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind,
+    FrameError, next_frame,
 };
 pub use digest::{ChunkHasher, digest_chunk, digest_file};
 pub use key::{Digest, KeyError, SwarmKey};

@@ -1,15 +1,17 @@
 //! From a handed-off socket to a serving connection: the reader task and what it does with
 //! effects. One request is visible here from the socket to the home shard.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
 use shards::{Incoming, net::Socket, task};
 
 use super::{
+    closing::{close, finish, forget},
     connection::{Connection, ReadCounts},
+    fault::Fault,
     message::{ConnectionRef, HomeRequest, Request},
-    session::{Effect, Fault, Session},
-    shard::{ShardState, forget, now},
+    session::{Effect, Session},
+    shard::{ShardState, now},
     window::Window,
 };
 use crate::{
@@ -17,9 +19,6 @@ use crate::{
     swarm::FetchFailure,
     transport::{ReadError, ReadOutcome, Reader},
 };
-
-/// A closing connection that does not take its last words by then is cut.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts serving a socket that the listener handed over.
 pub(crate) fn begin(state: &Rc<ShardState>, incoming: Incoming) {
@@ -45,6 +44,7 @@ pub(crate) fn begin(state: &Rc<ShardState>, incoming: Incoming) {
     drop(connections);
     state.cells.connections.add(1);
     state.cells.accepted.add(1);
+    state.activity.ring();
     let flooded = state.handshakes.borrow_mut().push(&connection);
     if let Some(oldest) = flooded {
         state.cells.count_refused("handshake_flood");
@@ -111,6 +111,9 @@ fn read_once(
     let mut scratch = state.scratch.borrow_mut();
     let outcome = connection.read(now, reader, &mut scratch, &mut counts);
     drop(scratch);
+    if counts.total_bytes > 0 {
+        state.activity.ring();
+    }
     cells.data_in_bytes.add(counts.data_bytes);
     cells.late_bytes.add(counts.late_bytes);
     cells.control_in_bytes.add(counts.total_bytes.saturating_sub(counts.data_bytes));
@@ -138,12 +141,10 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
                 state.handshakes.borrow_mut().forget(connection);
                 if !state.shared.peer_joins() {
                     state.cells.count_refused("too_many_peers");
-                    connection.close_with(Failure {
-                        code: FailureCode::TooManyPeers,
-                        text: "the relay serves as many peers as it may: try again later, or \
-                               raise its --max-peers"
-                            .into(),
-                    });
+                    let text = "the relay serves as many peers as it may: try again later, or \
+                                raise its --max-peers";
+                    let code = FailureCode::TooManyPeers;
+                    close(state, connection, Failure { code, text: text.into() });
                     continue;
                 }
                 state.cells.peers.add(1);
@@ -161,10 +162,8 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
                     result,
                 });
                 if damaged {
-                    connection.close_with(Failure {
-                        code: FailureCode::LinkCorrupt,
-                        text: "bytes were damaged on the way: connect again".into(),
-                    });
+                    let text = "bytes were damaged on the way: connect again".into();
+                    close(state, connection, Failure { code: FailureCode::LinkCorrupt, text });
                 }
             }
             Effect::Manifest(result) => {
@@ -190,7 +189,7 @@ fn to_home(
 }
 
 /// The connection ends by an error: it is counted, and the peer told if that can be.
-pub(crate) fn fail(state: &ShardState, connection: &Connection, error: ReadError<Fault>) {
+pub(crate) fn fail(state: &Rc<ShardState>, connection: &Rc<Connection>, error: ReadError<Fault>) {
     let remote = connection.remote;
     match error {
         ReadError::Io(error) => tracing::debug!(%remote, "connection lost: {error}"),
@@ -204,30 +203,16 @@ pub(crate) fn fail(state: &ShardState, connection: &Connection, error: ReadError
             tracing::info!(%remote, reason, "refused: {error}");
             // Whoever does not speak the protocol would not understand an answer either.
             if !matches!(error, DecodeError::Magic { .. }) {
-                connection.close_with(Fault::protocol(error.to_string()).failure());
+                close(state, connection, Fault::protocol(error.to_string()).failure());
             }
         }
         ReadError::Handler(fault) => {
             state.cells.count_refused(fault.reason);
             tracing::info!(%remote, reason = fault.reason, "refused: {fault}");
-            connection.close_with(fault.failure());
+            // Who said why it closes expects no answer.
+            if !fault.is_of_peer() {
+                close(state, connection, fault.failure());
+            }
         }
     }
-}
-
-/// Lets the last words out, then ends the connection.
-async fn finish(state: &Rc<ShardState>, connection: &Rc<Connection>) {
-    connection.is_closing.set(true);
-    let deadline = now() + LAST_WORDS_TIMEOUT;
-    connection.queue.borrow_mut().drop_data();
-    while connection.queue.borrow().has_urgent() && now() < deadline {
-        let written = connection.write(now());
-        match written {
-            Ok(written) if written.total_bytes > 0 => {}
-            Ok(_) => shards::clock::sleep(Duration::from_millis(10)).await,
-            Err(_) => break,
-        }
-    }
-    connection.close_now();
-    forget(state, connection);
 }

@@ -4,6 +4,8 @@
 //! connections in turn and leaves those that would block to a task that waits until they are
 //! writable. Neither keeps a buffer between calls.
 
+mod data;
+
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -14,20 +16,21 @@ use std::{
 
 use shards::{bell::LocalBell, net::Socket};
 
+pub(crate) use self::data::Sent;
+use self::data::tell_sent;
 use super::{
-    message::{ConnectionRef, NewsItem, SwarmRef},
-    session::{Fault, Session},
-    shard::now,
+    fault::Fault,
+    message::{ConnectionRef, SwarmRef},
+    session::Session,
 };
 use crate::{
-    protocol::{DatagramHeader, DatagramKind, Event, Failure, Message, PacketRange},
+    protocol::{DatagramHeader, DatagramKind, Event, Failure, Message},
     swarm::PeerSlot,
     time::Time,
     transport::{
-        Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, Route, SendEvent,
-        WRITE_BYTES_MAX, Written,
-        data::{DataCounts, DataOut},
-        datagrams::{DataTransmit, DatagramError, Received, Silence},
+        Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, Route, Written,
+        data::DataOut,
+        datagrams::{DatagramError, Received, Silence},
     },
 };
 
@@ -63,12 +66,19 @@ pub(crate) struct Connection {
     /// Nothing more is read; ends when everything is written.
     pub is_closing: Cell<bool>,
     pub is_closed: Cell<bool>,
+    /// It has its last words to say and to be heard, until then.
+    pub linger_until: Cell<Option<Time>>,
+    /// Both directions are shut down: nothing is waited for any more.
+    pub is_cut: Cell<bool>,
+    /// Its part in its swarm has ended.
+    pub has_left: Cell<bool>,
     /// The join is under way at the home shard: gone must wait for its answer.
     pub is_joining: Cell<bool>,
     /// Rung when it may be read from again.
     pub read_bell: LocalBell,
     /// Rung when its socket would block.
     pub blocked_bell: LocalBell,
+    is_write_shut: Cell<bool>,
     last_progress: Cell<Time>,
     /// Deliveries under way, in order: (chunk, since), for the latency metric.
     deliveries: RefCell<VecDeque<(u32, Time)>>,
@@ -102,6 +112,10 @@ impl Connection {
             datagrams_due: Cell::new(None),
             is_closing: Cell::new(false),
             is_closed: Cell::new(false),
+            linger_until: Cell::new(None),
+            is_cut: Cell::new(false),
+            has_left: Cell::new(false),
+            is_write_shut: Cell::new(false),
             is_joining: Cell::new(false),
             read_bell: LocalBell::new(),
             blocked_bell: LocalBell::new(),
@@ -123,12 +137,7 @@ impl Connection {
         let late_before = session.late_bytes();
         let outcome = reader.read(&self.socket, scratch, &mut |event| match event {
             Event::Preamble { version } => session.handle_preamble(version),
-            Event::Control(message) => match message {
-                Message::DataAck { room_bytes, ranges } => {
-                    self.handle_data_ack(now, &mut session, room_bytes, &ranges)
-                }
-                message => self.handle_message(&mut session, message, counts),
-            },
+            Event::Control(message) => self.handle_streamed(now, &mut session, message, counts),
             Event::Data { header, piece, is_last, .. } => {
                 counts.data_bytes += piece.len() as u64;
                 session.handle_data(&header, piece, is_last)
@@ -163,14 +172,6 @@ impl Connection {
                 || window_is_open
                 || queue.owes_data_ack()
                 || self.wants_data(&queue, &session))
-    }
-
-    /// Data could be sent in datagrams now.
-    fn wants_data(&self, queue: &Channels, session: &Session) -> bool {
-        queue.data().is_some_and(|data| !data.is_empty())
-            && queue.datagrams().is_some_and(|datagrams| {
-                datagrams.wants_data(now(), session.window().room_bytes())
-            })
     }
 
     fn feeds_manifest(&self, queue: &Channels, session: &Session) -> bool {
@@ -218,67 +219,6 @@ impl Connection {
         }
     }
 
-    /// Hands datagrams of data to `send`, as window and path allow, but only so many in a turn;
-    /// file bytes in them.
-    pub(crate) fn transmit_data(
-        &self,
-        now: Time,
-        segments_max: usize,
-        scratch: &mut Vec<u8>,
-        mut send: impl FnMut(&DataTransmit, &[u8]) -> Sent,
-    ) -> u64 {
-        let mut queue = self.queue.borrow_mut();
-        let mut session = self.session.borrow_mut();
-        let mut sent_bytes = 0;
-        while sent_bytes < WRITE_BYTES_MAX as u64
-            && !self.is_closing.get()
-            && let Some(datagrams) = queue.datagrams_mut()
-        {
-            let room_bytes = session.window().room_bytes();
-            scratch.clear();
-            let Some(transmit) = datagrams.poll_data(now, room_bytes, segments_max, scratch) else {
-                break;
-            };
-            sent_bytes += transmit.data_bytes;
-            session.window_mut().handle_sent(now, transmit.data_bytes);
-            match send(&transmit, scratch) {
-                Sent::Taken => {}
-                Sent::Refused => break,
-                Sent::TooLong => {
-                    datagrams.data_mut().expect("just sent by it").handle_refused();
-                    break;
-                }
-            }
-        }
-        self.after_data(&mut queue, &mut session);
-        sent_bytes
-    }
-
-    /// The peer has received data that was sent in datagrams.
-    fn handle_data_ack(
-        &self,
-        now: Time,
-        session: &mut Session,
-        room_bytes: u32,
-        ranges: &[PacketRange],
-    ) -> Result<(), Fault> {
-        let mut queue = self.queue.borrow_mut();
-        let Some(data) = queue.data_mut() else {
-            return Err(Fault::protocol("an acknowledgement of data that was not in datagrams"));
-        };
-        data.handle_acked(now, room_bytes, ranges);
-        self.after_data(&mut queue, session);
-        Ok(())
-    }
-
-    /// What happened to data in datagrams becomes news, and what was lost is under way no longer.
-    fn after_data(&self, queue: &mut Channels, session: &mut Session) {
-        if let Some(data) = queue.data_mut() {
-            session.window_mut().handle_lost(data.take_lost_bytes());
-            tell_sent(queue, session);
-        }
-    }
-
     /// A datagram came; effects are left in the session.
     pub(crate) fn handle_datagram(
         &self,
@@ -311,6 +251,9 @@ impl Connection {
     pub(crate) fn handle_datagrams_timeout(&self, now: Time) -> Result<(), Silence> {
         let mut queue = self.queue.borrow_mut();
         let result = queue.datagrams_mut().map_or(Ok(()), |all| all.handle_timeout(now));
+        if queue.datagrams_mut().is_some_and(|all| all.poll_poke(now)) {
+            queue.poke();
+        }
         self.after_data(&mut queue, &mut self.session.borrow_mut());
         result
     }
@@ -318,11 +261,6 @@ impl Connection {
     /// Messages that were said again since the last time.
     pub(crate) fn take_resent(&self) -> u64 {
         self.queue.borrow_mut().datagrams_mut().map_or(0, Datagrams::take_resent)
-    }
-
-    /// What became of data in datagrams since the last time.
-    pub(crate) fn take_data_counts(&self) -> DataCounts {
-        self.queue.borrow_mut().data_mut().map(DataOut::take_counts).unwrap_or_default()
     }
 
     /// When the datagrams have something to do though nothing happens.
@@ -376,18 +314,31 @@ impl Connection {
         self.queue.borrow_mut().push_control(message);
     }
 
-    /// Says why, and closes when that is written.
-    pub(crate) fn close_with(&self, failure: Failure) {
+    /// Says why; nothing else is said or heard any more. [`super::closing`] ends it.
+    pub(crate) fn close_with(&self, linger_until: Time, failure: Failure) {
         if !self.is_closing.replace(true) {
+            self.linger_until.set(Some(linger_until));
             let mut queue = self.queue.borrow_mut();
             queue.drop_data();
             queue.push_control(&Message::Failure(failure));
+            drop(queue);
+            // A reader that waits for leave to read lingers from now on.
+            self.read_bell.ring();
+        }
+    }
+
+    /// Nothing more will be written: the other side sees the end after what was.
+    pub(crate) fn shut_write(&self) {
+        if !self.is_write_shut.replace(true) {
+            // The peer may be gone already, which is as good.
+            self.socket.shutdown(Shutdown::Write).ok();
         }
     }
 
     /// Ends both directions at once: the reader task sees the end and cleans up.
     pub(crate) fn close_now(&self) {
         self.is_closing.set(true);
+        self.is_cut.set(true);
         // The peer may be gone already, which is what was wanted.
         self.socket.shutdown(Shutdown::Both).ok();
         // A reader that waits for leave to read sees no end of a stream.
@@ -414,44 +365,15 @@ impl Connection {
         deliveries.remove(at).map(|(_, since)| since)
     }
 
-    /// How long data has been waiting for the peer to take a byte; zero if none waits.
-    pub(crate) fn stalled_for(&self, now: Time) -> std::time::Duration {
+    /// How long data has been waiting for the peer to take a byte; none if no data waits.
+    pub(crate) fn stalled_for(&self, now: Time) -> Option<std::time::Duration> {
         let (queue, session) = (self.queue.borrow(), self.session.borrow());
         let room_bytes = session.window().room_bytes();
         let next_piece = queue.data().and_then(DataOut::next_piece_len);
         let waits = self.is_blocked.get() && !queue.is_empty()
             || session.window().unacknowledged_bytes() > 0
             || next_piece.is_some_and(|len| u64::from(len) <= room_bytes);
-        if waits { now.since(self.last_progress.get()) } else { std::time::Duration::ZERO }
-    }
-}
-
-/// What became of datagrams that were handed over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Sent {
-    /// They are on their way.
-    Taken,
-    /// They are lost: the kernel takes nothing more for now.
-    Refused,
-    /// They are lost: the kernel takes none of this length.
-    TooLong,
-}
-
-/// What happened to deliveries becomes news. Of those that have begun only the last can be
-/// unfinished on a stream; in datagrams all are told of.
-fn tell_sent(queue: &mut Channels, session: &mut Session) {
-    let mut begun = Vec::new();
-    while let Some(event) = queue.poll_event() {
-        match event {
-            SendEvent::Begun { chunk, .. } => begun.push(chunk),
-            SendEvent::Finished { chunk, .. } => {
-                begun.retain(|&other| other != chunk);
-                session.tell(NewsItem::Written(chunk));
-            }
-        }
-    }
-    for chunk in begun {
-        session.tell(NewsItem::Begun(chunk));
+        waits.then(|| now.since(self.last_progress.get()))
     }
 }
 

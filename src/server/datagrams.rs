@@ -27,16 +27,18 @@ use super::{
     CREDITS_PER_PAIR,
     accept::{fail, perform_effects},
     cells::ShardCells,
+    closing::{close, forget},
     connection::{Connection, ReadCounts, Sent},
     fault::Fault,
     message::{PeerRequest, Request},
-    shard::{ShardState, forget, now},
+    shard::{ShardState, now},
 };
 use crate::{
     protocol::{
         Accepted, Channel, DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Failure,
         FailureCode, Message, Side,
-        datagram::{DATA_DATAGRAM_OVERHEAD_BYTES, DATAGRAM_SHARDS_MAX}, limits::NONCE_BYTES,
+        datagram::{DATA_DATAGRAM_OVERHEAD_BYTES, DATAGRAM_SHARDS_MAX},
+        limits::NONCE_BYTES,
     },
     time::Time,
     transport::{
@@ -174,10 +176,8 @@ pub(crate) fn accept(
     peer_nonce: &[u8; NONCE_BYTES],
 ) {
     let Some(shard) = state.datagrams.shard else {
-        connection.close_with(Failure::new(
-            FailureCode::TransportRefused,
-            "this relay has no UDP socket for the connection: use --transport tcp",
-        ));
+        let text = "this relay has no UDP socket for the connection: use --transport tcp";
+        close(state, connection, Failure::new(FailureCode::TransportRefused, text));
         return;
     };
     let (nonces, remote) = (&state.shared.nonces, connection.remote);
@@ -402,6 +402,7 @@ fn handle_of(state: &Rc<ShardState>, connection: &Rc<Connection>, route: Route, 
             fail(state, connection, error);
         }
     }
+    state.activity.ring();
     perform_effects(state, connection);
     state.mark_news(connection);
     state.pump(connection);
@@ -435,11 +436,8 @@ async fn watch_time(state: Rc<ShardState>) {
         {
             state.cells.count_refused("datagrams_silent");
             tracing::info!(remote = %connection.remote, "disconnected: {silence}");
-            connection.close_with(Failure::new(
-                FailureCode::DatagramsSilent,
-                format!("{silence}: connect again, or use --transport tcp"),
-            ));
-            state.pump(&connection);
+            let text = format!("{silence}: connect again, or use --transport tcp");
+            close(&state, &connection, Failure::new(FailureCode::DatagramsSilent, text));
         }
         transmit(&state, &connection);
         state.mark_news(&connection);

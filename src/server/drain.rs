@@ -28,7 +28,7 @@ pub(crate) fn is_done(state: &ShardState) -> bool {
 pub(crate) async fn close_all(state: &Rc<ShardState>) {
     let connections: Vec<_> = state.connections.borrow().iter().cloned().collect();
     for connection in &connections {
-        connection.close_with(shutting_down());
+        connection.close_with(now() + LAST_WORDS, shutting_down());
         state.pump(connection);
     }
     let deadline = now() + LAST_WORDS;

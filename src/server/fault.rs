@@ -1,6 +1,9 @@
-//! What a peer did wrong: what it is told, and how it is counted. Our own bugs assert instead.
+//! Why a connection ends through the peer's fault. Pure.
 
 use crate::protocol::{Failure, FailureCode};
+
+/// Label of connections that the peer closed and said why.
+const PEER_FAILED: &str = "peer_failed";
 
 /// Why a connection ends through the peer's fault: what it is told, and the metric's label.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -18,6 +21,17 @@ impl Fault {
 
     pub(crate) fn new(code: FailureCode, reason: &'static str, text: impl Into<String>) -> Self {
         Self { code, reason, text: text.into() }
+    }
+
+    /// The peer said that it gives up, and why.
+    pub(crate) fn of_peer(failure: &Failure) -> Self {
+        let text = format!("the peer gave up: {}", failure.text);
+        Self::new(FailureCode::Protocol, PEER_FAILED, text)
+    }
+
+    /// Whether the peer was the one who closes.
+    pub(crate) fn is_of_peer(&self) -> bool {
+        self.reason == PEER_FAILED
     }
 
     pub(crate) fn failure(&self) -> Failure {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use shards::budget::{ChunkBuffer, Lease};
 
 use super::{
+    fault::Fault,
     message::{FetchOrder, FetchedChunk},
-    session::Fault,
 };
 use crate::{
     protocol::{
@@ -209,6 +209,10 @@ impl Incoming {
         if self.manifest.matches(self.chunk, &buffer) {
             return Ok(FetchedChunk { bytes: buffer.freeze(), crcs });
         }
-        Err(if is_sealed || *crcs == *self.crcs { FetchFailure::Lied } else { FetchFailure::Damaged })
+        Err(if is_sealed || *crcs == *self.crcs {
+            FetchFailure::Lied
+        } else {
+            FetchFailure::Damaged
+        })
     }
 }

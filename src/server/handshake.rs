@@ -37,6 +37,11 @@ impl Handshakes {
         }
     }
 
+    /// Whether all have introduced themselves.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// One that has had its time.
     pub(crate) fn pop_overdue(&mut self, now: Time) -> Option<Rc<Connection>> {
         let oldest = self.waiting.front()?;

@@ -464,3 +464,6 @@ impl Home {
         self.to_peer(peer, outbox, |to| PeerRequest::Close { to, failure });
     }
 }
+
+#[cfg(test)]
+mod tests;

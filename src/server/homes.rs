@@ -212,6 +212,11 @@ impl Homes {
         }
     }
 
+    /// The earliest moment at which some home must look at the time.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.homes.iter().filter_map(Home::poll_timeout).min()
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         self.homes.iter().any(|home| home.swarm().wants_work())
     }

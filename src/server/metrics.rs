@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{
 use super::{
     cells::{Cell, DATAGRAM_DROPS, REFUSALS, REJECTIONS, Seconds, ShardCells},
     shared::Shared,
+    usage,
 };
 
 use crate::transport::Transport;
@@ -25,6 +26,8 @@ const SECONDS_BUCKETS: [f64; 15] =
 
 /// The label of what control channels in datagrams count.
 const UDP_CONTROL: &str = Transport::UdpControl.name();
+/// The process's CPU time, of the processes' collector.
+const CPU_SECONDS: &str = "process_cpu_seconds_total";
 
 /// A metric that sums one cell of every shard.
 type OfShards = fn(&ShardCells) -> &Cell;
@@ -163,7 +166,7 @@ impl Metrics {
     pub(crate) fn render(&self, recorder: &PrometheusRecorder, ages: &[Duration]) -> String {
         self.flush(ages);
         metrics::with_local_recorder(recorder, || self.process.collect());
-        self.handle.render()
+        with_fraction(&self.handle.render(), usage::cpu_us())
     }
 
     /// Moves histogram samples into their buckets; without it they pile up.
@@ -210,6 +213,24 @@ impl Metrics {
             handle.set(age.as_secs_f64());
         }
     }
+}
+
+/// Puts in the CPU time to the microsecond: the library's counters are whole numbers, and its
+/// collector therefore counts whole seconds.
+fn with_fraction(page: &str, cpu_us: u64) -> String {
+    let mut out = String::with_capacity(page.len() + 8);
+    for line in page.split_inclusive('\n') {
+        if line.starts_with(CPU_SECONDS) && line[CPU_SECONDS.len()..].starts_with(' ') {
+            out.push_str(&format!(
+                "{CPU_SECONDS} {}.{:06}\n",
+                cpu_us / 1_000_000,
+                cpu_us % 1_000_000
+            ));
+        } else {
+            out.push_str(line);
+        }
+    }
+    out
 }
 
 fn counters(shared: &Shared) -> Vec<PerShard<Counter>> {
@@ -322,4 +343,17 @@ fn describe() {
     describe_counter!("relay_data_resent_bytes_total", "File bytes sent again in datagrams");
     describe_counter!("relay_messages_resent_total", "Messages said again because they were lost");
     describe_counter!("relay_panics_total", "Connections that ended in a panic of the relay");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_has_its_fraction_and_nothing_else_changes() {
+        let page = "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 3\nx 1\n";
+        let expected =
+            "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 3.000250\nx 1\n";
+        assert_eq!(with_fraction(page, 3_000_250), expected);
+    }
 }

@@ -13,6 +13,7 @@
 
 mod accept;
 mod cells;
+mod closing;
 mod connection;
 mod control;
 mod datagrams;
@@ -110,7 +111,8 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let chosen = shards::driver::choose(args.driver).context("failed to start the event loops")?;
-    let mut signals = signals::Signals::register().context("failed to register signal handlers")?;
+    let signals = signals::Signals::register().context("failed to register signal handlers")?;
+    let first_signal = signals.watch()?;
     let peers_max = peers_max(args.max_peers.get());
     let mut listeners = Listeners::bind(&config, placement.shard_count())?;
     let http = control::bind(args.http)?;
@@ -161,15 +163,10 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     })?;
     shared.set_ready();
 
-    signals.wait();
+    first_signal.wait();
     tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
     shared.drain(shards::clock::now() + args.drain_timeout);
     accepting.stop();
-    spawn("relay-signals", move || {
-        signals.wait();
-        tracing::warn!("a second signal: ending at once");
-        std::process::exit(1);
-    })?;
     shards.drain();
     let joined = shards.join();
     drop(end_control);

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::{
     accept::perform_effects,
+    closing::close,
     connection::Connection,
     message::{CachedChunk, HomeRequest, PeerRequest, Request, SwarmRef, Target},
     shard::{ShardState, now},
@@ -14,7 +15,8 @@ impl ShardState {
     pub(crate) fn handle_peer_request(self: &Rc<Self>, request: PeerRequest) {
         match request {
             PeerRequest::Joined { to, swarm, peer, manifest } => {
-                let Some(connection) = self.connection_of(to) else {
+                let connection = self.connection_of(to).filter(|it| !it.has_left.get());
+                let Some(connection) = connection else {
                     // It went while its join was under way.
                     let gone = HomeRequest::Gone { swarm, peer };
                     self.outbox.borrow_mut().push(swarm.home, Request::Home(gone));
@@ -29,8 +31,7 @@ impl ShardState {
             PeerRequest::Close { to, failure } => {
                 if let Some(connection) = self.connection_of(to) {
                     tracing::info!(remote = %connection.remote, "closing: {}", failure.text);
-                    connection.close_with(failure);
-                    self.after_session(&connection);
+                    close(self, &connection, failure);
                 }
             }
             PeerRequest::Tell { to, message } => {

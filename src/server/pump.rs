@@ -59,6 +59,7 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
     }
     match connection.write(now()) {
         Ok(written) => {
+            state.activity.ring();
             let cells = &state.cells;
             cells.data_out_bytes.add(written.data_bytes);
             let control = (written.total_bytes as u64).saturating_sub(written.data_bytes);
@@ -74,8 +75,8 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
                 connection.read_bell.ring();
             }
             if connection.is_closing.get() && !connection.queue.borrow().has_urgent() {
-                // The last words are out: the reader sees the end and cleans up.
-                connection.close_now();
+                // The last words are out: the reader lingers until they were heard.
+                connection.shut_write();
             }
             written.data_bytes + sent
         }

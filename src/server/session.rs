@@ -7,8 +7,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-pub(crate) use super::fault::Fault;
 use super::{
+    fault::Fault,
     fetching::Fetching,
     message::{FetchOrder, FetchedChunk, Join, NewsItem},
     window::Window,
@@ -181,13 +181,7 @@ impl Session {
         match message {
             Message::Ping { token } => self.send(Message::Pong { token }),
             Message::Pong { .. } => {}
-            Message::Failure(failure) => {
-                return Err(Fault::new(
-                    FailureCode::Protocol,
-                    "peer_failed",
-                    format!("the peer gave up: {}", failure.text),
-                ));
-            }
+            Message::Failure(failure) => return Err(Fault::of_peer(&failure)),
             Message::DatagramRequest { channel } => return self.handle_datagram_request(channel),
             Message::Hello(hello) => return self.handle_hello(hello),
             Message::BitfieldPart { offset_bytes, bytes } => {
@@ -425,6 +419,13 @@ impl Session {
     pub(crate) fn handle_fetch(&mut self, fetch: FetchOrder) {
         self.send(Message::Fetch { fetch_id: fetch.fetch_id.0, chunk: fetch.chunk });
         self.fetching.begin(fetch);
+    }
+
+    /// The connection ends: what it held for others is free, and nothing follows any more.
+    pub(crate) fn handle_closing(&mut self) {
+        self.fetching = Fetching::default();
+        self.manifest = ManifestState::default();
+        self.effects.clear();
     }
 
     /// Forget a fetch; its lease, if it was still open.

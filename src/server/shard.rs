@@ -17,6 +17,7 @@ use shards::{Shard, ShardId, bell::LocalBell, clock, steering::DatagramGroup, ta
 
 use super::{
     cells::ShardCells,
+    closing::Lingering,
     connection::Connection,
     datagrams::ShardDatagrams,
     handshake::Handshakes,
@@ -41,8 +42,11 @@ const REQUESTS_PER_TURN_MAX: usize = 256;
 /// tens of milliseconds at the least.
 const TICK_BUSY: Duration = Duration::from_millis(10);
 
-/// The same while no swarm has work: an idle relay costs nothing.
+/// The same while no swarm has work, and how often everything else is looked after.
 const TICK_IDLE: Duration = Duration::from_millis(100);
+
+/// The same when nothing has happened since, but somebody may be overdue.
+const TICK_QUIET: Duration = Duration::from_secs(1);
 
 /// Everything of one shard, shared by its tasks.
 pub(crate) struct ShardState {
@@ -62,7 +66,10 @@ pub(crate) struct ShardState {
     pub handshakes: RefCell<Handshakes>,
     pub scratch: RefCell<Vec<u8>>,
     pub is_draining: Cell<bool>,
+    pub lingering: Lingering,
     pub sweep: RefCell<Sweep>,
+    /// Rung by all that happens. A shard to which nothing happens looks at no clock.
+    pub activity: LocalBell,
     /// No window of this shard is larger for now.
     pub window_ceiling: Cell<u64>,
     pub datagrams: ShardDatagrams,
@@ -94,7 +101,9 @@ impl ShardState {
             handshakes: RefCell::new(Handshakes::new(shard_count)),
             scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
             is_draining: Cell::new(false),
+            lingering: Lingering::default(),
             sweep: RefCell::new(Sweep::default()),
+            activity: LocalBell::new(),
             window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
             datagrams: ShardDatagrams::new(id, groups),
             shard,
@@ -169,6 +178,7 @@ impl ShardState {
     }
 
     fn handle_request(self: &Rc<Self>, request: Request) -> Handled {
+        self.activity.ring();
         match request {
             Request::Home(request) => {
                 let mut homes = self.homes.borrow_mut();
@@ -224,8 +234,12 @@ impl ShardState {
         super::datagrams::start(&self);
         loop {
             let more = self.turn();
-            if self.shard.draining() && super::drain::is_done(&self) {
-                break;
+            if self.shard.draining() {
+                if super::drain::is_done(&self) {
+                    break;
+                }
+                // Its deadline may be all that still happens.
+                self.activity.ring();
             }
             if more {
                 task::yield_now().await;
@@ -253,52 +267,40 @@ impl Drop for Alarm {
 
 /// Looks at the time: hedges, deadlines, stalls, handshakes, and what is published.
 async fn tick(state: Rc<ShardState>) {
-    let mut slow = Time::ZERO;
+    let (mut looked_at, mut is_quiet, mut is_watching) = (Time::ZERO, false, false);
     loop {
-        let busy = state.homes.borrow().has_work();
-        clock::sleep(if busy { TICK_BUSY } else { TICK_IDLE }).await;
+        let mut happened = false;
+        if is_quiet {
+            happened = wait_for_activity(&state, is_watching).await;
+        } else {
+            let busy = state.homes.borrow().has_work();
+            clock::sleep(if busy { TICK_BUSY } else { TICK_IDLE }).await;
+        }
         let now = now();
         state.homes.borrow_mut().handle_timeouts(now);
-        if now.since(slow) >= TICK_IDLE {
-            slow = now;
-            super::sweep::run(&state, now);
+        is_quiet &= !happened;
+        if now.since(looked_at) >= TICK_IDLE {
+            looked_at = now;
+            // While memory is short, homes give way as time passes.
+            happened |= state.activity.take() || state.shared.budget.waiting() > 0;
+            is_watching = super::sweep::run(&state, now, !happened);
+            is_quiet = !happened;
         }
         state.shard.port.nudge();
     }
 }
 
-/// Ends one connection's part in everything, once its socket has ended.
-pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
-    if connection.is_closed.replace(true) {
-        return;
-    }
-    // The task that waits until the socket takes more ends, too.
-    connection.blocked_bell.ring();
-    let reference = connection.reference;
-    state.connections.borrow_mut().remove(reference.index, reference.generation);
-    state.handshakes.borrow_mut().forget(connection);
-    state.datagrams.forget(connection, &state.cells);
-    state.shard.connection_closed();
-    state.cells.connections.sub(1);
-    if connection.is_joining.get() || connection.member.get().is_some() {
-        state.cells.peers.sub(1);
-        state.shared.peer_left();
-    }
-    if let Some((swarm, peer)) = connection.member.take() {
-        // What it said just before it went counts, and goes first.
-        let mut session = connection.session.borrow_mut();
-        if session.has_news() {
-            let allowance_bytes = session.window().allowance_bytes();
-            let items = session.take_news();
-            let last = PeerNews { swarm, peer, allowance_bytes, items };
-            let news = super::message::HomeRequest::News(vec![last]);
-            state.outbox.borrow_mut().push(swarm.home, Request::Home(news));
+/// Until something happens, or a deadline is due; whether something happened.
+async fn wait_for_activity(state: &ShardState, is_watching: bool) -> bool {
+    let due = state.homes.borrow().poll_timeout().map(|due| due.since(now()).max(TICK_BUSY));
+    let watch = is_watching.then_some(TICK_QUIET);
+    match due.into_iter().chain(watch).min() {
+        None => {
+            state.activity.wait().await;
+            true
         }
-        drop(session);
-        let gone = super::message::HomeRequest::Gone { swarm, peer };
-        state.outbox.borrow_mut().push(swarm.home, Request::Home(gone));
+        Some(wait) => clock::timeout(wait, state.activity.wait()).await.is_some(),
     }
-    state.shard.port.nudge();
 }
 
 /// What a peer is told when the relay shuts down.
@@ -308,3 +310,6 @@ pub(crate) fn shutting_down() -> Failure {
         text: "the relay shuts down: connect again when it is back".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,86 @@
 //! SIGINT and SIGTERM: the first drains, the second ends at once.
 
+use std::{sync::mpsc, time::Duration};
+
+use anyhow::Context as _;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals as Iter};
 
+/// The same signal again within this is the same wish: supervisors such as `timeout` signal the
+/// process and then its group, which reaches it twice within a millisecond. Nobody presses a key
+/// twice as fast.
+const REPETITION_MAX: Duration = Duration::from_millis(100);
+
 /// Registered from the start, so that no signal is lost.
-pub(crate) struct Signals(Iter);
+pub(crate) struct Signals {
+    iter: Iter,
+    /// The last that counted, and when it came.
+    last: Option<(i32, Duration)>,
+}
+
+/// Where the first signal is waited for.
+pub(crate) struct First(mpsc::Receiver<()>);
+
+impl First {
+    /// Blocks until there is one.
+    pub(crate) fn wait(&self) {
+        if self.0.recv().is_err() {
+            tracing::error!("the thread that waits for signals ended");
+        }
+    }
+}
 
 impl Signals {
     pub(crate) fn register() -> std::io::Result<Self> {
-        Iter::new(TERM_SIGNALS).map(Self)
+        Ok(Self { iter: Iter::new(TERM_SIGNALS)?, last: None })
     }
 
-    /// Blocks until there is one.
-    pub(crate) fn wait(&mut self) {
-        if self.0.forever().next().is_none() {
-            tracing::debug!("the signal stream ended");
+    /// Watches on a thread of its own, so that each signal is dated when it comes, whatever the
+    /// rest of the process does. The second one ends the process.
+    pub(crate) fn watch(mut self) -> anyhow::Result<First> {
+        let (tell, told) = mpsc::sync_channel(1);
+        let watch = move || {
+            self.wait();
+            if tell.send(()).is_err() {
+                // The relay is ending by itself already.
+                return;
+            }
+            self.wait();
+            tracing::warn!("a second signal: ending at once");
+            std::process::exit(1);
+        };
+        let builder = std::thread::Builder::new().name("relay-signals".into());
+        builder.spawn(watch).context("failed to start thread relay-signals")?;
+        Ok(First(told))
+    }
+
+    /// Blocks until there is a signal that is no repetition.
+    fn wait(&mut self) {
+        loop {
+            let Some(signal) = self.iter.forever().next() else { return };
+            let now = shards::clock::now();
+            if !is_repetition(self.last, signal, now) {
+                self.last = Some((signal, now));
+                return;
+            }
+            tracing::debug!(signal, "the same signal again: counted once");
         }
+    }
+}
+
+fn is_repetition(last: Option<(i32, Duration)>, signal: i32, now: Duration) -> bool {
+    last.is_some_and(|(other, at)| other == signal && now.saturating_sub(at) < REPETITION_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_signal_at_once_is_a_repetition() {
+        let at = Duration::from_secs(5);
+        assert!(!is_repetition(None, 15, at));
+        assert!(is_repetition(Some((15, at)), 15, at + Duration::from_millis(1)));
+        assert!(!is_repetition(Some((15, at)), 2, at + Duration::from_millis(1)));
+        assert!(!is_repetition(Some((15, at)), 15, at + REPETITION_MAX));
     }
 }

@@ -1,8 +1,10 @@
-//! What a shard looks after ten times a second: stalls, handshakes, windows, published figures.
+//! What a shard looks after ten times a second while something happens: stalls, handshakes, windows, published figures.
 
 use std::{rc::Rc, time::Duration};
 
-use super::{shard::ShardState, shared::WINDOW_POOL_BYTES, usage, window::WINDOW_BYTES_MIN};
+use super::{
+    closing, shard::ShardState, shared::WINDOW_POOL_BYTES, usage, window::WINDOW_BYTES_MIN,
+};
 use crate::{
     protocol::{Failure, FailureCode},
     time::Time,
@@ -19,10 +21,14 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Sweep {
     scanned_at: Time,
     published_at: Time,
+    /// Data waited for some peer at the last scan.
+    waits: bool,
     thread_cpu: Duration,
 }
 
-pub(crate) fn run(state: &Rc<ShardState>, now: Time) {
+/// Whether somebody is watched whom time alone will end: then come again though nothing happens.
+/// If `is_quiet`, nothing has happened since the last time.
+pub(crate) fn run(state: &Rc<ShardState>, now: Time, is_quiet: bool) -> bool {
     loop {
         let overdue = state.handshakes.borrow_mut().pop_overdue(now);
         let Some(connection) = overdue else { break };
@@ -33,12 +39,12 @@ pub(crate) fn run(state: &Rc<ShardState>, now: Time) {
     state.prune_payloads();
     let mut sweep = state.sweep.borrow_mut();
     publish(state, &mut sweep, now);
-    if now.since(sweep.scanned_at) >= SCAN_INTERVAL {
+    if is_quiet || now.since(sweep.scanned_at) >= SCAN_INTERVAL {
         sweep.scanned_at = now;
-        drop(sweep);
-        end_stalled(state, now);
+        sweep.waits = end_stalled(state, now);
     }
     balance_windows(state);
+    sweep.waits || !state.handshakes.borrow().is_empty()
 }
 
 fn publish(state: &ShardState, sweep: &mut Sweep, now: Time) {
@@ -58,20 +64,24 @@ fn publish(state: &ShardState, sweep: &mut Sweep, now: Time) {
     cells.doorbell_rings.set(state.shard.port.doorbell_rings());
 }
 
-/// Ends those that take nothing.
-fn end_stalled(state: &Rc<ShardState>, now: Time) {
+/// Ends those that take nothing; whether data waits for somebody.
+fn end_stalled(state: &Rc<ShardState>, now: Time) -> bool {
     let connections: Vec<_> = state.connections.borrow().iter().cloned().collect();
+    let mut waits = false;
     for connection in connections {
-        if connection.stalled_for(now) >= STALL_TIMEOUT {
+        if connection.is_closing.get() {
+            continue;
+        }
+        let Some(stalled_for) = connection.stalled_for(now) else { continue };
+        waits = true;
+        if stalled_for >= STALL_TIMEOUT {
             state.cells.stalled.add(1);
             tracing::info!(remote = %connection.remote, "disconnected: it takes no data");
-            connection.close_with(Failure {
-                code: FailureCode::Stalled,
-                text: "no data was taken for 10 s: connect again to resume".into(),
-            });
-            connection.close_now();
+            let text = "no data was taken for 10 s: connect again to resume".into();
+            closing::close(state, &connection, Failure { code: FailureCode::Stalled, text });
         }
     }
+    waits
 }
 
 /// Keeps the sum of windows within this shard's part of the pool.

@@ -54,6 +54,8 @@ const WANTS_AHEAD: usize = 4;
 pub(super) struct IdleHolders {
     peers: Vec<PeerSlot>,
     turn: usize,
+    /// Where a peer was found last that could be asked for something.
+    askable_hint: u32,
 }
 
 impl Swarm {
@@ -87,12 +89,44 @@ impl Swarm {
         if let Some(pick) = self.pick_leaving() {
             return Some(pick);
         }
+        // Mostly nobody can, and to find that out chunk by chunk would cost a look at all of them.
+        if !self.can_ask_anybody() {
+            return None;
+        }
         if !self.starving.is_empty()
             && let Some(pick) = self.pick_starving()
         {
             return Some(pick);
         }
         if self.may_fetch_ahead(now) { self.pick_ahead() } else { None }
+    }
+
+    /// Whether somebody who can take one more fetch has anything that could be fetched.
+    fn can_ask_anybody(&mut self) -> bool {
+        let fetchable = self.chunks.fetchable_bits.words();
+        let (slots, start) = (self.peers.slot_count(), self.idle_holders.askable_hint);
+        let mut slots = (0..slots).map(|step| PeerSlot((start + step) % slots));
+        let found = slots.find(|&slot| {
+            self.peers.get(slot).is_some_and(|peer| {
+                let mut words = peer.have.words().iter().zip(fetchable);
+                peer.is_holder() && self.may_ask(peer) && words.any(|(have, some)| have & some != 0)
+            })
+        });
+        self.idle_holders.askable_hint = found.map_or(0, |slot| slot.0);
+        found.is_some()
+    }
+
+    /// A chunk that this peer lacks and somebody can be asked for.
+    fn any_askable_for(&self, peer: &Peer) -> Option<u32> {
+        self.peers.iter().find_map(|(_, holder)| {
+            if !holder.is_holder() || !self.may_ask(holder) {
+                return None;
+            }
+            let lacked = peer.settled.words().iter().zip(self.chunks.fetchable_bits.words());
+            let words = lacked.zip(holder.have.words());
+            let mut askable = ones(words.map(|((settled, some), have)| !settled & some & have));
+            askable.find(|&chunk| !holder.may_go || self.chunks.get(chunk).holders == 1)
+        })
     }
 
     /// For whoever has starved longest what most others want too; for another if nobody can be
@@ -164,16 +198,14 @@ impl Swarm {
         let top = top.filter(|&chunk| peer.lacks(chunk));
         self.pick_among(top, Need::Starving).or_else(|| {
             let words = peer.settled.words().iter().zip(self.chunks.fetchable_bits.words());
-            let mut all = ones(words.map(|(settled, fetchable)| !settled & fetchable));
-            let mut some: Vec<u32> = all.by_ref().take(CHUNKS_PER_SCAN).collect();
+            let all = ones(words.map(|(settled, fetchable)| !settled & fetchable));
+            let mut some: Vec<u32> = all.take(CHUNKS_PER_SCAN).collect();
             some.sort_by_key(|&chunk| std::cmp::Reverse(self.chunks.get(chunk).wanted));
             let some = self.pick_among(some.into_iter(), Need::Starving);
             some.or_else(|| {
-                let pick = all.find_map(|chunk| {
-                    let holder = self.find_holder(chunk, None)?.slot;
-                    Some(Pick { chunk, holder, need: Need::Starving })
-                });
-                pick.map(|pick| (pick, false))
+                let chunk = self.any_askable_for(peer)?;
+                let holder = self.find_holder(chunk, None)?.slot;
+                Some((Pick { chunk, holder, need: Need::Starving }, false))
             })
         })
     }

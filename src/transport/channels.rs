@@ -7,8 +7,10 @@ use std::{io, rc::Rc};
 
 use shards::net::Socket;
 
-use super::{Datagrams, data::DataOut, Payload, SendEvent, SendQueue, Transport, Written, send_queue::CutOff};
-use crate::protocol::Message;
+use super::{
+    Datagrams, Payload, SendEvent, SendQueue, Transport, Written, data::DataOut, send_queue::CutOff,
+};
+use crate::{protocol::Message, time::Time};
 
 /// Control bytes that wait for the stream, below which acknowledgements of data join them: what they
 /// tell of is remembered, and told together, until then.
@@ -106,6 +108,31 @@ impl Channels {
     #[must_use]
     pub fn data_mut(&mut self) -> Option<&mut DataOut> {
         self.datagrams.as_mut().and_then(|datagrams| datagrams.data_mut())
+    }
+
+    /// A message came over the stream: those that are for the channels themselves end here, the others
+    /// are given back.
+    pub fn handle_control(&mut self, now: Time, message: Message) -> Option<Message> {
+        match (message, &mut self.datagrams) {
+            (Message::DataAck { room_bytes, ranges }, Some(datagrams)) => {
+                let Some(data) = datagrams.data_mut() else {
+                    return Some(Message::DataAck { room_bytes, ranges });
+                };
+                data.handle_acked(now, room_bytes, &ranges);
+                None
+            }
+            (Message::Ping { token }, Some(datagrams)) => {
+                // Asked over the stream, because datagrams are not answered.
+                datagrams.ping();
+                Some(Message::Ping { token })
+            }
+            (message, _) => Some(message),
+        }
+    }
+
+    /// Asks a peer, over the stream, to say something in a datagram.
+    pub fn poke(&mut self) {
+        self.stream.push_control(&Message::Ping { token: 0 });
     }
 
     /// Says what has come of data in datagrams, while the stream has room for it.

@@ -6,12 +6,14 @@
 
 pub(crate) mod cases;
 pub(crate) mod tcp;
+pub(crate) mod udp_control;
+pub(crate) mod udp_data;
 
-use std::rc::Rc;
+use std::{collections::BTreeMap, rc::Rc};
 
 use relay::{
     protocol::{DataHeader, Event, Message},
-    transport::{Payload, SendEvent, send_queue::CutOff},
+    transport::{Payload, SendEvent, data::RangeSet, send_queue::CutOff},
 };
 use shards::{Driver, DriverChoice, clock, driver::choose, task};
 
@@ -46,7 +48,7 @@ pub(crate) trait End {
 pub(crate) struct Kind {
     /// As `--transport` names it.
     pub(crate) name: &'static str,
-    /// Frames of one send come in the order of their offsets.
+    /// Frames of one send come once, in the order of their offsets, and need nothing the other way.
     pub(crate) is_data_ordered: bool,
     /// Two ends, introduced to each other.
     pub(crate) pair: fn() -> (Box<dyn End>, Box<dyn End>),
@@ -67,6 +69,8 @@ pub(crate) struct Heard {
     pub(crate) messages: Vec<Message>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) is_closed: bool,
+    /// What came of each send.
+    covered: BTreeMap<u32, RangeSet>,
     partial: Option<Frame>,
 }
 
@@ -88,32 +92,37 @@ impl Heard {
                 frame.bytes.extend_from_slice(piece);
                 if is_last {
                     assert_eq!(frame.bytes.len(), header.payload_len as usize);
-                    self.frames.extend(self.partial.take());
+                    let frame = self.partial.take().expect("just looked at");
+                    self.take_frame(frame);
                 }
             }
         }
     }
 
-    /// File bytes in whole frames.
-    pub(crate) fn data_bytes(&self) -> u64 {
-        self.frames.iter().map(|frame| frame.bytes.len() as u64).sum()
+    /// Books a whole frame, or a piece that came by itself.
+    pub(crate) fn take_frame(&mut self, frame: Frame) {
+        let DataHeader { tag, offset, payload_len, .. } = frame.header;
+        self.covered.entry(tag).or_default().insert(offset..offset + payload_len);
+        self.frames.push(frame);
     }
 
-    /// What came of one send, from `offset` on, put together; `None` if there are holes. Nothing
-    /// may have come twice.
-    pub(crate) fn send(&self, tag: u32, offset: u32) -> Option<Vec<u8>> {
+    /// File bytes in whole frames; those that came again don't count.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        let ranges = self.covered.values().flat_map(RangeSet::iter);
+        ranges.map(|range| u64::from(range.end - range.start)).sum()
+    }
+
+    /// What came of one send from `offset` on, up to the first hole.
+    pub(crate) fn prefix(&self, tag: u32, offset: u32) -> Vec<u8> {
         let mut frames: Vec<_> = self.frames.iter().filter(|f| f.header.tag == tag).collect();
         frames.sort_by_key(|frame| frame.header.offset);
         let mut bytes = Vec::new();
         for frame in frames {
             let reached = offset as usize + bytes.len();
-            assert!(frame.header.offset as usize >= reached, "a frame came twice");
-            if frame.header.offset as usize > reached {
-                return None;
-            }
-            bytes.extend_from_slice(&frame.bytes);
+            let Some(known) = reached.checked_sub(frame.header.offset as usize) else { break };
+            bytes.extend_from_slice(frame.bytes.get(known..).unwrap_or_default());
         }
-        Some(bytes)
+        bytes
     }
 }
 

@@ -24,7 +24,7 @@ struct Tcp {
 }
 
 /// Two connected sockets.
-fn sockets() -> (Socket, Socket) {
+pub(crate) fn sockets() -> (Socket, Socket) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
     let near = std::net::TcpStream::connect(listener.local_addr().expect("bound"));
     let (far, _) = listener.accept().expect("it was connected");

@@ -25,14 +25,21 @@ pub(crate) const MILLISECOND: u64 = 1_000_000;
 /// Payload bytes of a frame.
 pub(crate) const FRAME: u32 = 16 << 10;
 
-/// Runs seeds `first..first + count`, or only `SIM_SEED`, or `SIM_SEEDS` of them; says which
+/// Seeds after which a long run says how far it is.
+const PROGRESS_SEEDS: u64 = 10_000;
+
+/// Runs so many seeds, or only `SIM_SEED`, or `SIM_SEEDS` of them, from `SIM_FIRST` on; says which
 /// seed failed and how to replay it.
 pub(crate) fn for_seeds(test: &str, count: u64, run: impl Fn(u64)) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = number("SIM_SEED") {
         return run(seed);
     }
-    for seed in 0..number("SIM_SEEDS").unwrap_or(count) {
+    let first = number("SIM_FIRST").unwrap_or(0);
+    for seed in first..first + number("SIM_SEEDS").unwrap_or(count) {
+        if seed > first && seed.is_multiple_of(PROGRESS_SEEDS) {
+            eprintln!("seeds {first} to {seed} hold");
+        }
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed)));
         if let Err(panic) = result {
             eprintln!("seed {seed} failed; replay: SIM_SEED={seed} cargo test {test}");

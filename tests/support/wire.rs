@@ -237,6 +237,11 @@ impl Wire {
         }
     }
 
+    /// From now on it hears nothing when nothing is said for so long.
+    pub(crate) fn set_patience(&self, time: std::time::Duration) {
+        self.stream.set_read_timeout(Some(time)).expect("a socket");
+    }
+
     /// Ends the connection as a kill would: what is in flight is lost.
     pub(crate) fn reset(self) {
         // Closing with a linger of nothing sends a reset.

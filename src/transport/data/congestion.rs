@@ -145,7 +145,13 @@ impl Congestion {
     }
 
     /// One of them was lost; `is_first` of a row, `is_persistent` if nothing came through for long.
-    pub(super) fn handle_lost(&mut self, now: Time, mark: Mark, is_first: bool, is_persistent: bool) {
+    pub(super) fn handle_lost(
+        &mut self,
+        now: Time,
+        mark: Mark,
+        is_first: bool,
+        is_persistent: bool,
+    ) {
         let (bytes, at) = (mark.bytes, stamp(now));
         let chance = &mut NoChance;
         self.controller.on_packet_lost(bytes, (), is_persistent, is_first, chance, at, &mut Silent);

@@ -147,7 +147,15 @@ impl DataOut {
         let id = self.next_send;
         self.next_send += 1;
         let (open, lacking) = (RangeSet::from(offset..len), RangeSet::from(offset..len));
-        self.sends.push_back(Send { id, payload, tag, open, lacking, reached: offset, begun: false });
+        self.sends.push_back(Send {
+            id,
+            payload,
+            tag,
+            open,
+            lacking,
+            reached: offset,
+            begun: false,
+        });
     }
 
     /// Everything that was pushed has arrived, or was cut off.
@@ -459,6 +467,12 @@ impl DataOut {
         self.congestion = new_congestion();
         self.mtu = Mtu::default();
         (self.waits_since, self.timeouts) = (None, 0);
+    }
+
+    /// How often in a row nothing was acknowledged in time.
+    #[must_use]
+    pub fn timeouts(&self) -> u32 {
+        self.timeouts
     }
 
     /// When [`Self::handle_timeout`] or a transmission is due though nothing happens.

@@ -2,13 +2,13 @@
 //!
 //! What goes into them, and what is lost, is decided in [`super::super::data`].
 
+use std::time::Duration;
+
 use super::{DatagramError, Datagrams, Received, Route};
 use crate::{
     protocol::{
-        DataPieceHeader, DatagramHeader, DatagramKind, Message,
-        datagram::{
-            DATA_PIECE_HEADER_BYTES, DATAGRAM_HEADER_BYTES, DATAGRAM_MAC_BYTES,
-        },
+        DataPieceHeader, DatagramHeader, DatagramKind, Message, Side,
+        datagram::{DATA_PIECE_HEADER_BYTES, DATAGRAM_HEADER_BYTES, DATAGRAM_MAC_BYTES},
     },
     time::Time,
     transport::data::{DataIn, DataOut},
@@ -16,6 +16,12 @@ use crate::{
 
 /// Bytes that one transmission may hold: what the system takes of equal datagrams in one call.
 const TRANSMIT_BYTES_MAX: usize = 65_000;
+
+/// Time-outs in a row after which a peer may have another address: losses alone seldom come so far.
+const POKE_TIMEOUTS: u32 = 2;
+
+/// A peer is asked no more often than this.
+const POKE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Both halves of a data channel.
 #[derive(Debug, Default)]
@@ -176,6 +182,25 @@ impl Datagrams {
     pub(super) fn poll_data_timeout(&self) -> Option<Time> {
         self.path.proven()?;
         self.data()?.poll_timeout()
+    }
+
+    /// Datagrams are not answered: the peer may be elsewhere without knowing, and has nothing to say
+    /// by which the relay would learn where. Whether to ask it, over the stream, for a ping.
+    pub fn poll_poke(&mut self, now: Time) -> bool {
+        let of_data = self.data().map_or(0, DataOut::timeouts);
+        let is_unanswered = self.recovery.timeouts().max(of_data) >= POKE_TIMEOUTS;
+        let is_due = self.side == Side::Relay
+            && is_unanswered
+            && self.poked_at.is_none_or(|at| now.since(at) >= POKE_INTERVAL);
+        if is_due {
+            self.poked_at = Some(now);
+        }
+        is_due
+    }
+
+    /// Says something, so that the other side learns where this one is.
+    pub fn ping(&mut self) {
+        self.ping_due = true;
     }
 
     /// The other side has proved that it is there.

@@ -24,11 +24,6 @@ mod recovery;
 mod replay;
 mod rtt;
 
-pub use self::{
-    data::DataTransmit,
-    incoming::RunsAhead,
-    outcome::{DatagramError, Received, Silence},
-};
 use self::{
     data::Data,
     incoming::{InOrder, Latest, Prompt},
@@ -36,6 +31,11 @@ use self::{
     path::Path,
     recovery::Recovery,
     replay::ReplayWindow,
+};
+pub use self::{
+    data::DataTransmit,
+    incoming::RunsAhead,
+    outcome::{DatagramError, Received, Silence},
 };
 use super::{Lane, Route};
 use crate::{
@@ -105,6 +105,8 @@ pub struct Datagrams {
     said_at: Time,
     resent: u64,
     body: Vec<u8>,
+    /// When the peer was asked last, over the stream, for a sign of where it is.
+    poked_at: Option<Time>,
     /// The data channel, if it runs in datagrams.
     data: Option<Box<Data>>,
 }
@@ -139,6 +141,7 @@ impl Datagrams {
             said_at: now,
             resent: 0,
             body: Vec::new(),
+            poked_at: None,
             data: None,
         }
     }

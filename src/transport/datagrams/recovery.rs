@@ -92,6 +92,11 @@ impl Recovery {
         self.probes > 0
     }
 
+    /// How often in a row nothing was answered in time.
+    pub(crate) fn timeouts(&self) -> u32 {
+        self.timeouts
+    }
+
     /// A packet that asks for an acknowledgement went out.
     pub(crate) fn handle_sent(&mut self, now: Time, number: u64) {
         if self.sent.is_empty() {

@@ -365,3 +365,30 @@ fn no_schedule_of_two_releases_loses_the_wake_up_of_one_who_needs_both() {
         (budget, bodies)
     });
 }
+
+/// A thread that waits for some and then wants more: a call for the first wish must not stand in
+/// the way of the call for the second.
+fn wanting_more(budget: &Budget, first: usize, then: usize) -> Box<dyn FnOnce() + Send> {
+    let (ringer, bell) = bell();
+    let mut waiter = budget.waiter(ringer.clone()).unwrap();
+    Box::new(move || {
+        drop(waiter.try_lease(first));
+        drop(lease_in_steps(&mut waiter, &ringer, then));
+        drop(bell);
+    })
+}
+
+#[test]
+fn no_schedule_of_a_wish_that_grows_takes_an_old_call_for_a_new_one() {
+    check_all_schedules(3, || {
+        let budget = Budget::new(2, 2);
+        let mut holder = budget.waiter(bell().0).unwrap();
+        let leases = [holder.try_lease(1).unwrap(), holder.try_lease(1).unwrap()];
+        let mut bodies: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+        for lease in leases {
+            bodies.push(Box::new(move || drop(lease)));
+        }
+        bodies.push(wanting_more(&budget, 1, 2));
+        (budget, bodies)
+    });
+}

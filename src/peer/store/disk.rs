@@ -1,0 +1,81 @@
+//! The thread that reads and writes files for the peers of one event loop.
+//!
+//! Counts what waits to be written, so that connections stop receiving before memory fills up.
+//! Knows no files and no chunks.
+
+use std::{cell::Cell, io, rc::Rc};
+
+use bytes::Bytes;
+use shards::Offload;
+
+/// Jobs that lie between the loop and the thread, at most: enough that the thread always finds the
+/// next, whatever the loop does meanwhile.
+const JOBS_QUEUED_MAX: usize = 64;
+
+/// Bytes that wait to be written, of all peers of the loop together: beyond, those that wait for
+/// the disk receive nothing more. Some tenths of a second of a disk that keeps up with a fast
+/// network; a slower one gains nothing by more.
+pub(super) const DISK_QUEUE_BYTES_MAX: u64 = 64 << 20;
+
+/// A disk thread. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    offload: Offload<io::Result<Option<Bytes>>>,
+    queued_bytes: Rc<Cell<u64>>,
+}
+
+impl Disk {
+    /// Starts the thread. On an event loop only; it ends with the last clone.
+    ///
+    /// # Errors
+    /// The system refuses a thread or a descriptor.
+    pub fn start() -> io::Result<Self> {
+        let offload = Offload::start("disk", JOBS_QUEUED_MAX)?;
+        Ok(Self { offload, queued_bytes: Rc::default() })
+    }
+
+    /// Has the thread write; `done` is told the outcome.
+    pub(super) fn write(
+        &self,
+        bytes: Bytes,
+        write: impl FnOnce(&[u8]) -> io::Result<()> + Send + 'static,
+        done: impl FnOnce(io::Result<()>) + 'static,
+    ) {
+        let len = bytes.len() as u64;
+        self.queued_bytes.set(self.queued_bytes.get() + len);
+        self.run(move || write(&bytes).map(|()| None), {
+            let queued_bytes = Rc::clone(&self.queued_bytes);
+            move |result| {
+                queued_bytes.set(queued_bytes.get() - len);
+                done(result.map(|_| ()));
+            }
+        });
+    }
+
+    /// Has the thread read; `done` is told the outcome.
+    pub(super) fn read(
+        &self,
+        read: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
+        done: impl FnOnce(io::Result<Bytes>) + 'static,
+    ) {
+        self.run(
+            move || read().map(Some),
+            move |result| done(result.map(|bytes| bytes.expect("a read brings bytes"))),
+        );
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn queued_bytes(&self) -> u64 {
+        self.queued_bytes.get()
+    }
+
+    fn run(
+        &self,
+        job: impl FnOnce() -> io::Result<Option<Bytes>> + Send + 'static,
+        done: impl FnOnce(io::Result<Option<Bytes>>) + 'static,
+    ) {
+        self.offload.submit(job, |result| {
+            done(result.unwrap_or_else(|panicked| Err(io::Error::other(panicked))));
+        });
+    }
+}

@@ -1,0 +1,150 @@
+//! Content in a file: chunks are written where they belong once they are verified, by a disk
+//! thread. What is read is checked before it is given away: others may write to the file, too.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use shards::bell::LocalBell;
+
+use super::{ChunkStore, Disk, StoreEvent, disk::DISK_QUEUE_BYTES_MAX};
+use crate::protocol::{Digest, SwarmKey, digest_chunk, limits::CHUNK_SIZE_LOG2_MAX};
+
+/// Bytes of one file that wait to be written, at most, before its connection is read no further.
+/// Grants keep an honest relay far below; two of the largest chunks, so that one may arrive while
+/// one is written.
+const STORE_QUEUE_BYTES_MAX: u64 = 2 << CHUNK_SIZE_LOG2_MAX;
+
+/// Content in a file.
+#[derive(Debug)]
+pub struct FileStore {
+    key: SwarmKey,
+    file: Arc<File>,
+    is_writable: bool,
+    disk: Disk,
+    mailbox: Rc<Mailbox>,
+}
+
+/// Where the disk thread's results wait for the connection.
+#[derive(Debug, Default)]
+struct Mailbox {
+    /// At most one for each put and get under way.
+    events: RefCell<VecDeque<StoreEvent>>,
+    /// Bytes that wait to be written.
+    queued_bytes: Cell<u64>,
+    bell: RefCell<Option<Rc<LocalBell>>>,
+}
+
+impl Mailbox {
+    fn push(&self, event: StoreEvent) {
+        self.events.borrow_mut().push_back(event);
+        if let Some(bell) = &*self.bell.borrow() {
+            bell.ring();
+        }
+    }
+}
+
+impl FileStore {
+    /// A new file of the right length at `path`; what was there is gone.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn create(key: SwarmKey, path: &Path, disk: &Disk) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).open(path)?;
+        file.set_len(key.size_bytes)?;
+        Ok(Self::new(key, file, true, disk))
+    }
+
+    /// An existing file, only to be read.
+    ///
+    /// # Errors
+    /// The system's, or the file is of another length than the key says.
+    pub fn open(key: SwarmKey, path: &Path, disk: &Disk) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        if len != key.size_bytes {
+            let text = format!("it has {len} bytes now and had {}", key.size_bytes);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(Self::new(key, file, false, disk))
+    }
+
+    /// A file that the caller opened, of the right length.
+    #[must_use]
+    pub fn new(key: SwarmKey, file: impl Into<Arc<File>>, is_writable: bool, disk: &Disk) -> Self {
+        Self { key, file: file.into(), is_writable, disk: disk.clone(), mailbox: Rc::default() }
+    }
+}
+
+impl ChunkStore for FileStore {
+    fn keeps_bytes(&self) -> bool {
+        self.is_writable
+    }
+
+    fn watch(&mut self, bell: &Rc<LocalBell>) -> bool {
+        *self.mailbox.bell.borrow_mut() = Some(Rc::clone(bell));
+        true
+    }
+
+    fn put(&mut self, chunk: u32, bytes: Bytes) {
+        let (file, mailbox) = (Arc::clone(&self.file), Rc::clone(&self.mailbox));
+        let (offset, len) = (self.key.chunk_offset_bytes(chunk), bytes.len() as u64);
+        mailbox.queued_bytes.set(mailbox.queued_bytes.get() + len);
+        self.disk.write(
+            bytes,
+            move |bytes| file.write_all_at(bytes, offset),
+            move |result| {
+                mailbox.queued_bytes.set(mailbox.queued_bytes.get() - len);
+                mailbox.push(StoreEvent::Kept { chunk, result });
+            },
+        );
+    }
+
+    fn get(&mut self, tag: u32, chunk: u32, digest: Digest) -> io::Result<Option<Bytes>> {
+        let (file, mailbox, key) = (Arc::clone(&self.file), Rc::clone(&self.mailbox), self.key);
+        self.disk.read(
+            move || read_chunk(&file, &key, chunk, digest),
+            move |result| mailbox.push(StoreEvent::Read { tag, chunk, result }),
+        );
+        Ok(None)
+    }
+
+    fn poll_event(&mut self) -> Option<StoreEvent> {
+        self.mailbox.events.borrow_mut().pop_front()
+    }
+
+    fn is_full(&self) -> bool {
+        let own = self.mailbox.queued_bytes.get();
+        // Who waits for nothing of his own would never hear that there is room again.
+        own > STORE_QUEUE_BYTES_MAX || own > 0 && self.disk.queued_bytes() > DISK_QUEUE_BYTES_MAX
+    }
+}
+
+/// Reads a chunk and checks that it still is what it was.
+fn read_chunk(file: &File, key: &SwarmKey, chunk: u32, digest: Digest) -> io::Result<Bytes> {
+    let changed = |how: String| io::Error::new(io::ErrorKind::InvalidData, how);
+    let mut bytes = vec![0; key.chunk_len_bytes(chunk) as usize];
+    let offset = key.chunk_offset_bytes(chunk);
+    file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            changed(format!("the file has shrunk: it had {} bytes", key.size_bytes))
+        }
+        _ => error,
+    })?;
+    if digest_chunk(key, chunk, &bytes) != digest {
+        return Err(changed(format!("the file has changed at bytes {offset} and following")));
+    }
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests;

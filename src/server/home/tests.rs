@@ -1,0 +1,148 @@
+//! Two homes that share too little memory, played by hand: who waits for bytes, and who only
+//! seems to.
+
+use std::time::Duration;
+
+use shards::{Budget, DriverChoice, Placement, Shards, Start};
+
+use super::*;
+use crate::{
+    protocol::{Bitfield, Order},
+    server::metrics,
+    swarm::{Eviction, LAMBDA_DEFAULT},
+};
+
+const CHUNK_SIZE_LOG2: u8 = 16;
+const CHUNK_BYTES: usize = 1 << CHUNK_SIZE_LOG2;
+
+/// A shard that does nothing, for its doorbell.
+fn idle_shard() -> Shards {
+    let start = Start {
+        placement: Placement::plan(1.try_into().ok(), false),
+        driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
+        name: "test",
+        credits_per_pair: 1,
+        handoff_capacity: 1,
+    };
+    shards::start(start, |_: shards::Shard<(), ()>| async {}).expect("a shard can be started")
+}
+
+/// A home with its file, and everything that it asks of others.
+struct Stage {
+    home: Home,
+    manifest: Arc<Manifest>,
+    outbox: Outbox,
+    cells: Arc<ShardCells>,
+    joined: u32,
+}
+
+impl Stage {
+    fn new(seed: u8, budget: &Budget, shards: &Shards) -> Self {
+        let manifest = Manifest::of(&vec![seed; 4 * CHUNK_BYTES], CHUNK_SIZE_LOG2);
+        let manifest = Arc::new(manifest.expect("a small file"));
+        let waiter = budget.waiter(shards.ringer(ShardId(0))).expect("a place");
+        let key = *manifest.key();
+        let config = SwarmConfig {
+            size_bytes: key.size_bytes,
+            chunk_size_bytes: key.chunk_size_bytes(),
+            eviction: Eviction::Demand,
+            lambda: LAMBDA_DEFAULT,
+            fetches_max: 1,
+            cache_chunks_max: 1,
+            missing_deadline: Duration::from_secs(60),
+            spread_wait: Duration::from_secs(10),
+            leaving_deadline: Duration::from_secs(60),
+        };
+        let reference = SwarmRef { home: ShardId(0), index: seed.into(), generation: 0 };
+        let recorder = metrics::recorder().expect("buckets are right");
+        let cells = metrics::cells(&recorder, 1).remove(0);
+        let home = Home::new(key, reference, config, waiter, 1);
+        Self { home, manifest, outbox: Outbox::new(ShardId(0), 1), cells, joined: 0 }
+    }
+
+    /// A peer joins, with everything or nothing.
+    fn join(&mut self, now: Time, claims: Bitfield) -> PeerSlot {
+        let from = ConnectionRef { shard: ShardId(0), index: self.joined, generation: 0 };
+        self.joined += 1;
+        let key = *self.home.key();
+        let join = JoinRequest { from, key, claims, order: Order::Relay, seeding: None };
+        self.home.handle_join(now, join, &mut self.outbox);
+        PeerSlot(from.index)
+    }
+
+    fn join_holder(&mut self, now: Time) -> PeerSlot {
+        self.join(now, Bitfield::full(4))
+    }
+
+    /// Somebody who lacks everything and would take it.
+    fn join_hungry(&mut self, now: Time) -> PeerSlot {
+        let peer = self.join(now, Bitfield::empty(4));
+        let (swarm, items) = (self.home.reference(), Vec::new());
+        let news = PeerNews { swarm, peer, allowance_bytes: 1 << 20, items };
+        self.home.handle_news(now, news, &self.cells);
+        peer
+    }
+
+    fn know_manifest(&mut self, now: Time, from: PeerSlot) {
+        let manifest = Ok(Arc::clone(&self.manifest));
+        self.home.handle_manifest(now, from, manifest, &mut self.outbox);
+    }
+
+    /// What the home wants now.
+    fn drive(&mut self, now: Time) -> Vec<Request> {
+        self.home.drive(now, &mut self.outbox, &self.cells);
+        std::iter::from_fn(|| self.outbox.pop_own()).collect()
+    }
+}
+
+/// The fetch among them, with its lease.
+fn fetch_in(requests: Vec<Request>) -> Option<FetchOrder> {
+    requests.into_iter().find_map(|request| match request {
+        Request::Peer(PeerRequest::Fetch { fetch, .. }) => Some(fetch),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
+    let (budget, shards) = (Budget::new(CHUNK_BYTES, 2), idle_shard());
+    let now = Time::ZERO + Duration::from_secs(1);
+    let mut first = Stage::new(1, &budget, &shards);
+    let slow = first.join_holder(now);
+    let hungry = first.join_hungry(now);
+    first.know_manifest(now, slow);
+    let asked = fetch_in(first.drive(now)).expect("the only holder is asked");
+    let fast = first.join_holder(now);
+    // Its answer does not come: the other holder is to be asked, with the lease of the first.
+    let late = now + Duration::from_secs(2);
+    first.home.handle_timeout(late);
+    let hedge = first.drive(late);
+    let moves = |request: &Request| {
+        matches!(request, Request::Peer(PeerRequest::CancelFetch { lease_back: true, .. }))
+    };
+    assert!(hedge.iter().any(moves), "there is no room for two: {hedge:?}");
+    assert!(fetch_in(hedge).is_none(), "it waits for the lease");
+    // But the slow one's connection ends, and somebody else takes the bytes.
+    drop(asked);
+    let mut second = Stage::new(2, &budget, &shards);
+    let holder = second.join_holder(late);
+    second.join_hungry(late);
+    second.know_manifest(late, holder);
+    let fetch = fetch_in(second.drive(late)).expect("memory is free");
+    first.home.handle_lease_back(late, None, &mut first.outbox);
+    assert!(first.home.is_waiting_for_room());
+    // Then what it waits for is of no use any more.
+    for peer in [fast, hungry, slow] {
+        first.home.handle_gone(late, peer);
+    }
+    first.drive(late);
+    assert_eq!(budget.waiting(), 0, "it waits for nothing");
+    // The second goes on: its holder refuses one chunk, so that it needs room again.
+    drop(fetch.lease);
+    let refused = Err(FetchFailure::Refused);
+    second.home.handle_fetched(late, fetch.fetch_id, refused, &second.cells);
+    let again = fetch_in(second.drive(late)).expect("nobody stands before it");
+    assert_ne!(again.chunk, fetch.chunk);
+    shards.drain();
+    shards.join().expect("it did nothing");
+}

@@ -1,0 +1,176 @@
+//! A mistake of ours in one connection, on a real shard with real sockets: that connection ends,
+//! the others go on. The mistake is made by hand: a fetch is ordered with a lease that is too
+//! small for its chunk, which panics when the first byte of the answer comes.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use shards::{Budget, DriverChoice, Incoming, Placement, Shards, Start};
+
+use super::*;
+use crate::{
+    protocol::{
+        Claims, DataHeader, Decoder, Event, Hello, Manifest, Message, Order, encode_control,
+        encode_preamble, frame_crc,
+    },
+    server::{
+        message::{FetchOrder, PeerRequest},
+        metrics,
+        shared::Setup,
+    },
+    swarm::{Eviction, FetchId},
+};
+
+const CHUNK_SIZE_LOG2: u8 = 16;
+
+fn shared() -> Arc<Shared> {
+    let recorder = metrics::recorder().expect("buckets are right");
+    Shared::new(Setup {
+        budget: Budget::new(1 << 20, 16),
+        session: SessionConfig {
+            tokens: Vec::new(),
+            chunk_size_log2_max: CHUNK_SIZE_LOG2,
+            chunk_size_log2_limit: CHUNK_SIZE_LOG2,
+        },
+        eviction: Eviction::Demand,
+        missing_timeout: Duration::from_secs(60),
+        cells: metrics::cells(&recorder, 1),
+        driver: "test".into(),
+        congestion: "test".into(),
+        peers_max: 16,
+    })
+}
+
+/// Orders the fetch that can't be carried out from the first peer that has joined.
+async fn make_a_mistake(state: Rc<ShardState>, manifest: Arc<Manifest>, now: Arc<AtomicBool>) {
+    loop {
+        let to = first_peer(&state).filter(|_| now.load(Ordering::SeqCst));
+        if let Some(to) = to {
+            let waiter = state.shared.budget.waiter(state.shard.port.ringer());
+            let lease = waiter.expect("a place").try_lease(1).expect("a byte is free");
+            let fetch = FetchOrder { fetch_id: FetchId(7), chunk: 0, manifest, lease };
+            state.handle_peer_request(PeerRequest::Fetch { to, fetch });
+            return;
+        }
+        clock::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn first_peer(state: &ShardState) -> Option<ConnectionRef> {
+    let connections = state.connections.borrow();
+    let joined = connections.iter().find(|connection| connection.member.get().is_some());
+    joined.map(|connection| connection.reference)
+}
+
+struct Client {
+    stream: TcpStream,
+    decoder: Decoder,
+}
+
+impl Client {
+    /// Connects to the only shard.
+    fn connect(shards: &Shards) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("it has an address");
+        let stream = TcpStream::connect(addr).expect("connected");
+        let (accepted, remote) = listener.accept().expect("accepted");
+        let handoff = shards.handoff();
+        let incoming = Incoming { stream: accepted, remote, tag: 0 };
+        handoff.send(handoff.place(None), incoming).expect("there is room");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+        let mut client = Self { stream, decoder: Decoder::new() };
+        client.stream.write_all(&encode_preamble()).expect("sent");
+        client
+    }
+
+    fn send(&mut self, message: &Message) {
+        let mut bytes = Vec::new();
+        encode_control(message, &mut bytes);
+        self.stream.write_all(&bytes).expect("sent");
+    }
+
+    /// Joins as a holder of everything.
+    fn join(&mut self, manifest: &Manifest) {
+        self.send(&Message::Hello(Hello {
+            key: Some(*manifest.key()),
+            nonce: [1; 16],
+            proof: None,
+            claims: Claims::Everything,
+            order: Order::Relay,
+            seeding: None,
+        }));
+        self.hear(|message| matches!(message, Message::Accepted(_)));
+    }
+
+    /// Reads until there is such a message; false if the connection ends before.
+    fn hear(&mut self, wanted: impl Fn(&Message) -> bool) -> bool {
+        let mut byte = [0; 1];
+        loop {
+            // Byte by byte, so that nothing is read beyond the message.
+            match self.stream.read(&mut byte) {
+                Ok(0) | Err(_) => return false,
+                Ok(_) => {}
+            }
+            let mut input = &byte[..];
+            let event = self.decoder.decode(&mut input).expect("the relay speaks the protocol");
+            if let Some(Event::Control(message)) = event
+                && wanted(&message)
+            {
+                return true;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
+    let bytes = vec![5; 3 << CHUNK_SIZE_LOG2];
+    let manifest = Arc::new(Manifest::of(&bytes, CHUNK_SIZE_LOG2).expect("a small file"));
+    let shared = shared();
+    let start = Start {
+        placement: Placement::plan(1.try_into().ok(), false),
+        driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
+        name: "test",
+        credits_per_pair: 8,
+        handoff_capacity: 8,
+    };
+    let now = Arc::new(AtomicBool::new(false));
+    let (of_shards, order, told) = (Arc::clone(&shared), Arc::clone(&manifest), Arc::clone(&now));
+    let shards = shards::start(start, move |shard| {
+        let state = ShardState::new(shard, &of_shards, &[]);
+        let (order, told) = (Arc::clone(&order), Arc::clone(&told));
+        async move {
+            task::spawn(make_a_mistake(Rc::clone(&state), order, told));
+            state.run().await;
+        }
+    });
+    let shards = shards.expect("a shard can be started");
+    let mut victim = Client::connect(&shards);
+    victim.join(&manifest);
+    let mut other = Client::connect(&shards);
+    other.join(&manifest);
+    now.store(true, Ordering::SeqCst);
+    assert!(victim.hear(|message| matches!(message, Message::Fetch { fetch_id: 7, .. })));
+    let payload = &bytes[..1 << 14];
+    let header =
+        DataHeader { chunk: 0, offset: 0, payload_len: 1 << 14, tag: 7, crc: frame_crc(payload) };
+    victim.stream.write_all(&[&header.encode(), payload].concat()).expect("sent");
+    assert!(!victim.hear(|_| false), "the connection ends");
+    other.send(&Message::Ping { token: 3 });
+    assert!(other.hear(|message| *message == Message::Pong { token: 3 }), "the other goes on");
+    let cells = &shared.cells[0];
+    assert_eq!((cells.panics.get(), cells.connections.get()), (1, 1));
+    assert_eq!((shared.peers(), shared.budget.in_use_bytes()), (1, 0), "nothing is left of it");
+    let mut late = Client::connect(&shards);
+    late.join(&manifest);
+    shared.drain(clock::now());
+    shards.drain();
+    shards.join().expect("the shard itself is well");
+}
