@@ -9,9 +9,9 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use relay::protocol::{
-    Accepted, Ack, Channel, ChunkRange, Claims, DataHeader, DatagramFrame, DatagramHeader,
+    Accepted, Ack, Channel, ChunkRange, Claims, DataHeader, DataPieceHeader, DatagramFrame, DatagramHeader,
     DatagramKeys, DatagramKind, DatagramOffer, Decoder, Digest, Event, Failure, FailureCode, Hello,
-    Manifest, Message, Order, Seeding, Side, Stats, SwarmKey, Token, Welcome, digest_file,
+    Manifest, Message, Order, PacketRange, Seeding, Side, Stats, SwarmKey, Token, Welcome, digest_file,
     encode_body, encode_control, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
@@ -135,6 +135,16 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("failure", Message::Failure(Failure::new(FailureCode::Stalled, "took no byte"))),
         ("datagram-request", Message::DatagramRequest { channel: Channel::Control }),
         ("datagram-offer", Message::DatagramOffer(offer())),
+        (
+            "data-ack",
+            Message::DataAck {
+                room_bytes: 212_992,
+                ranges: vec![
+                    PacketRange { first: 5, count: 300 },
+                    PacketRange { first: 1 << 40, count: 1 },
+                ],
+            },
+        ),
     ]);
     list
 }
@@ -202,7 +212,8 @@ fn each_side_sends_its_own_messages() {
         "stats",
         "datagram-offer",
     ];
-    let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure"];
+    let of_both =
+        ["manifest-request", "manifest-part", "ping", "pong", "failure", "data-ack"];
     for (name, message) in messages() {
         let (is_relays, is_both) = (of_relay.contains(&name), of_both.contains(&name));
         assert_eq!(message.may_come_from(Side::Relay), is_relays || is_both, "{name}");
@@ -232,12 +243,18 @@ fn preamble_and_data_frames_have_the_golden_bytes() {
 
 /// A datagram of both directions with these frames, as the golden offer and nonces seal it.
 fn datagrams(number: u64, frames: &[DatagramFrame<'_>]) -> [Vec<u8>; 2] {
+    let mut body = Vec::new();
+    frames.iter().for_each(|frame| frame.encode(&mut body));
+    datagrams_of(DatagramKind::Control, number, &body)
+}
+
+fn datagrams_of(kind: DatagramKind, number: u64, body: &[u8]) -> [Vec<u8>; 2] {
     let keys = DatagramKeys::derive(&offer().secret, &[0x11; 16], &[0x22; 16]);
     let DatagramOffer { shard, connection, .. } = offer();
-    let header = DatagramHeader { shard, kind: DatagramKind::Control, connection, number };
+    let header = DatagramHeader { shard, kind, connection, number };
     [keys.to_relay, keys.to_peer].map(|key| {
         let mut bytes = header.encode().to_vec();
-        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        bytes.extend_from_slice(body);
         key.seal(&mut bytes, 0);
         assert!(key.open(&bytes).is_some());
         bytes
@@ -266,6 +283,16 @@ fn datagrams_have_the_golden_bytes() {
         ("path", u64::MAX, &path),
     ] {
         let [to_relay, to_peer] = datagrams(number, frames);
+        lines
+            .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);
+    }
+    let piece = DataPieceHeader { chunk: 3, offset: 40_000, tag: 7 }.encode();
+    let probe = DataPieceHeader::of_probe().encode();
+    for (name, number, header, bytes) in
+        [("data", 3, piece, &b"123456789"[..]), ("data-probe", 4, probe, &[0; 5])]
+    {
+        let body = [&header[..], bytes].concat();
+        let [to_relay, to_peer] = datagrams_of(DatagramKind::Data, number, &body);
         lines
             .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);
     }

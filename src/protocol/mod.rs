@@ -133,6 +133,7 @@
 //! | 22 | `Failure` | both | the last message; the sender closes, the receiver answers nothing | |
 //! | 23 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
 //! | 24 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
+//! | 25 | `DataAck` | both | data in datagrams has come: packet numbers, each told once | told already: no effect |
 //!
 //! A message from the wrong side ([`Message::may_come_from`]), before its time, or about a chunk
 //! that the file does not have is a fault: `Failure` with code `Protocol`, and the end.
@@ -175,8 +176,9 @@
 //! A peer may ask for its **control channel in datagrams** (UDP): `DatagramRequest` before the hello,
 //! which the relay answers with `DatagramOffer` before `Accepted`. The datagrams go to the address and
 //! port of the stream. From `Accepted` on both sides send control messages in datagrams, but for
-//! `Failure`, which stays on the stream, and ends with it. (`Channel::Data` has a number, but no meaning
-//! yet: it is answered with `TransportRefused`.)
+//! `Failure`, which stays on the stream, and ends with it. Or it may ask for its **data channel**: then
+//! all messages stay on the stream, no data frame goes there after `Accepted`, and of the datagrams
+//! below those of control hold pings, acknowledgements and path frames only.
 //!
 //! **Keys.** One for each direction: keyed BLAKE3, under the offer's secret as key, of the relay's
 //! nonce, the peer's nonce, and one byte, 0 for datagrams to the relay, 1 for those to the peer.
@@ -184,14 +186,14 @@
 //! | bytes | field |
 //! |---|---|
 //! | 0 | the shard that the offer named, in both directions |
-//! | 1 | 1: control |
+//! | 1 | 1: control; 2: data |
 //! | 2..4 | zero |
 //! | 4..12 | the connection, as the offer named it |
 //! | 12..20 | packet number: of each direction, from 0, never used twice |
-//! | 20..n-16 | frames, at least one |
+//! | 20..n-16 | control: frames, at least one; data: a piece |
 //! | n-16..n | MAC: the first 16 bytes of keyed BLAKE3 of all before it |
 //!
-//! n is at most [`DATAGRAM_BYTES_MAX`](limits::DATAGRAM_BYTES_MAX). A datagram with another MAC, or
+//! n of control is at most [`DATAGRAM_BYTES_MAX`](limits::DATAGRAM_BYTES_MAX). A datagram with another MAC, or
 //! with a number that has come before (or is so old that the receiver can't tell), is dropped without
 //! an answer. One with the right MAC that can't be read is a fault. Frames follow one another, each a
 //! type byte and:
@@ -205,6 +207,15 @@
 //! | 5 | message, latest | the same |
 //! | 6 | path challenge | token (8 bytes) |
 //! | 7 | path response | the challenge's token |
+//!
+//! A **piece** is the index of a chunk, an offset in it, and a tag as in a data frame (4 bytes each),
+//! and at least one byte of that chunk, from that offset on. Pieces come in any order, and may overlap
+//! what has come; a receiver puts them together and says `Lacking` at once when it gives up what it has
+//! of a chunk. A piece of chunk 2^32 - 1 is no file's: it tries whether a datagram of its length comes
+//! through. Every data datagram that is new is acknowledged by `DataAck` on the stream, with what the
+//! receiver's socket can hold (a sender has no more under way than that and the path hold); what is not
+//! acknowledged is lost to the window, and is sent anew or not at all. Both figures of `Progress` count
+//! bytes of pieces. The seal takes the checksum's place: who sealed wrong bytes lied.
 //!
 //! **Lanes.** Each lane of each direction numbers its messages, the first two from 0, the third from
 //! 1. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
@@ -223,7 +234,8 @@
 //! [`DATAGRAM_KEEPALIVE_INTERVAL`](limits::DATAGRAM_KEEPALIVE_INTERVAL) in which it had nothing to
 //! say. The relay sends nothing but challenges to an address that has not answered one of them, from
 //! that same address, with the challenge's token: neither at first nor when the peer's address changes.
-//! Only a datagram with a larger number than all before makes it challenge another address. A peer that
+//! Only a datagram with a larger number than all before makes it challenge another address. A relay
+//! that is not answered may send `Ping` on the stream: the peer then pings in a datagram. A peer that
 //! hears nothing for [`DATAGRAM_ANSWER_TIMEOUT`](limits::DATAGRAM_ANSWER_TIMEOUT) at first gives up;
 //! who hears nothing for [`DATAGRAM_SILENCE_TIMEOUT`](limits::DATAGRAM_SILENCE_TIMEOUT) later closes
 //! the stream.

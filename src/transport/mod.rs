@@ -24,12 +24,15 @@
 //!   A message never waits behind data that was not yet given to the kernel.
 //! - *Data*: what is pushed arrives at most once. Sends are begun in the order in which they
 //!   were pushed. On a stream all of it arrives, and the frames of one send in the order of their
-//!   offsets.
+//!   offsets. In datagrams pieces come in any order, all of them as long as they are not withdrawn,
+//!   and one that was thought to be lost may come twice; the other side must be read from and able
+//!   to answer.
 //! - *Pinning*: a chunk is pinned only while one non-blocking write call runs. Between calls a
 //!   send is a position; [`Payload::withdraw`] takes the bytes away at any time, and at most one
-//!   half-written frame is copied. Nothing is pinned to be sent again.
+//!   half-written frame is copied. Nothing is pinned to be sent again: what was lost in a datagram
+//!   is a range that its send lacks, as long as it is not withdrawn.
 //! - *Events*: each send that wrote its first frame reports [`SendEvent::Begun`], each that wrote
-//!   its last [`SendEvent::Finished`], both in order. A withdrawn or cancelled one reports
+//!   its last [`SendEvent::Finished`], both in order; in datagrams, when all has arrived. A withdrawn or cancelled one reports
 //!   nothing further.
 //! - *Closing*: either side may close; the other reads the end of the stream after everything
 //!   that was written to the stream before. Whoever closes sends a `Failure` first if something
@@ -47,8 +50,8 @@
 //! # Where it is
 //!
 //! [`Channels`] is one end of a connection, and the one place that knows which channel runs on
-//! what. [`send_queue`] and [`tcp`] are the stream's two directions, [`datagrams`] is control in
-//! datagrams. A further transport is one more file here, one more variant of [`Transport`], and its
+//! what. [`send_queue`] and [`tcp`] are the stream's two directions, [`datagrams`] is what
+//! goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here, one more variant of [`Transport`], and its
 //! arm in [`Channels`].
 
 pub mod channels;

@@ -9,6 +9,7 @@ use relay::{
 
 use super::{
     FRAME, MILLISECOND, Rng, SECOND, nanoseconds,
+    channel::Weather,
     outcome::Outcome,
     peer::{PeerPlan, Vice},
     world::{HomePlan, Plan, World},
@@ -82,6 +83,7 @@ impl Fleet {
             vice: Vice::None,
             leaves: false,
             loses_percent: 0,
+            weather: Weather::default(),
         };
         let seeding =
             if self.spread { Seeding::Spread { peers: self.peers } } else { Seeding::Origin };
