@@ -3,17 +3,15 @@
 
 mod conformance_suite;
 
-use conformance_suite::{cases, tcp, udp_control};
-
 /// All cases for one transport.
 macro_rules! conforms {
     ($transport:ident, $($case:ident),+ $(,)?) => {
         mod $transport {
-            use super::*;
+            use crate::conformance_suite::{$transport as transport, cases};
             $(
                 #[test]
                 fn $case() {
-                    cases::$case(&super::$transport::KIND);
+                    cases::$case(&transport::KIND);
                 }
             )+
         }

@@ -76,7 +76,7 @@ impl Run {
         for (metric, labels) in [
             ("relay_peers_banned_total", &[][..]),
             ("relay_panics_total", &[]),
-            ("relay_chunks_rejected_total", &["reason=\"digest\""]),
+            ("relay_chunks_rejected_total", &["reason=\"wrong_digest\""]),
         ] {
             assert_eq!(self.relay.metric(metric, labels), 0.0, "{metric}");
         }
