@@ -34,7 +34,7 @@ fn everybody_gets_the_file_however_datagrams_find_their_shard() {
     for (steering, driver) in [("auto", "auto"), ("forward", "auto"), ("auto", "epoll")] {
         let args = ["--cores", "3", "--oversubscribe", "--driver", driver];
         let relay = relay(&[&args[..], &["--datagram-steering", steering]].concat());
-        let args = ["--clients", "12", "--file", "3M", "--chunk", "64K", "--seeding", "origin"];
+        let args = ["--clients", "12", "--file", "6M", "--chunk", "16K", "--seeding", "origin"];
         let (code, report, text) = run_against(&relay.addr.to_string(), &args);
         assert_eq!(code, 0, "{text}");
         assert!(report.contains("\"transport\": \"udp-control\""), "{report}");
