@@ -9,10 +9,11 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use relay::protocol::{
-    Accepted, Ack, Channel, ChunkRange, Claims, DataHeader, DataPieceHeader, DatagramFrame, DatagramHeader,
-    DatagramKeys, DatagramKind, DatagramOffer, Decoder, Digest, Event, Failure, FailureCode, Hello,
-    Manifest, Message, Order, PacketRange, Seeding, Side, Stats, SwarmKey, Token, Welcome, digest_file,
-    encode_body, encode_control, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
+    Accepted, Ack, Channel, ChunkRange, Claims, DataHeader, DataPieceHeader, DatagramFrame,
+    DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Decoder, Digest, Event, Failure,
+    FailureCode, Hello, Manifest, Message, Order, PacketRange, Seeding, Side, Stats, SwarmKey,
+    Token, Welcome, digest_file, encode_body, encode_control, encode_preamble, frame_crc,
+    limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -212,8 +213,7 @@ fn each_side_sends_its_own_messages() {
         "stats",
         "datagram-offer",
     ];
-    let of_both =
-        ["manifest-request", "manifest-part", "ping", "pong", "failure", "data-ack"];
+    let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure", "data-ack"];
     for (name, message) in messages() {
         let (is_relays, is_both) = (of_relay.contains(&name), of_both.contains(&name));
         assert_eq!(message.may_come_from(Side::Relay), is_relays || is_both, "{name}");

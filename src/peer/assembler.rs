@@ -358,3 +358,97 @@ impl Partial {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Rng;
+
+    const LEN: usize = 300_000;
+
+    fn content() -> Vec<u8> {
+        let mut bytes = vec![0; LEN];
+        blake3::Hasher::new().update(b"content").finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    fn manifest() -> Manifest {
+        Manifest::of(&content(), 18).expect("two chunks")
+    }
+
+    /// Pieces of chunk 0 that cover it, some of them twice and across others, in any order.
+    fn pieces(rng: &mut Rng) -> Vec<(u32, u32)> {
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        while at < 1 << 18 {
+            let len = 1 + u32::try_from(rng.below(20_000)).expect("small");
+            let end = (at + len).min(1 << 18);
+            pieces.push((at.saturating_sub(u32::from(at % 7 == 0) * 50), end));
+            at = end;
+        }
+        pieces.extend_from_within(..pieces.len() / 3);
+        rng.shuffle(&mut pieces);
+        pieces
+    }
+
+    fn header(chunk: u32, offset: u32) -> DataPieceHeader {
+        DataPieceHeader { chunk, offset, tag: 0 }
+    }
+
+    #[test]
+    fn sealed_pieces_make_a_chunk_whatever_their_order() {
+        let (bytes, manifest) = (content(), manifest());
+        for seed in 0..50 {
+            let mut rng = Rng::new(seed, 0);
+            let mut assembler = Assembler::new(true);
+            let mut wholes = Vec::new();
+            for (start, end) in pieces(&mut rng) {
+                let piece = &bytes[start as usize..end as usize];
+                let wanted = wholes.is_empty();
+                match assembler.handle_sealed(&manifest, &header(0, start), piece, wanted) {
+                    Ok(Assembled::Nothing) => {}
+                    Ok(Assembled::Chunk { chunk: 0, bytes }) => wholes.extend(bytes),
+                    other => panic!("seed {seed}: {other:?}"),
+                }
+                assembler.invariants();
+            }
+            assert_eq!(wholes.len(), 1, "seed {seed}");
+            assert!(wholes[0] == bytes[..1 << 18], "seed {seed}");
+            assert_eq!((assembler.partials_len(), assembler.ahead_bytes), (0, 0));
+        }
+    }
+
+    #[test]
+    fn who_sealed_a_wrong_byte_lied_and_what_lies_outside_is_refused() {
+        let (mut bytes, manifest) = (content(), manifest());
+        let end = u32::try_from(LEN - (1 << 18)).expect("small");
+        let mut assembler = Assembler::new(true);
+        let outside = assembler.handle_sealed(&manifest, &header(1, end), &[0], true);
+        assert!(matches!(outside, Err(AssembleError::OutOfRange { chunk: 1, .. })));
+        let outside = assembler.handle_sealed(&manifest, &header(2, 0), &[0], true);
+        assert!(matches!(outside, Err(AssembleError::OutOfRange { chunk: 2, .. })));
+        bytes[LEN - 1] ^= 1;
+        let wrong = assembler.handle_sealed(&manifest, &header(1, 0), &bytes[1 << 18..], true);
+        let cause = WrongDigestCause::Sender;
+        assert_eq!(wrong, Err(AssembleError::WrongDigest { chunk: 1, cause }));
+    }
+
+    #[test]
+    fn what_waits_for_a_hole_is_bounded_and_what_is_given_up_is_told() {
+        let bytes = vec![7; 64 << 20];
+        let manifest = Manifest::of(&bytes, 20).expect("64 chunks");
+        let mut assembler = Assembler::new(false);
+        let mut dropped = Vec::new();
+        for chunk in 0..64 {
+            for at in 1..32 {
+                let piece = &bytes[..32 << 10];
+                let header = header(chunk, at * (32 << 10));
+                let assembled = assembler.handle_sealed(&manifest, &header, piece, true);
+                assert_eq!(assembled, Ok(Assembled::Nothing));
+                assembler.invariants();
+                dropped.extend(std::iter::from_fn(|| assembler.poll_dropped()));
+            }
+        }
+        assert!(dropped.iter().copied().eq(0..64 - 8), "the oldest first: {dropped:?}");
+    }
+}

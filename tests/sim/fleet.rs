@@ -8,8 +8,9 @@ use relay::{
 };
 
 use super::{
-    FRAME, MILLISECOND, Rng, SECOND, nanoseconds,
+    FRAME, MILLISECOND, Rng, SECOND,
     channel::Weather,
+    nanoseconds,
     outcome::Outcome,
     peer::{PeerPlan, Vice},
     world::{HomePlan, Plan, World},

@@ -25,7 +25,7 @@ const RTT_INITIAL: Duration = Duration::from_millis(100);
 
 /// Least time that an acknowledgement may take beyond the round trip: a busy receiver's turn, and
 /// the stream that it travels on.
-const ACK_PATIENCE: Duration = Duration::from_millis(30);
+const ACK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Longest wait for an acknowledgement before something is sent again.
 const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(1);
