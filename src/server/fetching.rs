@@ -219,7 +219,7 @@ impl Incoming {
 
 #[cfg(test)]
 mod tests {
-    use shards::{Budget, Ringer};
+    use shards::{Budget, DriverChoice, Placement, Ringer, Shard, ShardId, Start};
 
     use super::*;
 
@@ -229,12 +229,27 @@ mod tests {
         (0..LEN).map(|at| u8::try_from(at % 251).expect("small")).collect()
     }
 
+    /// Of a shard that has nothing to do.
+    fn ringer() -> Ringer {
+        let start = Start {
+            placement: Placement::plan(1.try_into().ok(), false),
+            driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
+            name: "test",
+            credits_per_pair: 1,
+            handoff_capacity: 1,
+        };
+        let shards = shards::start(start, |_: Shard<(), ()>| async {}).expect("a shard can start");
+        let ringer = shards.ringer(ShardId(0));
+        shards.drain();
+        shards.join().expect("it had nothing to do");
+        ringer
+    }
+
     /// A fetch of the only chunk of a file, and the budget that it was leased from.
     fn fetching() -> (Fetching, Budget) {
         let manifest = Arc::new(Manifest::of(&content(), 17).expect("one chunk"));
         let budget = Budget::new(1 << 17, 1);
-        let (ringer, _bell) = Ringer::new().expect("a bell");
-        let lease = budget.waiter(ringer).expect("one").try_lease(1 << 17).expect("all is free");
+        let lease = budget.waiter(ringer()).expect("one").try_lease(1 << 17).expect("all is free");
         let mut fetching = Fetching::default();
         fetching.begin(FetchOrder { fetch_id: FetchId(7), chunk: 0, manifest, lease });
         (fetching, budget)
