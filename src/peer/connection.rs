@@ -8,16 +8,21 @@
 
 mod linger;
 
+mod tasks;
+
 use std::{
     cell::{Cell, RefCell},
     io,
     net::SocketAddr,
-    rc::{Rc, Weak},
+    rc::Rc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use shards::{bell::LocalBell, clock, net::Socket, task};
+
+pub(super) use self::tasks::fail;
+use self::tasks::{watch_store, watch_time, write_when_full};
 
 use super::{
     ConnectionError, FileState, Session, SessionError, SessionEvent,
@@ -148,6 +153,7 @@ impl Link {
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
         self.shutdown();
         // What was verified is kept before anybody asks what there is.
+        self.core.borrow().keeping.handle_disconnected();
         while !self.core.borrow().keeping.is_at_rest() {
             self.drained.wait().await;
         }
@@ -169,6 +175,12 @@ impl Link {
     /// Asks to leave.
     pub(super) fn leave(&self) {
         self.core.borrow_mut().session.handle_leave();
+        self.pump();
+    }
+
+    /// Asks how far the swarm is.
+    pub(super) fn ask_status(&self) {
+        self.core.borrow_mut().session.handle_status_wanted();
         self.pump();
     }
 
@@ -243,6 +255,13 @@ impl Link {
             return;
         }
         let mut core = self.core.borrow_mut();
+        if core.end.is_some() {
+            // The reader sees the end of the stream, and then the reason. Nothing more is said: a
+            // last grant would bring data that nobody takes.
+            drop(core);
+            self.shutdown();
+            return;
+        }
         let pumped = core.pump(&self.socket, now());
         let has_ended = core.end.is_some();
         drop(core);
@@ -253,7 +272,6 @@ impl Link {
             Err(_) => self.shutdown(),
         }
         if has_ended {
-            // The reader sees the end of the stream, and then the reason.
             self.shutdown();
         }
     }
@@ -341,6 +359,7 @@ impl Core {
                 }
                 SessionEvent::Complete => Notice::Complete,
                 SessionEvent::SeedingDone => Notice::SeedingDone,
+                SessionEvent::Status(status) => Notice::Status(status),
                 SessionEvent::LeaveGranted => {
                     self.end.get_or_insert(End::Left);
                     Notice::LeaveGranted
@@ -353,23 +372,31 @@ impl Core {
         }
     }
 
-    /// Acts on what the store has done.
+    /// Acts on all that the store has done. An error comes after the rest: the store rings once.
     fn handle_stored(&mut self) -> Result<(), ConnectionError> {
-        while let Some(outcome) = self.keeping.poll()? {
-            match outcome {
-                Outcome::Kept { chunk, latency } => {
+        let mut failed = None;
+        loop {
+            match self.keeping.poll() {
+                Ok(None) => break,
+                Ok(Some(Outcome::Kept { chunk, latency })) => {
                     self.session.handle_kept(chunk);
                     self.tell(now(), &Notice::Verified { chunk, latency });
                 }
                 // A fetch that was called off meanwhile.
-                Outcome::Read { fetch_id, .. } if !self.session.is_uploading(fetch_id) => {}
-                Outcome::Read { fetch_id, chunk, result } => self.upload(fetch_id, chunk, result),
+                Ok(Some(Outcome::Read { fetch_id, .. }))
+                    if !self.session.is_uploading(fetch_id) => {}
+                Ok(Some(Outcome::Read { fetch_id, chunk, result })) => {
+                    self.upload(fetch_id, chunk, result);
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
             }
         }
         self.handle_events();
         // Acknowledgements go out when nothing more is being written.
         self.session.handle_turn_end(now(), !self.keeping.is_writing());
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Fills and writes until there is nothing, the socket is full, or data was written; true if
@@ -439,77 +466,5 @@ impl Core {
             Reaction::Leave => self.session.handle_leave(),
             Reaction::Vanish => self.end = Some(End::Stopped),
         }
-    }
-}
-
-/// Writes on when the socket has room again. It owns the link while it does: the socket must not
-/// go while somebody waits for it.
-async fn write_when_full(link: Rc<Link>) {
-    loop {
-        link.full.wait().await;
-        while !link.broken.get() && !link.core.borrow().queue.is_stream_empty() {
-            if link.socket.writable().await.is_err() {
-                link.shutdown();
-                break;
-            }
-            link.pump();
-            link.drained.set();
-            // One write, then the others of the shard.
-            task::yield_now().await;
-        }
-        link.drained.set();
-        if link.closed.get() {
-            return;
-        }
-    }
-}
-
-/// Hears what a store has done that takes its time.
-async fn watch_store(link: Rc<Link>) {
-    while !link.closed.get() {
-        link.stored.wait().await;
-        let stored = link.core.borrow_mut().handle_stored();
-        match stored {
-            // What is in the socket already is acknowledged, too, by the reader's next turn.
-            Ok(()) => link.pump(),
-            Err(error) => link.fail(error),
-        }
-        link.drained.set();
-    }
-}
-
-/// Watches the handshake's deadline, and doles out a limited peer's grants.
-async fn watch_time(link: Weak<Link>) {
-    loop {
-        let Some(wait) = link.upgrade().and_then(|link| link.next_tick()) else { return };
-        clock::sleep(wait).await;
-        let Some(link) = link.upgrade().filter(|link| !link.closed.get()) else { return };
-        let timed_out = link.core.borrow_mut().session.handle_timeout(now());
-        match timed_out {
-            Ok(()) => link.pump(),
-            Err(error) => link.fail(link.session_error(error)),
-        }
-    }
-}
-
-impl Link {
-    /// How long the timer sleeps; `None` when there is nothing more to watch.
-    fn next_tick(&self) -> Option<Duration> {
-        let core = self.core.borrow();
-        let is_limited = core.session.is_limited();
-        if core.session.stage() == Stage::Joined && !is_limited {
-            return None;
-        }
-        let tick_max = if is_limited { LIMITED_STEP } else { HANDSHAKE_TICK };
-        let due = core.session.poll_timeout().map(|due| due.since(now()));
-        Some(due.unwrap_or(tick_max).clamp(Duration::from_millis(1), tick_max))
-    }
-}
-
-/// A task of the connection panicked: it ends.
-pub(super) fn fail(link: &Weak<Link>, text: &str) {
-    if let Some(link) = link.upgrade() {
-        let error = io::Error::other(format!("a task of this connection panicked: {text}"));
-        link.fail(link.io_error(error));
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! Invariant: a chunk is in `file.have()` only if its digest was right and the shell kept it.
 
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     protocol::{
         Channel, DataHeader, DatagramKeys, DatagramOffer, Manifest, ManifestBuilder, Message,
-        Seeding, Token, Welcome,
+        Seeding, SwarmStatus, Token, Welcome,
         limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
     time::Time,
@@ -79,6 +80,8 @@ pub enum SessionEvent {
     SeedingDone,
     /// Nobody depends on the peer: it may go.
     LeaveGranted,
+    /// How far the swarm is, as was asked.
+    Status(SwarmStatus),
     /// Nobody connected holds chunks that the peer lacks.
     Waiting {
         /// How many.
@@ -312,6 +315,7 @@ impl Session {
             }
             Message::SeedingDone => self.events.push_back(SessionEvent::SeedingDone),
             Message::LeaveGranted => self.events.push_back(SessionEvent::LeaveGranted),
+            Message::SwarmStatus(status) => self.events.push_back(SessionEvent::Status(status)),
             // Nothing depends on an answer to our own pings and questions: this session asks none.
             Message::Pong { .. } | Message::Stats(_) => {}
             message => return Err(self.unexpected(message.name())),
@@ -391,12 +395,15 @@ impl Session {
         }
         let assembled = self.assembler.handle_piece(manifest, piece)?;
         if let Assembled::Chunk { chunk, bytes } = assembled {
-            if bytes.is_some() {
-                self.intake.hold(self.file.key().chunk_len_bytes(chunk));
-            }
             let intended = match &mut self.wants {
-                Some(wants) => wants.handle_verified(chunk),
-                None => self.intake.credit_time(self.intake.received_bytes()),
+                // What it wants at once bounds what it has not kept yet.
+                Some(wants) => wants.since(chunk),
+                None => {
+                    if bytes.is_some() {
+                        self.intake.hold(self.file.key().chunk_len_bytes(chunk));
+                    }
+                    self.intake.credit_time(self.intake.received_bytes())
+                }
             };
             let latency = intended.map_or(Duration::ZERO, |intended| now.since(intended));
             self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
@@ -407,8 +414,14 @@ impl Session {
     /// A verified chunk was kept: from now on the peer has it, and says so. Once for each
     /// [`SessionEvent::Verified`], at any later time.
     pub fn handle_kept(&mut self, chunk: u32) {
-        if self.config.keeps_bytes {
-            self.intake.release(self.file.key().chunk_len_bytes(chunk));
+        match &mut self.wants {
+            Some(wants) => {
+                wants.handle_kept(chunk);
+            }
+            None if self.config.keeps_bytes => {
+                self.intake.release(self.file.key().chunk_len_bytes(chunk));
+            }
+            None => {}
         }
         if self.file.add(chunk) {
             self.outbox.have(chunk);
@@ -451,6 +464,13 @@ impl Session {
     pub fn handle_leave(&mut self) {
         if !std::mem::replace(&mut self.is_leaving, true) && self.stage == Stage::Joined {
             self.outbox.push(Message::Leaving);
+        }
+    }
+
+    /// Asks how far the swarm is; no effect before it was joined.
+    pub fn handle_status_wanted(&mut self) {
+        if self.stage == Stage::Joined {
+            self.outbox.push(Message::SwarmStatusRequest);
         }
     }
 
