@@ -13,10 +13,12 @@ use clap::{Parser, builder::FalseyValueParser};
 use shards::DriverChoice;
 
 use crate::{
-    protocol::{Token, limits::CHUNK_SIZE_LOG2_MAX, limits::CHUNK_SIZE_LOG2_MIN},
+    protocol::{RelayAddr, Token, limits::CHUNK_SIZE_LOG2_MAX, limits::CHUNK_SIZE_LOG2_MIN},
     server::SessionConfig,
     swarm::Eviction,
 };
+
+pub use crate::units::{parse_driver, parse_duration, parse_size};
 
 /// Where peers connect unless told otherwise.
 pub const DATA_PORT_DEFAULT: u16 = 7440;
@@ -35,7 +37,8 @@ const CACHE_CHUNKS_TYPICAL: u64 = 8;
     version,
     after_help = "Example:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n\nSizes: 100M is \
                   100 MiB, 100MB is 10^8 bytes. Durations: 500ms, 10s, 5m.\nThe log's level comes \
-                  from RELAY_LOG (error, warn, info, debug, trace)."
+                  from RELAY_LOG (error, warn, info, debug, trace).\nrelay completions SHELL \
+                  prints a shell's completions, relay man the manual."
 )]
 pub struct RelayArgs {
     /// Event loops, each pinned to a core [default: all available]
@@ -65,6 +68,14 @@ pub struct RelayArgs {
     /// What to drop first: `demand` (what nobody lacks) or `lru` (for comparison)
     #[arg(long, env = "RELAY_EVICTION", value_name = "POLICY", default_value = "demand")]
     pub eviction: EvictionArg,
+
+    /// File that the relay itself is the origin of; repeatable
+    #[arg(long, env = "RELAY_SERVE", value_name = "FILE")]
+    pub serve: Vec<PathBuf>,
+
+    /// What tickets of --serve say [default: the first listen address]
+    #[arg(long, env = "RELAY_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<RelayAddr>,
 
     /// What drives the event loops
     #[arg(long, env = "RELAY_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
@@ -248,111 +259,9 @@ pub fn read_lines(option: &'static str, path: &PathBuf) -> Result<Vec<String>, C
     Ok(lines)
 }
 
-/// Bytes, as GNU tools read them: `100M` and `100MiB` are 100·2²⁰, `100MB` is 100·10⁶.
-///
-/// # Errors
-/// A sentence that says what a size looks like.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let fail = |why: &str| format!("'{text}' {why}: write for example 100M (MiB) or 100MB (10^6)");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    if number.is_empty() {
-        return Err(fail("is not a size"));
-    }
-    let number: u64 = number.parse().map_err(|_| fail("is too large"))?;
-    let (letter, rest) = suffix.split_at(suffix.chars().next().map_or(0, char::len_utf8));
-    let power = match letter.to_ascii_uppercase().as_str() {
-        "" | "B" => 0,
-        "K" => 1,
-        "M" => 2,
-        "G" => 3,
-        "T" => 4,
-        _ => return Err(fail("has a unit that is not known")),
-    };
-    let base: u64 = match rest {
-        "" | "iB" if letter != "B" || rest.is_empty() => 1024,
-        "B" if power > 0 => 1000,
-        _ => return Err(fail("has a unit that is not known")),
-    };
-    number.checked_mul(base.pow(power)).ok_or_else(|| fail("is too large"))
-}
-
-/// `500ms`, `10s`, `5m`, `2h`; a bare number is seconds.
-///
-/// # Errors
-/// A sentence that says what a duration looks like.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let fail = || format!("'{text}' is not a duration: write for example 500ms, 10s or 5m");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| fail())?;
-    let milliseconds = match suffix {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        _ => return Err(fail()),
-    };
-    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(fail)
-}
-
-/// `auto`, `io-uring` or `epoll`.
-///
-/// # Errors
-/// A sentence that names the three.
-pub fn parse_driver(text: &str) -> Result<DriverChoice, String> {
-    text.parse().map_err(|_| format!("'{text}' is not one of auto, io-uring, epoll"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_follow_gnu_tools() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("1", 1),
-            ("7B", 7),
-            ("100M", 100 << 20),
-            ("100MiB", 100 << 20),
-            ("100MB", 100_000_000),
-            ("1k", 1024),
-            ("1KiB", 1024),
-            ("1kB", 1000),
-            ("3G", 3 << 30),
-            ("2T", 2 << 40),
-        ] {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
-        }
-        for text in [
-            "",
-            "M",
-            "-1",
-            "1.5G",
-            "1X",
-            "1MBB",
-            "1iB",
-            "1BiB",
-            "99999999999999999999",
-            "20000000T",
-        ] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
-        for text in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999h"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_cache_for_fewer_than_four_chunks_is_refused() {

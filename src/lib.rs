@@ -3,6 +3,8 @@
 //! Modules in reading order; an arrow means "uses".
 //!
 //! ```text
+//!      serve           the `relay` program: a server, and files that it is itself the origin of
+//!    │     │
 //!  server  peer        the shells: sockets, shards, clocks, metrics
 //!    │  ╲   │ ╲
 //!    │   transport     one contract, one file per implementation: moves frames
@@ -12,12 +14,16 @@
 //!      protocol        pure: bytes <-> messages, limits, manifest, keys
 //!        │
 //!       time           a point in time, handed in from outside
+//!       units          sizes and durations as people write them
+//!       pages          completions and manual pages
 //! ```
 //!
 //! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
 //! no clock, no threads.
 
+pub mod pages;
 pub mod time;
+pub mod units;
 
 pub mod protocol;
 pub mod swarm;
@@ -26,5 +32,7 @@ pub mod transport;
 
 pub mod peer;
 pub mod server;
+
+pub mod serve;
 
 pub mod config;

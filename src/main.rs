@@ -6,5 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    relay::server::main_with_args(std::env::args_os())
+    relay::serve::main_with_args(std::env::args_os())
 }

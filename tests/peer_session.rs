@@ -17,7 +17,7 @@ use relay::{
     },
     protocol::{
         Bitfield, ChunkRange, Claims, DataHeader, Digest, Failure, FailureCode, Hello, Message,
-        Order, Seeding, Stats, SwarmKey, Token, Welcome, frame_crc,
+        Order, Seeding, Stats, SwarmKey, SwarmStatus, Token, Welcome, frame_crc,
         limits::{
             CHUNK_SIZE_LOG2_MAX, FETCHES_PER_PEER_MAX, HANDSHAKE_TIMEOUT, PARTIAL_CHUNKS_MAX,
         },
@@ -396,6 +396,8 @@ fn every_message() -> Vec<Message> {
         Message::Ping { token: 1 },
         Message::Pong { token: 1 },
         Message::Failure(failure),
+        Message::SwarmStatusRequest,
+        Message::SwarmStatus(SwarmStatus::default()),
     ]
 }
 
@@ -417,7 +419,7 @@ fn at_stage(stage: Stage, bytes: &[u8]) -> Session {
 #[test]
 fn every_message_in_every_state_is_taken_or_refused_and_never_a_panic() {
     let bytes = content(2 << LOG2);
-    let from_relay_when_joined = [4, 5, 11, 12, 14, 15, 17, 19, 20, 21];
+    let from_relay_when_joined = [4, 5, 11, 12, 14, 15, 17, 19, 20, 21, 24];
     for stage in [Stage::Greeting, Stage::Challenged, Stage::Introduced, Stage::Joined] {
         for (index, message) in every_message().into_iter().enumerate() {
             let mut session = at_stage(stage, &bytes);

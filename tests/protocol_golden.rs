@@ -12,8 +12,8 @@ use relay::protocol::{
     Accepted, Ack, Channel, ChunkRange, Claims, DataHeader, DataPieceHeader, DatagramFrame,
     DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Decoder, Digest, Event, Failure,
     FailureCode, Hello, Manifest, Message, Order, PacketRange, Seeding, Side, Stats, SwarmKey,
-    Token, Welcome, digest_file, encode_body, encode_control, encode_preamble, frame_crc,
-    limits::FRAME_PAYLOAD_BYTES_MAX,
+    SwarmStatus, Token, Welcome, digest_file, encode_body, encode_control, encode_preamble,
+    frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -134,6 +134,16 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("ping", Message::Ping { token: 0x0123_4567_89ab_cdef }),
         ("pong", Message::Pong { token: 0 }),
         ("failure", Message::Failure(Failure::new(FailureCode::Stalled, "took no byte"))),
+        ("swarm-status-request", Message::SwarmStatusRequest),
+        (
+            "swarm-status",
+            Message::SwarmStatus(SwarmStatus {
+                peers: 101,
+                whole_peers: 1,
+                copies: 300,
+                chunks_handed_out: 262_144,
+            }),
+        ),
         ("datagram-request", Message::DatagramRequest { channel: Channel::Control }),
         ("datagram-offer", Message::DatagramOffer(offer())),
         (
@@ -212,6 +222,7 @@ fn each_side_sends_its_own_messages() {
         "leave-granted",
         "stats",
         "datagram-offer",
+        "swarm-status",
     ];
     let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure", "data-ack"];
     for (name, message) in messages() {

@@ -225,7 +225,7 @@ pub(crate) fn client_path(
 fn peer_config(job: &Job, session: SessionConfig, seed: u64) -> PeerConfig {
     // The run's own deadline ends it; until then a relay may come back.
     let patience = Patience { first: job.timeout, later: job.timeout };
-    PeerConfig { remote: job.remote, session, patience, seed }
+    PeerConfig { remote: job.remote.into(), session, patience, seed }
 }
 
 /// Watches a client.

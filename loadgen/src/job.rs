@@ -45,7 +45,10 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
     let (mut relay, observer) = find_relay(&config.relay, config.token_file.as_deref())?;
     eprintln!("loadgen: seed {}; the relay is {}", config.seed, relay.origin);
     let contents = make_contents(config, observer.chunk_size_log2_max())?;
-    let before = observer.stats(config.token.as_ref())?;
+    // Another connection: a relay waits only a while for one to introduce itself, and much content
+    // takes longer to make.
+    drop(observer);
+    let before = Observer::connect(relay.address)?.stats(config.token.as_ref())?;
     let job = make_job(config, contents, &relay);
     let bytes_total = bytes_total(&job);
     let progress = Progress::new(config.clients, bytes_total);

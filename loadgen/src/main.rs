@@ -43,7 +43,11 @@ fn main() -> ExitCode {
         if let Err(error) = relay_process::die_with_parent() {
             eprintln!("loadgen: a relay that would outlive its load generator: {error}");
         }
-        return relay::server::main_with_args(std::iter::once("relay".into()).chain(words));
+        return relay::serve::main_with_args(std::iter::once("relay".into()).chain(words));
+    }
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = relay::pages::intercept::<Args>(&words) {
+        return code;
     }
     let config = match Args::parse().check() {
         Ok(config) => config,

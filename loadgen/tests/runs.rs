@@ -207,3 +207,25 @@ fn who_stays_does_so_after_the_figures_are_taken() {
     assert!(run.number(others) > 0.0 && run.number(others) < run.number(all));
     assert_eq!(run.report["bound_by"], "neither", "it waited for the slow one");
 }
+
+#[test]
+fn the_largest_number_of_chunks_goes_through() {
+    // 2^18 chunks: a manifest of 8 MiB in parts, bitfields in parts, and a quarter of a million
+    // decisions and acknowledgements.
+    let run = run(&[
+        "--clients",
+        "2",
+        "--file",
+        "256M",
+        "--chunk",
+        "1K",
+        "--seeding",
+        "origin",
+        "--relay-args",
+        "--cores 1",
+    ]);
+    run.assert_success();
+    assert_eq!(run.number("/chunk_count"), f64::from(1 << 18));
+    assert_eq!(run.number("/clients_verified"), 2.0);
+    assert!(run.number("/relay/ingress_amplification") < 1.1);
+}

@@ -13,14 +13,16 @@ use std::{
     cell::{Cell, RefCell},
     io,
     net::SocketAddr,
-    rc::{Rc, Weak},
+    rc::Rc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use shards::{bell::LocalBell, clock, net::Socket, task};
 
+pub(super) use self::tasks::fail;
 use self::tasks::{watch_store, watch_time, write_when_full};
+
 use super::{
     ConnectionError, FileState, Session, SessionError, SessionEvent,
     datagrams::DatagramEnd,
@@ -149,6 +151,7 @@ impl Link {
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
         self.shutdown();
         // What was verified is kept before anybody asks what there is.
+        self.core.borrow().keeping.handle_disconnected();
         while !self.core.borrow().keeping.is_at_rest() {
             self.drained.wait().await;
         }
@@ -170,6 +173,12 @@ impl Link {
     /// Asks to leave.
     pub(super) fn leave(&self) {
         self.core.borrow_mut().session.handle_leave();
+        self.pump();
+    }
+
+    /// Asks how far the swarm is.
+    pub(super) fn ask_status(&self) {
+        self.core.borrow_mut().session.handle_status_wanted();
         self.pump();
     }
 
@@ -248,6 +257,13 @@ impl Link {
             return;
         }
         let mut core = self.core.borrow_mut();
+        if core.end.is_some() {
+            // The reader sees the end of the stream, and then the reason. Nothing more is said: a
+            // last grant would bring data that nobody takes.
+            drop(core);
+            self.shutdown();
+            return;
+        }
         let pumped = core.pump(&self.socket, now());
         let has_ended = core.end.is_some();
         drop(core);
@@ -258,7 +274,6 @@ impl Link {
             Err(_) => self.shutdown(),
         }
         if has_ended {
-            // The reader sees the end of the stream, and then the reason.
             self.shutdown();
         }
     }
@@ -346,6 +361,7 @@ impl Core {
                 }
                 SessionEvent::Complete => Notice::Complete,
                 SessionEvent::SeedingDone => Notice::SeedingDone,
+                SessionEvent::Status(status) => Notice::Status(status),
                 SessionEvent::LeaveGranted => {
                     self.end.get_or_insert(End::Left);
                     Notice::LeaveGranted
@@ -358,23 +374,31 @@ impl Core {
         }
     }
 
-    /// Acts on what the store has done.
+    /// Acts on all that the store has done. An error comes after the rest: the store rings once.
     fn handle_stored(&mut self) -> Result<(), ConnectionError> {
-        while let Some(outcome) = self.keeping.poll()? {
-            match outcome {
-                Outcome::Kept { chunk, latency } => {
+        let mut failed = None;
+        loop {
+            match self.keeping.poll() {
+                Ok(None) => break,
+                Ok(Some(Outcome::Kept { chunk, latency })) => {
                     self.session.handle_kept(chunk);
                     self.tell(now(), &Notice::Verified { chunk, latency });
                 }
                 // A fetch that was called off meanwhile.
-                Outcome::Read { fetch_id, .. } if !self.session.is_uploading(fetch_id) => {}
-                Outcome::Read { fetch_id, chunk, result } => self.upload(fetch_id, chunk, result),
+                Ok(Some(Outcome::Read { fetch_id, .. }))
+                    if !self.session.is_uploading(fetch_id) => {}
+                Ok(Some(Outcome::Read { fetch_id, chunk, result })) => {
+                    self.upload(fetch_id, chunk, result);
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
             }
         }
         self.handle_events();
         // Acknowledgements go out when nothing more is being written.
         self.session.handle_turn_end(now(), !self.keeping.is_writing());
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Fills and writes until there is nothing, the socket is full, or data was written; true if
@@ -451,13 +475,5 @@ impl Core {
             Reaction::Leave => self.session.handle_leave(),
             Reaction::Vanish => self.end = Some(End::Stopped),
         }
-    }
-}
-
-/// A task of the connection panicked: it ends.
-pub(super) fn fail(link: &Weak<Link>, text: &str) {
-    if let Some(link) = link.upgrade() {
-        let error = io::Error::other(format!("a task of this connection panicked: {text}"));
-        link.fail(link.io_error(error));
     }
 }

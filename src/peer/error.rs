@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use super::assembler::{AssembleError, WrongDigestCause};
 use crate::protocol::{
-    DecodeError, Failure, FailureCode, ManifestError, limits::FAILURE_TEXT_BYTES_MAX,
+    DecodeError, Failure, FailureCode, ManifestError, RelayAddr, limits::FAILURE_TEXT_BYTES_MAX,
 };
 
 /// Why a session ended.
@@ -107,6 +107,14 @@ pub enum ConnectionError {
         /// The system's reason.
         error: io::Error,
     },
+    /// The relay's name has no address.
+    #[error("could not find the address of the relay at {remote}: {error}")]
+    LookUp {
+        /// The relay.
+        remote: RelayAddr,
+        /// The system's reason.
+        error: io::Error,
+    },
     /// The connection broke.
     #[error("the connection to the relay at {remote} broke: {error}")]
     Io {
@@ -162,7 +170,7 @@ impl ConnectionError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Io { .. } | Self::Closed(_) => true,
+            Self::Connect { .. } | Self::LookUp { .. } | Self::Io { .. } | Self::Closed(_) => true,
             Self::Session { error, .. } => error.is_transient(),
             Self::Decode { .. } | Self::Store { .. } | Self::DatagramsUnanswered { .. } => false,
         }

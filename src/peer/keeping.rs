@@ -18,7 +18,7 @@ use crate::protocol::Digest;
 /// What the store of a connection has under way.
 pub(super) struct Keeping {
     surroundings: Rc<RefCell<Surroundings>>,
-    /// Chunks being written, in the order of their puts, and their latencies. Bounded by the
+    /// Chunks being written, oldest put first, and their latencies. Bounded by the
     /// peer's window, and by what the store takes before it is full.
     puts: VecDeque<(u32, Duration)>,
     /// Chunks being read; bounded by [`super::uploads::UPLOADS_QUEUED_MAX`] and as many fetches
@@ -64,22 +64,39 @@ impl Keeping {
 
     /// The next thing that the store has finished.
     pub(super) fn poll(&mut self) -> Result<Option<Outcome>, ConnectionError> {
-        match self.with_store(|store| store.poll_event()) {
-            None => Ok(None),
-            Some(StoreEvent::Read { tag, chunk, result }) => {
-                self.gets -= 1;
-                Ok(Some(Outcome::Read { fetch_id: tag, chunk, result }))
-            }
-            Some(StoreEvent::Kept { chunk, result }) => {
-                let put = self.puts.pop_front();
-                let (first, latency) = put.expect("a store tells only of what was put in");
-                assert_eq!(first, chunk, "a store keeps the order of puts");
-                match result {
-                    Ok(()) => Ok(Some(Outcome::Kept { chunk, latency })),
-                    Err(error) => Err(ConnectionError::Store { what: "write", chunk, error }),
+        while let Some(event) = self.with_store(|store| store.poll_event()) {
+            match event {
+                StoreEvent::Read { tag, chunk, result } => {
+                    self.gets -= 1;
+                    return Ok(Some(Outcome::Read { fetch_id: tag, chunk, result }));
+                }
+                StoreEvent::Kept { chunk, result } => {
+                    let latency = self.finish(chunk);
+                    result.map_err(|error| ConnectionError::Store {
+                        what: "write",
+                        chunk,
+                        error,
+                    })?;
+                    return Ok(Some(Outcome::Kept { chunk, latency }));
+                }
+                StoreEvent::Dropped { chunk } => {
+                    self.finish(chunk);
                 }
             }
         }
+        Ok(None)
+    }
+
+    /// Takes a put off the list; most are the oldest.
+    fn finish(&mut self, chunk: u32) -> Duration {
+        let at = self.puts.iter().position(|&(put, _)| put == chunk);
+        let put = at.and_then(|at| self.puts.remove(at));
+        put.expect("a store tells only of what was put in").1
+    }
+
+    /// Nothing more comes.
+    pub(super) fn handle_disconnected(&self) {
+        self.with_store(|store| store.handle_disconnected());
     }
 
     /// Whether chunks are being written.

@@ -1,9 +1,12 @@
 //! The peer's side: gets a file through a relay, and supplies what it has.
 //!
 //! ```text
+//!  program      SHELL: the `peer` program: command line, progress, exit codes
+//!    │
 //!  peer         SHELL: connects, and connects again when a connection breaks
-//!    ├─ dial             opens a socket
-//!    ├─ store            where chunks live: memory, a file, nowhere
+//!    ├─ remote, dial     find the relay, open a socket
+//!    ├─ store, origin    where chunks live: memory, a file, nowhere; a file that is shared
+//!    ├─ hashing          a file's manifest, on all cores
 //!    │
 //!  connection   SHELL: the tasks of one connection
 //!    ├─ datagrams        those of a channel that runs in datagrams
@@ -27,11 +30,16 @@ mod datagrams;
 pub mod dial;
 pub mod error;
 pub mod file;
+pub mod hashing;
 pub mod intake;
 mod keeping;
+pub mod origin;
 pub mod outbox;
 #[expect(clippy::module_inception, reason = "the module is about peers, this file about one")]
 pub mod peer;
+pub mod program;
+pub mod remote;
+pub mod resume;
 pub mod rng;
 pub mod scratch;
 pub mod session;
@@ -43,10 +51,13 @@ pub mod wants;
 pub use assembler::WrongDigestCause;
 pub use error::{ConnectionError, SessionError};
 pub use file::FileState;
+pub use hashing::{HashError, hash_file};
+pub use origin::{OriginError, OriginFile};
 pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, Reaction};
+pub use remote::Remote;
 pub use rng::Rng;
 pub use scratch::{Scratch, new_scratch};
 pub use session::{Session, SessionConfig, SessionEvent};
-pub use store::{ChunkStore, Disk, FileStore, MemoryStore, StoreEvent};
+pub use store::{ChunkStore, Disk, FileStore, MemoryStore, Nowhere, StoreEvent, StreamStore};
 pub use uploads::Upload;
 pub use wants::ChunkOrder;

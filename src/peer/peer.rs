@@ -9,7 +9,6 @@ use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     io,
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -20,13 +19,13 @@ use shards::clock;
 use super::{
     ConnectionError, FileState, Rng, Session, SessionConfig,
     connection::{End, Link, Surroundings, now},
+    remote::Remote,
     datagrams,
-    dial::dial,
     scratch::Scratch,
     store::ChunkStore,
 };
 use crate::{
-    protocol::{Manifest, limits::NONCE_BYTES},
+    protocol::{Manifest, SwarmStatus, limits::NONCE_BYTES},
     time::Time,
     transport::Transport,
 };
@@ -50,7 +49,7 @@ pub struct Patience {
 #[derive(Clone, Debug)]
 pub struct PeerConfig {
     /// The relay.
-    pub remote: SocketAddr,
+    pub remote: Remote,
     /// How it behaves on each connection. The nonce is made anew for each.
     pub session: SessionConfig,
     /// How long it tries.
@@ -91,6 +90,8 @@ pub enum Notice<'a> {
     SeedingDone,
     /// It may go, and will.
     LeaveGranted,
+    /// How far the swarm is: see [`PeerHandle::ask_status`].
+    Status(SwarmStatus),
     /// It lacks chunks that nobody connected holds.
     Waiting {
         /// How many.
@@ -191,6 +192,14 @@ impl PeerHandle {
         }
     }
 
+    /// Asks the relay how far the swarm is; [`Notice::Status`] is the answer. Not while there is no
+    /// connection.
+    pub fn ask_status(&self) {
+        if let Some(link) = &*self.0.link.borrow() {
+            link.ask_status();
+        }
+    }
+
     /// Asks the relay for leave, again on every new connection; the peer ends when it is granted.
     pub fn leave(&self) {
         self.0.leaving.set(true);
@@ -278,10 +287,9 @@ impl Peer {
     }
 
     async fn connect_once(&mut self, scratch: &Scratch) -> (Result<End, ConnectionError>, bool) {
-        let remote = self.config.remote;
-        let socket = match dial(remote).await {
-            Ok(socket) => socket,
-            Err(error) => return (Err(ConnectionError::Connect { remote, error }), false),
+        let (socket, remote) = match self.config.remote.connect().await {
+            Ok(connected) => connected,
+            Err(error) => return (Err(error), false),
         };
         let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
         let file = self.file.clone();

@@ -30,8 +30,8 @@ use super::{
 };
 use crate::{
     protocol::{
-        Channel, DatagramKeys, DatagramOffer, Manifest, ManifestBuilder, Message, Seeding, Token,
-        Welcome,
+        Channel, DatagramKeys, DatagramOffer, Manifest, ManifestBuilder, Message, Seeding,
+        SwarmStatus, Token, Welcome,
         limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
     time::Time,
@@ -81,6 +81,8 @@ pub enum SessionEvent {
     SeedingDone,
     /// Nobody depends on the peer: it may go.
     LeaveGranted,
+    /// How far the swarm is, as was asked.
+    Status(SwarmStatus),
     /// Nobody connected holds chunks that the peer lacks.
     Waiting {
         /// How many.
@@ -320,6 +322,7 @@ impl Session {
             }
             Message::SeedingDone => self.events.push_back(SessionEvent::SeedingDone),
             Message::LeaveGranted => self.events.push_back(SessionEvent::LeaveGranted),
+            Message::SwarmStatus(status) => self.events.push_back(SessionEvent::Status(status)),
             // Nothing depends on an answer to our own pings and questions: this session asks none.
             Message::Pong { .. } | Message::Stats(_) => {}
             message => return Err(self.unexpected(message.name())),
@@ -370,8 +373,14 @@ impl Session {
     /// A verified chunk was kept: from now on the peer has it, and says so. Once for each
     /// [`SessionEvent::Verified`], at any later time.
     pub fn handle_kept(&mut self, chunk: u32) {
-        if self.config.keeps_bytes {
-            self.intake.release(self.file.key().chunk_len_bytes(chunk));
+        match &mut self.wants {
+            Some(wants) => {
+                wants.handle_kept(chunk);
+            }
+            None if self.config.keeps_bytes => {
+                self.intake.release(self.file.key().chunk_len_bytes(chunk));
+            }
+            None => {}
         }
         if self.file.add(chunk) {
             self.outbox.have(chunk);
@@ -419,6 +428,13 @@ impl Session {
     pub fn handle_leave(&mut self) {
         if !std::mem::replace(&mut self.is_leaving, true) && self.stage == Stage::Joined {
             self.outbox.push(Message::Leaving);
+        }
+    }
+
+    /// Asks how far the swarm is; no effect before it was joined.
+    pub fn handle_status_wanted(&mut self) {
+        if self.stage == Stage::Joined {
+            self.outbox.push(Message::SwarmStatusRequest);
         }
     }
 

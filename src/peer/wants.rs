@@ -39,6 +39,8 @@ pub struct Wants {
     ahead: VecDeque<u32>,
     wanted: HashMap<u32, Time>,
     wants_max: usize,
+    /// What was lost is named again at once: others may be of no use without it.
+    is_urgent: bool,
 }
 
 impl Wants {
@@ -63,6 +65,7 @@ impl Wants {
             ahead: ahead.into(),
             wanted: HashMap::new(),
             wants_max: wants_max.clamp(WANTS_MIN, WANTS_PER_PEER_MAX),
+            is_urgent: false,
         }
     }
 
@@ -71,17 +74,25 @@ impl Wants {
         let room = self.wants_max - self.wanted.len();
         let batch = room.min(WANT_CHUNKS_MAX).min(self.ahead.len());
         let worth_it = batch == self.ahead.len() || batch >= self.wants_max.div_ceil(4);
-        if batch == 0 || !worth_it && batch < WANT_CHUNKS_MAX {
+        if batch == 0 || !worth_it && !self.is_urgent && batch < WANT_CHUNKS_MAX {
             return None;
         }
+        self.is_urgent = false;
         let chunks: Vec<u32> = self.ahead.drain(..batch).collect();
         self.wanted.extend(chunks.iter().map(|&chunk| (chunk, now)));
         debug_assert!(self.wanted.len() <= self.wants_max);
         Some(chunks)
     }
 
-    /// The chunk was verified: since when it was wanted.
-    pub fn handle_verified(&mut self, chunk: u32) -> Option<Time> {
+    /// Since when the chunk is wanted.
+    #[must_use]
+    pub fn since(&self, chunk: u32) -> Option<Time> {
+        self.wanted.get(&chunk).copied()
+    }
+
+    /// The chunk is here, and kept: another may be wanted in its place. Where it can't be kept
+    /// before others are, as in a stream, it goes on counting: that bounds what waits.
+    pub fn handle_kept(&mut self, chunk: u32) -> Option<Time> {
         self.wanted.remove(&chunk)
     }
 
@@ -89,6 +100,7 @@ impl Wants {
     pub fn handle_lost(&mut self, chunk: u32) {
         if self.wanted.remove(&chunk).is_some() {
             self.ahead.push_front(chunk);
+            self.is_urgent = true;
         }
     }
 }
@@ -102,7 +114,7 @@ mod tests {
         while let Some(chunks) = wants.poll(Time::ZERO) {
             assert!(chunks.len() <= WANT_CHUNKS_MAX);
             for &chunk in &chunks {
-                wants.handle_verified(chunk).expect("wanted just now");
+                wants.handle_kept(chunk).expect("wanted just now");
             }
             all.extend(chunks);
         }
@@ -142,12 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_chunk_is_named_again_though_all_others_are_outstanding() {
+        let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(5000), 1 << 18);
+        while wants.poll(Time::ZERO).is_some() {}
+        wants.handle_lost(3);
+        assert_eq!(wants.poll(Time::ZERO), Some(vec![3]));
+        assert_eq!(wants.poll(Time::ZERO), None);
+    }
+
+    #[test]
     fn a_lost_chunk_is_named_again() {
         let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(2), 1 << 18);
         assert_eq!(wants.poll(Time::ZERO), Some(vec![0, 1]));
         wants.handle_lost(0);
         assert_eq!(wants.poll(Time::ZERO), Some(vec![0]));
-        assert!(wants.handle_verified(0).is_some());
-        assert!(wants.handle_verified(0).is_none());
+        assert!(wants.handle_kept(0).is_some());
+        assert!(wants.handle_kept(0).is_none());
     }
 }

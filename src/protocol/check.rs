@@ -103,7 +103,9 @@ pub(super) fn message(message: &Message) -> Result<(), MessageError> {
         | Message::DatagramRequest { .. }
         | Message::DatagramOffer(_)
         | Message::Ping { .. }
-        | Message::Pong { .. } => Ok(()),
+        | Message::Pong { .. }
+        | Message::SwarmStatusRequest
+        | Message::SwarmStatus(_) => Ok(()),
     }
 }
 

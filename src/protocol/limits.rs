@@ -96,9 +96,28 @@ pub const DATAGRAM_SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
 /// Ranges of packets in one acknowledgement of data: more take another message.
 pub const DATA_ACK_RANGES_MAX: usize = 64;
 
+/// Bytes of a host's name, at most: DNS has no longer ones.
+pub const HOST_BYTES_MAX: usize = 253;
+
+/// Bytes of a file's name in a ticket, at most: file systems have no longer ones.
+pub const TICKET_NAME_BYTES_MAX: usize = 255;
+
+/// Length of a ticket's checksum: one damaged ticket in 2^32 is not noticed by it.
+pub const TICKET_CHECKSUM_BYTES: usize = 4;
+
+/// Characters of a ticket without what surrounds and breaks it, at most: longest host, port and
+/// name, the key, and lengths, 5 bits in each character.
+pub const TICKET_CHARS_MAX: usize = 1024;
+
+/// Bytes of text that may hold a ticket, at most, with all the white space that mail programs put
+/// into it. What is longer is not looked at.
+pub const TICKET_TEXT_BYTES_MAX: usize = 16 << 10;
+
 const _: () = {
     assert!(DATA_ACK_RANGES_MAX * 15 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(DATAGRAM_SILENCE_TIMEOUT.as_millis() >= 3 * DATAGRAM_KEEPALIVE_INTERVAL.as_millis());
+    assert!((HOST_BYTES_MAX + 8 + TICKET_NAME_BYTES_MAX + 64) * 8 <= TICKET_CHARS_MAX * 5);
+    assert!(TICKET_CHARS_MAX < TICKET_TEXT_BYTES_MAX);
     assert!(MANIFEST_PART_DIGESTS_MAX * 32 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(BITFIELD_PART_BYTES_MAX + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(HAVE_RANGES_MAX * 10 + 16 <= CONTROL_BODY_BYTES_MAX);

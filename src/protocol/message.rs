@@ -111,6 +111,10 @@ pub enum Message {
     },
     /// Either side, last of all: why it closes the connection.
     Failure(Failure),
+    /// Peer asks how far its swarm is.
+    SwarmStatusRequest,
+    /// Relay: how far the swarm is.
+    SwarmStatus(SwarmStatus),
     /// Peer, right before its hello: it wants this channel in datagrams.
     DatagramRequest {
         /// Which; the other stays on the stream.
@@ -164,6 +168,8 @@ impl Message {
             Self::Ping { .. } => "Ping",
             Self::Pong { .. } => "Pong",
             Self::Failure(_) => "Failure",
+            Self::SwarmStatusRequest => "SwarmStatusRequest",
+            Self::SwarmStatus(_) => "SwarmStatus",
             Self::DatagramRequest { .. } => "DatagramRequest",
             Self::DatagramOffer(_) => "DatagramOffer",
             Self::DataAck { .. } => "DataAck",
@@ -182,7 +188,8 @@ impl Message {
             | Self::SeedingDone
             | Self::LeaveGranted
             | Self::DatagramOffer(_)
-            | Self::Stats(_) => side == Side::Relay,
+            | Self::Stats(_)
+            | Self::SwarmStatus(_) => side == Side::Relay,
             Self::Hello(_)
             | Self::BitfieldPart { .. }
             | Self::ManifestRefused
@@ -193,7 +200,8 @@ impl Message {
             | Self::FetchRefused { .. }
             | Self::Leaving
             | Self::DatagramRequest { .. }
-            | Self::StatsRequest => side == Side::Peer,
+            | Self::StatsRequest
+            | Self::SwarmStatusRequest => side == Side::Peer,
             Self::ManifestRequest
             | Self::ManifestPart { .. }
             | Self::DataAck { .. }
@@ -348,6 +356,20 @@ pub struct Stats {
     pub driver: String,
     /// TCP congestion control of the listener.
     pub congestion: String,
+}
+
+/// What a relay knows of one swarm. It has known it since the first of the present peers came;
+/// a relay that was restarted begins anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SwarmStatus {
+    /// Peers that are connected, the asking one among them.
+    pub peers: u32,
+    /// Those of them that have the whole file.
+    pub whole_peers: u32,
+    /// Peers that had not the whole file when they came, and got it; they may have gone.
+    pub copies: u32,
+    /// Chunks that at least one peer got from the relay and verified.
+    pub chunks_handed_out: u32,
 }
 
 /// Why a side closes the connection.

@@ -131,9 +131,11 @@
 //! | 20 | `Ping` | both | any time; answered by `Pong` with its token | answered again |
 //! | 21 | `Pong` | both | in answer | ignored |
 //! | 22 | `Failure` | both | the last message; the sender closes, the receiver answers nothing | |
-//! | 23 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
-//! | 24 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
-//! | 25 | `DataAck` | both | data in datagrams has come: packet numbers, each told once | told already: no effect |
+//! | 23 | `SwarmStatusRequest` | P | any time after `Accepted`, about once a second; answered by `SwarmStatus` | one answer may serve several |
+//! | 24 | `SwarmStatus` | R | in answer | the last counts |
+//! | 25 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
+//! | 26 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
+//! | 27 | `DataAck` | both | data in datagrams has come: packet numbers, each told once | told already: no effect |
 //!
 //! A message from the wrong side ([`Message::may_come_from`]), before its time, or about a chunk
 //! that the file does not have is a fault: `Failure` with code `Protocol`, and the end.
@@ -279,6 +281,11 @@
 //! | 10 | `TransportRefused` | reports it: another transport may do |
 //! | 11 | `DatagramsSilent` | connects again and goes on |
 //!
+//! # Tickets
+//!
+//! A user hands another a ticket: the relay's address, the swarm key, the file's name. The relay
+//! never sees it. Its form is specified in [`ticket`]; it has a version of its own.
+//!
 //! # Versions
 //!
 //! There is one number, [`VERSION`](limits::VERSION), and no negotiation: sides of different versions
@@ -301,6 +308,7 @@ pub mod key;
 pub mod limits;
 pub mod manifest;
 pub mod message;
+pub mod ticket;
 
 pub use auth::Token;
 pub use bitfield::Bitfield;
@@ -318,5 +326,6 @@ pub use key::{Digest, KeyError, SwarmKey};
 pub use manifest::{Manifest, ManifestBuilder, ManifestError, ManifestHasher};
 pub use message::{
     Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,
-    Order, PacketRange, Seeding, Side, Stats, Welcome,
+    Order, PacketRange, Seeding, Side, Stats, SwarmStatus, Welcome,
 };
+pub use ticket::{RelayAddr, RelayAddrError, Ticket, TicketError};

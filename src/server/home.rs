@@ -141,11 +141,18 @@ impl Home {
         }
     }
 
-    pub(crate) fn handle_news(&mut self, now: Time, news: PeerNews, cells: &ShardCells) {
+    pub(crate) fn handle_news(
+        &mut self,
+        now: Time,
+        news: PeerNews,
+        outbox: &mut Outbox,
+        cells: &ShardCells,
+    ) {
         let peer = news.peer;
         if self.peers.get(peer.0 as usize).is_none_or(Option::is_none) {
             return;
         }
+        let mut wants_status = false;
         for item in news.items {
             match item {
                 NewsItem::Begun(chunk) => self.swarm.handle_begun(now, peer, chunk),
@@ -159,9 +166,13 @@ impl Home {
                 NewsItem::Lacking(chunk) => self.swarm.handle_lacking(now, peer, chunk),
                 NewsItem::Want(chunks) => self.swarm.handle_want(now, peer, &chunks),
                 NewsItem::Leaving => self.swarm.handle_leaving(now, peer),
+                NewsItem::StatusRequest => wants_status = true,
             }
         }
         self.swarm.handle_allowance(now, peer, news.allowance_bytes);
+        if wants_status {
+            self.tell(peer, Message::SwarmStatus(self.swarm.status()), outbox);
+        }
     }
 
     pub(crate) fn handle_fetched(

@@ -70,7 +70,7 @@ impl Homes {
             HomeRequest::News(batch) => {
                 for news in batch {
                     if let Some(home) = self.home(news.swarm) {
-                        home.handle_news(now, news, cells);
+                        home.handle_news(now, news, outbox, cells);
                     }
                 }
             }

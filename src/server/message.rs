@@ -139,6 +139,8 @@ pub(crate) enum NewsItem {
     Want(Vec<u32>),
     /// The peer would like to go.
     Leaving,
+    /// The peer asks how far the swarm is.
+    StatusRequest,
 }
 
 /// A chunk that was fetched and verified; its lease lives in `bytes`.

@@ -39,11 +39,14 @@ mod sweep;
 mod usage;
 mod window;
 
-use std::{ffi::OsString, io::Write as _, os::fd::OwnedFd, process::ExitCode, sync::Arc, thread};
+use std::{
+    ffi::OsString, io::Write as _, net::SocketAddr, os::fd::OwnedFd, process::ExitCode, sync::Arc,
+    thread,
+};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shards::{Placement, Shards, Start, budget::Budget};
+use shards::{Driver, Placement, Shards, Start, budget::Budget};
 
 pub use listener::ListenError;
 pub(crate) use session::SessionConfig;
@@ -69,14 +72,36 @@ const HANDOFF_CAPACITY: usize = 1024;
 /// Descriptors that are not peers: rings, doorbells, listeners, logs, spare ones.
 const DESCRIPTORS_RESERVED: u64 = 128;
 
+/// Descriptors of a connection from within: both its ends, and the file that is served.
+const DESCRIPTORS_PER_OWN: u64 = 3;
+
 /// Chunk memory that is touched before the first peer is let in, within `--cache`: what a wave of
 /// deliveries needs while the rest is still to be had from the system. More would make an idle
 /// relay large, and delay its start (20 ms on iron, 0.2 s in a virtual machine with two cores).
 const WARM_BYTES_MAX: usize = 128 << 20;
 
-/// The whole program: arguments to exit code.
+/// What runs beside a relay in its process, and has connections to it.
+pub trait Companion {
+    /// How many; they don't count as `--max-peers`.
+    fn connections(&self) -> usize;
+
+    /// The relay accepts at these addresses. Returns lines for stdout.
+    ///
+    /// # Errors
+    /// Then the relay ends.
+    fn start(&mut self, listening: &[SocketAddr]) -> anyhow::Result<Vec<String>>;
+
+    /// The relay has ended.
+    fn stop(&mut self);
+}
+
+/// The whole program: arguments to exit code. `prepare` makes what runs beside it.
 #[must_use]
-pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+pub fn main_with_args(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    prepare: impl FnOnce(&RelayConfig, Driver) -> anyhow::Result<Box<dyn Companion>>,
+) -> ExitCode {
+    renounce_huge_pages();
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -94,7 +119,7 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
         }
     };
     let _log = logging::init(config.args.log_format);
-    match run(config) {
+    match run(config, prepare) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -103,8 +128,19 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
     }
 }
 
+/// The allocator asks for huge pages, and each thread that allocates a little then holds two
+/// megabytes: 25 MiB of a relay that holds 34 without them. Chunks are copied no slower from small
+/// pages (measured with the main job: within its noise). Where that can't be had, it costs memory.
+fn renounce_huge_pages() {
+    #[cfg(target_os = "linux")]
+    rustix::thread::disable_transparent_huge_pages(true).ok();
+}
+
 /// Runs a relay until a signal ends it.
-fn run(config: RelayConfig) -> anyhow::Result<()> {
+fn run(
+    config: RelayConfig,
+    prepare: impl FnOnce(&RelayConfig, Driver) -> anyhow::Result<Box<dyn Companion>>,
+) -> anyhow::Result<()> {
     let args = config.args.clone();
     let placement = Placement::plan(args.cores, args.oversubscribe);
     if let Some(warning) = placement.warning() {
@@ -113,7 +149,9 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     let chosen = shards::driver::choose(args.driver).context("failed to start the event loops")?;
     let signals = signals::Signals::register().context("failed to register signal handlers")?;
     let first_signal = signals.watch()?;
-    let peers_max = peers_max(args.max_peers.get());
+    let mut companion = prepare(&config, chosen.driver)?;
+    let own = companion.connections();
+    let peers_max = own + peers_max(args.max_peers.get(), own as u64 * DESCRIPTORS_PER_OWN);
     let mut listeners = Listeners::bind(&config, placement.shard_count())?;
     let http = control::bind(args.http)?;
     tracing::info!("driver {}", chosen.reason);
@@ -144,7 +182,8 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
 
     let chunk_bytes = 1 << CHUNK_SIZE_LOG2_DEFAULT.min(config.chunk_size_log2_max);
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
-    announce(&listeners, &http)?;
+    let listening = listeners.local_addrs();
+    announce(&listening, &http)?;
     let control_runtime = control::runtime()?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
     let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
@@ -161,6 +200,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
             tracing::error!("the HTTP service ended: {error:#}");
         }
     })?;
+    print_lines(&companion.start(&listening)?)?;
     shared.set_ready();
 
     first_signal.wait();
@@ -169,6 +209,7 @@ fn run(config: RelayConfig) -> anyhow::Result<()> {
     accepting.stop();
     shards.drain();
     let joined = shards.join();
+    companion.stop();
     drop(end_control);
     serving.join().ok();
     joined.context("a shard failed")?;
@@ -200,13 +241,19 @@ impl Accepting {
 }
 
 /// What scripts read to learn which ports were picked.
-fn announce(listeners: &Listeners, http: &std::net::TcpListener) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for addr in listeners.local_addrs() {
-        writeln!(out, "relay listening on {addr}").context("failed to write to stdout")?;
-    }
+fn announce(listening: &[SocketAddr], http: &std::net::TcpListener) -> anyhow::Result<()> {
+    let mut lines: Vec<_> =
+        listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
     let addr = http.local_addr().context("failed to read the HTTP address")?;
-    writeln!(out, "relay http on {addr}").context("failed to write to stdout")?;
+    lines.push(format!("relay http on {addr}"));
+    print_lines(&lines)
+}
+
+fn print_lines(lines: &[String]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}").context("failed to write to stdout")?;
+    }
     out.flush().context("failed to write to stdout")
 }
 
@@ -219,7 +266,7 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Raises the descriptor limit as far as allowed; peers as many as fit.
-fn peers_max(wished: usize) -> usize {
+fn peers_max(wished: usize, reserved: u64) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -231,7 +278,8 @@ fn peers_max(wished: usize) -> usize {
     }
     let descriptors = limit.current.unwrap_or(u64::MAX);
     let fit =
-        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
+        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED).saturating_sub(reserved))
+            .unwrap_or(usize::MAX);
     if fit < wished {
         tracing::warn!(
             "--max-peers lowered from {wished} to {fit}: the process may open {descriptors} \

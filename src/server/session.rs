@@ -339,6 +339,7 @@ impl Session {
                 self.tell(NewsItem::Lacking(chunk));
             }
             Message::Leaving => self.tell(NewsItem::Leaving),
+            Message::SwarmStatusRequest => self.tell(NewsItem::StatusRequest),
             Message::FetchRefused { fetch_id } => {
                 if self.fetching.remove(FetchId(fetch_id)).is_some() {
                     let refused = Err(FetchFailure::Refused);

@@ -42,6 +42,8 @@ pub(super) struct Chunk {
     pub(super) flight: Option<FetchId>,
     /// A peer that had it when last heard.
     pub(super) holder_hint: u32,
+    /// Somebody got it from the relay and verified it.
+    pub(super) handed_out: bool,
 }
 
 /// A dense set of chunks for whole-word scans.
@@ -105,6 +107,7 @@ impl Chunks {
             recalled: false,
             flight: None,
             holder_hint: 0,
+            handed_out: false,
         };
         let mut all = Self {
             chunks: vec![chunk; chunk_count as usize],

@@ -82,6 +82,7 @@ impl Swarm {
                 if delivered {
                     self.seeding_acknowledged(now, slot, chunk);
                 }
+                self.count_kept(slot, chunk, delivered);
                 self.leaving_holder_came(chunk);
             }
             self.serve(now, slot);

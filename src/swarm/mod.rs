@@ -62,6 +62,8 @@ pub struct Swarm {
     missing: missing::MissingState,
     watch: VecDeque<(Time, PeerSlot)>,
     counters: Counters,
+    /// What publishers ask about, as far as it is not found by looking at the peers.
+    published: crate::protocol::SwarmStatus,
     actions: VecDeque<Action>,
 }
 
@@ -92,6 +94,7 @@ impl Swarm {
             missing: missing::MissingState::default(),
             watch: VecDeque::new(),
             counters: Counters::default(),
+            published: crate::protocol::SwarmStatus::default(),
             actions: VecDeque::new(),
         }
     }

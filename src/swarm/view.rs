@@ -1,6 +1,7 @@
 //! What others may see of a swarm: counters and progress. Changes nothing.
 
 use super::{PeerSlot, Swarm, peers::Standing};
+use crate::protocol::SwarmStatus;
 
 /// Counted since the swarm began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,6 +42,26 @@ pub struct PeerView {
 }
 
 impl Swarm {
+    /// A peer has one chunk more, for the first time: counts what a publisher asks about.
+    pub(super) fn count_kept(&mut self, slot: PeerSlot, chunk: u32, delivered: bool) {
+        if delivered && !self.chunks.get(chunk).handed_out {
+            self.chunks.change(chunk, |state| state.handed_out = true);
+            self.published.chunks_handed_out += 1;
+        }
+        self.published.copies += u32::from(self.peers[slot].have.is_full());
+    }
+
+    /// How far the swarm is, for those who ask.
+    #[must_use]
+    pub fn status(&self) -> SwarmStatus {
+        let whole = self.peers.iter().filter(|(_, peer)| peer.have.is_full());
+        SwarmStatus {
+            peers: u32::try_from(self.peers.len()).expect("fewer than connections"),
+            whole_peers: u32::try_from(whole.count()).expect("fewer than connections"),
+            ..self.published
+        }
+    }
+
     /// Counters since the swarm began.
     #[must_use]
     pub fn counters(&self) -> Counters {

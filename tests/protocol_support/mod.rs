@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*, string::string_regex};
 use relay::protocol::{
     Accepted, Channel, ChunkRange, Claims, DataHeader, DatagramOffer, DecodeError, Decoder, Digest,
     Event, Failure, FailureCode, Hello, Message, Order, PacketRange, Seeding, Stats, SwarmKey,
-    Welcome,
+    SwarmStatus, Welcome,
     codec::BUFFERED_BYTES_MAX,
     encode_control, encode_preamble, frame_crc,
     limits::{
@@ -267,6 +267,7 @@ fn fixed() -> impl Strategy<Value = Message> {
         Message::StatsRequest,
         Message::DatagramRequest { channel: Channel::Control },
         Message::DatagramRequest { channel: Channel::Data },
+        Message::SwarmStatusRequest,
     ]);
     prop_oneof![
         6 => bare,
@@ -286,6 +287,11 @@ fn fixed() -> impl Strategy<Value = Message> {
         1 => any::<(u32, u32, u32)>().prop_map(|(missing_count, first_missing, deadline_ms)| {
             Message::Waiting { missing_count, first_missing, deadline_ms }
         }),
+        1 => any::<(u32, u32, u32, u32)>().prop_map(
+            |(peers, whole_peers, copies, chunks_handed_out)| {
+                Message::SwarmStatus(SwarmStatus { peers, whole_peers, copies, chunks_handed_out })
+            }
+        ),
         1 => any::<u64>().prop_map(|token| Message::Ping { token }),
         1 => any::<u64>().prop_map(|token| Message::Pong { token }),
         1 => (any::<u32>(), packet_ranges()).prop_map(|(room_bytes, ranges)| {

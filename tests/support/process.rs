@@ -19,6 +19,8 @@ pub(crate) struct RelayProcess {
     pub(crate) addr: SocketAddr,
     /// Where it answers HTTP.
     pub(crate) http: SocketAddr,
+    /// What `--serve` printed, in the order of the files.
+    pub(crate) tickets: Vec<String>,
     stderr: File,
     reaped: bool,
 }
@@ -63,8 +65,8 @@ impl RelayProcess {
             .stderr(stderr.try_clone().expect("a descriptor can be copied"));
         let mut child = command.spawn().expect("the program can be started");
         let stdout = child.stdout.take().expect("stdout is a pipe");
-        let mut relay =
-            Self { child, addr, http: SocketAddr::from(([0; 4], 0)), stderr, reaped: false };
+        let http = SocketAddr::from(([0; 4], 0));
+        let mut relay = Self { child, addr, http, tickets: Vec::new(), stderr, reaped: false };
         let mut lines = BufReader::new(stdout).lines();
         let mut line = |start: &str| {
             let line = lines.next().and_then(Result::ok).unwrap_or_default();
@@ -74,6 +76,11 @@ impl RelayProcess {
         match (line("relay listening on "), line("relay http on ")) {
             (Ok(addr), Ok(http)) => (relay.addr, relay.http) = (addr, http),
             (Err(why), _) | (_, Err(why)) => panic!("the relay did not come up: {why}"),
+        }
+        for _ in args.iter().filter(|arg| **arg == "--serve") {
+            let line = lines.next().and_then(Result::ok).unwrap_or_default();
+            let ticket = line.strip_prefix("relay ticket ").expect("a ticket follows");
+            relay.tickets.push(ticket.to_owned());
         }
         wait_for("the relay to be ready", || {
             (http::get(relay.http, "/readyz").ok()?.status == ready).then_some(())
@@ -178,6 +185,22 @@ impl Running {
     /// Whether it still runs.
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_none()
+    }
+
+    /// What it wrote to stdout so far.
+    pub(crate) fn stdout(&self) -> String {
+        read_all(&self.stdout)
+    }
+
+    /// What it wrote to stderr so far.
+    pub(crate) fn stderr(&self) -> String {
+        read_all(&self.stderr)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("the program is there to be signalled");
     }
 
     /// Kills it without a word.

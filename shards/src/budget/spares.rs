@@ -25,10 +25,13 @@ const CLASSES: usize = (SIZE_LOG2_MAX - SIZE_LOG2_MIN + 1) as usize;
 /// Spares of one size, at most: a table of 24 KiB, and 256 MiB of chunks of the usual size.
 const SPARES_PER_SIZE_MAX: usize = 1024;
 
+/// Memory of one size.
+type OfOneSize = (Sender<Vec<u8>>, Receiver<Vec<u8>>);
+
 /// Empty buffers by the power of two that is their capacity.
 #[derive(Debug)]
 pub(super) struct Spares {
-    sizes: [(Sender<Vec<u8>>, Receiver<Vec<u8>>); CLASSES],
+    sizes: [OfOneSize; CLASSES],
     bytes: AtomicUsize,
 }
 

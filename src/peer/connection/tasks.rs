@@ -1,16 +1,15 @@
-//! The tasks beside a connection's reader: writing on, hearing the store, watching the time.
-//!
-//! They decide nothing: each waits for one thing, and has the connection act on it.
+//! The tasks of a connection beside its reader: each waits for one thing and does what follows.
 
 use std::{
+    io,
     rc::{Rc, Weak},
     time::Duration,
 };
 
 use shards::{clock, task};
 
-use super::{HANDSHAKE_TICK, Link, now};
-use crate::peer::{intake::LIMITED_STEP, session::Stage};
+use super::{HANDSHAKE_TICK, Link, Stage, now};
+use crate::peer::intake::LIMITED_STEP;
 
 /// Writes on when the socket has room again. It owns the link while it does: the socket must not
 /// go while somebody waits for it.
@@ -73,5 +72,13 @@ impl Link {
         let tick_max = if is_limited { LIMITED_STEP } else { HANDSHAKE_TICK };
         let due = core.session.poll_timeout().map(|due| due.since(now()));
         Some(due.unwrap_or(tick_max).clamp(Duration::from_millis(1), tick_max))
+    }
+}
+
+/// A task of the connection panicked: it ends.
+pub(in crate::peer) fn fail(link: &Weak<Link>, text: &str) {
+    if let Some(link) = link.upgrade() {
+        let error = io::Error::other(format!("a task of this connection panicked: {text}"));
+        link.fail(link.io_error(error));
     }
 }

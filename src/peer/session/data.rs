@@ -73,8 +73,14 @@ impl Session {
                 self.intake.hold(self.file.key().chunk_len_bytes(chunk));
             }
             let intended = match &mut self.wants {
-                Some(wants) => wants.handle_verified(chunk),
-                None => self.intake.credit_time(self.intake.received_bytes()),
+                // What it wants at once bounds what it has not kept yet.
+                Some(wants) => wants.since(chunk),
+                None => {
+                    if bytes.is_some() {
+                        self.intake.hold(self.file.key().chunk_len_bytes(chunk));
+                    }
+                    self.intake.credit_time(self.intake.received_bytes())
+                }
             };
             let latency = intended.map_or(Duration::ZERO, |intended| now.since(intended));
             self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });

@@ -1,4 +1,4 @@
-//! Content that is all there in memory. Answers at once, keeps nothing.
+//! Content that is all there in memory, or none at all. Answers at once, keeps nothing.
 
 use std::{io, rc::Rc};
 
@@ -48,6 +48,34 @@ impl ChunkStore for MemoryStore {
 
     fn get(&mut self, _: u32, chunk: u32, _: Digest) -> io::Result<Option<Bytes>> {
         Ok(Some(self.chunk(chunk)))
+    }
+
+    fn poll_event(&mut self) -> Option<StoreEvent> {
+        None
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+/// Keeps nothing and has nothing: for who only asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Nowhere;
+
+impl ChunkStore for Nowhere {
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
+
+    fn watch(&mut self, _: &Rc<LocalBell>) -> bool {
+        false
+    }
+
+    fn put(&mut self, _: u32, _: Bytes) {}
+
+    fn get(&mut self, _: u32, _: u32, _: Digest) -> io::Result<Option<Bytes>> {
+        Err(io::ErrorKind::NotFound.into())
     }
 
     fn poll_event(&mut self) -> Option<StoreEvent> {

@@ -8,6 +8,7 @@
 mod disk;
 mod file;
 mod memory;
+mod stream;
 
 use std::{io, rc::Rc};
 
@@ -18,7 +19,8 @@ use crate::protocol::Digest;
 
 pub use disk::Disk;
 pub use file::FileStore;
-pub use memory::MemoryStore;
+pub use memory::{MemoryStore, Nowhere};
+pub use stream::{Sink, StreamStore};
 
 /// A place for the chunks of one file. Belongs to one connection at a time.
 pub trait ChunkStore {
@@ -28,7 +30,7 @@ pub trait ChunkStore {
     /// From now on this bell is rung for every event; whether there will ever be one.
     fn watch(&mut self, bell: &Rc<LocalBell>) -> bool;
 
-    /// Begins to keep a verified chunk: [`StoreEvent::Kept`] follows, in the order of the puts.
+    /// Begins to keep a verified chunk: [`StoreEvent::Kept`] follows.
     fn put(&mut self, chunk: u32, bytes: Bytes);
 
     /// A chunk that was kept, or was there from the start: at once, or `None` and a
@@ -45,6 +47,9 @@ pub trait ChunkStore {
     /// Whether so much waits to be written that nothing more should be received. Only while puts
     /// of this store are under way: its own next event is the time to ask again.
     fn is_full(&self) -> bool;
+
+    /// The connection has ended. Chunks that wait for others are let go.
+    fn handle_disconnected(&mut self) {}
 }
 
 /// What became of something that a store began.
@@ -56,6 +61,11 @@ pub enum StoreEvent {
         chunk: u32,
         /// The system's reason, if not.
         result: io::Result<()>,
+    },
+    /// A chunk was let go: it is as if it had not come.
+    Dropped {
+        /// Which.
+        chunk: u32,
     },
     /// A chunk was read, or can't be.
     Read {

@@ -79,7 +79,7 @@ impl Stage {
         let peer = self.join(now, Bitfield::empty(4));
         let (swarm, items) = (self.home.reference(), Vec::new());
         let news = PeerNews { swarm, peer, allowance_bytes: 1 << 20, items };
-        self.home.handle_news(now, news, &self.cells);
+        self.home.handle_news(now, news, &mut self.outbox, &self.cells);
         peer
     }
 

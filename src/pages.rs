@@ -1,0 +1,75 @@
+//! Completions for shells and manual pages, made from the same definitions as the command line, so
+//! that they can't say anything else. For all programs of this tree.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, ValueEnum as _};
+use clap_complete::Shell;
+
+/// A shell's completions for a program.
+#[must_use]
+pub fn completions<C: CommandFactory>(shell: Shell) -> Vec<u8> {
+    let mut command = C::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    script
+}
+
+/// A program's manual page, then those of its commands, one after the other.
+#[must_use]
+pub fn manual<C: CommandFactory>() -> Vec<u8> {
+    let mut command = C::command();
+    command.build();
+    let mut page = Vec::new();
+    let mut render = |command: clap::Command| {
+        clap_mangen::Man::new(command).render(&mut page).expect("a vector takes everything");
+    };
+    render(command.clone());
+    for subcommand in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        render(subcommand.clone());
+    }
+    page
+}
+
+/// Writes to stdout.
+///
+/// # Errors
+/// Whoever reads it has gone.
+pub fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// For programs that know options only: `PROGRAM completions SHELL` and `PROGRAM man` are done
+/// here, before the command line is looked at. `None` if it is something else.
+pub fn intercept<C: CommandFactory>(args: &[OsString]) -> Option<ExitCode> {
+    let words: Vec<_> = args.iter().skip(1).map(|word| word.to_str()).collect();
+    let page = match words[..] {
+        [Some("man")] => manual::<C>(),
+        [Some("completions"), Some(shell)] => match Shell::from_str(shell, true) {
+            Ok(shell) => completions::<C>(shell),
+            Err(_) => return Some(no_such_shell(shell)),
+        },
+        [Some("completions")] => return Some(no_such_shell("")),
+        _ => return None,
+    };
+    match print(&page) {
+        Ok(()) => Some(ExitCode::SUCCESS),
+        Err(error) => {
+            eprintln!("error: failed to write to stdout: {error}");
+            Some(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn no_such_shell(shell: &str) -> ExitCode {
+    let known: Vec<_> = Shell::value_variants().iter().map(ToString::to_string).collect();
+    eprintln!("error: no completions for the shell '{shell}': name one of {}", known.join(", "));
+    ExitCode::from(2)
+}

@@ -1,0 +1,287 @@
+//! A file that is shared: opened once, digested once, and looked at now and then. Its store checks
+//! each chunk at every read, so bytes that changed since are never served.
+//!
+//! What becomes of a share whose file has changed is the program's decision.
+
+use std::{
+    fs::{File, Metadata},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    hashing::{self, HashError},
+    store::{Disk, FileStore},
+};
+use crate::{
+    protocol::{Manifest, limits::CHUNK_SIZE_LOG2_DEFAULT, limits::CHUNK_SIZE_LOG2_SLACK},
+    units::bytes_text,
+};
+
+/// Why a file can't be shared.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    /// It can't be opened.
+    #[error("failed to open {path}: {error}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// Only files have a size and stay.
+    #[error("{path} is {what}, and only regular files can be shared{advice}")]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// It can't be digested.
+    #[error("failed to hash {path}: {error}")]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: HashError,
+    },
+    /// It changed before it was digested to its end.
+    #[error("{0} changed while it was hashed: wait until it is written, then share it again")]
+    Changing(PathBuf),
+    /// It needs larger chunks than the relay takes.
+    #[error(
+        "{path} has {size} and needs chunks of {wanted}, but this relay's cache takes chunks of \
+         at most {most}: give the relay more --cache",
+        size = bytes_text(*size_bytes),
+        wanted = bytes_text(1 << wanted_log2),
+        most = bytes_text(1 << most_log2)
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size_bytes: u64,
+        /// Chunk size that it needs.
+        wanted_log2: u8,
+        /// Chunk size that the relay takes.
+        most_log2: u8,
+    },
+}
+
+/// How the file has changed since it was opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Its content was written to, maybe with the same bytes.
+    Modified,
+    /// It has another length: it is another file.
+    Resized {
+        /// Its length now.
+        size_bytes: u64,
+    },
+    /// The path names another file now, or none; the one that is shared is still there.
+    Replaced,
+}
+
+/// What tells that a file was written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    size_bytes: u64,
+    modified: (i64, i64),
+    inode: (u64, u64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            size_bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            inode: (metadata.dev(), metadata.ino()),
+        }
+    }
+}
+
+/// A file that is to be shared, before it was digested.
+#[derive(Debug)]
+pub struct OpenFile {
+    path: PathBuf,
+    file: File,
+    stamp: Stamp,
+}
+
+/// A file that is shared.
+#[derive(Debug)]
+pub struct OriginFile {
+    path: PathBuf,
+    file: Arc<File>,
+    stamp: Stamp,
+    manifest: Arc<Manifest>,
+}
+
+impl OpenFile {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// The system's, or it is something else.
+    pub fn open(path: &Path) -> Result<Self, OriginError> {
+        let open_error = |error| OriginError::Open { path: path.to_owned(), error };
+        // Looked at first: opening a pipe would wait for its other end.
+        let metadata = std::fs::metadata(path).map_err(open_error)?;
+        let (what, advice) = if metadata.is_dir() {
+            ("a directory", ": pack it first, for example with tar")
+        } else if metadata.is_file() {
+            let file = File::open(path).map_err(open_error)?;
+            let stamp = Stamp::of(&file.metadata().map_err(open_error)?);
+            return Ok(Self { path: path.to_owned(), file, stamp });
+        } else {
+            ("a device, a pipe or a socket", ": write it to a file first")
+        };
+        Err(OriginError::NotAFile { path: path.to_owned(), what, advice })
+    }
+
+    /// Its length.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.stamp.size_bytes
+    }
+
+    /// The chunk size for a relay that recommends at most `most_log2`.
+    ///
+    /// # Errors
+    /// The file would have too many chunks of the largest size that the relay takes.
+    pub fn chunk_size_log2(&self, most_log2: u8) -> Result<u8, OriginError> {
+        let wished = CHUNK_SIZE_LOG2_DEFAULT.min(most_log2);
+        let wanted_log2 = hashing::chunk_size_log2_for(self.size_bytes(), wished);
+        if wanted_log2 > wished.max(most_log2) + CHUNK_SIZE_LOG2_SLACK {
+            let (path, size_bytes) = (self.path.clone(), self.size_bytes());
+            return Err(OriginError::TooLarge { path, size_bytes, wanted_log2, most_log2 });
+        }
+        Ok(wanted_log2)
+    }
+
+    /// Digests it on all cores; `tell` is told the bytes done.
+    ///
+    /// # Errors
+    /// It can't be read, or changes meanwhile.
+    pub fn hash(
+        self,
+        chunk_size_log2: u8,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<OriginFile, OriginError> {
+        let Self { path, file, stamp } = self;
+        let threads = hashing::threads_default();
+        let hashed = hashing::hash_file(&file, stamp.size_bytes, chunk_size_log2, threads, tell);
+        let now = file.metadata().map(|metadata| Stamp::of(&metadata));
+        let manifest = match hashed {
+            Err(HashError::Shrunk(_)) => return Err(OriginError::Changing(path)),
+            Err(error) => return Err(OriginError::Hash { path, error }),
+            Ok(_) if now.is_err() || now.is_ok_and(|now| now != stamp) => {
+                return Err(OriginError::Changing(path));
+            }
+            Ok(manifest) => Arc::new(manifest),
+        };
+        Ok(OriginFile { path, file: Arc::new(file), stamp, manifest })
+    }
+}
+
+impl OriginFile {
+    /// Its digests, and its key.
+    #[must_use]
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// Where it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What a ticket calls it: the last part of its path, without what could steer a terminal.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy();
+        name.chars().map(|char| if char.is_control() { '_' } else { char }).collect()
+    }
+
+    /// What has changed since it was opened. Asks the file system, which may block for a moment.
+    #[must_use]
+    pub fn change(&self) -> Option<Change> {
+        let now = self.file.metadata().map(|metadata| Stamp::of(&metadata));
+        match now {
+            Ok(now) if now.size_bytes != self.stamp.size_bytes => {
+                return Some(Change::Resized { size_bytes: now.size_bytes });
+            }
+            Ok(now) if now.modified == self.stamp.modified => {}
+            _ => return Some(Change::Modified),
+        }
+        let named = std::fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata).inode);
+        (!named.is_ok_and(|inode| inode == self.stamp.inode)).then_some(Change::Replaced)
+    }
+
+    /// What a peer reads its chunks from: each is checked at every read.
+    #[must_use]
+    pub fn store(&self, disk: &Disk) -> FileStore {
+        FileStore::new(*self.manifest.key(), Arc::clone(&self.file), false, disk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(path: &Path) -> OriginFile {
+        let file = OpenFile::open(path).unwrap();
+        let log2 = file.chunk_size_log2(10).unwrap();
+        file.hash(log2, &mut |_| {}).unwrap()
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 3000]).unwrap();
+        let origin = share(&path);
+        assert_eq!(origin.change(), None);
+        std::fs::write(&path, [7; 2000]).unwrap();
+        assert_eq!(origin.change(), Some(Change::Resized { size_bytes: 2000 }));
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 3000]).unwrap();
+        let origin = share(&path);
+        let other = dir.path().join("other");
+        std::fs::write(&other, [8; 3000]).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(origin.change(), Some(Change::Replaced));
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_is_noticed_though_its_length_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 3000]).unwrap();
+        let origin = share(&path);
+        let file = File::options().write(true).open(&path).unwrap();
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        file.set_modified(then).unwrap();
+        assert_eq!(origin.change(), Some(Change::Modified));
+    }
+
+    #[test]
+    fn only_regular_files_are_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = OpenFile::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("is a directory") && error.contains("tar"), "{error}");
+        let error = OpenFile::open(Path::new("/dev/null")).unwrap_err().to_string();
+        assert!(error.contains("only regular files"), "{error}");
+        let error = OpenFile::open(&dir.path().join("none")).unwrap_err().to_string();
+        assert!(error.contains("none") && error.contains("No such file"), "{error}");
+    }
+}

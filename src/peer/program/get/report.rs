@@ -1,0 +1,97 @@
+//! What `peer get` says at the end: a line that `b3sum --check` reads, or one JSON object.
+
+use std::{
+    io::{Write, stdout},
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
+
+use serde_json::json;
+
+use super::{
+    super::args::CommonArgs,
+    status::{Status, time_text},
+    target::Target,
+};
+use crate::{protocol::Ticket, units::bytes_text};
+
+/// How it went.
+pub(crate) struct Report<'a> {
+    pub(crate) ticket: &'a Ticket,
+    pub(crate) target: &'a Target,
+    pub(crate) status: &'a Status,
+    pub(crate) time: Duration,
+    pub(crate) error: Option<&'a str>,
+}
+
+impl Report<'_> {
+    /// Says it. The error itself is said by the program, on stderr.
+    pub(crate) fn print(&self, common: &CommonArgs) {
+        let line = match self.target {
+            _ if common.json => self.json().to_string(),
+            Target::File(target) if self.error.is_none() => {
+                format!("{}  {}", self.ticket.key.id, target.path().display())
+            }
+            _ => String::new(),
+        };
+        if !line.is_empty() {
+            // Nobody listens: the exit code still tells.
+            writeln!(stdout(), "{line}").ok();
+        }
+        if self.error.is_none() && !common.quiet {
+            eprintln!("{}", self.summary());
+        }
+    }
+
+    fn received_bytes(&self) -> u64 {
+        let have = self.status.have_bytes.load(Relaxed);
+        have.saturating_sub(self.status.resumed_bytes.load(Relaxed))
+    }
+
+    fn summary(&self) -> String {
+        let (received, seconds) = (self.received_bytes(), self.time.as_secs_f64());
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate is shown with three figures"
+        )]
+        let rate = (received as f64 / seconds.max(0.001)) as u64;
+        let served = self.status.served_bytes.load(Relaxed);
+        let served =
+            if served > 0 { format!(", {} served", bytes_text(served)) } else { String::new() };
+        let size = bytes_text(self.status.key.size_bytes);
+        if received == 0 {
+            return format!("done: {size} verified, nothing was to come{served}");
+        }
+        let (time, received) = (time_text(self.time), bytes_text(received));
+        format!(
+            "done: {size} verified, {received} received in {time} ({}/s){served}",
+            bytes_text(rate)
+        )
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let (key, status) = (&self.ticket.key, self.status);
+        let path = match self.target {
+            Target::File(target) => Some(target.path().to_string_lossy().into_owned()),
+            Target::Stdout => None,
+        };
+        json!({
+            "name": self.ticket.name(),
+            "path": path,
+            "id": key.id.to_string(),
+            "size_bytes": key.size_bytes,
+            "chunk_size_bytes": key.chunk_size_bytes(),
+            "chunk_count": key.chunk_count(),
+            "verified": self.error.is_none(),
+            "have_bytes": status.have_bytes.load(Relaxed),
+            "resumed_bytes": status.resumed_bytes.load(Relaxed),
+            "received_bytes": self.received_bytes(),
+            "served_bytes": status.served_bytes.load(Relaxed),
+            "served_chunks": status.served_chunks.load(Relaxed),
+            "seconds": self.time.as_secs_f64(),
+            "error": self.error,
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! The `peer` program: shares files, gets them, verifies them.
+//!
+//! ```text
+//!  args ──► share, get ──► event_loop ──► the peer library
+//!    │        │  probe       signals
+//!    │      check, info
+//! ```
+//!
+//! One process does one thing: its main thread becomes the event loop that serves the one
+//! connection. Results go to stdout, everything else to stderr. What a peer does on a connection
+//! is the library's business, not this module's.
+
+pub mod args;
+mod check;
+mod error;
+mod event_loop;
+mod get;
+mod info;
+mod probe;
+mod share;
+mod voice;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+
+pub use args::PeerArgs;
+pub use error::ProgramError;
+
+use args::Command;
+
+use crate::pages;
+
+/// Environment variable with the level of the log, which is silent otherwise.
+const LOG_VARIABLE: &str = "PEER_LOG";
+
+/// The whole program: arguments to exit code.
+#[must_use]
+pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let args = match PeerArgs::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            // Nowhere to say it if even this can't be written.
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    start_log();
+    let result = match &args.command {
+        Command::Share(args) => share::run(args),
+        Command::Get(args) => get::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Completions(args) => print_page(&pages::completions::<PeerArgs>(args.shell)),
+        Command::Man => print_page(&pages::manual::<PeerArgs>()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn print_page(page: &[u8]) -> Result<(), ProgramError> {
+    pages::print(page).map_err(|error| error::output_error(&error))
+}
+
+/// Errors of the event loop; more with `PEER_LOG`.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env(LOG_VARIABLE)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A program that embeds this one may have its own.
+    log.try_init().ok();
+}

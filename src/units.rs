@@ -1,0 +1,153 @@
+//! What people write on command lines, as values, and values as people read them. For all
+//! programs; knows none of their options.
+
+use std::time::Duration;
+
+use shards::DriverChoice;
+
+/// Bytes, as GNU tools read them: `100M` and `100MiB` are 100·2²⁰, `100MB` is 100·10⁶.
+///
+/// # Errors
+/// A sentence that says what a size looks like.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let fail = |why: &str| format!("'{text}' {why}: write for example 100M (MiB) or 100MB (10^6)");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(fail("is not a size"));
+    }
+    let number: u64 = number.parse().map_err(|_| fail("is too large"))?;
+    let (letter, rest) = suffix.split_at(suffix.chars().next().map_or(0, char::len_utf8));
+    let power = match letter.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => return Err(fail("has a unit that is not known")),
+    };
+    let base: u64 = match rest {
+        "" | "iB" if letter != "B" || rest.is_empty() => 1024,
+        "B" if power > 0 => 1000,
+        _ => return Err(fail("has a unit that is not known")),
+    };
+    number.checked_mul(base.pow(power)).ok_or_else(|| fail("is too large"))
+}
+
+/// `500ms`, `10s`, `5m`, `2h`; a bare number is seconds.
+///
+/// # Errors
+/// A sentence that says what a duration looks like.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let fail = || format!("'{text}' is not a duration: write for example 500ms, 10s or 5m");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| fail())?;
+    let milliseconds = match suffix {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        _ => return Err(fail()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(fail)
+}
+
+/// `auto`, `io-uring` or `epoll`.
+///
+/// # Errors
+/// A sentence that names the three.
+pub fn parse_driver(text: &str) -> Result<DriverChoice, String> {
+    text.parse().map_err(|_| format!("'{text}' is not one of auto, io-uring, epoll"))
+}
+
+/// Bytes for people: `100 MiB`, three figures.
+#[must_use]
+pub fn bytes_text(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes == 1 {
+        return "1 byte".into();
+    }
+    let unit = (bytes.max(1).ilog2() / 10) as usize;
+    if unit == 0 {
+        return format!("{bytes} bytes");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "three figures are shown")]
+    let value = bytes as f64 / (1u64 << (10 * unit)) as f64;
+    let decimals = usize::from(value < 10.0) + usize::from(value < 100.0);
+    let text = format!("{value:.decimals$}");
+    let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text} {}", UNITS[unit])
+}
+
+/// A number and its noun: `1 chunk`, `2 chunks`.
+#[must_use]
+pub fn count_text(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_follow_gnu_tools() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1", 1),
+            ("7B", 7),
+            ("100M", 100 << 20),
+            ("100MiB", 100 << 20),
+            ("100MB", 100_000_000),
+            ("1k", 1024),
+            ("1KiB", 1024),
+            ("1kB", 1000),
+            ("3G", 3 << 30),
+            ("2T", 2 << 40),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "M",
+            "-1",
+            "1.5G",
+            "1X",
+            "1MBB",
+            "1iB",
+            "1BiB",
+            "99999999999999999999",
+            "20000000T",
+        ] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
+        for text in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_have_three_figures_and_a_unit() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (100 << 20, "100 MiB"),
+            (u64::MAX, "16 EiB"),
+        ] {
+            assert_eq!(bytes_text(bytes), text);
+        }
+    }
+}
