@@ -208,8 +208,8 @@
 //! | 6 | path challenge | token (8 bytes) |
 //! | 7 | path response | the challenge's token |
 //!
-//! **Lanes.** Each lane of each direction numbers its messages, the first two from 0, the third from
-//! 1. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
+//! **Lanes.** Each lane of each direction numbers its messages: in order and prompt from zero, latest
+//! from one. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
 //! latest: handed on if its number is larger than all that came. All others are in order. So a fetch
 //! may overtake a cancellation, or the other way round. No message is handed on twice. A sender has at
 //! most [`DATAGRAM_LANE_MAX`](limits::DATAGRAM_LANE_MAX) numbers of a lane under way, counted from the

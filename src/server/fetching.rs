@@ -8,6 +8,7 @@ use std::sync::Arc;
 use shards::budget::{ChunkBuffer, Lease};
 
 use super::{
+    cells::{Drop, Dropped},
     fault::Fault,
     message::{FetchOrder, FetchedChunk},
 };
@@ -27,7 +28,7 @@ pub(crate) struct Fetching {
     /// The largest id that the peer was ever asked for. Ids only grow, so bytes for a smaller one
     /// that is not open are late: it was cancelled, maybe before the peer heard of it.
     asked_max: Option<FetchId>,
-    late_bytes: u64,
+    dropped: Dropped,
 }
 
 /// A fetch that ended.
@@ -69,8 +70,25 @@ impl Fetching {
         let at = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id)?;
         match self.open.swap_remove(at).room {
             Room::Leased(lease) => lease,
-            Room::Filling(buffer) => Some(buffer.into_lease()),
+            Room::Filling(buffer) => {
+                self.dropped[Drop::Unfinished as usize] += buffer.len() as u64;
+                Some(buffer.into_lease())
+            }
         }
+    }
+
+    /// Ends all fetches: nothing will come any more.
+    pub(crate) fn abandon(&mut self) {
+        while let Some(fetch_id) = self.open.last().map(|incoming| incoming.fetch_id) {
+            self.remove(fetch_id);
+        }
+        // Whatever still comes was never asked for.
+        self.asked_max = None;
+    }
+
+    /// A whole chunk is not told to anybody, as the connection ends.
+    pub(crate) fn drop_whole(&mut self, chunk: &FetchedChunk) {
+        self.dropped[Drop::Cancelled as usize] += chunk.bytes.len() as u64;
     }
 
     /// Ends a fetch that is of no more use; what still comes for it is discarded.
@@ -78,9 +96,9 @@ impl Fetching {
         self.remove(fetch_id)
     }
 
-    /// Bytes that came for fetches no longer open, so far.
-    pub(crate) fn late_bytes(&self) -> u64 {
-        self.late_bytes
+    /// Bytes that came in vain since the last call.
+    pub(crate) fn take_dropped(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
     }
 
     /// A piece of a frame; what ended with it.
@@ -93,18 +111,29 @@ impl Fetching {
         let fetch_id = FetchId(header.tag);
         let Some(at) = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id) else {
             if Some(fetch_id) <= self.asked_max {
-                self.late_bytes += piece.len() as u64;
+                self.dropped[Drop::Late as usize] += piece.len() as u64;
                 return Ok(None);
             }
+            self.dropped[Drop::Protocol as usize] += piece.len() as u64;
             return Err(Fault::protocol("file bytes that nobody asked for"));
         };
         let incoming = &mut self.open[at];
-        incoming.append(header, piece, is_last)?;
+        if let Err(fault) = incoming.append(header, piece, is_last) {
+            self.dropped[Drop::Protocol as usize] += piece.len() as u64;
+            return Err(fault);
+        }
         if !is_last || !incoming.is_whole() {
             return Ok(None);
         }
         let incoming = self.open.swap_remove(at);
-        Ok(Some(Ended { fetch_id, result: incoming.verify() }))
+        let len_bytes = u64::from(incoming.len_bytes);
+        let result = incoming.verify();
+        match result {
+            Err(FetchFailure::Lied) => self.dropped[Drop::WrongDigest as usize] += len_bytes,
+            Err(FetchFailure::Damaged) => self.dropped[Drop::LinkCorrupt as usize] += len_bytes,
+            _ => {}
+        }
+        Ok(Some(Ended { fetch_id, result }))
     }
 }
 

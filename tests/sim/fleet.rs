@@ -82,6 +82,7 @@ impl Fleet {
             vice: Vice::None,
             leaves: false,
             loses_percent: 0,
+            is_suspect: false,
         };
         let seeding =
             if self.spread { Seeding::Spread { peers: self.peers } } else { Seeding::Origin };

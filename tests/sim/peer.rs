@@ -47,6 +47,8 @@ pub(crate) struct PeerPlan {
     pub leaves: bool,
     /// Deliveries out of a hundred that it loses after they came.
     pub loses_percent: u64,
+    /// Somebody lied where it comes from.
+    pub is_suspect: bool,
 }
 
 /// A delivery in the session's hands.
