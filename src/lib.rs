@@ -36,3 +36,6 @@ pub mod server;
 pub mod serve;
 
 pub mod config;
+
+#[cfg(any(test, fuzzing))]
+pub mod exercise;

@@ -59,6 +59,7 @@ fn random_plan(seed: u64) -> Plan {
         for number in 0..peer_count {
             let mut peer = random_peer(&mut rng, home, number == 0, count, vicious, leaves);
             peer.seeding = seeding.filter(|_| number == 0);
+            peer.is_suspect = seed % 2 == 1 && (seed / 2 + u64::from(number)).is_multiple_of(3);
             peers.push(peer);
         }
     }
@@ -116,6 +117,7 @@ fn random_peer(
         leaves,
         loses_percent: if rng.percent(20) { 5 } else { 0 },
         weather: Weather::default(),
+        is_suspect: false,
     }
 }
 

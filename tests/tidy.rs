@@ -12,7 +12,7 @@ const CODE: [&str; 6] = ["src", "shards", "loadgen", "tests", "examples", "bench
 const LINES_MAX: usize = 500;
 
 /// Files and directories without sockets, clocks, threads, metrics or chance of their own.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "src/protocol/",
     "src/swarm/",
     "src/time.rs",
@@ -22,6 +22,7 @@ const PURE: [&str; 11] = [
     "src/server/session.rs",
     "src/server/fetching.rs",
     "src/server/fault.rs",
+    "src/server/blame.rs",
     "src/peer/session.rs",
     "src/peer/session/",
 ];
@@ -238,6 +239,40 @@ fn every_promised_metric_exists() {
         offences.push("the process_* metrics".into());
     }
     none_of("metrics promised to those who scrape", &offences);
+}
+
+#[test]
+fn dashboards_and_code_know_the_same_metrics() {
+    let is_name = |text: &str| {
+        text.strip_prefix("relay_").is_some_and(|rest| {
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        })
+    };
+    let metrics = sources(&["src/server/metrics.rs"], ".rs");
+    let mut of_code: Vec<String> =
+        metrics.iter().flat_map(Source::strings).filter(|text| is_name(text)).collect();
+    of_code.sort_unstable();
+    of_code.dedup();
+    let mut of_dashboards = Vec::new();
+    for file in sources(&["dashboards/grafana.json", "dashboards/rules.yml"], "") {
+        // What rules record begins with the level that it is of, as in `instance:relay_..`.
+        let names = file.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
+        for name in names.filter(|name| is_name(name)) {
+            let of =
+                |suffix: &str| name.strip_suffix(suffix).filter(|base| base.ends_with("_seconds"));
+            let base = of("_bucket").or(of("_sum")).or(of("_count")).unwrap_or(name);
+            of_dashboards.push(base.to_owned());
+        }
+    }
+    of_dashboards.sort_unstable();
+    of_dashboards.dedup();
+    let unknown = of_dashboards.iter().filter(|name| !of_code.contains(name));
+    let unseen = of_code.iter().filter(|name| !of_dashboards.contains(name));
+    let offences: Vec<String> = unknown
+        .map(|name| format!("dashboards name {name}, which the relay does not have"))
+        .chain(unseen.map(|name| format!("{name} is on no dashboard and in no rule")))
+        .collect();
+    none_of("dashboards and code know the same metrics", &offences);
 }
 
 #[test]

@@ -205,6 +205,12 @@ impl Shards {
         self.ringers[shard.index()].clone()
     }
 
+    /// To wake each, in their order.
+    #[must_use]
+    pub fn ringers(&self) -> Vec<Ringer> {
+        self.ringers.to_vec()
+    }
+
     /// Tells all shards to come to an end, and wakes them. Again does nothing.
     pub fn drain(&self) {
         drain(&self.draining, &self.ringers);

@@ -19,8 +19,8 @@ use shards::clock;
 use super::{
     ConnectionError, FileState, Rng, Session, SessionConfig,
     connection::{End, Link, Surroundings, now},
-    remote::Remote,
     datagrams,
+    remote::Remote,
     scratch::Scratch,
     store::ChunkStore,
 };

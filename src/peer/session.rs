@@ -14,6 +14,7 @@
 //! Invariant: a chunk is in `file.have()` only if its digest was right and the shell kept it.
 
 mod data;
+mod datagrams;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -30,8 +31,8 @@ use super::{
 };
 use crate::{
     protocol::{
-        Channel, DatagramKeys, DatagramOffer, Manifest, ManifestBuilder, Message, Seeding,
-        SwarmStatus, Token, Welcome,
+        Channel, DatagramOffer, Manifest, ManifestBuilder, Message, Seeding, SwarmStatus, Token,
+        Welcome,
         limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
     time::Time,
@@ -168,25 +169,6 @@ impl Session {
         }
     }
 
-    /// Asks for this channel in datagrams. Before the first message is handled.
-    #[must_use]
-    pub fn with_datagrams(mut self, channel: Option<Channel>) -> Self {
-        self.datagrams = channel;
-        self
-    }
-
-    /// The channel that runs in datagrams, or is to.
-    #[must_use]
-    pub fn datagram_channel(&self) -> Option<Channel> {
-        self.datagrams
-    }
-
-    /// What proves this connection's datagrams.
-    #[must_use]
-    pub fn datagram_keys(&self, offer: &DatagramOffer) -> DatagramKeys {
-        DatagramKeys::derive(&offer.secret, &self.relay_nonce, &self.config.nonce)
-    }
-
     /// What is here of the file.
     #[must_use]
     pub fn file(&self) -> &FileState {
@@ -260,30 +242,14 @@ impl Session {
             (true, Some(token)) => Some(token.proof(&welcome.nonce, &self.config.nonce)),
             (true, None) => return Err(SessionError::TokenWanted),
         };
-        if let Some(channel) = self.datagrams {
-            self.relay_nonce = welcome.nonce;
-            self.outbox.push(Message::DatagramRequest { channel });
-        }
+        self.ask_for_datagrams(welcome.nonce);
         self.outbox.introduce(&self.config, &self.file, proof);
         self.stage = Stage::Introduced;
         Ok(())
     }
 
-    fn handle_offer(&mut self, offer: DatagramOffer) -> Result<(), SessionError> {
-        if self.datagrams.is_none() || self.offer.is_some() {
-            return Err(self.unexpected("a DatagramOffer that was not asked for"));
-        }
-        self.offer = Some(offer);
-        Ok(())
-    }
-
     fn handle_accepted(&mut self, now: Time) -> Result<(), SessionError> {
-        if self.datagrams.is_some() {
-            let Some(offer) = self.offer.take() else {
-                return Err(self.unexpected("Accepted without the DatagramOffer"));
-            };
-            self.events.push_back(SessionEvent::Datagrams { offer });
-        }
+        self.take_offer()?;
         self.stage = Stage::Joined;
         self.events.push_back(SessionEvent::Accepted);
         if self.is_leaving {

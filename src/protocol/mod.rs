@@ -219,8 +219,8 @@
 //! acknowledged is lost to the window, and is sent anew or not at all. Both figures of `Progress` count
 //! bytes of pieces. The seal takes the checksum's place: who sealed wrong bytes lied.
 //!
-//! **Lanes.** Each lane of each direction numbers its messages, the first two from 0, the third from
-//! 1. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
+//! **Lanes.** Each lane of each direction numbers its messages: in order and prompt from zero, latest
+//! from one. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
 //! latest: handed on if its number is larger than all that came. All others are in order. So a fetch
 //! may overtake a cancellation, or the other way round. No message is handed on twice. A sender has at
 //! most [`DATAGRAM_LANE_MAX`](limits::DATAGRAM_LANE_MAX) numbers of a lane under way, counted from the

@@ -12,6 +12,7 @@ use super::{
     message::{ConnectionRef, HomeRequest, Request},
     session::{Effect, Session},
     shard::{ShardState, now},
+    unsent::count_unwanted,
     window::Window,
 };
 use crate::{
@@ -106,8 +107,7 @@ fn read_once(
     let now = now();
     let cells = &state.cells;
     let delivery_seconds = &cells.delivery_seconds;
-    let mut counts =
-        ReadCounts { now, total_bytes: 0, data_bytes: 0, late_bytes: 0, delivery_seconds };
+    let mut counts = ReadCounts { now, total_bytes: 0, data_bytes: 0, delivery_seconds };
     let mut scratch = state.scratch.borrow_mut();
     let outcome = connection.read(now, reader, &mut scratch, &mut counts);
     drop(scratch);
@@ -115,7 +115,6 @@ fn read_once(
         state.activity.ring();
     }
     cells.data_in_bytes.add(counts.data_bytes);
-    cells.late_bytes.add(counts.late_bytes);
     cells.control_in_bytes.add(counts.total_bytes.saturating_sub(counts.data_bytes));
     perform_effects(state, connection);
     state.mark_news(connection);
@@ -125,6 +124,7 @@ fn read_once(
 
 /// Carries out what the session decided.
 pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection>) {
+    state.cells.count_all_dropped(&connection.session.borrow_mut().take_dropped());
     loop {
         let Some(effect) = connection.session.borrow_mut().poll_effect() else { break };
         match effect {
@@ -150,11 +150,15 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
                 state.cells.peers.add(1);
                 connection.is_joining.set(true);
                 let home = state.shared.home_of(&join.key);
-                let request = HomeRequest::Join(Box::new(join.request(connection.reference)));
+                let join = join.request(connection.reference, connection.remote.ip());
+                let request = HomeRequest::Join(Box::new(join));
                 state.outbox.borrow_mut().push(home, Request::Home(request));
                 state.shard.port.nudge();
             }
             Effect::Fetched(fetch_id, result) => {
+                if connection.member.get().is_none() {
+                    count_unwanted(&result, &state.cells);
+                }
                 let damaged = matches!(result, Err(FetchFailure::Damaged));
                 to_home(state, connection, |swarm, _| HomeRequest::Fetched {
                     swarm,

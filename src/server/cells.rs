@@ -67,6 +67,32 @@ pub(crate) const DATAGRAM_DROPS: [&str; 6] =
 /// Why fetched chunks are thrown away.
 pub(crate) const REJECTIONS: [&str; 3] = ["wrong_digest", "link_corrupt", "refused"];
 
+/// Why bytes that came from peers were passed on to nobody.
+pub(crate) const DROPS: [&str; 7] =
+    ["late", "unfinished", "protocol", "wrong_digest", "link_corrupt", "cancelled", "unused"];
+
+/// The places of [`DROPS`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Drop {
+    /// For a fetch that was cancelled before they came.
+    Late,
+    /// Of a chunk whose rest never came.
+    Unfinished,
+    /// Not what was asked for.
+    Protocol,
+    /// Of a chunk with another digest than the file's.
+    WrongDigest,
+    /// Damaged by the link.
+    LinkCorrupt,
+    /// Of a good chunk that was no longer wanted when it was whole.
+    Cancelled,
+    /// Of a cached chunk that had to go, or whose swarm ended, before anybody was sent it.
+    Unused,
+}
+
+/// Bytes dropped so far, by the places of [`DROPS`].
+pub(crate) type Dropped = [u64; DROPS.len()];
+
 /// One shard's cells.
 #[repr(align(128))]
 pub(crate) struct ShardCells {
@@ -102,7 +128,11 @@ pub(crate) struct ShardCells {
     pub cache_evictions: Cell,
     pub hedges: Cell,
     pub rejected: [Cell; REJECTIONS.len()],
-    pub late_bytes: Cell,
+    pub dropped_bytes: [Cell; DROPS.len()],
+    pub passed_on_bytes: Cell,
+    pub unsent_bytes: Cell,
+    pub peers_starving: Cell,
+    pub chunks_missing: Cell,
     pub peers_banned: Cell,
     pub inbox_depth_max: Cell,
     pub outbox_depth: Cell,
@@ -148,7 +178,11 @@ impl ShardCells {
             cache_evictions: Cell::default(),
             hedges: Cell::default(),
             rejected: Default::default(),
-            late_bytes: Cell::default(),
+            dropped_bytes: Default::default(),
+            passed_on_bytes: Cell::default(),
+            unsent_bytes: Cell::default(),
+            peers_starving: Cell::default(),
+            chunks_missing: Cell::default(),
             peers_banned: Cell::default(),
             inbox_depth_max: Cell::default(),
             outbox_depth: Cell::default(),
@@ -176,6 +210,19 @@ impl ShardCells {
     pub(crate) fn count_datagram_dropped(&self, reason: &str) {
         let at = DATAGRAM_DROPS.iter().position(|&known| known == reason);
         self.datagrams_dropped[at.expect("every reason is in DATAGRAM_DROPS")].add(1);
+    }
+
+    /// Bytes that came from a peer and go to nobody.
+    pub(crate) fn count_dropped(&self, why: Drop, bytes: u64) {
+        self.dropped_bytes[why as usize].add(bytes);
+    }
+
+    pub(crate) fn count_all_dropped(&self, dropped: &Dropped) {
+        for (cell, &bytes) in self.dropped_bytes.iter().zip(dropped) {
+            if bytes > 0 {
+                cell.add(bytes);
+            }
+        }
     }
 
     pub(crate) fn count_rejected(&self, failure: FetchFailure) {

@@ -78,6 +78,7 @@ pub(crate) fn leave(state: &ShardState, connection: &Connection) {
     }
     let mut session = connection.session.borrow_mut();
     session.handle_closing();
+    state.cells.count_all_dropped(&session.take_dropped());
     if connection.is_joining.get() || connection.member.get().is_some() {
         state.cells.peers.sub(1);
         state.shared.peer_left();

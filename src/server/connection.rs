@@ -134,7 +134,6 @@ impl Connection {
     ) -> Result<ReadOutcome, ReadError<Fault>> {
         let mut session = self.session.borrow_mut();
         let received_before = session.window().received_bytes();
-        let late_before = session.late_bytes();
         let outcome = reader.read(&self.socket, scratch, &mut |event| match event {
             Event::Preamble { version } => session.handle_preamble(version),
             Event::Control(message) => self.handle_streamed(now, &mut session, message, counts),
@@ -146,7 +145,6 @@ impl Connection {
         if let ReadOutcome::Read(count) = outcome {
             counts.total_bytes += count as u64;
         }
-        counts.late_bytes += session.late_bytes() - late_before;
         if session.window().received_bytes() > received_before {
             self.last_progress.set(now);
         }
@@ -382,7 +380,6 @@ pub(crate) struct ReadCounts<'a> {
     pub now: Time,
     pub total_bytes: u64,
     pub data_bytes: u64,
-    pub late_bytes: u64,
     pub delivery_seconds: &'a super::cells::Seconds,
 }
 

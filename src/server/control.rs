@@ -9,18 +9,23 @@ use std::{
 use anyhow::Context as _;
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, State},
     http::{StatusCode, header},
-    middleware::{self, Next},
+    middleware,
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusRecorder;
-use shards::{Heartbeats, clock};
+use shards::{Heartbeats, Ringer, clock};
 
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::mpsc};
 
-use super::{metrics::Metrics, shared::Shared};
+use super::{
+    metrics::Metrics,
+    shared::Shared,
+    snapshot::ShardSnapshot,
+    status::{Feed, Keeper, access, access::Access, api, feed::Asks, page},
+};
 
 /// A shard that has not turned for so long is stuck.
 const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(2);
@@ -28,13 +33,24 @@ const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(2);
 /// How often histogram samples are sorted into buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Bytes of a request's body, at most: the only one there is holds a token.
+const BODY_BYTES_MAX: usize = 4096;
+
 /// What the HTTP handlers see.
 pub(crate) struct Control {
     pub shared: Arc<Shared>,
     pub recorder: PrometheusRecorder,
     pub metrics: Metrics,
     pub heartbeats: Heartbeats,
-    pub token: Option<String>,
+    pub access: Access,
+    pub feed: Feed,
+}
+
+/// What the task that watches the shards takes.
+pub(crate) struct Watching {
+    pub snapshots: mpsc::Receiver<Arc<ShardSnapshot>>,
+    pub asks: Asks,
+    pub ringers: Vec<Ringer>,
 }
 
 /// Binds the HTTP address.
@@ -65,6 +81,7 @@ pub(crate) fn runtime() -> anyhow::Result<Runtime> {
 pub(crate) fn serve(
     runtime: &Runtime,
     control: Arc<Control>,
+    watching: Watching,
     listener: TcpListener,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
@@ -77,10 +94,13 @@ pub(crate) fn serve(
                 upkept.metrics.upkeep();
             }
         };
+        let keeper = Keeper::new(&control.shared, control.heartbeats.clone(), watching.ringers);
+        let keeping = keeper.run(watching.snapshots, watching.asks);
         let router = router(control);
         tokio::select! {
             served = async { axum::serve(listener, router).await } => served?,
             () = upkeep => {}
+            () = keeping => {}
             () = ended => {}
         }
         Ok(())
@@ -92,24 +112,18 @@ fn router(control: Arc<Control>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .layer(middleware::from_fn_with_state(Arc::clone(&control), authorize))
+        .route("/", get(page::index))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script))
+        .route("/map.js", get(page::map_script))
+        .route("/login", post(access::login))
+        .route("/api/v1/events", get(page::events))
+        .route("/api/v1/shards", get(api::shards))
+        .route("/api/v1/swarms", get(api::swarms))
+        .route("/api/v1/swarms/{id}", get(api::swarm))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&control), access::authorize))
         .with_state(control)
-}
-
-/// Lets through who presents the token, if one is asked for.
-async fn authorize(State(control): State<Arc<Control>>, request: Request, next: Next) -> Response {
-    if let Some(token) = &control.token {
-        let given = request.headers().get(header::AUTHORIZATION);
-        let given = given.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        // Compared by digest: how long it takes tells nothing about the token.
-        let matches = given
-            .is_some_and(|given| blake3::hash(given.as_bytes()) == blake3::hash(token.as_bytes()));
-        if !matches {
-            let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
-            return (StatusCode::UNAUTHORIZED, ask, "a bearer token is needed\n").into_response();
-        }
-    }
-    next.run(request).await
 }
 
 async fn metrics(State(control): State<Arc<Control>>) -> Response {

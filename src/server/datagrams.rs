@@ -382,7 +382,7 @@ pub(crate) fn handle(state: &Rc<ShardState>, route: Route, datagram: &[u8]) {
 fn handle_of(state: &Rc<ShardState>, connection: &Rc<Connection>, route: Route, datagram: &[u8]) {
     let (now, cells) = (now(), &state.cells);
     let delivery_seconds = &cells.delivery_seconds;
-    let counts = ReadCounts { now, total_bytes: 0, data_bytes: 0, late_bytes: 0, delivery_seconds };
+    let counts = ReadCounts { now, total_bytes: 0, data_bytes: 0, delivery_seconds };
     let could_read = connection.may_read();
     match connection.handle_datagram(now, route, datagram, &counts) {
         Ok(Received::Taken) if is_data(datagram) => {

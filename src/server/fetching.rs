@@ -8,6 +8,7 @@ use std::sync::Arc;
 use shards::budget::{ChunkBuffer, Lease};
 
 use super::{
+    cells::{Drop, Dropped},
     fault::Fault,
     message::{FetchOrder, FetchedChunk},
 };
@@ -27,7 +28,7 @@ pub(crate) struct Fetching {
     /// The largest id that the peer was ever asked for. Ids only grow, so bytes for a smaller one
     /// that is not open are late: it was cancelled, maybe before the peer heard of it.
     asked_max: Option<FetchId>,
-    late_bytes: u64,
+    dropped: Dropped,
 }
 
 /// A fetch that ended.
@@ -75,8 +76,29 @@ impl Fetching {
         let at = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id)?;
         match self.open.swap_remove(at).room {
             Room::Leased(lease) => lease,
-            Room::Filling(buffer) | Room::Scattered(buffer, _) => Some(buffer.into_lease()),
+            Room::Filling(buffer) => {
+                self.dropped[Drop::Unfinished as usize] += buffer.len() as u64;
+                Some(buffer.into_lease())
+            }
+            Room::Scattered(buffer, ranges) => {
+                self.dropped[Drop::Unfinished as usize] += ranges.len_bytes();
+                Some(buffer.into_lease())
+            }
         }
+    }
+
+    /// Ends all fetches: nothing will come any more.
+    pub(crate) fn abandon(&mut self) {
+        while let Some(fetch_id) = self.open.last().map(|incoming| incoming.fetch_id) {
+            self.remove(fetch_id);
+        }
+        // Whatever still comes was never asked for.
+        self.asked_max = None;
+    }
+
+    /// A whole chunk is not told to anybody, as the connection ends.
+    pub(crate) fn drop_whole(&mut self, chunk: &FetchedChunk) {
+        self.dropped[Drop::Cancelled as usize] += chunk.bytes.len() as u64;
     }
 
     /// Ends a fetch that is of no more use; what still comes for it is discarded.
@@ -84,9 +106,9 @@ impl Fetching {
         self.remove(fetch_id)
     }
 
-    /// Bytes that came for fetches no longer open, so far.
-    pub(crate) fn late_bytes(&self) -> u64 {
-        self.late_bytes
+    /// Bytes that came in vain since the last call.
+    pub(crate) fn take_dropped(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
     }
 
     /// A piece of a frame; what ended with it.
@@ -99,16 +121,29 @@ impl Fetching {
         let fetch_id = FetchId(header.tag);
         let Some(at) = self.position_or_late(fetch_id, piece.len())? else { return Ok(None) };
         let incoming = &mut self.open[at];
-        incoming.append(header, piece, is_last)?;
+        if let Err(fault) = incoming.append(header, piece, is_last) {
+            self.dropped[Drop::Protocol as usize] += piece.len() as u64;
+            return Err(fault);
+        }
         if !is_last || !incoming.is_whole() {
             return Ok(None);
         }
-        let incoming = self.open.swap_remove(at);
-        Ok(Some(Ended { fetch_id, result: incoming.verify() }))
+        Ok(Some(self.end(at)))
     }
-}
 
-impl Fetching {
+    /// The chunk is whole: is it right?
+    fn end(&mut self, at: usize) -> Ended {
+        let incoming = self.open.swap_remove(at);
+        let (fetch_id, len_bytes) = (incoming.fetch_id, u64::from(incoming.len_bytes));
+        let result = incoming.verify();
+        match result {
+            Err(FetchFailure::Lied) => self.dropped[Drop::WrongDigest as usize] += len_bytes,
+            Err(FetchFailure::Damaged) => self.dropped[Drop::LinkCorrupt as usize] += len_bytes,
+            _ => {}
+        }
+        Ended { fetch_id, result }
+    }
+
     /// A sealed piece, which may come in any order; what ended with it.
     pub(crate) fn handle_piece(
         &mut self,
@@ -117,11 +152,16 @@ impl Fetching {
     ) -> Result<Option<Ended>, Fault> {
         let fetch_id = FetchId(header.tag);
         let Some(at) = self.position_or_late(fetch_id, piece.len())? else { return Ok(None) };
-        if !self.open[at].place(header, piece)? {
-            return Ok(None);
+        match self.open[at].place(header, piece) {
+            Ok((repeated_bytes, is_whole)) => {
+                self.dropped[Drop::Late as usize] += repeated_bytes;
+                Ok(is_whole.then(|| self.end(at)))
+            }
+            Err(fault) => {
+                self.dropped[Drop::Protocol as usize] += piece.len() as u64;
+                Err(fault)
+            }
         }
-        let incoming = self.open.swap_remove(at);
-        Ok(Some(Ended { fetch_id, result: incoming.verify() }))
     }
 
     /// The fetch that file bytes are for; `None` if it is of no more use.
@@ -129,17 +169,19 @@ impl Fetching {
         let at = self.open.iter().position(|incoming| incoming.fetch_id == id);
         if at.is_none() {
             if Some(id) > self.asked_max {
+                self.dropped[Drop::Protocol as usize] += len as u64;
                 return Err(Fault::protocol("file bytes that nobody asked for"));
             }
-            self.late_bytes += len as u64;
+            self.dropped[Drop::Late as usize] += len as u64;
         }
         Ok(at)
     }
 }
 
 impl Incoming {
-    /// Puts a sealed piece where it belongs; whether the chunk is whole.
-    fn place(&mut self, header: &DataPieceHeader, piece: &[u8]) -> Result<bool, Fault> {
+    /// Puts a sealed piece where it belongs; bytes of it that were there before, and whether the
+    /// chunk is whole.
+    fn place(&mut self, header: &DataPieceHeader, piece: &[u8]) -> Result<(u64, bool), Fault> {
         let end = u64::from(header.offset) + piece.len() as u64;
         let end = u32::try_from(end).unwrap_or(u32::MAX);
         if header.chunk != self.chunk || end > self.len_bytes {
@@ -162,11 +204,13 @@ impl Incoming {
             return Err(Fault::protocol("a chunk half on the stream and half in datagrams"));
         };
         buffer[header.offset as usize..end as usize].copy_from_slice(piece);
+        let before = ranges.len_bytes();
         ranges.insert(header.offset..end);
+        let repeated_bytes = piece.len() as u64 - (ranges.len_bytes() - before);
         if ranges.range_count() > (self.len_bytes / PIECE_BYTES_MIN) as usize + 2 {
             return Err(Fault::protocol("a chunk in too many small pieces"));
         }
-        Ok(ranges.covers(&(0..self.len_bytes)))
+        Ok((repeated_bytes, ranges.covers(&(0..self.len_bytes))))
     }
 
     fn append(&mut self, header: &DataHeader, piece: &[u8], is_last: bool) -> Result<(), Fault> {
@@ -277,7 +321,7 @@ mod tests {
         drop(chunk);
         assert_eq!(budget.in_use_bytes(), 0);
         assert!(matches!(fetching.handle_piece(&header(0), &bytes[..9]), Ok(None)), "late");
-        assert_eq!(fetching.late_bytes(), 9);
+        assert_eq!(fetching.take_dropped()[Drop::Late as usize], 9);
     }
 
     #[test]

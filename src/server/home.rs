@@ -14,12 +14,14 @@ use shards::{
 };
 
 use super::{
+    blame::Blame,
     cells::ShardCells,
     message::{
-        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, NewsItem, PeerNews,
-        PeerRequest, Request, SwarmRef, Target,
+        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, Member, NewsItem,
+        PeerNews, PeerRequest, Request, SwarmRef, Target,
     },
     outbox::Outbox,
+    unsent::{Unsent, count_unwanted},
 };
 use crate::{
     protocol::{Failure, FailureCode, Manifest, Message, SwarmKey},
@@ -34,7 +36,9 @@ pub(crate) struct Home {
     swarm: Swarm,
     manifest: Option<Arc<Manifest>>,
     cached: HashMap<u32, FetchedChunk>,
-    peers: Vec<Option<ConnectionRef>>,
+    pub unsent: Unsent,
+    peers: Vec<Option<Member>>,
+    blame: Blame,
     peers_on_shard: Vec<u32>,
     fetches: HashMap<FetchId, OpenFetch>,
     /// Fetches whose lease is still on its way back from a cancelled one.
@@ -79,7 +83,9 @@ impl Home {
             swarm: Swarm::new(config),
             manifest: None,
             cached: HashMap::new(),
+            unsent: Unsent::default(),
             peers: Vec::new(),
+            blame: Blame::default(),
             peers_on_shard: vec![0; shard_count],
             fetches: HashMap::new(),
             unleased: VecDeque::new(),
@@ -119,13 +125,14 @@ impl Home {
     }
 
     pub(crate) fn handle_join(&mut self, now: Time, join: JoinRequest, outbox: &mut Outbox) {
-        let JoinRequest { from, claims, order, seeding, .. } = join;
-        let peer = self.swarm.handle_join(now, Join { claims, order, seeding });
+        let JoinRequest { from, remote, claims, order, seeding, .. } = join;
+        let is_suspect = self.blame.is_blamed(now, remote);
+        let peer = self.swarm.handle_join(now, Join { claims, order, seeding, is_suspect });
         let index = peer.0 as usize;
         if self.peers.len() <= index {
             self.peers.resize(index + 1, None);
         }
-        self.peers[index] = Some(from);
+        self.peers[index] = Some(Member { connection: from, remote });
         self.peers_on_shard[from.shard.index()] += 1;
         let (swarm, manifest) = (self.reference, self.manifest.clone());
         let joined = PeerRequest::Joined { to: from, swarm, peer, manifest };
@@ -133,8 +140,8 @@ impl Home {
     }
 
     pub(crate) fn handle_gone(&mut self, now: Time, peer: PeerSlot) {
-        if let Some(connection) = self.peers[peer.0 as usize].take() {
-            self.peers_on_shard[connection.shard.index()] -= 1;
+        if let Some(member) = self.peers[peer.0 as usize].take() {
+            self.peers_on_shard[member.connection.shard.index()] -= 1;
             self.fetches.retain(|_, fetch| fetch.holder != peer);
             self.unleased.retain(|(_, fetch)| fetch.holder != peer);
             self.swarm.handle_gone(now, peer);
@@ -183,16 +190,20 @@ impl Home {
         cells: &ShardCells,
     ) {
         // A fetch that was cancelled meanwhile is no longer in the table: its bytes go.
-        let Some(fetch) = self.fetches.remove(&fetch_id) else { return };
+        let Some(fetch) = self.fetches.remove(&fetch_id) else {
+            return count_unwanted(&result, cells);
+        };
         cells.fetch_seconds.record(now.seconds_since(fetch.since));
         match result {
             Ok(chunk) => {
                 cells.chunks_fetched.add(1);
+                self.unsent.insert(fetch.chunk, &chunk, cells);
                 self.cached.insert(fetch.chunk, chunk);
                 self.swarm.handle_fetched(now, fetch_id);
             }
             Err(failure) => {
                 cells.count_rejected(failure);
+                self.blame(now, fetch.holder, failure);
                 self.swarm.handle_fetch_failed(now, fetch_id, failure);
             }
         }
@@ -218,7 +229,10 @@ impl Home {
                 }
                 self.swarm.handle_manifest(now, peer, Ok(()));
             }
-            Err(failure) => self.swarm.handle_manifest(now, peer, Err(failure)),
+            Err(failure) => {
+                self.blame(now, peer, failure);
+                self.swarm.handle_manifest(now, peer, Err(failure));
+            }
         }
     }
 
@@ -338,6 +352,7 @@ impl Home {
             Action::Deliver { chunk, peer, offset } => {
                 if let Some(ConnectionRef { shard, index, generation }) = self.connection(peer) {
                     let target = Target { index, generation, offset };
+                    self.unsent.pass_on(chunk, cells);
                     self.deliveries.entry((chunk, shard)).or_default().push(target);
                 }
             }
@@ -345,6 +360,7 @@ impl Home {
                 self.flush_deliveries(outbox);
                 cells.cache_evictions.add(1);
                 self.cached.remove(&chunk);
+                self.unsent.remove(chunk, cells);
             }
             Action::Recall { chunk } => self.recall(now, chunk, outbox),
             other => self.perform_telling(&other, outbox, cells),
@@ -447,8 +463,18 @@ impl Home {
         self.waiter.try_lease(bytes)
     }
 
-    fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
-        self.peers.get(peer.0 as usize).copied().flatten()
+    /// A lie is remembered of where it came from, too: the liar may come back.
+    fn blame(&mut self, now: Time, peer: PeerSlot, failure: FetchFailure) {
+        if failure == FetchFailure::Lied
+            && let Some(Some(member)) = self.peers.get(peer.0 as usize)
+        {
+            self.blame.note(now, member.remote);
+        }
+    }
+
+    /// The peer's connection, while it is there.
+    pub(crate) fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
+        self.peers.get(peer.0 as usize)?.map(|member| member.connection)
     }
 
     fn shards_with_peers(&self) -> impl Iterator<Item = ShardId> + '_ {

@@ -11,6 +11,7 @@ use super::{
     outbox::Outbox,
     shared::Shared,
     slots::Slots,
+    unsent::count_unwanted,
 };
 use crate::{
     protocol::{Failure, FailureCode, SwarmKey},
@@ -74,11 +75,10 @@ impl Homes {
                     }
                 }
             }
-            HomeRequest::Fetched { swarm, fetch_id, result } => {
-                if let Some(home) = self.home(swarm) {
-                    home.handle_fetched(now, fetch_id, result, cells);
-                }
-            }
+            HomeRequest::Fetched { swarm, fetch_id, result } => match self.home(swarm) {
+                Some(home) => home.handle_fetched(now, fetch_id, result, cells),
+                None => count_unwanted(&result, cells),
+            },
             HomeRequest::Manifest { swarm, peer, result } => {
                 if let Some(home) = self.home(swarm) {
                     home.handle_manifest(now, peer, result, outbox);
@@ -174,6 +174,7 @@ impl Homes {
             && let Some(mut home) = self.homes.remove(swarm.index, swarm.generation)
         {
             home.publish(cells);
+            home.unsent.remove_all(cells);
             self.by_key.remove(home.key());
             cells.swarms.set(self.homes.len() as u64);
             tracing::info!(id = %home.key().id, "a swarm ends: nobody is left");
@@ -210,6 +211,11 @@ impl Homes {
                 home.drive(now, outbox, cells);
             }
         }
+    }
+
+    /// All homes, for onlookers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Home> {
+        self.homes.iter()
     }
 
     /// The earliest moment at which some home must look at the time.

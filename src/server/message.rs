@@ -4,7 +4,7 @@
 //! take a credit of the pair of shards; every request is answered by exactly one [`Handled`], as
 //! soon as it was handled, which gives the credit back.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use shards::{ShardId, budget::Lease};
@@ -16,15 +16,22 @@ use crate::{
 };
 
 /// A connection, from anywhere in the process. The generation tells a reused index apart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct ConnectionRef {
     pub shard: ShardId,
     pub index: u32,
     pub generation: u32,
 }
 
+/// A peer of a swarm, as its home knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub connection: ConnectionRef,
+    pub remote: IpAddr,
+}
+
 /// A swarm, from anywhere in the process.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct SwarmRef {
     pub home: ShardId,
     pub index: u32,
@@ -98,9 +105,9 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(crate) fn request(self, from: ConnectionRef) -> JoinRequest {
+    pub(crate) fn request(self, from: ConnectionRef, remote: IpAddr) -> JoinRequest {
         let Self { key, claims, order, seeding } = self;
-        JoinRequest { from, key, claims, order, seeding }
+        JoinRequest { from, remote, key, claims, order, seeding }
     }
 }
 
@@ -108,6 +115,8 @@ impl Join {
 #[derive(Debug)]
 pub(crate) struct JoinRequest {
     pub from: ConnectionRef,
+    /// Where its peer is.
+    pub remote: IpAddr,
     pub key: SwarmKey,
     pub claims: Bitfield,
     pub order: Order,

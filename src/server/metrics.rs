@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::{
 };
 
 use super::{
-    cells::{Cell, DATAGRAM_DROPS, REFUSALS, REJECTIONS, Seconds, ShardCells},
+    cells::{Cell, DATAGRAM_DROPS, DROPS, Drop, REFUSALS, REJECTIONS, Seconds, ShardCells},
     shared::Shared,
     usage,
 };
@@ -49,7 +49,9 @@ pub(crate) struct Metrics {
     refused_stalled: Counter,
     rejected: Vec<Counter>,
     datagrams_dropped: Vec<Counter>,
-    rejected_late_bytes: Counter,
+    dropped_bytes: Vec<Counter>,
+    late_bytes: Counter,
+    homes_waiting: Gauge,
     chunk_bytes: Gauge,
     chunk_bytes_limit: Gauge,
     chunk_bytes_peak: Gauge,
@@ -144,7 +146,12 @@ impl Metrics {
                     .iter()
                     .map(|&reason| counter!("relay_datagrams_dropped_total", "reason" => reason))
                     .collect(),
-                rejected_late_bytes: counter!("relay_late_bytes_total"),
+                dropped_bytes: DROPS
+                    .iter()
+                    .map(|&reason| counter!("relay_data_dropped_bytes_total", "reason" => reason))
+                    .collect(),
+                late_bytes: counter!("relay_late_bytes_total"),
+                homes_waiting: gauge!("relay_homes_waiting"),
                 chunk_bytes: gauge!("relay_chunk_bytes"),
                 chunk_bytes_limit: gauge!("relay_chunk_bytes_limit"),
                 chunk_bytes_peak: gauge!("relay_chunk_bytes_peak"),
@@ -198,7 +205,11 @@ impl Metrics {
         for (reason, handle) in self.datagrams_dropped.iter().enumerate() {
             handle.absolute(shared.sum(|c| &c.datagrams_dropped[reason]));
         }
-        self.rejected_late_bytes.absolute(shared.sum(|c| &c.late_bytes));
+        for (reason, handle) in self.dropped_bytes.iter().enumerate() {
+            handle.absolute(shared.sum(|c| &c.dropped_bytes[reason]));
+        }
+        self.late_bytes.absolute(shared.sum(|c| &c.dropped_bytes[Drop::Late as usize]));
+        self.homes_waiting.set(shared.budget.waiting() as f64);
         self.chunk_bytes.set(shared.budget.in_use_bytes() as f64);
         self.chunk_bytes_limit.set(shared.budget.limit_bytes() as f64);
         self.chunk_bytes_peak.set(shared.budget.peak_bytes() as f64);
@@ -274,6 +285,7 @@ fn counters(shared: &Shared) -> Vec<PerShard<Counter>> {
         bytes("out", "control", |c| &c.control_out_bytes),
         plain("relay_chunks_delivered_total", |c| &c.chunks_delivered),
         plain("relay_chunks_fetched_total", |c| &c.chunks_fetched),
+        plain("relay_data_passed_on_bytes_total", |c| &c.passed_on_bytes),
         plain("relay_cache_hits_total", |c| &c.cache_hits),
         plain("relay_cache_misses_total", |c| &c.cache_misses),
         plain("relay_cache_evictions_total", |c| &c.cache_evictions),
@@ -289,6 +301,9 @@ fn gauges(shared: &Shared) -> Vec<PerShard<Gauge>> {
         per_shard_gauge(shared, "relay_connections", |c| &c.connections),
         per_shard_gauge(shared, "relay_datagram_connections", |c| &c.datagram_connections),
         per_shard_gauge(shared, "relay_swarms", |c| &c.swarms),
+        per_shard_gauge(shared, "relay_peers_starving", |c| &c.peers_starving),
+        per_shard_gauge(shared, "relay_chunks_missing", |c| &c.chunks_missing),
+        per_shard_gauge(shared, "relay_data_unsent_bytes", |c| &c.unsent_bytes),
         per_shard_gauge(shared, "relay_window_bytes", |c| &c.window_bytes),
         per_shard_gauge(shared, "relay_outbox_depth", |c| &c.outbox_depth),
     ]
@@ -321,6 +336,25 @@ fn describe() {
     describe_counter!("relay_chunks_delivered_total", "Chunks that peers have verified");
     describe_counter!("relay_chunks_fetched_total", "Chunks that came from peers, verified");
     describe_counter!("relay_chunks_rejected_total", "Fetches that brought no good chunk");
+    describe_counter!(
+        "relay_data_passed_on_bytes_total",
+        "Bytes of fetched chunks that were given to at least one peer"
+    );
+    describe_counter!(
+        "relay_data_dropped_bytes_total",
+        "Bytes that came from peers and were passed on to nobody"
+    );
+    describe_gauge!(
+        "relay_data_unsent_bytes",
+        metrics::Unit::Bytes,
+        "Bytes of cached chunks that were given to nobody so far"
+    );
+    describe_gauge!(
+        "relay_peers_starving",
+        "Peers that would take more and lack nothing that is cached"
+    );
+    describe_gauge!("relay_chunks_missing", "Chunks that nobody connected holds");
+    describe_gauge!("relay_homes_waiting", "Files that wait for memory");
     describe_counter!("relay_late_bytes_total", "Bytes that came for fetches no longer wanted");
     describe_counter!("relay_cache_hits_total", "Deliveries of chunks that were cached");
     describe_counter!("relay_cache_misses_total", "Chunks that had to be fetched");

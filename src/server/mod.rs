@@ -12,6 +12,7 @@
 //! that out, `pump` writes.
 
 mod accept;
+mod blame;
 mod cells;
 mod closing;
 mod connection;
@@ -35,7 +36,10 @@ mod shard;
 mod shared;
 mod signals;
 mod slots;
+mod snapshot;
+mod status;
 mod sweep;
+mod unsent;
 mod usage;
 mod window;
 
@@ -48,15 +52,27 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use shards::{Driver, Placement, Shards, Start, budget::Budget};
 
+/// What [`crate::exercise`] drives.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod exercise {
+    pub(crate) use super::{
+        message::FetchOrder,
+        session::{Effect, NEWS_ITEMS_MAX, Session, SessionConfig},
+        window::Window,
+    };
+}
+
 pub use listener::ListenError;
 pub(crate) use session::SessionConfig;
 
 use self::{
-    control::Control,
+    control::{Control, Watching},
     listener::Listeners,
     metrics::Metrics,
     shard::ShardState,
     shared::{Setup, Shared},
+    snapshot::Watch,
+    status::{Feed, access::Access},
 };
 use crate::{
     config::{RelayArgs, RelayConfig},
@@ -158,6 +174,7 @@ fn run(
     tracing::info!("congestion control {}", listeners.congestion);
 
     let recorder = metrics::recorder()?;
+    let (watch, snapshots) = Watch::new(placement.shard_count());
     let shared = Shared::new(Setup {
         budget: Budget::new(usize::try_from(args.cache).unwrap_or(usize::MAX), homes::SWARMS_MAX),
         session: config.session(),
@@ -167,6 +184,7 @@ fn run(
         driver: chosen.driver.to_string(),
         congestion: listeners.congestion.clone(),
         peers_max,
+        watch,
     });
     let start = Start {
         placement,
@@ -187,16 +205,19 @@ fn run(
     let control_runtime = control::runtime()?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
     let (end_control, control_ended) = tokio::sync::oneshot::channel::<()>();
+    let (feed, asks) = Feed::new();
     let control = Arc::new(Control {
         metrics: Metrics::new(&recorder, &shared),
         recorder,
         heartbeats: shards.heartbeats(),
-        token: config.http_token,
+        access: Access::new(config.http_token, shared.nonces.secret()),
+        feed,
         shared: Arc::clone(&shared),
     });
+    let watching = Watching { snapshots, asks, ringers: shards.ringers() };
     let serving = spawn("relay-control", move || {
         let ended = async { drop(control_ended.await) };
-        if let Err(error) = control::serve(&control_runtime, control, http, ended) {
+        if let Err(error) = control::serve(&control_runtime, control, watching, http, ended) {
             tracing::error!("the HTTP service ended: {error:#}");
         }
     })?;

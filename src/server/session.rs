@@ -8,6 +8,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
+    cells::Dropped,
     fault::Fault,
     fetching::Fetching,
     message::{FetchOrder, FetchedChunk, Join, NewsItem},
@@ -153,9 +154,9 @@ impl Session {
         &mut self.window
     }
 
-    /// Bytes that came for fetches no longer wanted, so far.
-    pub(crate) fn late_bytes(&self) -> u64 {
-        self.fetching.late_bytes()
+    /// Bytes that came in vain since the last call.
+    pub(crate) fn take_dropped(&mut self) -> Dropped {
+        self.fetching.take_dropped()
     }
 
     /// The peer's preamble was read.
@@ -424,9 +425,13 @@ impl Session {
 
     /// The connection ends: what it held for others is free, and nothing follows any more.
     pub(crate) fn handle_closing(&mut self) {
-        self.fetching = Fetching::default();
+        self.fetching.abandon();
         self.manifest = ManifestState::default();
-        self.effects.clear();
+        for effect in self.effects.drain(..) {
+            if let Effect::Fetched(_, Ok(chunk)) = effect {
+                self.fetching.drop_whole(&chunk);
+            }
+        }
     }
 
     /// Forget a fetch; its lease, if it was still open.

@@ -70,6 +70,8 @@ pub(crate) struct ShardState {
     pub sweep: RefCell<Sweep>,
     /// Rung by all that happens. A shard to which nothing happens looks at no clock.
     pub activity: LocalBell,
+    /// Of those who watch, as counted when last looked.
+    calls_seen: Cell<u64>,
     /// No window of this shard is larger for now.
     pub window_ceiling: Cell<u64>,
     pub datagrams: ShardDatagrams,
@@ -104,6 +106,7 @@ impl ShardState {
             lingering: Lingering::default(),
             sweep: RefCell::new(Sweep::default()),
             activity: LocalBell::new(),
+            calls_seen: Cell::new(0),
             window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
             datagrams: ShardDatagrams::new(id, groups),
             shard,
@@ -234,6 +237,11 @@ impl ShardState {
         super::datagrams::start(&self);
         loop {
             let more = self.turn();
+            let calls = self.shared.watch.calls();
+            if self.calls_seen.replace(calls) != calls {
+                // Somebody watches: there is something to do though nothing happens.
+                self.activity.ring();
+            }
             if self.shard.draining() {
                 if super::drain::is_done(&self) {
                     break;

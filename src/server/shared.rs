@@ -15,6 +15,7 @@ use shards::{ShardId, budget::Budget};
 use super::{
     cells::{Cell, ShardCells},
     session::SessionConfig,
+    snapshot::Watch,
     usage,
     window::{WINDOW_BYTES_INITIAL, WINDOW_BYTES_MIN},
 };
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub congestion: String,
     pub peers_max: usize,
     pub listener: ListenerCells,
+    /// Whether shards are being watched.
+    pub watch: Watch,
     peers: AtomicUsize,
     phase: AtomicU8,
     drain_deadline_ns: AtomicU64,
@@ -69,6 +72,7 @@ impl Shared {
             driver,
             congestion,
             peers_max,
+            watch,
         } = setup;
         Arc::new(Self {
             budget,
@@ -81,6 +85,7 @@ impl Shared {
             congestion,
             peers_max,
             listener: ListenerCells::default(),
+            watch,
             peers: AtomicUsize::new(0),
             phase: AtomicU8::new(PHASE_STARTING),
             drain_deadline_ns: AtomicU64::new(u64::MAX),
@@ -147,6 +152,11 @@ impl Shared {
         self.cells.iter().map(|cells| cell(cells).get()).sum()
     }
 
+    /// Sum over all shards and all of these cells.
+    pub(crate) fn sum_all<const N: usize>(&self, cells: impl Fn(&ShardCells) -> &[Cell; N]) -> u64 {
+        self.cells.iter().flat_map(|shard| cells(shard)).map(Cell::get).sum()
+    }
+
     /// The process's counters, for the STATS message.
     pub(crate) fn stats(&self) -> Stats {
         Stats {
@@ -177,6 +187,7 @@ pub(crate) struct Setup {
     pub driver: String,
     pub congestion: String,
     pub peers_max: usize,
+    pub watch: Watch,
 }
 
 /// Unpredictable numbers that are used once: a keyed hash of a counter.
@@ -191,6 +202,11 @@ impl Nonces {
         let filled = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
         assert_eq!(filled, Ok(key.len()), "32 bytes of randomness are always to be had");
         Self { key, counter: AtomicU64::new(0) }
+    }
+
+    /// A key of this process for another purpose than nonces.
+    pub(crate) fn secret(&self) -> [u8; 32] {
+        *blake3::keyed_hash(&self.key, b"http session").as_bytes()
     }
 
     pub(crate) fn next(&self, remote: SocketAddr) -> [u8; NONCE_BYTES] {

@@ -3,7 +3,8 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{
-    closing, shard::ShardState, shared::WINDOW_POOL_BYTES, usage, window::WINDOW_BYTES_MIN,
+    closing, shard::ShardState, shared::WINDOW_POOL_BYTES, snapshot::Publisher, usage,
+    window::WINDOW_BYTES_MIN,
 };
 use crate::{
     protocol::{Failure, FailureCode},
@@ -24,6 +25,7 @@ pub(crate) struct Sweep {
     /// Data waited for some peer at the last scan.
     waits: bool,
     thread_cpu: Duration,
+    publisher: Publisher,
 }
 
 /// Whether somebody is watched whom time alone will end: then come again though nothing happens.
@@ -39,6 +41,7 @@ pub(crate) fn run(state: &Rc<ShardState>, now: Time, is_quiet: bool) -> bool {
     state.prune_payloads();
     let mut sweep = state.sweep.borrow_mut();
     publish(state, &mut sweep, now);
+    sweep.publisher.run(state, now);
     if is_quiet || now.since(sweep.scanned_at) >= SCAN_INTERVAL {
         sweep.scanned_at = now;
         sweep.waits = end_stalled(state, now);
@@ -62,6 +65,12 @@ fn publish(state: &ShardState, sweep: &mut Sweep, now: Time) {
     sweep.published_at = now;
     cells.inbox_depth_max.set(state.shard.port.inbox_depth_max() as u64);
     cells.doorbell_rings.set(state.shard.port.doorbell_rings());
+    let homes = state.homes.borrow();
+    let starving: usize = homes.iter().map(|home| home.swarm().starving_count()).sum();
+    cells.peers_starving.set(starving as u64);
+    // Where nobody lacks anything, what is missing is missed by nobody.
+    let wanting = homes.iter().filter(|home| home.swarm().wants_work());
+    cells.chunks_missing.set(wanting.map(|home| u64::from(home.swarm().missing_count())).sum());
 }
 
 /// Ends those that take nothing; whether data waits for somebody.

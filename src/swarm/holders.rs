@@ -31,6 +31,9 @@ const CHUNKS_PER_SCAN: usize = 48;
 /// Holders of a chunk that one decision compares.
 const HOLDERS_PER_SCAN: usize = 16;
 
+/// The same while only suspects were found: one who is trusted is worth a longer look.
+const SUSPECTS_PER_SCAN: usize = 64;
+
 /// Chunks for which one decision looks for a holder.
 const CHOICES_PER_SCAN: usize = 8;
 
@@ -218,7 +221,7 @@ impl Swarm {
             self.idle_holders.turn = (self.idle_holders.turn + 1) % count;
             let holder = self.idle_holders.peers[self.idle_holders.turn];
             let peer = &self.peers[holder];
-            if peer.slow || peer.may_go {
+            if peer.slow || peer.may_go || peer.is_suspect {
                 continue;
             }
             let words = peer.have.words().iter().zip(self.chunks.fetchable_bits.words());
@@ -249,6 +252,7 @@ impl Swarm {
         debug_assert!(except.is_some() || state.place == Place::Absent);
         let (slots, start) = (self.peers.slot_count(), state.holder_hint);
         let (mut best, mut seen): (Option<(Rank, Choice)>, u32) = (None, 0);
+        let mut is_trusted_held = false;
         for slot in (0..slots).map(|step| PeerSlot((start + step) % slots)) {
             let Some(peer) = self.peers.get(slot) else { continue };
             if !peer.have.contains(chunk) || !peer.is_holder() {
@@ -256,17 +260,26 @@ impl Swarm {
             }
             seen += 1;
             let spared = peer.may_go && state.holders > 1;
+            // Whoever is slow may never answer: then suspects are as good.
+            let is_sure = !peer.is_suspect && !peer.slow && !spared;
+            is_trusted_held |= is_sure && Some(slot) != except;
             if Some(slot) != except && !spared && self.may_ask(peer) {
                 let rank = self.rank(peer);
                 if best.is_none_or(|(least, _)| rank < least) {
                     best = Some((rank, Choice { slot, idle: peer.fetches == 0 && !peer.slow }));
                 }
             }
-            if seen == state.holders || seen as usize >= HOLDERS_PER_SCAN && best.is_some() {
+            let enough = match best {
+                Some((Rank(is_suspect, ..), _)) if is_suspect => SUSPECTS_PER_SCAN,
+                Some(_) => HOLDERS_PER_SCAN,
+                None => usize::MAX,
+            };
+            if seen == state.holders || seen as usize >= enough {
                 break;
             }
         }
-        best.map(|(_, choice)| choice)
+        let may_choose = |rank: &Rank| !rank.0 || !is_trusted_held;
+        best.filter(|(rank, _)| may_choose(rank)).map(|(_, choice)| choice)
     }
 
     /// Whether the holder can take one more fetch. Slow holders together may hold half of the
@@ -291,13 +304,18 @@ impl Swarm {
 
     fn rank(&self, peer: &Peer) -> Rank {
         let ahead = f64::from(peer.fetches + 1) * f64::from(self.config.chunk_size_bytes);
-        Rank(peer.slow, peer.fetches, peer.up.rate().map_or(0.0, |rate| ahead / rate))
+        Rank(
+            peer.is_suspect,
+            peer.slow,
+            peer.fetches,
+            peer.up.rate().map_or(0.0, |rate| ahead / rate),
+        )
     }
 }
 
-/// Slow ones last, idle ones first, then the earliest expected finish in seconds.
+/// Suspects last, then slow ones, idle ones first, then the earliest expected finish in seconds.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
-struct Rank(bool, u32, f64);
+struct Rank(bool, bool, u32, f64);
 
 /// The set bits of a sequence of words.
 pub(super) fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u32> {

@@ -80,7 +80,8 @@ impl Swarm {
         let wanted = self.peers.iter().any(|(_, peer)| !peer.settled.is_full());
         let holders = self.peers.iter().filter(|(_, peer)| peer.have.count() > 0);
         let untried = holders.filter(|(_, peer)| !peer.manifest_tried);
-        let best = untried.max_by_key(|(_, peer)| peer.have.count()).map(|(slot, _)| slot);
+        let trust = |peer: &super::peers::Peer| (!peer.is_suspect, peer.have.count());
+        let best = untried.max_by_key(|(_, peer)| trust(peer)).map(|(slot, _)| slot);
         match best.filter(|_| wanted) {
             Some(holder) => {
                 self.peers[holder].manifest_tried = true;

@@ -63,7 +63,7 @@ impl Swarm {
 
     /// How many chunks the peer lacks that nobody holds, and the first; `None` if there is
     /// anything else that it can get.
-    fn missing_for(&self, slot: PeerSlot) -> Option<(u32, u32)> {
+    pub(super) fn missing_for(&self, slot: PeerSlot) -> Option<(u32, u32)> {
         let peer = &self.peers[slot];
         if !peer.deliveries.is_empty() {
             return None;

@@ -14,7 +14,7 @@
 //! Reading order: `shared` (the vocabulary), `peers`, `chunks`, `log`, `ranks` and `meter` (what
 //! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
 //! `fetching` and `holders` (what is asked of whom), `room` and `rent` (what is given up for it),
-//! `seeding`, `leaving`, `missing` and `manifest`.
+//! `seeding`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
 
 mod chunks;
 mod delivery;
@@ -34,6 +34,7 @@ mod room;
 mod seeding;
 pub mod shared;
 mod view;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -42,6 +43,7 @@ use crate::time::Time;
 pub use rent::LAMBDA_DEFAULT;
 pub use shared::{Action, Eviction, FetchFailure, FetchId, Join, PeerSlot, SwarmConfig};
 pub use view::{Counters, PeerView};
+pub use watch::{ChunkPlace, PeerWatch, Wait};
 
 /// The peers of one file and the relay's memory of it.
 #[derive(Debug)]

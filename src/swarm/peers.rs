@@ -88,6 +88,7 @@ pub(super) struct Peer {
     pub(super) unanswered: Duration,
     /// It was told that it may go: what others hold too is not asked of it.
     pub(super) may_go: bool,
+    pub(super) is_suspect: bool,
     pub(super) manifest_tried: bool,
     pub(super) missing_since: Option<Time>,
     pub(super) missing_told: Option<Time>,
@@ -121,6 +122,7 @@ impl Peer {
             slow: false,
             unanswered: Duration::ZERO,
             may_go: false,
+            is_suspect: join.is_suspect,
             manifest_tried: false,
             missing_since: None,
             missing_told: None,

@@ -54,6 +54,9 @@ pub struct Join {
     pub order: Order,
     /// Its wish how to begin, if it publishes.
     pub seeding: Option<Seeding>,
+    /// Somebody from where it comes supplied wrong bytes: it is asked for a chunk only where nobody
+    /// else can be.
+    pub is_suspect: bool,
 }
 
 /// Why a fetch brought nothing.

@@ -85,6 +85,7 @@ impl Fleet {
             leaves: false,
             loses_percent: 0,
             weather: Weather::default(),
+            is_suspect: false,
         };
         let seeding =
             if self.spread { Seeding::Spread { peers: self.peers } } else { Seeding::Origin };

@@ -253,8 +253,10 @@ impl World {
         let claims = peer.have.clone();
         let seeding = peer.plan.seeding.filter(|_| peer.connection == 0);
         let order = peer.plan.order;
+        let is_suspect = peer.plan.is_suspect;
         let now = self.time();
-        let slot = self.homes[home].swarm.handle_join(now, Join { claims, order, seeding });
+        let join = Join { claims, order, seeding, is_suspect };
+        let slot = self.homes[home].swarm.handle_join(now, join);
         self.homes[home].slots.insert(slot, index);
         self.peers[index].slot = Some(slot);
         self.drain_soon(home);

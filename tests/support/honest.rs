@@ -27,7 +27,11 @@ impl Origin {
     /// # Panics
     /// It is not accepted.
     pub(crate) fn start(addr: SocketAddr, file: &Arc<TestFile>) -> Self {
-        let mut wire = Wire::join(addr, origin_hello(file.key())).expect("the origin may join");
+        Self::serve(Wire::join(addr, origin_hello(file.key())).expect("the origin may join"), file)
+    }
+
+    /// Serves `file` over a connection that has joined with everything.
+    pub(crate) fn serve(mut wire: Wire, file: &Arc<TestFile>) -> Self {
         let file = Arc::clone(file);
         let serving = in_background(move || while serve_one(&mut wire, &file).is_ok() {});
         Self { serving }
@@ -86,7 +90,14 @@ impl Download {
     /// # Errors
     /// The relay is gone or refuses.
     pub(crate) fn join(addr: SocketAddr, key: SwarmKey) -> io::Result<Self> {
-        let mut wire = Wire::join(addr, hello(key))?;
+        Self::over(Wire::join(addr, hello(key))?, key)
+    }
+
+    /// Goes on over a connection that has joined with nothing.
+    ///
+    /// # Errors
+    /// The relay is gone.
+    pub(crate) fn over(mut wire: Wire, key: SwarmKey) -> io::Result<Self> {
         let chunks = key.chunk_count() as usize;
         if chunks > 0 {
             wire.send(&Message::ManifestRequest)?;

@@ -11,6 +11,8 @@ use super::PATIENCE;
 pub(crate) struct Answer {
     /// Such as 200.
     pub(crate) status: u16,
+    /// Status line and headers.
+    pub(crate) head: String,
     /// What follows the headers.
     pub(crate) body: String,
 }
@@ -29,13 +31,42 @@ pub(crate) fn get_with(addr: SocketAddr, path: &str, headers: &str) -> io::Resul
     stream.set_read_timeout(Some(PATIENCE))?;
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n{headers}\r\n");
+    answer(&mut stream, &request)
+}
+
+/// The same in HTTP/1.0, for servers that would send the answer in pieces.
+///
+/// # Errors
+/// Nobody answers, or not with HTTP.
+pub(crate) fn get_plain(addr: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    answer(&mut stream, &format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n"))
+}
+
+/// Sends a form, as a browser does.
+///
+/// # Errors
+/// Nobody answers, or not with HTTP.
+pub(crate) fn post_form(addr: SocketAddr, path: &str, form: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let length = form.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Type: \
+         application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{form}"
+    );
+    answer(&mut stream, &request)
+}
+
+fn answer(stream: &mut TcpStream, request: &str) -> io::Result<Answer> {
     stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let (_, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
     let status = status.ok_or_else(|| io::Error::other(format!("no HTTP: {text}")))?;
-    Ok(Answer { status, body: body.to_owned() })
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
 /// The page of metrics.

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{self, Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
 };
 
 use relay::protocol::{
@@ -11,6 +11,8 @@ use relay::protocol::{
     Welcome, encode_control, encode_preamble, frame_crc,
     limits::{FRAME_PAYLOAD_BYTES_MAX, NONCE_BYTES},
 };
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 use super::{PATIENCE, file::TestFile};
 
@@ -74,7 +76,21 @@ impl Wire {
     /// # Errors
     /// The system's.
     pub(crate) fn connect(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(addr)?;
+        Self::over(TcpStream::connect(addr)?)
+    }
+
+    /// The same from an address of its own, such as 127.0.0.2.
+    ///
+    /// # Errors
+    /// The system's: not every one has more than one loopback address.
+    pub(crate) fn connect_from(source: Ipv4Addr, addr: SocketAddr) -> io::Result<Self> {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        bind(&socket, &SocketAddr::from((source, 0)))?;
+        connect(&socket, &addr)?;
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
@@ -86,12 +102,19 @@ impl Wire {
     /// # Errors
     /// The relay is gone.
     pub(crate) fn greet(addr: SocketAddr) -> io::Result<(Self, Welcome)> {
-        let mut wire = Self::connect(addr)?;
-        wire.send_bytes(&encode_preamble())?;
+        Self::connect(addr)?.greeted()
+    }
+
+    /// Greets, and waits for the welcome.
+    ///
+    /// # Errors
+    /// The relay is gone.
+    pub(crate) fn greeted(mut self) -> io::Result<(Self, Welcome)> {
+        self.send_bytes(&encode_preamble())?;
         loop {
-            match wire.hear()? {
+            match self.hear()? {
                 Heard::Preamble => {}
-                Heard::Control(Message::Welcome(welcome)) => return Ok((wire, welcome)),
+                Heard::Control(Message::Welcome(welcome)) => return Ok((self, welcome)),
                 other => return Err(unexpected(&other)),
             }
         }
@@ -102,7 +125,15 @@ impl Wire {
     /// # Errors
     /// The relay is gone or refuses.
     pub(crate) fn join(addr: SocketAddr, hello: Hello) -> io::Result<Self> {
-        let (mut wire, _) = Self::greet(addr)?;
+        Self::connect(addr)?.joined(hello)
+    }
+
+    /// The whole handshake of a connection that has said nothing yet.
+    ///
+    /// # Errors
+    /// The relay is gone or refuses.
+    pub(crate) fn joined(self, hello: Hello) -> io::Result<Self> {
+        let (mut wire, _) = self.greeted()?;
         wire.send(&Message::Hello(hello))?;
         match wire.hear()? {
             Heard::Control(Message::Accepted(_)) => Ok(wire),

@@ -1,7 +1,7 @@
 //! Two homes that share too little memory, played by hand: who waits for bytes, and who only
 //! seems to.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use shards::{Budget, DriverChoice, Placement, Shards, Start};
 
@@ -62,12 +62,25 @@ impl Stage {
 
     /// A peer joins, with everything or nothing.
     fn join(&mut self, now: Time, claims: Bitfield) -> PeerSlot {
+        self.join_from(now, claims, [192, 0, 2, 1].into())
+    }
+
+    fn join_from(&mut self, now: Time, claims: Bitfield, remote: IpAddr) -> PeerSlot {
         let from = ConnectionRef { shard: ShardId(0), index: self.joined, generation: 0 };
         self.joined += 1;
         let key = *self.home.key();
-        let join = JoinRequest { from, key, claims, order: Order::Relay, seeding: None };
+        let join = JoinRequest { from, remote, key, claims, order: Order::Relay, seeding: None };
         self.home.handle_join(now, join, &mut self.outbox);
-        PeerSlot(from.index)
+        let slot =
+            self.home.peers.iter().position(|member| {
+                member.is_some_and(|member| member.connection.index == from.index)
+            });
+        PeerSlot(u32::try_from(slot.expect("it has joined")).expect("few"))
+    }
+
+    /// The connection of a peer.
+    fn index_of(&self, peer: PeerSlot) -> Option<u32> {
+        self.home.connection(peer).map(|connection| connection.index)
     }
 
     fn join_holder(&mut self, now: Time) -> PeerSlot {
@@ -122,27 +135,68 @@ fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
     };
     assert!(hedge.iter().any(moves), "there is no room for two: {hedge:?}");
     assert!(fetch_in(hedge).is_none(), "it waits for the lease");
-    // But the slow one's connection ends, and somebody else takes the bytes.
-    drop(asked);
+    assert!(first.home.is_waiting_for_room());
+    // Somebody else wants memory, too, and stands behind it.
     let mut second = Stage::new(2, &budget, &shards);
     let holder = second.join_holder(late);
     second.join_hungry(late);
     second.know_manifest(late, holder);
-    let fetch = fetch_in(second.drive(late)).expect("memory is free");
-    first.home.handle_lease_back(late, None, &mut first.outbox);
-    assert!(first.home.is_waiting_for_room());
-    // Then what it waits for is of no use any more.
+    assert!(fetch_in(second.drive(late)).is_none());
+    assert_eq!(budget.waiting(), 2);
+    // The bytes come back just when they are of no use to the first any more.
+    drop(asked);
     for peer in [fast, hungry, slow] {
         first.home.handle_gone(late, peer);
     }
     first.drive(late);
-    assert_eq!(budget.waiting(), 0, "it waits for nothing");
+    assert_eq!(budget.waiting(), 1, "the first waits for nothing");
+    let fetch = fetch_in(second.drive(late)).expect("nobody stands before it");
     // The second goes on: its holder refuses one chunk, so that it needs room again.
     drop(fetch.lease);
     let refused = Err(FetchFailure::Refused);
     second.home.handle_fetched(late, fetch.fetch_id, refused, &second.cells);
     let again = fetch_in(second.drive(late)).expect("nobody stands before it");
     assert_ne!(again.chunk, fetch.chunk);
+    shards.drain();
+    shards.join().expect("it did nothing");
+}
+
+#[test]
+fn who_comes_from_where_somebody_lied_is_asked_only_if_nobody_else_has_the_chunk() {
+    let (budget, shards) = (Budget::new(4 * CHUNK_BYTES, 1), idle_shard());
+    let now = Time::ZERO + Duration::from_secs(1);
+    let (all, there) = (Bitfield::full(4), IpAddr::from([192, 0, 2, 2]));
+    let mut stage = Stage::new(1, &budget, &shards);
+    let liar = stage.join_from(now, all.clone(), there);
+    stage.join_hungry(now);
+    stage.know_manifest(now, liar);
+    let asked = fetch_in(stage.drive(now)).expect("it is alone, so it is asked");
+    let lied = Err(FetchFailure::Lied);
+    stage.home.handle_fetched(now, asked.fetch_id, lied, &stage.cells);
+    drop(asked.lease);
+    stage.drive(now);
+    stage.home.handle_gone(now, liar);
+    // It comes back three times over, before and after somebody else who has the file.
+    stage.join_from(now, all.clone(), there);
+    let sound = stage.join_holder(now);
+    stage.join_from(now, all.clone(), there);
+    stage.join_from(now, all, there);
+    let whom = |requests: &[Request]| {
+        requests.iter().find_map(|request| match request {
+            Request::Peer(PeerRequest::Fetch { to, .. }) => Some(to.index),
+            _ => None,
+        })
+    };
+    let first = stage.drive(now);
+    let right = stage.index_of(sound);
+    assert_eq!(whom(&first), right, "the sound holder is asked: {first:?}");
+    let second = stage.drive(now);
+    assert!(whom(&second).is_none_or(|index| Some(index) == right));
+    // When it has gone, somebody is better than nobody.
+    stage.home.handle_gone(now, sound);
+    drop((first, second));
+    let suspect = whom(&stage.drive(now)).expect("the others are asked now");
+    assert_ne!(Some(suspect), right);
     shards.drain();
     shards.join().expect("it did nothing");
 }

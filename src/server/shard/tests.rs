@@ -45,6 +45,7 @@ fn shared() -> Arc<Shared> {
         driver: "test".into(),
         congestion: "test".into(),
         peers_max: 16,
+        watch: crate::server::snapshot::Watch::new(1).0,
     })
 }
 

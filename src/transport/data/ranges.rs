@@ -40,6 +40,12 @@ impl RangeSet {
         self.ranges.iter().cloned()
     }
 
+    /// How many positions are in it.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.ranges.iter().map(|range| u64::from(range.end - range.start)).sum()
+    }
+
     /// Whether all of `range` is in it.
     #[must_use]
     pub fn covers(&self, range: &Range<u32>) -> bool {

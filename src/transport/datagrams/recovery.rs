@@ -1,6 +1,6 @@
 //! What was sent and not acknowledged: when it counts as lost, and how much may be under way.
 //!
-//! The window is NewReno's, in packets (RFC 6582; slow start, halved once per round trip in which
+//! The window is that of RFC 6582, in packets (slow start, halved once per round trip in which
 //! something was lost). It is for control messages, which are few: it keeps a long manifest from
 //! flooding a narrow path. Does not know what packets carry.
 

@@ -1,0 +1,90 @@
+//! Drives what reads strangers' bytes by scripts of bytes: the entry points of the fuzz targets
+//! (see `fuzz/`), and of the tests that replay their corpus. Not part of a product build.
+//!
+//! A script is read as long as there is some; whatever it says, nothing may panic, and what is
+//! asserted on the way must hold.
+
+use crate::protocol::{CONTROL_HEADER_BYTES, Decoder, Event, limits::CONTROL_BODY_BYTES_MAX};
+
+mod decoder;
+mod manifest;
+mod peer;
+mod server;
+
+pub use self::{decoder::decoder, manifest::manifest, peer::peer_session, server::server_session};
+
+/// All entry points, by the name of their fuzz target.
+pub const ALL: [(&str, fn(&[u8])); 4] = [
+    ("decoder", decoder),
+    ("manifest", manifest),
+    ("server_session", server_session),
+    ("peer_session", peer_session),
+];
+
+/// A script, read from its beginning; at its end everything is zero.
+struct Script<'a>(&'a [u8]);
+
+impl<'a> Script<'a> {
+    fn is_over(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn bytes(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.bytes(1).first().copied().unwrap_or(0)
+    }
+
+    fn number(&mut self) -> u32 {
+        let mut number = [0; 4];
+        let taken = self.bytes(4);
+        number[..taken.len()].copy_from_slice(taken);
+        u32::from_le_bytes(number)
+    }
+
+    /// Small numbers mostly, now and then a huge one.
+    fn count(&mut self) -> u64 {
+        match self.byte() {
+            0xff => u64::from(self.number()) << 32 | u64::from(self.number()),
+            0xfe => self.number().into(),
+            small => u64::from(small) << 12,
+        }
+    }
+
+    /// A control frame whose body the script writes; its header is right.
+    fn control(&mut self) -> Vec<u8> {
+        let len = usize::from(self.byte()) * 5 % CONTROL_BODY_BYTES_MAX + 1;
+        let body = self.bytes(len);
+        let length = u16::try_from(body.len()).expect("a body is short").to_le_bytes();
+        let mut frame = Vec::with_capacity(CONTROL_HEADER_BYTES + body.len());
+        frame.extend_from_slice(&[1, 0, length[0], length[1]]);
+        frame.extend_from_slice(body);
+        frame
+    }
+}
+
+/// Hands on what the bytes mean; false once they mean nothing, or the handler has had enough.
+fn feed<E>(
+    decoder: &mut Decoder,
+    mut input: &[u8],
+    handler: &mut dyn FnMut(Event<'_>) -> Result<(), E>,
+) -> bool {
+    loop {
+        match decoder.decode(&mut input) {
+            Ok(Some(event)) => {
+                if handler(event).is_err() {
+                    return false;
+                }
+            }
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,318 @@
+//! The `relay` program: the server, and with `--serve` an origin in the same process.
+//!
+//! The origin is a peer like any other: it connects to the relay's own address, knows its token,
+//! and is fetched from when somebody wants a chunk. It has a thread with an event loop of its own,
+//! and a disk thread; no shard ever waits for a file. It does not count as one of `--max-peers`.
+//!
+//! This is the only place that knows the server and the peer.
+
+use std::{
+    cell::Cell,
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use shards::{Driver, clock, task};
+
+use crate::{
+    config::{RelayArgs, RelayConfig},
+    pages,
+    peer::{
+        ChunkOrder, Disk, FileState, Notice, OriginFile, Patience, Peer, PeerConfig, PeerHandle,
+        Reaction, Scratch, SessionConfig, new_scratch,
+        origin::{Change, OpenFile},
+    },
+    protocol::{RelayAddr, Seeding, Ticket, Token, limits::NONCE_BYTES},
+    server::{self, Companion},
+    time::Time,
+};
+
+/// The origin is accepted within this, or the relay does not start.
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// An origin never gives its own relay up: as long as there is one, as people see it.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Connections get so long to end by themselves.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How often the origin looks whether the relay ends.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Every so many ticks the files are looked at.
+const TICKS_PER_LOOK: u32 = 20;
+
+/// The whole program: arguments to exit code.
+#[must_use]
+pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    if let Some(code) = pages::intercept::<RelayArgs>(&args) {
+        return code;
+    }
+    server::main_with_args(args, Origins::prepare)
+}
+
+/// The files of `--serve`.
+struct Origins {
+    files: Vec<OriginFile>,
+    advertised: Option<RelayAddr>,
+    token: Option<Token>,
+    driver: Driver,
+    running: Option<Running>,
+}
+
+struct Running {
+    stopping: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+/// What the origin's thread tells the main thread: a file's index, and that it is served, or why
+/// not.
+type Report = (usize, Result<(), String>);
+
+impl Origins {
+    /// Opens and digests the files, before anything is listened on.
+    fn prepare(config: &RelayConfig, driver: Driver) -> anyhow::Result<Box<dyn Companion>> {
+        let mut files = Vec::new();
+        for path in &config.args.serve {
+            let file = OpenFile::open(path)?;
+            tracing::info!("hashing {}", path.display());
+            let chunk_size_log2 = file.chunk_size_log2(config.chunk_size_log2_max)?;
+            files.push(file.hash(chunk_size_log2, &mut |_| {})?);
+        }
+        let (advertised, token) = (config.args.advertise.clone(), config.tokens.first().cloned());
+        Ok(Box::new(Self { files, advertised, token, driver, running: None }))
+    }
+
+    /// What tickets say.
+    fn advertised(&self, first: SocketAddr) -> anyhow::Result<RelayAddr> {
+        if let Some(advertised) = &self.advertised {
+            return Ok(advertised.clone());
+        }
+        if first.ip().is_unspecified() {
+            tracing::warn!(
+                "tickets name {first}, where no other machine finds this relay: give --advertise \
+                 HOST:PORT"
+            );
+        }
+        RelayAddr::new(&first.ip().to_string(), first.port())
+            .with_context(|| format!("failed to name {first} in a ticket"))
+    }
+}
+
+impl Companion for Origins {
+    fn connections(&self) -> usize {
+        self.files.len()
+    }
+
+    fn start(&mut self, listening: &[SocketAddr]) -> anyhow::Result<Vec<String>> {
+        let (false, Some(&first)) = (self.files.is_empty(), listening.first()) else {
+            return Ok(Vec::new());
+        };
+        let relay = self.advertised(first)?;
+        let mut lines = Vec::new();
+        for file in &self.files {
+            let ticket = Ticket::new(relay.clone(), *file.manifest().key(), file.name())?;
+            lines.push(format!("relay ticket {ticket} {}", file.path().display()));
+        }
+        let paths: Vec<_> = self.files.iter().map(|file| file.path().to_owned()).collect();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (sender, reports) = mpsc::sync_channel(paths.len());
+        let serving = Serving {
+            files: std::mem::take(&mut self.files),
+            remote: reachable(first),
+            token: self.token.clone(),
+            reports: sender,
+            stopping: Arc::clone(&stopping),
+        };
+        let driver = self.driver;
+        let run = move || {
+            if let Err(error) = shards::block_on(driver, serving.run()) {
+                tracing::error!("the origin's event loop can't be had: {error}");
+            }
+        };
+        let thread = thread::Builder::new().name("relay-origin".into()).spawn(run);
+        let thread = thread.context("failed to start thread relay-origin")?;
+        self.running = Some(Running { stopping, thread });
+        for _ in &paths {
+            match reports.recv_timeout(ACCEPTED_WITHIN) {
+                Ok((_, Ok(()))) => {}
+                Ok((index, Err(why))) => {
+                    bail!("failed to serve {}: {why}", paths[index].display());
+                }
+                Err(error) => bail!("failed to serve files: the origin is not accepted: {error}"),
+            }
+        }
+        Ok(lines)
+    }
+
+    fn stop(&mut self) {
+        if let Some(Running { stopping, thread }) = self.running.take() {
+            stopping.store(true, Ordering::Relaxed);
+            if thread.join().is_err() {
+                tracing::error!("the origin panicked");
+            }
+        }
+    }
+}
+
+/// Where this process reaches an address that it listens on.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
+}
+
+/// The life of the origin's thread.
+struct Serving {
+    files: Vec<OriginFile>,
+    remote: SocketAddr,
+    token: Option<Token>,
+    reports: mpsc::SyncSender<Report>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Serving {
+    async fn run(self) {
+        let disk = match Disk::start() {
+            Ok(disk) => disk,
+            Err(error) => {
+                let why = format!("failed to start the thread that reads it: {error}");
+                // Nobody waits any more: the relay has given up.
+                self.reports.try_send((0, Err(why))).ok();
+                return;
+            }
+        };
+        let scratch = new_scratch();
+        let (mut handles, mut tasks) = (Vec::new(), Vec::new());
+        for (index, file) in self.files.iter().enumerate() {
+            let (handle, task) = self.start(index, file, &disk, &scratch);
+            handles.push(handle);
+            tasks.push(task);
+        }
+        self.watch().await;
+        handles.iter().for_each(PeerHandle::stop);
+        let ends = async {
+            for task in tasks {
+                task.await;
+            }
+        };
+        // One that waits for its next attempt to connect is not waited for.
+        clock::timeout(LAST_WORDS, ends).await;
+    }
+
+    /// Begins to serve a file.
+    fn start(
+        &self,
+        index: usize,
+        file: &OriginFile,
+        disk: &Disk,
+        scratch: &Scratch,
+    ) -> (PeerHandle, task::JoinHandle<()>) {
+        let session = SessionConfig {
+            order: ChunkOrder::Relay,
+            seeding: Some(Seeding::Origin),
+            token: self.token.clone(),
+            nonce: [0; NONCE_BYTES],
+            intake_bytes_per_second: None,
+            keeps_bytes: false,
+        };
+        let patience = Patience { first: ACCEPTED_WITHIN, later: FOREVER };
+        let (remote, seed) = (self.remote.into(), index as u64);
+        let config = PeerConfig { remote, session, patience, seed };
+        let state = FileState::whole(Arc::clone(file.manifest()));
+        let watch = watch_peer(index, file, self.reports.clone());
+        let peer = Peer::new(config, state, Box::new(file.store(disk)), Box::new(watch));
+        let (handle, path) = (peer.handle(), file.path().to_owned());
+        let (scratch, reports) = (Rc::clone(scratch), self.reports.clone());
+        let task = task::spawn(async move {
+            if let (Err(error), _) = peer.run(scratch).await {
+                tracing::error!("{} is no longer served: {error}", path.display());
+                // Nobody waits any more once it was accepted.
+                reports.try_send((index, Err(error.to_string()))).ok();
+            }
+        });
+        (handle, task)
+    }
+
+    /// Until the relay ends; meanwhile whoever looks after it is told of files that change.
+    async fn watch(&self) {
+        let mut told = vec![false; self.files.len()];
+        let mut ticks = 0u32;
+        while !self.stopping.load(Ordering::Relaxed) {
+            clock::sleep(TICK).await;
+            ticks = ticks.wrapping_add(1);
+            if !ticks.is_multiple_of(TICKS_PER_LOOK) {
+                continue;
+            }
+            for (file, told) in self.files.iter().zip(&mut told).filter(|(_, told)| !**told) {
+                let Some(change) = file.change() else { continue };
+                *told = true;
+                let how = match change {
+                    Change::Modified => "was written to",
+                    Change::Resized { .. } => "has another length",
+                    Change::Replaced => "was removed or replaced",
+                };
+                tracing::warn!(
+                    "{} {how} since the relay was started. Only chunks that are still what they \
+                     were are served; start the relay again to serve what it is now",
+                    file.path().display()
+                );
+            }
+        }
+    }
+}
+
+/// Tells the main thread when a file is served, and the log when it can't be any longer.
+fn watch_peer(
+    index: usize,
+    file: &OriginFile,
+    reports: mpsc::SyncSender<Report>,
+) -> impl FnMut(Time, &Notice<'_>, &FileState) -> Reaction + use<> {
+    let path = file.path().to_owned();
+    let was_unreadable = Cell::new(false);
+    move |_, notice, _| {
+        match notice {
+            // Later acceptances find the channel closed, or full.
+            Notice::Accepted => drop(reports.try_send((index, Ok(())))),
+            Notice::Unreadable { chunk, error } if !was_unreadable.replace(true) => {
+                tracing::error!(
+                    "chunk {chunk} of {} can't be served: {error}. Start the relay again to serve \
+                     the file as it is now",
+                    path.display()
+                );
+            }
+            _ => {}
+        }
+        Reaction::GoOn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_all_interfaces_is_reached_on_loopback() {
+        for (listening, reached) in [
+            ("0.0.0.0:7440", "127.0.0.1:7440"),
+            ("[::]:7440", "[::1]:7440"),
+            ("192.0.2.1:1", "192.0.2.1:1"),
+        ] {
+            assert_eq!(reachable(listening.parse().unwrap()), reached.parse().unwrap());
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Who may see the HTTP service: whoever knows the token, if there is one.
+//!
+//! Programs send it as a bearer token. A browser can't, so a person types it into a form once and
+//! gets a cookie that no script can read and that no other site can make the browser send; it
+//! holds not the token but a keyed hash of it that is worthless after a restart. Where there is
+//! no token the service is bound to loopback; then names other than this machine's are refused for
+//! the page and the API, so that no web page can reach them by a name that it made point here.
+
+use std::sync::Arc;
+
+use axum::{
+    Form,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::{Html, IntoResponse as _, Redirect, Response},
+};
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+
+use super::{api::problem, page};
+use crate::server::control::Control;
+
+/// The cookie's name.
+const COOKIE: &str = "relay-session";
+
+/// The token, and the value of the cookie that stands for it.
+pub(crate) struct Access {
+    token: Option<String>,
+    session: String,
+}
+
+impl Access {
+    /// For this token, if any; `secret` is of this process only.
+    pub(crate) fn new(token: Option<String>, secret: [u8; 32]) -> Self {
+        let hash = blake3::keyed_hash(&secret, token.as_deref().unwrap_or_default().as_bytes());
+        Self { token, session: HEXLOWER.encode(hash.as_bytes()) }
+    }
+
+    /// Whether these headers may see anything.
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else { return true };
+        let text =
+            |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+        let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let cookies =
+            headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut sessions = cookies
+            .flat_map(|cookies| cookies.split(';'))
+            .filter_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));
+        bearer.is_some_and(|given| same(given, token))
+            || sessions.any(|given| same(given, &self.session))
+    }
+}
+
+/// Compared by digest: how long it takes tells nothing about what was expected.
+fn same(given: &str, expected: &str) -> bool {
+    blake3::hash(given.as_bytes()) == blake3::hash(expected.as_bytes())
+}
+
+/// Lets through who may see the service.
+pub(crate) async fn authorize(
+    State(control): State<Arc<Control>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let is_login = path == "/login" && control.access.token.is_some();
+    if !is_login && !control.access.admits(request.headers()) {
+        let wants_page = path == "/" && request.method() == axum::http::Method::GET;
+        return refuse(&control, wants_page && accepts_html(request.headers()), false);
+    }
+    let is_public = ["/metrics", "/healthz", "/readyz"].contains(&path);
+    if control.access.token.is_none() && !is_public && !is_named_local(request.headers()) {
+        return problem(
+            StatusCode::FORBIDDEN,
+            "this relay answers to localhost and loopback addresses only: use one of these, or \
+             start it with --http-token-file",
+        );
+    }
+    next.run(request).await
+}
+
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// Whether the request names this machine, as browsers say it; programs may say nothing.
+fn is_named_local(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn refuse(control: &Control, with_form: bool, was_wrong: bool) -> Response {
+    let ask = [(header::WWW_AUTHENTICATE, "Bearer")];
+    if !with_form {
+        return (StatusCode::UNAUTHORIZED, ask, "a bearer token is needed\n").into_response();
+    }
+    let nonce = HEXLOWER.encode(&control.shared.nonces.next(([0, 0, 0, 0], 0).into()));
+    let headers = page::headers(&format!("style-src 'nonce-{nonce}'; form-action 'self'"));
+    (StatusCode::UNAUTHORIZED, ask, headers, Html(page::login(&nonce, was_wrong))).into_response()
+}
+
+/// What the form sends.
+#[derive(Deserialize)]
+pub(crate) struct Login {
+    token: String,
+}
+
+/// `POST /login`: the token for a cookie.
+pub(crate) async fn login(
+    State(control): State<Arc<Control>>,
+    Form(login): Form<Login>,
+) -> Response {
+    let Some(token) = &control.access.token else { return Redirect::to("/").into_response() };
+    if !same(login.token.trim(), token) {
+        return refuse(&control, true, true);
+    }
+    // Not `Secure`: the relay speaks plain HTTP, what encrypts it stands in front of it.
+    let cookie = format!("{COOKIE}={}; Path=/; HttpOnly; SameSite=Strict", control.access.session);
+    ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        let value = value.parse().expect("a header's value");
+        HeaderMap::from_iter([(name, value)])
+    }
+
+    #[test]
+    fn the_cookie_opens_as_the_token_does_and_is_not_it() {
+        let access = Access::new(Some("secret".into()), [7; 32]);
+        assert!(!access.session.contains("secret"));
+        let admits = |name, value: &str| access.admits(&headers(name, value));
+        assert!(admits(header::AUTHORIZATION, "Bearer secret"));
+        assert!(!admits(header::AUTHORIZATION, "Bearer Secret"));
+        let session = &access.session;
+        assert!(admits(header::COOKIE, &format!("other=1; {COOKIE}={session}")));
+        assert!(!admits(header::COOKIE, &format!("{COOKIE}={}", &session[1..])));
+        assert!(!admits(header::COOKIE, &format!("{COOKIE}=secret")));
+        assert!(!admits(header::COOKIE, &format!("x{COOKIE}={session}")));
+        let restarted = Access::new(Some("secret".into()), [8; 32]);
+        assert!(!restarted.admits(&headers(header::COOKIE, &format!("{COOKIE}={session}"))));
+        assert!(Access::new(None, [7; 32]).admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for local in
+            ["localhost", "LOCALHOST:80", "127.0.0.1:7441", "127.9.9.9", "[::1]:7441", "[::1]"]
+        {
+            assert!(is_named_local(&headers(header::HOST, local)), "{local}");
+        }
+        for other in ["evil.example", "localhost.evil.example:7441", "192.168.0.1", "[fe80::1]", ""]
+        {
+            assert!(!is_named_local(&headers(header::HOST, other)), "{other}");
+        }
+        assert!(is_named_local(&HeaderMap::new()));
+    }
+}

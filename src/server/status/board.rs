@@ -1,0 +1,272 @@
+//! What is known of all swarms: the latest snapshot of every shard, and who has just gone.
+//!
+//! A home that sees a peer go forgets it at once. The board remembers it for a while, so that
+//! whoever watches sees that it went, and with how much of the file.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::server::{
+    message::{ConnectionRef, SwarmRef},
+    snapshot::{ConnectionSnapshot, PeerSnapshot, ShardSnapshot, SwarmSnapshot},
+};
+use crate::{swarm::Wait, time::Time};
+
+/// How long a peer that has gone is shown.
+const GONE_SHOWN: Duration = Duration::from_secs(60);
+
+/// Gone peers of a swarm that are shown, at most: the last ones.
+const GONE_MAX: usize = 256;
+
+/// How long a swarm that has ended is shown: what it came to.
+const ENDED_SHOWN: Duration = Duration::from_secs(300);
+
+/// Swarms that have ended and are shown, at most: the last ones.
+const ENDED_MAX: usize = 8;
+
+/// A peer that takes nothing for so long while data waits is called stalled; it is disconnected
+/// after 10 s.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
+
+/// The latest of everything.
+#[derive(Debug)]
+pub(crate) struct Board {
+    shards: Vec<Option<Arc<ShardSnapshot>>>,
+    swarms: BTreeMap<SwarmRef, Life>,
+    next_row: u64,
+}
+
+/// One swarm over time.
+#[derive(Debug)]
+pub(crate) struct Life {
+    /// As last seen; of a swarm that has ended, its last state.
+    pub swarm: Arc<SwarmSnapshot>,
+    /// Those connected.
+    pub peers: BTreeMap<ConnectionRef, Seen>,
+    /// Those who went, oldest first.
+    pub gone: VecDeque<Gone>,
+    /// When nobody was left.
+    pub ended_at: Option<Time>,
+}
+
+/// A connected peer as last seen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Its number on the page: never used again.
+    pub row: u64,
+    pub remote: Option<SocketAddr>,
+    pub state: PeerState,
+    pub chunks_held: u32,
+    pub is_origin: bool,
+    is_leaving: bool,
+    is_here: bool,
+}
+
+/// A peer that has gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    pub seen: Seen,
+    pub at: Time,
+}
+
+/// How a peer does, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PeerState {
+    /// It has the whole file.
+    Whole,
+    /// It has the whole file and would like to go.
+    Leaving,
+    /// Chunks are on their way to it.
+    Getting,
+    /// It waits for something; see what for.
+    Waiting,
+    /// It takes no data.
+    Stalled,
+    /// It is being disconnected.
+    Closing,
+    /// It went with the whole file, or took its leave.
+    Left,
+    /// Its connection ended before it had the file.
+    Dead,
+}
+
+impl Board {
+    pub(crate) fn new(shard_count: usize) -> Self {
+        Self { shards: vec![None; shard_count], swarms: BTreeMap::new(), next_row: 0 }
+    }
+
+    /// Forgets all: nobody has watched for a while, so who went when is not known.
+    pub(crate) fn clear(&mut self) {
+        self.shards.fill(None);
+        self.swarms.clear();
+    }
+
+    /// Takes a shard's latest snapshot.
+    pub(crate) fn absorb(&mut self, snapshot: &Arc<ShardSnapshot>) {
+        let (shard, at) = (snapshot.shard, snapshot.at);
+        let Some(place) = self.shards.get_mut(shard.index()) else { return };
+        *place = Some(Arc::clone(snapshot));
+        let mut living: Vec<SwarmRef> = Vec::with_capacity(snapshot.swarms.len());
+        for swarm in &snapshot.swarms {
+            living.push(swarm.reference);
+            self.absorb_swarm(at, swarm);
+        }
+        living.sort_unstable();
+        for (reference, life) in &mut self.swarms {
+            let is_of_shard = reference.home == shard && life.ended_at.is_none();
+            if is_of_shard && living.binary_search(reference).is_err() {
+                life.ended_at = Some(at);
+                life.peers.values_mut().for_each(|seen| seen.is_here = false);
+                life.bury(at);
+            }
+        }
+        self.expire(at);
+    }
+
+    fn absorb_swarm(&mut self, at: Time, swarm: &Arc<SwarmSnapshot>) {
+        let chunk_count = swarm.key.chunk_count();
+        let mut life = self.swarms.remove(&swarm.reference).unwrap_or_else(|| Life {
+            swarm: Arc::clone(swarm),
+            peers: BTreeMap::new(),
+            gone: VecDeque::new(),
+            ended_at: None,
+        });
+        life.swarm = Arc::clone(swarm);
+        life.peers.values_mut().for_each(|seen| seen.is_here = false);
+        for peer in &swarm.peers {
+            let connection = connection(&self.shards, peer.connection);
+            let next_row = &mut self.next_row;
+            let seen = life.peers.entry(peer.connection).or_insert_with(|| {
+                *next_row += 1;
+                Seen::new(*next_row)
+            });
+            // A snapshot of the connection's shard may come later than that of the home.
+            seen.remote = seen.remote.or(connection.map(|connection| connection.remote));
+            seen.state = state_of(peer, connection, chunk_count);
+            seen.chunks_held =
+                if peer.wait == Wait::End { seen.chunks_held } else { peer.chunks_held };
+            seen.is_origin = peer.is_origin;
+            seen.is_leaving |= peer.is_leaving;
+            seen.is_here = true;
+        }
+        life.bury(at);
+        self.swarms.insert(swarm.reference, life);
+    }
+
+    /// Drops what was shown for long enough.
+    fn expire(&mut self, now: Time) {
+        for life in self.swarms.values_mut() {
+            while life.gone.front().is_some_and(|gone| now.since(gone.at) > GONE_SHOWN)
+                && life.ended_at.is_none()
+            {
+                life.gone.pop_front();
+            }
+        }
+        self.swarms.retain(|_, life| life.ended_at.is_none_or(|at| now.since(at) <= ENDED_SHOWN));
+        let mut ended: Vec<(Time, SwarmRef)> = self
+            .swarms
+            .iter()
+            .filter_map(|(&reference, life)| Some((life.ended_at?, reference)))
+            .collect();
+        ended.sort_unstable();
+        for (_, reference) in ended.iter().rev().skip(ENDED_MAX) {
+            self.swarms.remove(reference);
+        }
+    }
+
+    /// Shards whose latest snapshot is older than that, or that have sent none.
+    pub(crate) fn silent_since(&self, since: Time) -> impl Iterator<Item = usize> {
+        let is_silent = move |shard: &Option<Arc<ShardSnapshot>>| {
+            shard.as_ref().is_none_or(|shard| shard.at < since)
+        };
+        self.shards.iter().enumerate().filter(move |(_, shard)| is_silent(shard)).map(|(at, _)| at)
+    }
+
+    /// All swarms: those alive with the most peers first, then those that ended last.
+    pub(crate) fn swarms(&self) -> Vec<(SwarmRef, &Life)> {
+        let mut all: Vec<_> = self.swarms.iter().map(|(&at, life)| (at, life)).collect();
+        all.sort_by_key(|(at, life)| {
+            let ended = life.ended_at.map(std::cmp::Reverse);
+            (ended.is_some(), ended, std::cmp::Reverse(life.peers.len()), *at)
+        });
+        all
+    }
+
+    /// What is known of the peer's connection.
+    pub(crate) fn connection_of(&self, peer: &PeerSnapshot) -> Option<&ConnectionSnapshot> {
+        connection(&self.shards, peer.connection)
+    }
+}
+
+impl Life {
+    /// Moves those who are not here any more to those who went.
+    fn bury(&mut self, at: Time) {
+        let chunk_count = self.swarm.key.chunk_count();
+        let gone: Vec<ConnectionRef> =
+            self.peers.iter().filter(|(_, seen)| !seen.is_here).map(|(&at, _)| at).collect();
+        for reference in gone {
+            let Some(mut seen) = self.peers.remove(&reference) else { continue };
+            let left = seen.is_leaving || seen.chunks_held == chunk_count;
+            seen.state = if left { PeerState::Left } else { PeerState::Dead };
+            if self.gone.len() == GONE_MAX {
+                self.gone.pop_front();
+            }
+            self.gone.push_back(Gone { seen, at });
+        }
+    }
+
+    /// The peer in that slot, if it is connected.
+    pub(crate) fn peer_in(&self, slot: crate::swarm::PeerSlot) -> Option<&Seen> {
+        let peer = self.swarm.peers.iter().find(|peer| peer.slot == slot)?;
+        self.peers.get(&peer.connection)
+    }
+}
+
+impl Seen {
+    fn new(row: u64) -> Self {
+        Self {
+            row,
+            remote: None,
+            state: PeerState::Waiting,
+            chunks_held: 0,
+            is_origin: false,
+            is_leaving: false,
+            is_here: true,
+        }
+    }
+
+    /// What it is called: where its connection comes from.
+    pub(crate) fn name(&self) -> String {
+        self.remote.map_or_else(|| format!("peer {}", self.row), |remote| remote.to_string())
+    }
+}
+
+fn connection(
+    shards: &[Option<Arc<ShardSnapshot>>],
+    of: ConnectionRef,
+) -> Option<&ConnectionSnapshot> {
+    let shard = shards.get(of.shard.index())?.as_ref()?;
+    let at = shard.connections.binary_search_by_key(&of.index, |c| c.reference.index).ok()?;
+    Some(&shard.connections[at]).filter(|connection| connection.reference == of)
+}
+
+fn state_of(
+    peer: &PeerSnapshot,
+    connection: Option<&ConnectionSnapshot>,
+    chunk_count: u32,
+) -> PeerState {
+    let stalled = connection.is_some_and(|connection| connection.stalled >= STALLED_AFTER);
+    match peer.wait {
+        Wait::End => PeerState::Closing,
+        _ if peer.is_leaving => PeerState::Leaving,
+        _ if peer.chunks_held == chunk_count => PeerState::Whole,
+        _ if stalled => PeerState::Stalled,
+        Wait::Delivery { .. } => PeerState::Getting,
+        _ => PeerState::Waiting,
+    }
+}
