@@ -47,10 +47,10 @@ fn progress(received_bytes: u64) -> Message {
     Message::Progress { received_bytes, granted_bytes: u64::MAX }
 }
 
-fn case<F: Future<Output = ()> + 'static>(
-    kind: &'static Kind,
-    case: fn(Box<dyn End>, Box<dyn End>, &'static Kind) -> F,
-) {
+/// What is to be tested of two ends.
+type Case<F> = fn(Box<dyn End>, Box<dyn End>, &'static Kind) -> F;
+
+fn case<F: Future<Output = ()> + 'static>(kind: &'static Kind, case: Case<F>) {
     println!("{}", kind.name);
     on_drivers(|| async move {
         let (near, far) = (kind.pair)();

@@ -44,6 +44,9 @@ pub(crate) trait End {
     fn shut(&mut self);
 }
 
+/// Both ends of a connection.
+pub(crate) type Ends = (Box<dyn End>, Box<dyn End>);
+
 /// A transport to be tested.
 pub(crate) struct Kind {
     /// As `--transport` names it.
@@ -51,7 +54,7 @@ pub(crate) struct Kind {
     /// Frames of one send come once, in the order of their offsets, and need nothing the other way.
     pub(crate) is_data_ordered: bool,
     /// Two ends, introduced to each other.
-    pub(crate) pair: fn() -> (Box<dyn End>, Box<dyn End>),
+    pub(crate) pair: fn() -> Ends,
 }
 
 /// A frame that came, whole.
