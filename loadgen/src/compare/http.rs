@@ -280,7 +280,7 @@ fn take_head<'a>(
     let before = head.len();
     head.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES_MAX)]);
     let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return if head.len() > HEAD_BYTES_MAX {
+        return if head.len() >= HEAD_BYTES_MAX {
             Err(bad("its head is too long"))
         } else {
             Ok(None)
