@@ -19,7 +19,6 @@ use shards::clock;
 use super::{
     ConnectionError, FileState, Rng, Session, SessionConfig,
     connection::{End, Link, Surroundings, now},
-    datagrams,
     remote::Remote,
     scratch::Scratch,
     store::ChunkStore,
@@ -27,7 +26,6 @@ use super::{
 use crate::{
     protocol::{Manifest, SwarmStatus, limits::NONCE_BYTES},
     time::Time,
-    transport::Transport,
 };
 
 /// Waits before the first new attempt; each further one waits twice as long.
@@ -155,9 +153,6 @@ pub struct Peer {
     file: FileState,
     surroundings: Rc<RefCell<Surroundings>>,
     handle: PeerHandle,
-    transport: Transport,
-    /// Datagrams once came from the relay: when they don't any more, that may pass.
-    has_heard_datagrams: bool,
 }
 
 /// Tells a running peer what to do. For the same shard.
@@ -219,21 +214,7 @@ impl Peer {
         observer: Box<dyn Observer>,
     ) -> Self {
         let surroundings = Rc::new(RefCell::new(Surroundings { store, observer }));
-        Self {
-            config,
-            file,
-            surroundings,
-            handle: PeerHandle::default(),
-            transport: Transport::default(),
-            has_heard_datagrams: false,
-        }
-    }
-
-    /// Over this transport.
-    #[must_use]
-    pub fn with_transport(mut self, transport: Transport) -> Self {
-        self.transport = transport;
-        self
+        Self { config, file, surroundings, handle: PeerHandle::default() }
     }
 
     /// What tells the peer to leave or to stop.
@@ -270,9 +251,7 @@ impl Peer {
                 give_up_at = now() + self.config.patience.later;
                 attempts = 0;
             }
-            let may_pass = matches!(error, ConnectionError::DatagramsUnanswered { .. })
-                && self.has_heard_datagrams;
-            if !error.is_transient() && !may_pass || now() >= give_up_at {
+            if !error.is_transient() || now() >= give_up_at {
                 return Err(error);
             }
             let retry_in = backoff(attempts, &mut rng);
@@ -293,15 +272,13 @@ impl Peer {
         };
         let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
         let file = self.file.clone();
-        let channel = datagrams::channel_of(self.transport);
-        let session = Session::new(config, file, now()).with_datagrams(channel);
+        let session = Session::new(config, file, now());
         let link = Link::new(socket, remote, session, Rc::clone(&self.surroundings));
         *self.handle.0.link.borrow_mut() = Some(Rc::clone(&link));
         if self.handle.0.leaving.get() {
             link.leave();
         }
-        let (result, file, was_accepted) = Rc::clone(&link).run(scratch).await;
-        self.has_heard_datagrams |= link.has_heard_datagrams();
+        let (result, file, was_accepted) = link.run(scratch).await;
         *self.handle.0.link.borrow_mut() = None;
         self.file = file;
         (result, was_accepted)

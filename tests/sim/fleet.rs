@@ -8,9 +8,7 @@ use relay::{
 };
 
 use super::{
-    FRAME, MILLISECOND, Rng, SECOND,
-    channel::Weather,
-    nanoseconds,
+    FRAME, MILLISECOND, Rng, SECOND, nanoseconds,
     outcome::Outcome,
     peer::{PeerPlan, Vice},
     world::{HomePlan, Plan, World},
@@ -84,7 +82,6 @@ impl Fleet {
             vice: Vice::None,
             leaves: false,
             loses_percent: 0,
-            weather: Weather::default(),
             is_suspect: false,
         };
         let seeding =

@@ -10,7 +10,6 @@ pub(crate) mod chromium;
 pub(crate) mod file;
 pub(crate) mod honest;
 pub(crate) mod http;
-pub(crate) mod network;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod proxy;

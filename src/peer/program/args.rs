@@ -8,7 +8,6 @@ use shards::DriverChoice;
 
 use crate::{
     protocol::{RelayAddr, Ticket},
-    transport::Transport,
     units::{parse_driver, parse_duration},
 };
 
@@ -51,9 +50,9 @@ pub struct CommonArgs {
     #[arg(long, env = "PEER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// How messages and data travel: tcp, udp-control or udp-data
+    /// How messages and data travel
     #[arg(long, env = "PEER_TRANSPORT", value_name = "T", default_value = "tcp")]
-    pub transport: Transport,
+    pub transport: TransportArg,
 
     /// What drives the event loop
     #[arg(long, env = "PEER_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
@@ -66,6 +65,13 @@ pub struct CommonArgs {
     /// Print JSON objects on stdout, one a line
     #[arg(long, env = "PEER_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
+}
+
+/// `--transport`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum TransportArg {
+    /// One TCP connection.
+    Tcp,
 }
 
 /// `peer share`.
