@@ -1,31 +1,18 @@
-//! Many who mean no good, at once, of many kinds. What they cost the relay is bounded (memory,
+//! Many who do next to nothing, at once. What they cost the relay is bounded (memory,
 //! descriptors, processor time), and twenty honest clients get their file meanwhile.
 
 mod support;
 
-use std::{
-    io,
-    net::SocketAddr,
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{process::Command, sync::Arc, time::Duration};
 
-use relay::{
-    peer::Rng,
-    protocol::{ChunkRange, Claims, Digest, Message, SwarmKey, encode_preamble},
-};
+use relay::protocol::{Message, encode_preamble};
 use support::{
     file::TestFile,
     honest::{Origin, download},
     in_background, pause, proc,
     process::RelayProcess,
     wait_until,
-    wire::{Heard, Wire, hello, origin_hello, with_claims},
+    wire::{Wire, hello},
 };
 
 /// Honest clients that download meanwhile.
@@ -44,9 +31,6 @@ const DESCRIPTORS_BESIDE_MAX: usize = 64;
 /// Processor time of a relay that serves twenty clients and is otherwise besieged by those who do
 /// next to nothing for 10 s; a shard that spins would take as long as that by itself.
 const CPU_SECONDS_MAX: f64 = 8.0;
-
-/// A besieger that is not spoken to for so long tries something else.
-const BESIEGER_PATIENCE: Duration = Duration::from_secs(1);
 
 fn relay() -> Command {
     Command::new(env!("CARGO_BIN_EXE_relay"))
@@ -135,158 +119,4 @@ fn a_thousand_who_do_next_to_nothing_cost_next_to_nothing() {
     assert!(cpu <= CPU_SECONDS_MAX, "{cpu} s of processor time");
     siege.check(1);
     drop((silent, half_closed, deaf));
-}
-
-/// What one kind of besieger does with one connection; it is called again and again.
-type Attack = fn(SocketAddr, &TestFile, &mut Rng) -> io::Result<()>;
-
-fn garbage(addr: SocketAddr, _: &TestFile, rng: &mut Rng) -> io::Result<()> {
-    let mut wire = Wire::connect(addr)?;
-    if rng.below(2) == 0 {
-        wire.send_bytes(&encode_preamble())?;
-    }
-    let mut bytes = vec![0; 4 << 10];
-    bytes.iter_mut().for_each(|byte| *byte = rng.below(256).to_le_bytes()[0]);
-    (0..4).try_for_each(|_| wire.send_bytes(&bytes))
-}
-
-fn grants_all_there_is_and_reads_nothing(
-    addr: SocketAddr,
-    file: &TestFile,
-    _: &mut Rng,
-) -> io::Result<()> {
-    let mut wire = Wire::join(addr, hello(file.key()))?;
-    wire.send(&Message::Progress { received_bytes: 0, granted_bytes: u64::MAX })?;
-    pause(Duration::from_millis(200));
-    Ok(())
-}
-
-fn acknowledges_what_never_came(addr: SocketAddr, file: &TestFile, _: &mut Rng) -> io::Result<()> {
-    let mut wire = Wire::join(addr, hello(file.key()))?;
-    wire.send(&Message::Progress { received_bytes: 1 << 40, granted_bytes: u64::MAX })?;
-    wire.hear_end();
-    Ok(())
-}
-
-fn floods_requests(addr: SocketAddr, file: &TestFile, rng: &mut Rng) -> io::Result<()> {
-    let mut wire = Wire::join(addr, hello(file.key()))?;
-    let request = match rng.below(4) {
-        0 => Message::StatsRequest,
-        1 => Message::ManifestRequest,
-        2 => Message::Want { chunks: (0..64).collect() },
-        _ => Message::Have { ranges: vec![ChunkRange { first: 0, count: 64 }; 50] },
-    };
-    wire.flood(&request);
-    Ok(())
-}
-
-fn claims_what_it_does_not_have(
-    addr: SocketAddr,
-    file: &TestFile,
-    rng: &mut Rng,
-) -> io::Result<()> {
-    let mut wire = Wire::join(addr, with_claims(file, Claims::Everything))?;
-    wire.set_patience(BESIEGER_PATIENCE);
-    for _ in 0..20 {
-        match wire.hear()? {
-            // Half of them say that they can't, half say nothing at all.
-            Heard::Control(Message::Fetch { fetch_id, .. }) if rng.below(2) == 0 => {
-                wire.send(&Message::FetchRefused { fetch_id })?;
-            }
-            Heard::Control(Message::ManifestRequest) => wire.send(&Message::ManifestRefused)?,
-            Heard::Control(Message::Failure(_)) | Heard::Closed => return Ok(()),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Publishes the file under a size that isn't its own, with digests that can't merge.
-fn lies_about_the_size(addr: SocketAddr, file: &TestFile, rng: &mut Rng) -> io::Result<()> {
-    let key = SwarmKey { size_bytes: file.key().size_bytes + 1 + rng.below(1 << 20), ..file.key() };
-    let mut wire = Wire::join(addr, origin_hello(key))?;
-    wire.set_patience(BESIEGER_PATIENCE);
-    let mut hungry = Wire::join(addr, hello(key))?;
-    hungry.send(&Message::Progress { received_bytes: 0, granted_bytes: 1 << 20 })?;
-    loop {
-        match wire.hear()? {
-            Heard::Control(Message::ManifestRequest) => {
-                let digests = file.manifest.digests().iter().copied();
-                let digests = digests.chain(std::iter::repeat(Digest([1; 32])));
-                let digests: Vec<_> = digests.take(key.chunk_count() as usize).collect();
-                for (index, part) in (0u32..).zip(digests.chunks(32)) {
-                    let digests = part.to_vec();
-                    wire.send(&Message::ManifestPart { first_chunk: index * 32, digests })?;
-                }
-            }
-            Heard::Control(Message::Failure(_)) | Heard::Closed => return Ok(()),
-            _ => {}
-        }
-    }
-}
-
-fn lies(addr: SocketAddr, file: &TestFile, _: &mut Rng) -> io::Result<()> {
-    let mut wire = Wire::join(addr, with_claims(file, Claims::Everything))?;
-    wire.set_patience(BESIEGER_PATIENCE);
-    loop {
-        match wire.hear()? {
-            Heard::Control(Message::Fetch { fetch_id, chunk }) => {
-                let wrong: Vec<u8> = file.chunk(chunk).iter().map(|byte| !byte).collect();
-                wire.send_chunk(fetch_id, chunk, &wrong)?;
-            }
-            Heard::Control(Message::Failure(_)) | Heard::Closed => return Ok(()),
-            _ => {}
-        }
-    }
-}
-
-/// Repeats an attack until it is told to stop.
-fn besiege(
-    attack: Attack,
-    addr: SocketAddr,
-    file: &Arc<TestFile>,
-    seed: u64,
-    over: &Arc<AtomicBool>,
-) -> JoinHandle<()> {
-    let (file, over) = (Arc::clone(file), Arc::clone(over));
-    in_background(move || {
-        let mut rng = Rng::new(seed, 0);
-        while !over.load(Ordering::SeqCst) {
-            // However it ends: it asked for it. It comes back at once, or nearly so.
-            attack(addr, &file, &mut rng).ok();
-            pause(Duration::from_millis(2));
-        }
-    })
-}
-
-#[test]
-fn twenty_are_served_among_attacks_of_every_kind() {
-    let siege = Siege::begin();
-    let over = Arc::new(AtomicBool::new(false));
-    let attacks: [Attack; 7] = [
-        garbage,
-        grants_all_there_is_and_reads_nothing,
-        acknowledges_what_never_came,
-        floods_requests,
-        claims_what_it_does_not_have,
-        lies_about_the_size,
-        lies,
-    ];
-    let addr = siege.relay.addr;
-    let mut besiegers = Vec::new();
-    for (seed, attack) in (0u64..).zip(attacks) {
-        besiegers.push(besiege(attack, addr, &siege.file, seed, &over));
-    }
-    siege.serve();
-    // Each besieger has two connections at most, and leaves some that linger.
-    siege.check(2048);
-    assert!(siege.relay.metric("relay_peers_banned_total", &[]) > 0.0, "there were liars");
-    // Once the silent among them have had their time, all of them end by themselves.
-    over.store(true, Ordering::SeqCst);
-    for besieger in besiegers {
-        besieger.join().expect("a besieger does not fail by itself");
-    }
-    wait_until("the siege to be over", || siege.relay.metric("relay_connections", &[]) <= 1.0);
-    siege.serve();
-    siege.check(1 + HONEST);
 }

@@ -160,7 +160,7 @@ fn a_list_that_announces_more_than_its_frame_holds_is_refused_at_once() {
     malformed(&[9, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 1]);
     malformed(&[22, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01]);
     // No such message, no such bool, an option that is neither, a text that is not UTF-8.
-    malformed(&[23]);
+    malformed(&[100]);
     malformed(&[0xff, 0xff, 0xff, 0xff, 0x0f]);
     malformed(&[&[0][..], &[0; 16], &[2, 24]].concat());
     malformed(&[1, 2]);

@@ -49,9 +49,9 @@ fn one_liar_in_a_hundred_or_every_second_keeps_nobody_from_his_file() {
             let banned = relay.metric("relay_peers_banned_total", &[]);
             let most: f64 = liars.parse().expect("a number");
             assert!(banned <= most, "{banned} of {liars} were banned: someone honest was");
-            // Each of them cost one chunk.
-            let wrong = ["reason=\"wrong_digest\""];
-            assert_eq!(relay.metric("relay_chunks_rejected_total", &wrong), banned);
+            // Each of them cost what it had been asked for when its first lie came.
+            let wrong = relay.metric("relay_chunks_rejected_total", &["reason=\"wrong_digest\""]);
+            assert!((banned..=4.0 * banned).contains(&wrong), "{wrong} wrong of {banned}");
             assert_eq!(relay.metric("relay_panics_total", &[]), 0.0);
         }
     }
@@ -111,9 +111,10 @@ fn a_link_that_flips_bits_gets_nobody_banned() {
         let rejected = |reason| relay.metric("relay_chunks_rejected_total", &[reason]);
         assert_eq!(rejected("reason=\"wrong_digest\""), 0.0);
         assert!(rejected("reason=\"link_corrupt\"") > 0.0, "the relay noticed, too");
-        // Each client that got a damaged chunk said so before it closed, and was heard.
+        // Who got a damaged chunk said so before it closed, and was heard. Once, however many of the
+        // chunk's frames were damaged.
         let told = relay.log().matches("damaged on the way").count();
-        assert!(told >= damaged, "{told} of {damaged} last words of clients arrived");
+        assert!((damaged / 2..=2 * FLIPS).contains(&told), "{told} last words for {damaged}");
     }
 }
 
