@@ -7,7 +7,7 @@
 //!
 //! `relay1` is the word with the version. The relay is text, `HOST:PORT`; the key as in the wire
 //! format; the name text. The checksum is the first [`TICKET_CHECKSUM_BYTES`] bytes of the BLAKE3
-//! of all before it under [`CHECKSUM_CONTEXT`]. Case does not count, nor do white space and
+//! of all before it under `CHECKSUM_CONTEXT`. Case does not count, nor do white space and
 //! invisible characters anywhere (mail programs break lines), nor quotes and punctuation around it.
 //!
 //! A name is data: whoever makes a path of it checks it first. Here it is only limited.

@@ -133,8 +133,10 @@ fn wall(result: &CellResult) -> f64 {
 
 /// What all runs of an analysis have in common, as the first one that is there says.
 fn setting_of(analysis: &Analysis, results: &Results) -> String {
-    let Some(result) = analysis.cells.iter().find_map(|cell| results.of(cell)) else {
-        return "Nothing of it was run yet.".into();
+    // One that failed may have no figures.
+    let mut there = analysis.cells.iter().filter_map(|cell| results.of(cell));
+    let Some(result) = there.find(|result| result.number("/clients").is_finite()) else {
+        return "Nothing of it was run to its end yet.".into();
     };
     format!(
         "{} clients, {}. A run that did not end within its time limit has no mark.",
@@ -339,8 +341,10 @@ mod tests {
                 let report = match n % 4 {
                     0 => serde_json::Value::Null,
                     _ => json!({ "wall_seconds": 0.5, "exchange_seconds": 0.0, "clients": 5,
+                                 "file_size_bytes": 1, "goodput_bytes_per_second": 2,
                                  "chunk_latency_seconds": { "mean": 0.001, "p99": 0.002 },
-                                 "relay": { "cache_hits": 0, "cache_misses": 0 } }),
+                                 "relay": { "cache_hits": 0, "cache_misses": 0,
+                                            "ingress_amplification": 1.0 } }),
                 };
                 let error = (n % 3 == 0).then(|| "<timed> out".to_owned());
                 results.add(cell, CellResult { report, error, by_chunk: vec![(0.0, 0.1)] });

@@ -68,7 +68,8 @@ impl CellResult {
     /// Share of deliveries that found their chunk cached.
     pub(crate) fn hit_rate(&self) -> f64 {
         let (hits, misses) = (self.number("/relay/cache_hits"), self.number("/relay/cache_misses"));
-        hits / (hits + misses)
+        // Nothing was asked of the cache: no share of it was answered.
+        if hits + misses == 0.0 { 0.0 } else { hits / (hits + misses) }
     }
 }
 
