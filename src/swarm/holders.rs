@@ -290,9 +290,8 @@ impl Swarm {
         let (slots, start) = (self.peers.slot_count(), state.holder_hint);
         let (mut best, mut seen): (Option<(Rank, Choice)>, u32) = (None, 0);
         let mut is_trusted_held = false;
-        let is_excepted = |slot| {
-            except.is_some_and(|except| slot == except.holder || Some(slot) == except.rival)
-        };
+        let is_excepted =
+            |slot| except.is_some_and(|except| slot == except.holder || Some(slot) == except.rival);
         let proven = self.idle_holders.suppliers.iter().map(|&slot| (slot, 0));
         let all = (0..slots).map(|step| (PeerSlot((start + step) % slots), 1));
         for (slot, counts) in proven.chain(all) {

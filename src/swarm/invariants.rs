@@ -109,7 +109,10 @@ impl Swarm {
         let on_trial = self.fetches.values().filter(|fetch| fetch.on_trial).count();
         assert_eq!(on_trial, self.fetch_queue.on_trial as usize);
         for id in self.fetches.keys() {
-            assert!(self.fetch_queue.due.iter().any(|(_, due)| due == id), "{id:?} never comes due");
+            assert!(
+                self.fetch_queue.due.iter().any(|(_, due)| due == id),
+                "{id:?} never comes due"
+            );
         }
     }
 }

@@ -62,7 +62,8 @@ fn name_seeds_in_panics(test: &'static str) {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             if let Some(seed) = SEED.get() {
-                let line = format!("seed {seed} fails; replay: SIM_SEED={seed} cargo test {test}\n");
+                let line =
+                    format!("seed {seed} fails; replay: SIM_SEED={seed} cargo test {test}\n");
                 std::io::stderr().write_all(line.as_bytes()).ok();
             }
             before(panic);
