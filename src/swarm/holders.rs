@@ -186,7 +186,7 @@ impl Swarm {
 
     /// The first few chunks that a peer in peer order wants, as far as they can be fetched.
     fn fetchable_wants(&self, peer: &Peer, count: usize) -> impl Iterator<Item = u32> {
-        let wants = peer.wants.iter().copied().take(count);
+        let wants = peer.wants.iter().take(count);
         wants.filter(|&chunk| self.chunks.fetchable_bits.contains(chunk))
     }
 
