@@ -52,8 +52,11 @@ const DEPTH_SECONDS: f64 = 0.05;
 /// Fetches at a holder whose rate is not yet known.
 const DEPTH_UNKNOWN: u32 = 4;
 
-/// Wants of one peer in peer order that are fetched ahead while memory lies idle.
-const WANTS_AHEAD: usize = 4;
+/// Wants of one peer in peer order that are fetched ahead while memory lies idle, at least.
+const WANTS_AHEAD_MIN: u32 = 4;
+
+/// The same in bytes: with tiny chunks four of them would leave everybody waiting for round trips.
+const WANTS_AHEAD_BYTES: u32 = 64 << 10;
 
 /// Holders that nothing is being fetched from.
 #[derive(Debug, Default)]
@@ -158,8 +161,9 @@ impl Swarm {
     /// What comes next for somebody in peer order; else the most wanted chunk, preferably of an idle
     /// holder.
     fn pick_ahead(&mut self) -> Option<Pick> {
+        let ahead = (WANTS_AHEAD_BYTES / self.config.chunk_size_bytes).max(WANTS_AHEAD_MIN);
         for &slot in self.starving.peers.iter().take(STARVING_PER_SCAN) {
-            let wants = self.fetchable_wants(&self.peers[slot], WANTS_AHEAD);
+            let wants = self.fetchable_wants(&self.peers[slot], ahead as usize);
             if let Some((pick, _)) = self.pick_among(wants, Need::Ahead) {
                 return Some(pick);
             }
