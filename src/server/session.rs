@@ -418,9 +418,12 @@ impl Session {
         Some(lease)
     }
 
-    /// Ask the peer for the manifest.
+    /// Ask the peer for the manifest, unless it is still at it: its next part would make no sense to a
+    /// new beginning, and the peer would be blamed.
     pub(crate) fn handle_fetch_manifest(&mut self) {
-        if let Phase::Joined(key) = self.phase {
+        if let Phase::Joined(key) = self.phase
+            && self.manifest.builder.is_none()
+        {
             self.manifest.builder = Some(ManifestBuilder::new(key));
             self.send(Message::ManifestRequest);
         }

@@ -396,6 +396,10 @@ impl World {
         }
         let peer = &mut self.peers[index];
         let connection = peer.connection;
+        if peer.queue.is_empty() {
+            // Nothing waits, though nothing was taken: it was recalled.
+            peer.data_waits_since = None;
+        }
         if !peer.queue.is_empty() && peer.data_waits_since.is_none() {
             peer.data_waits_since = Some(self.now);
             if peer.stopped || peer.dead || matches!(peer.plan.vice, Vice::Stops(_)) {

@@ -7,7 +7,7 @@ use relay::{
 };
 
 use crate::sim::{
-    MILLISECOND,
+    MILLISECOND, SECOND,
     fleet::{CHUNK, Choice, Fleet, RATE, Summary},
     for_seeds,
     peer::Vice,
@@ -16,6 +16,9 @@ use crate::sim::{
 
 /// What theory allows where rates differ by a factor of 10, and a fifth more.
 const FETCHES_PER_CHUNK_MAX: f64 = 1.2 * (1.0 + std::f64::consts::LN_10);
+
+/// What forty who pretend may cost: a wait for some of them before anybody is proven.
+const PRETENDED_SECONDS_MAX: u64 = 5;
 
 fn check(fleet: Fleet, fetches: f64, median: f64, worst: f64) -> Summary {
     let summary = fleet.run();
@@ -145,5 +148,34 @@ fn four_chunks_of_memory_serve_two_hundred_peers_half_of_them_stopped() {
             outcome.ingress[0]
         );
         assert!(outcome.peak_chunks <= 4.0);
+    });
+}
+
+/// Peers that claim all and answer nothing, forty for the one who has it.
+#[test]
+fn forty_who_pretend_to_hold_everything_cost_a_few_seconds() {
+    for_seeds("--test simulation pretend", 6, |seed| {
+        let fleet =
+            Fleet { peers: 20, chunks: 100, ratio: 1.0, ..Fleet::new(seed, 8, LAMBDA_DEFAULT) };
+        let mut plan = fleet.plan();
+        // So slow an origin that its chunks are late now and then, as those of a pretender are.
+        plan.peers[0].up_rate = 2.0 * RATE;
+        let alone = World::new(plan.clone()).run().done_at;
+        let honest = plan.peers.len();
+        for number in 0..40 {
+            let mut pretender = plan.peers[0].clone();
+            pretender.vice = Vice::Silent;
+            pretender.seeding = None;
+            // Some were there before, the others keep coming.
+            pretender.joins_at = number / 2 * 250 * MILLISECOND;
+            plan.peers.push(pretender);
+        }
+        let mut world = World::new(plan);
+        let outcome = world.run();
+        world.assert_progress();
+        assert!(outcome.stretch[1..honest].iter().all(Option::is_some));
+        let seconds = outcome.done_at / SECOND;
+        println!("seed {seed}: {} s alone, {seconds} s among pretenders", alone / SECOND);
+        assert!(seconds <= alone / SECOND + PRETENDED_SECONDS_MAX, "{seconds} s");
     });
 }
