@@ -48,7 +48,7 @@ pub(crate) const CHUNK: u32 = 4 * FRAME;
 pub(crate) const RATE: f64 = 10.0 * CHUNK as f64;
 
 impl Fleet {
-    /// A hundred peers, four hundred chunks, as in LIMITS.md.
+    /// A hundred peers, four hundred chunks.
     pub(crate) fn new(seed: u64, cache_chunks: u32, lambda: f64) -> Self {
         Self {
             seed,

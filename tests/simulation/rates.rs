@@ -1,5 +1,5 @@
 //! What the scheduler reaches where rates differ, jitter, and the cache is small beside the file:
-//! the figures of LIMITS.md and their bounds, over seeds.
+//! what theory and a model of it reach, with bounds, over seeds.
 
 use relay::{
     protocol::Bitfield,
