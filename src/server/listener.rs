@@ -102,6 +102,8 @@ impl Listeners {
             bound.push(bind(addr)?);
         }
         let (listeners, groups): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
+        // Datagrams go to the address that the stream went to: at all of them, or at none.
+        let groups = groups.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default();
         let congestion =
             sockopt::tcp_congestion(&listeners[0]).unwrap_or_else(|_| "unknown".into());
         Ok(Self { listeners, groups, congestion })
@@ -147,12 +149,13 @@ impl Listeners {
 }
 
 /// TCP and UDP on the same port. TCP first: it keeps other relays off the port, so that only shards
-/// of this one share its datagrams.
+/// of this one share its datagrams. No group: any program's outgoing datagrams may have taken a port
+/// that was asked for by number, and the stream is what most peers want of it.
 fn bind_both(
     addr: SocketAddr,
     config: &RelayConfig,
     shard_count: usize,
-) -> Result<(TcpListener, DatagramGroup), ListenError> {
+) -> Result<(TcpListener, Option<DatagramGroup>), ListenError> {
     let steers = config.args.datagram_steering == SteeringArg::Auto;
     let mut tries = if addr.port() == 0 { PORT_TRIES_MAX } else { 1 };
     loop {
@@ -160,8 +163,15 @@ fn bind_both(
         let bound = listener.local_addr().map_err(|error| ListenError::new(addr, &error))?;
         tries -= 1;
         match bind_group(bound, shard_count, steers) {
-            Ok(group) => return Ok((listener, group)),
+            Ok(group) => return Ok((listener, Some(group))),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && addr.port() != 0 => {
+                tracing::warn!(
+                    %addr,
+                    "no datagrams: another program has the UDP port; peers can use --transport tcp"
+                );
+                return Ok((listener, None));
+            }
             Err(error) => {
                 let ListenError { why, .. } = ListenError::new(addr, &error);
                 return Err(ListenError { addr, why: format!("UDP: {why}") });

@@ -69,9 +69,6 @@ impl Session {
 
     fn handle_assembled(&mut self, now: Time, assembled: Assembled) {
         if let Assembled::Chunk { chunk, bytes } = assembled {
-            if bytes.is_some() {
-                self.intake.hold(self.file.key().chunk_len_bytes(chunk));
-            }
             let intended = match &mut self.wants {
                 // What it wants at once bounds what it has not kept yet.
                 Some(wants) => wants.since(chunk),
