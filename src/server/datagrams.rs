@@ -332,17 +332,19 @@ fn receive_once(
 
 /// Handles a datagram here, or passes it on to the shard that it is for.
 fn arrive(state: &Rc<ShardState>, route: Route, datagram: &[u8]) {
-    let Some(header) = DatagramHeader::peek(datagram) else {
-        state.cells.count_datagram_dropped("malformed");
-        return;
-    };
-    if header.kind == DatagramKind::Data {
+    let header = DatagramHeader::peek(datagram);
+    // Noise counts, too: somebody may be flooding the port.
+    if header.is_some_and(|header| header.kind == DatagramKind::Data) {
         state.cells.data_datagrams_in.add(1);
         state.cells.data_datagrams_in_bytes.add(datagram.len() as u64);
     } else {
         state.cells.datagrams_in.add(1);
         state.cells.datagrams_in_bytes.add(datagram.len() as u64);
     }
+    let Some(header) = header else {
+        state.cells.count_datagram_dropped("malformed");
+        return;
+    };
     if state.datagrams.shard == Some(header.shard) {
         handle(state, route, datagram);
         return;
