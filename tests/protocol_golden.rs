@@ -297,12 +297,12 @@ fn datagrams_have_the_golden_bytes() {
         lines
             .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);
     }
-    let piece = DataPieceHeader { chunk: 3, offset: 40_000, tag: 7 }.encode();
-    let probe = DataPieceHeader::of_probe().encode();
+    let piece = DataPieceHeader { chunk: 3, offset: 40_000, tag: 7 };
+    let probe = DataPieceHeader::of_probe();
     for (name, number, header, bytes) in
         [("data", 3, piece, &b"123456789"[..]), ("data-probe", 4, probe, &[0; 5])]
     {
-        let body = [&header[..], bytes].concat();
+        let body = [&header.encode(bytes)[..], bytes].concat();
         let [to_relay, to_peer] = datagrams_of(DatagramKind::Data, number, &body);
         lines
             .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);

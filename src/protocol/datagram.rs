@@ -4,6 +4,7 @@
 //! here keeps state.
 
 use super::{
+    codec::frame_crc,
     limits::{CONTROL_BODY_BYTES_MAX, DATAGRAM_BYTES_MAX, DATAGRAM_SECRET_BYTES, NONCE_BYTES},
     message::Side,
 };
@@ -30,18 +31,21 @@ pub const PATH_FRAME_BYTES: usize = 9;
 /// Packets before the largest that an acknowledgement tells about.
 pub const ACK_BITS: u32 = u128::BITS;
 
-/// The bytes of the first byte's values are what steers a datagram to its shard.
-pub const DATAGRAM_SHARDS_MAX: usize = 1 << u8::BITS;
-
 /// Bytes of a data datagram that are not the file's: header, what the piece is of, proof.
 pub const DATA_DATAGRAM_OVERHEAD_BYTES: usize =
     DATAGRAM_HEADER_BYTES + DATA_PIECE_HEADER_BYTES + DATAGRAM_MAC_BYTES;
 
-/// Bytes of a data datagram's body before the file's: chunk, offset, tag.
-pub const DATA_PIECE_HEADER_BYTES: usize = 12;
+/// Bytes of a data datagram's body before the file's: chunk, offset, tag, checksum.
+pub const DATA_PIECE_HEADER_BYTES: usize = 16;
 
 /// The chunk of a data datagram that is only there to find out whether its length comes through.
 const CHUNK_OF_PROBE: u32 = u32::MAX;
+
+/// Bytes of a data datagram that its MAC is taken of: all that is before the file's.
+const DATA_PROVEN_BYTES: usize = DATAGRAM_HEADER_BYTES + DATA_PIECE_HEADER_BYTES;
+
+const KIND_CONTROL: u8 = 1;
+const KIND_DATA: u8 = 2;
 
 const FRAME_PING: u8 = 1;
 const FRAME_ACK: u8 = 2;
@@ -108,23 +112,37 @@ impl DatagramKeys {
 impl DatagramKey {
     /// Appends the proof to a datagram that begins at `start` of `out`.
     pub fn seal(&self, out: &mut Vec<u8>, start: usize) {
-        let mac = blake3::keyed_hash(&self.0, &out[start..]);
+        let mac = blake3::keyed_hash(&self.0, proven(&out[start..]));
         out.extend_from_slice(&mac.as_bytes()[..DATAGRAM_MAC_BYTES]);
     }
 
-    /// The body, if the datagram was sealed with this key.
+    /// The body, if the datagram was sealed with this key and came as it was sent.
     #[must_use]
     pub fn open<'a>(&self, datagram: &'a [u8]) -> Option<&'a [u8]> {
-        let (proven, mac) = datagram.split_last_chunk::<DATAGRAM_MAC_BYTES>()?;
-        let hash = blake3::keyed_hash(&self.0, proven);
+        let (sealed, mac) = datagram.split_last_chunk::<DATAGRAM_MAC_BYTES>()?;
+        let hash = blake3::keyed_hash(&self.0, proven(sealed));
         // Takes equally long wherever they differ.
         let differs = hash
             .as_bytes()
             .iter()
             .zip(mac)
             .fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs));
-        (differs == 0).then(|| proven.get(DATAGRAM_HEADER_BYTES..)).flatten()
+        let body = (differs == 0).then(|| sealed.get(DATAGRAM_HEADER_BYTES..)).flatten()?;
+        let is_whole = !is_data(sealed) || DataPieceHeader::is_undamaged(body);
+        is_whole.then_some(body)
     }
+}
+
+/// What of a datagram without its MAC the MAC is taken of. All of it; but of data the bytes of the
+/// file are left out, which their checksum stands for: they are hashed once already, against the
+/// manifest, and a MAC of them all took each side as long again.
+fn proven(sealed: &[u8]) -> &[u8] {
+    let end = if is_data(sealed) { DATA_PROVEN_BYTES.min(sealed.len()) } else { sealed.len() };
+    &sealed[..end]
+}
+
+fn is_data(datagram: &[u8]) -> bool {
+    datagram.get(1) == Some(&KIND_DATA)
 }
 
 /// What a datagram carries.
@@ -148,14 +166,24 @@ pub struct DataPieceHeader {
 }
 
 impl DataPieceHeader {
-    /// Its bytes on the wire.
+    /// Its bytes on the wire, before these bytes of the file.
     #[must_use]
-    pub fn encode(&self) -> [u8; DATA_PIECE_HEADER_BYTES] {
+    pub fn encode(&self, piece: &[u8]) -> [u8; DATA_PIECE_HEADER_BYTES] {
         let mut bytes = [0; DATA_PIECE_HEADER_BYTES];
         bytes[0..4].copy_from_slice(&self.chunk.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.offset.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.tag.to_le_bytes());
+        bytes[12..16].copy_from_slice(&frame_crc(piece).to_le_bytes());
         bytes
+    }
+
+    /// Whether a data datagram's body has the checksum that it states.
+    fn is_undamaged(body: &[u8]) -> bool {
+        let Some((header, piece)) = body.split_first_chunk::<DATA_PIECE_HEADER_BYTES>() else {
+            // Too short, which is for the decoder to say.
+            return true;
+        };
+        header[12..16] == frame_crc(piece).to_le_bytes()
     }
 
     /// What comes first in a datagram that is only as long as it is.
@@ -164,7 +192,7 @@ impl DataPieceHeader {
         Self { chunk: CHUNK_OF_PROBE, offset: 0, tag: 0 }
     }
 
-    /// Header and file bytes of a data datagram's body; `None` for a probe.
+    /// Header and file bytes of an opened data datagram's body; `None` for a probe.
     ///
     /// # Errors
     /// It is too short to hold a byte of the file.
@@ -200,8 +228,8 @@ impl DatagramHeader {
         let mut bytes = [0; DATAGRAM_HEADER_BYTES];
         bytes[0] = self.shard;
         bytes[1] = match self.kind {
-            DatagramKind::Control => 1,
-            DatagramKind::Data => 2,
+            DatagramKind::Control => KIND_CONTROL,
+            DatagramKind::Data => KIND_DATA,
         };
         bytes[4..12].copy_from_slice(&self.connection.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.number.to_le_bytes());
@@ -215,8 +243,8 @@ impl DatagramHeader {
             return None;
         }
         let kind = match datagram[1..4] {
-            [1, 0, 0] => DatagramKind::Control,
-            [2, 0, 0] => DatagramKind::Data,
+            [KIND_CONTROL, 0, 0] => DatagramKind::Control,
+            [KIND_DATA, 0, 0] => DatagramKind::Data,
             _ => return None,
         };
         let connection = u64_at(datagram, 4)?;
@@ -391,6 +419,17 @@ mod tests {
         bytes
     }
 
+    fn sealed_data(key: &DatagramKey) -> Vec<u8> {
+        let header =
+            DatagramHeader { shard: 3, kind: DatagramKind::Data, connection: 5, number: 9 };
+        let mut bytes = header.encode().to_vec();
+        let piece = [7; 100];
+        bytes.extend_from_slice(&DataPieceHeader { chunk: 1, offset: 2, tag: 3 }.encode(&piece));
+        bytes.extend_from_slice(&piece);
+        key.seal(&mut bytes, 0);
+        bytes
+    }
+
     #[test]
     fn a_datagram_opens_with_its_key_only_and_not_in_the_other_direction() {
         let keys = keys();
@@ -409,14 +448,16 @@ mod tests {
     #[test]
     fn a_datagram_with_any_other_bit_does_not_open() {
         let key = keys().to_peer;
-        let bytes = sealed(&key);
-        for bit in 0..bytes.len() * 8 {
-            let mut wrong = bytes.clone();
-            wrong[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(key.open(&wrong), None);
-        }
-        for len in 0..bytes.len() {
-            assert_eq!(key.open(&bytes[..len]), None);
+        for bytes in [sealed(&key), sealed_data(&key)] {
+            assert!(key.open(&bytes).is_some());
+            for bit in 0..bytes.len() * 8 {
+                let mut wrong = bytes.clone();
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(key.open(&wrong), None);
+            }
+            for len in 0..bytes.len() {
+                assert_eq!(key.open(&bytes[..len]), None);
+            }
         }
     }
 

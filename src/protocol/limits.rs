@@ -128,3 +128,6 @@ const _: () = {
     assert!(CHUNK_SIZE_LOG2_DEFAULT >= CHUNK_SIZE_LOG2_MIN);
     assert!(CHUNK_SIZE_LOG2_DEFAULT <= CHUNK_SIZE_LOG2_MAX);
 };
+
+/// Shards that datagrams can be steered to: as many as their first byte has values.
+pub const DATAGRAM_SHARDS_MAX: usize = 1 << u8::BITS;

@@ -193,7 +193,7 @@
 //! | 4..12 | the connection, as the offer named it |
 //! | 12..20 | packet number: of each direction, from 0, never used twice |
 //! | 20..n-16 | control: frames, at least one; data: a piece |
-//! | n-16..n | MAC: the first 16 bytes of keyed BLAKE3 of all before it |
+//! | n-16..n | MAC: the first 16 bytes of keyed BLAKE3, of control of all before it, of data of bytes 0..36 |
 //!
 //! n of control is at most [`DATAGRAM_BYTES_MAX`](limits::DATAGRAM_BYTES_MAX). A datagram with another MAC, or
 //! with a number that has come before (or is so old that the receiver can't tell), is dropped without
@@ -210,14 +210,16 @@
 //! | 6 | path challenge | token (8 bytes) |
 //! | 7 | path response | the challenge's token |
 //!
-//! A **piece** is the index of a chunk, an offset in it, and a tag as in a data frame (4 bytes each),
-//! and at least one byte of that chunk, from that offset on. Pieces come in any order, and may overlap
+//! A **piece** is the index of a chunk, an offset in it, a tag as in a data frame, and the CRC-32C of
+//! what follows (4 bytes each), and at least one byte of that chunk, from that offset on. The MAC
+//! stands for the checksum, the checksum for the bytes: one with a wrong checksum is dropped like one
+//! with a wrong MAC. Pieces come in any order, and may overlap
 //! what has come; a receiver puts them together and says `Lacking` at once when it gives up what it has
 //! of a chunk. A piece of chunk 2^32 - 1 is no file's: it tries whether a datagram of its length comes
 //! through. Every data datagram that is new is acknowledged by `DataAck` on the stream, with what the
 //! receiver's socket can hold (a sender has no more under way than that and the path hold); what is not
 //! acknowledged is lost to the window, and is sent anew or not at all. Both figures of `Progress` count
-//! bytes of pieces. The seal takes the checksum's place: who sealed wrong bytes lied.
+//! bytes of pieces. Who sealed wrong bytes lied.
 //!
 //! **Lanes.** Each lane of each direction numbers its messages: in order and prompt from zero, latest
 //! from one. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is

@@ -37,8 +37,8 @@ use crate::{
     protocol::{
         Accepted, Channel, DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Failure,
         FailureCode, Message, Side,
-        datagram::{DATA_DATAGRAM_OVERHEAD_BYTES, DATAGRAM_SHARDS_MAX},
-        limits::NONCE_BYTES,
+        datagram::DATA_DATAGRAM_OVERHEAD_BYTES,
+        limits::{DATAGRAM_SHARDS_MAX, NONCE_BYTES},
     },
     time::Time,
     transport::{

@@ -17,11 +17,13 @@ mod incoming;
 mod mtu;
 mod outgoing;
 mod ranges;
+mod sends;
 
 pub use self::{
     incoming::DataIn,
-    outgoing::{DataCounts, DataOut, Piece},
+    outgoing::{DataCounts, DataOut},
     ranges::RangeSet,
+    sends::Piece,
 };
 
 #[cfg(test)]

@@ -1,27 +1,18 @@
-//! What is to be sent of chunks, what is under way, and what came of it.
+//! What is under way of chunks, how much may be, and what came of it.
 //!
-//! Invariant: a send's `lacking` is part of its `open` range set, which is what was not
-//! acknowledged; a send that has nothing open has gone; every datagram under way is in
-//! `in_flight`, by its number, and in the congestion controller's count.
+//! Invariant: every datagram under way is in `in_flight`, by its number, and in the congestion
+//! controller's count.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Range,
-    rc::Rc,
-};
+use std::{collections::BTreeMap, ops::Range, rc::Rc};
 
 use super::{
     super::{Payload, SendEvent, send_queue::CutOff},
     congestion::{Congestion, Mark},
     mtu::{LONGEST_BYTES, Mtu},
-    ranges::RangeSet,
+    sends::{Piece, Sends},
 };
 use crate::{
-    protocol::{
-        DataPieceHeader, PacketRange,
-        datagram::DATA_DATAGRAM_OVERHEAD_BYTES,
-        limits::{DATAGRAM_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
-    },
+    protocol::{PacketRange, datagram::DATA_DATAGRAM_OVERHEAD_BYTES, limits::DATAGRAM_BYTES_MAX},
     time::Time,
 };
 
@@ -45,36 +36,6 @@ pub struct DataCounts {
     pub resent_bytes: u64,
 }
 
-/// One datagram's part of a send.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Piece {
-    send: u64,
-    range: Range<u32>,
-    is_again: bool,
-}
-
-impl Piece {
-    /// File bytes in it.
-    #[must_use]
-    pub fn len_bytes(&self) -> u32 {
-        self.range.end - self.range.start
-    }
-}
-
-#[derive(Debug)]
-struct Send {
-    id: u64,
-    payload: Rc<Payload>,
-    tag: u32,
-    /// Not acknowledged.
-    open: RangeSet,
-    /// Neither acknowledged nor under way.
-    lacking: RangeSet,
-    /// All before was given to the network at least once.
-    reached: u32,
-    begun: bool,
-}
-
 #[derive(Debug)]
 enum Cargo {
     Data { send: u64, range: Range<u32> },
@@ -90,12 +51,10 @@ struct Flight {
 /// The sending half.
 #[derive(Debug)]
 pub struct DataOut {
-    sends: VecDeque<Send>,
+    sends: Sends,
     in_flight: BTreeMap<u64, Flight>,
-    events: VecDeque<SendEvent>,
     congestion: Congestion,
     mtu: Mtu,
-    next_send: u64,
     largest_acked: Option<u64>,
     /// Since when nothing was acknowledged though something is under way, and how often that was
     /// too long since the last acknowledgement.
@@ -112,12 +71,10 @@ pub struct DataOut {
 impl Default for DataOut {
     fn default() -> Self {
         Self {
-            sends: VecDeque::new(),
+            sends: Sends::default(),
             in_flight: BTreeMap::new(),
-            events: VecDeque::new(),
             congestion: new_congestion(),
             mtu: Mtu::default(),
-            next_send: 0,
             largest_acked: None,
             waits_since: None,
             timeouts: 0,
@@ -139,21 +96,7 @@ impl DataOut {
     /// # Panics
     /// If `offset` is not the start of a frame of this chunk.
     pub fn push(&mut self, payload: Rc<Payload>, tag: u32, offset: u32) {
-        let len = payload.len_bytes();
-        assert!(offset < len, "nothing of the chunk is left to send");
-        assert_eq!(offset as usize % FRAME_PAYLOAD_BYTES_MAX, 0, "sends begin with a frame");
-        let id = self.next_send;
-        self.next_send += 1;
-        let (open, lacking) = (RangeSet::from(offset..len), RangeSet::from(offset..len));
-        self.sends.push_back(Send {
-            id,
-            payload,
-            tag,
-            open,
-            lacking,
-            reached: offset,
-            begun: false,
-        });
+        self.sends.push(payload, tag, offset);
     }
 
     /// Everything that was pushed has arrived, or was cut off.
@@ -185,7 +128,7 @@ impl DataOut {
 
     /// The next thing that happened to a send.
     pub fn poll_event(&mut self) -> Option<SendEvent> {
-        self.events.pop_front()
+        self.sends.poll_event()
     }
 
     /// The longest datagram that may be made now.
@@ -196,14 +139,12 @@ impl DataOut {
 
     /// Cuts off the send with this tag.
     pub fn cancel(&mut self, tag: u32) -> Option<CutOff> {
-        let at = self.sends.iter().position(|send| send.tag == tag)?;
-        self.cut_off(at)
+        self.sends.cancel(tag)
     }
 
     /// Cuts off the send of this chunk, if there is one.
     pub fn recall(&mut self, chunk: u32) -> Option<CutOff> {
-        let at = self.sends.iter().position(|send| send.payload.chunk() == chunk)?;
-        self.cut_off(at)
+        self.sends.recall(chunk)
     }
 
     /// Drops all sends: the connection is about to end.
@@ -211,23 +152,10 @@ impl DataOut {
         self.sends.clear();
     }
 
-    /// What is not known to have arrived counts as not sent: it may be lost.
-    fn cut_off(&mut self, at: usize) -> Option<CutOff> {
-        let send = self.sends.remove(at)?;
-        let whole_frames = |open: Range<u32>| open.start - open.start % FRAME_PAYLOAD_LEN_MAX;
-        let reached_bytes = send.open.first().map_or(send.payload.len_bytes(), whole_frames);
-        Some(CutOff { chunk: send.payload.chunk(), tag: send.tag, reached_bytes })
-    }
-
     /// File bytes of the smallest piece that could go next: the window must have room for them.
     #[must_use]
     pub fn next_piece_len(&self) -> Option<u32> {
-        let range = self.next_range()?.1;
-        Some((range.end - range.start).min(FRAME_PAYLOAD_LEN_MAX))
-    }
-
-    fn next_range(&self) -> Option<(&Send, Range<u32>)> {
-        self.sends.iter().find_map(|send| Some((send, send.lacking.first()?)))
+        self.sends.next_piece_len()
     }
 
     /// Whether the path takes a piece now; the other side's window is the caller's business.
@@ -246,11 +174,7 @@ impl DataOut {
         }
         let longest = self.mtu.datagram_bytes() - DATA_DATAGRAM_OVERHEAD_BYTES;
         let most = u32::try_from(data_bytes_max.min(longest as u64)).expect("a datagram");
-        let (send, range) = self.next_range()?;
-        let is_again = range.start < send.reached;
-        let end = if is_again { range.end.min(send.reached) } else { range.end };
-        let end = end.min(range.start + most);
-        Some(Piece { send: send.id, range: range.start..end, is_again })
+        self.sends.next_piece(most)
     }
 
     /// No piece goes now: remembers whether time alone will change that.
@@ -266,35 +190,20 @@ impl DataOut {
     /// # Panics
     /// If it was not peeked just now, or its bytes were withdrawn without being cut off.
     pub fn write_piece(&self, piece: &Piece, out: &mut Vec<u8>) {
-        let send = self.sends.iter().find(|send| send.id == piece.send).expect("just peeked");
-        let header = DataPieceHeader {
-            chunk: send.payload.chunk(),
-            offset: piece.range.start,
-            tag: send.tag,
-        };
-        out.extend_from_slice(&header.encode());
-        let bytes = send.payload.bytes().expect("withdrawn sends were cut off");
-        out.extend_from_slice(&bytes[piece.range.start as usize..piece.range.end as usize]);
+        self.sends.write_piece(piece, out);
     }
 
     /// The piece went out, in a datagram of this number and length.
     pub fn handle_sent(&mut self, now: Time, number: u64, datagram_bytes: usize, piece: &Piece) {
-        let Piece { send: id, range, is_again } = piece.clone();
         let len = u64::from(piece.len_bytes());
         self.counts.sent_bytes += len;
-        self.counts.resent_bytes += if is_again { len } else { 0 };
-        if let Some(send) = self.sends.iter_mut().find(|send| send.id == id) {
-            send.lacking.remove(&range);
-            send.reached = send.reached.max(range.end);
-            if !std::mem::replace(&mut send.begun, true) {
-                let (chunk, tag) = (send.payload.chunk(), send.tag);
-                self.events.push_back(SendEvent::Begun { chunk, tag });
-            }
-        }
-        let has_more = self.next_range().is_some();
+        self.counts.resent_bytes += if piece.is_again { len } else { 0 };
+        self.sends.handle_sent(piece);
+        let has_more = self.sends.lacks_any();
         let bytes = u32::try_from(datagram_bytes).expect("a datagram");
         let mark = self.congestion.handle_sent(now, bytes, has_more);
-        self.in_flight.insert(number, Flight { cargo: Cargo::Data { send: id, range }, mark });
+        let cargo = Cargo::Data { send: piece.send, range: piece.range.clone() };
+        self.in_flight.insert(number, Flight { cargo, mark });
         self.waits_since.get_or_insert(now);
     }
 
@@ -346,7 +255,7 @@ impl DataOut {
                         if newest.as_ref().is_none_or(is_newer) {
                             newest = Some((number, flight.mark));
                         }
-                        self.arrived(send, &range);
+                        self.sends.handle_arrived(send, &range);
                     }
                 }
             }
@@ -357,25 +266,6 @@ impl DataOut {
             self.waits_since = Some(now);
         }
         self.detect_lost(now);
-    }
-
-    fn arrived(&mut self, id: u64, range: &Range<u32>) {
-        let Some(at) = self.sends.iter().position(|send| send.id == id) else { return };
-        let send = &mut self.sends[at];
-        send.open.remove(range);
-        send.lacking.remove(range);
-        if !send.open.is_empty() {
-            return;
-        }
-        // Sends finish in the order in which they were pushed: who waits for it learns no later
-        // than when those before are through.
-        while let Some(first) = self.sends.front()
-            && first.open.is_empty()
-        {
-            let (chunk, tag) = (first.payload.chunk(), first.tag);
-            self.events.push_back(SendEvent::Finished { chunk, tag });
-            self.sends.pop_front();
-        }
     }
 
     /// What was sent long enough before something that came is lost.
@@ -410,11 +300,7 @@ impl DataOut {
         let len = u64::from(range.end - range.start);
         self.counts.lost_bytes += len;
         self.lost_bytes += len;
-        if let Some(send) = self.sends.iter_mut().find(|send| send.id == id) {
-            for range in send.open.intersection(range) {
-                send.lacking.insert(range);
-            }
-        }
+        self.sends.handle_lost(id, range);
     }
 
     /// Nobody waits for what is not under way.
@@ -478,7 +364,8 @@ impl DataOut {
     pub fn poll_timeout(&self) -> Option<Time> {
         let largest = self.largest_acked.unwrap_or(0);
         let delay = self.congestion.loss_delay();
-        let lost = self.in_flight.range(..largest).map(|(_, f)| f.mark.at + delay).min();
+        // They were sent in the order of their numbers.
+        let lost = self.in_flight.range(..largest).next().map(|(_, f)| f.mark.at + delay);
         let patience = self.congestion.probe_timeout(self.timeouts);
         let overdue = self.waits_since.map(|since| since + patience);
         let probe = self.mtu.poll_timeout();
@@ -493,8 +380,6 @@ impl DataOut {
 
     /// Asserts what always holds.
     pub fn invariants(&self) {
-        for send in &self.sends {
-            debug_assert!(send.lacking.iter().all(|range| send.open.covers(&range)));
-        }
+        self.sends.invariants();
     }
 }

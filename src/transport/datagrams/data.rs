@@ -8,7 +8,7 @@ use super::{DatagramError, Datagrams, Received, Route};
 use crate::{
     protocol::{
         DataPieceHeader, DatagramHeader, DatagramKind, Message, Side,
-        datagram::{DATA_PIECE_HEADER_BYTES, DATAGRAM_HEADER_BYTES, DATAGRAM_MAC_BYTES},
+        datagram::DATA_DATAGRAM_OVERHEAD_BYTES,
     },
     time::Time,
     transport::data::{DataIn, DataOut},
@@ -126,10 +126,7 @@ impl Datagrams {
                 self.data_mut()?.plan_departure(now, left);
                 break;
             };
-            let bytes = DATAGRAM_HEADER_BYTES
-                + DATA_PIECE_HEADER_BYTES
-                + piece.len_bytes() as usize
-                + DATAGRAM_MAC_BYTES;
+            let bytes = DATA_DATAGRAM_OVERHEAD_BYTES + piece.len_bytes() as usize;
             let is_first = transmit.segment_bytes == 0;
             if !is_first
                 && (bytes > transmit.segment_bytes || out.len() + bytes > TRANSMIT_BYTES_MAX)
@@ -153,8 +150,9 @@ impl Datagrams {
     /// A datagram that is only long.
     fn probe(&mut self, now: Time, route: Route, bytes: usize, out: &mut Vec<u8>) -> DataTransmit {
         let start = self.begin_packet(DatagramKind::Data, out);
-        out.extend_from_slice(&DataPieceHeader::of_probe().encode());
-        out.resize(start + bytes - DATAGRAM_MAC_BYTES, 0);
+        let zeros = vec![0; bytes - DATA_DATAGRAM_OVERHEAD_BYTES];
+        out.extend_from_slice(&DataPieceHeader::of_probe().encode(&zeros));
+        out.extend_from_slice(&zeros);
         let number = self.next_number;
         self.end_packet(start, out);
         if let Some(data) = self.data_mut() {
