@@ -187,12 +187,6 @@ macro_rules! script {
             }
 
             #[test]
-            fn a_long_way_with_jitter() {
-                let (delay, jitter) = (millis(30), millis(40));
-                bad_throughout($name, Faults { delay, jitter, ..Faults::default() });
-            }
-
-            #[test]
             fn later_ones_overtake_and_many_come_twice() {
                 let faults =
                     Faults { overtaken: MILLION / 4, doubled: MILLION / 4, ..Faults::default() };
@@ -210,26 +204,6 @@ macro_rules! script {
                 let datagram_bytes_max = Some(1_200);
                 bad_throughout($name, Faults { rate, datagram_bytes_max, ..Faults::default() });
             }
-
-            #[test]
-            fn ten_seconds_of_darkness() {
-                goes_dark($name, millis(10_000));
-            }
-
-            #[test]
-            fn addresses_are_forgotten() {
-                forgets_addresses($name);
-            }
-
-            #[test]
-            fn streams_are_cut() {
-                cuts_streams($name);
-            }
-
-            #[test]
-            fn everything_one_after_the_other() {
-                changes_for_the_worse_and_the_better($name);
-            }
         }
     };
 }
@@ -237,3 +211,42 @@ macro_rules! script {
 script!(tcp, "tcp");
 script!(udp_control, "udp-control");
 script!(udp_data, "udp-data");
+
+/// Runs that wait more than they work, over all transports at once: a test's time is dear.
+fn over_all_transports(run: fn(&'static str)) {
+    let runs = ["tcp", "udp-control", "udp-data"]
+        .map(|transport| (transport, support::in_background(move || run(transport))));
+    let failed: Vec<&str> = runs
+        .into_iter()
+        .filter_map(|(transport, run)| run.join().is_err().then_some(transport))
+        .collect();
+    assert!(failed.is_empty(), "over {failed:?}, see above");
+}
+
+#[test]
+fn a_long_way_with_jitter() {
+    over_all_transports(|transport| {
+        let (delay, jitter) = (millis(30), millis(40));
+        bad_throughout(transport, Faults { delay, jitter, ..Faults::default() });
+    });
+}
+
+#[test]
+fn ten_seconds_of_darkness() {
+    over_all_transports(|transport| goes_dark(transport, millis(10_000)));
+}
+
+#[test]
+fn addresses_are_forgotten() {
+    over_all_transports(forgets_addresses);
+}
+
+#[test]
+fn streams_are_cut() {
+    over_all_transports(cuts_streams);
+}
+
+#[test]
+fn everything_one_after_the_other() {
+    over_all_transports(changes_for_the_worse_and_the_better);
+}
