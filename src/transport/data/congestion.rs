@@ -1,4 +1,4 @@
-//! How much may be under way: congestion control and pacing (CUBIC with HyStart, from s2n-quic),
+//! How much may be under way: congestion control and pacing (CUBIC with slow start that ends early, from s2n-quic),
 //! and what the other side's socket can hold.
 //!
 //! The library's types end here: times are ours, and nothing it wants to publish is of use.

@@ -50,6 +50,9 @@ struct Weather {
     dark: Option<(u64, u64)>,
 }
 
+/// What is due first comes first: (when, order, what).
+type Due<T> = BinaryHeap<Reverse<(Time, u64, T)>>;
+
 /// A relay that sends, a peer that receives, and the path between them.
 struct World {
     now: Time,
@@ -57,9 +60,9 @@ struct World {
     weather: Weather,
     relay: Datagrams,
     peer: Datagrams,
-    /// (when, order, to the peer, datagram)
-    under_way: BinaryHeap<Reverse<(Time, u64, bool, Vec<u8>)>>,
-    acks: BinaryHeap<Reverse<(Time, u64, Vec<u8>)>>,
+    /// Whether to the peer, and a datagram.
+    under_way: Due<(bool, Vec<u8>)>,
+    acks: Due<()>,
     ack_messages: BTreeMap<u64, Message>,
     free_at: Time,
     sequence: u64,
@@ -119,7 +122,7 @@ impl World {
         self.now.0 / 1_000_000 - 1000
     }
 
-    fn send(&mut self, to_peer: bool, bytes: Vec<u8>) {
+    fn send(&mut self, to_peer: bool, bytes: &[u8]) {
         let weather = self.weather;
         self.longest = self.longest.max(bytes.len());
         let is_dark = weather.dark.is_some_and(|(from, to)| (from..to).contains(&self.millis()));
@@ -142,7 +145,8 @@ impl World {
         for _ in 0..copies {
             let jitter = Duration::from_micros(self.random.below(weather.jitter_millis * 1000 + 1));
             self.sequence += 1;
-            self.under_way.push(Reverse((due + jitter, self.sequence, to_peer, bytes.clone())));
+            let datagram = (to_peer, bytes.to_vec());
+            self.under_way.push(Reverse((due + jitter, self.sequence, datagram)));
         }
     }
 
@@ -150,21 +154,23 @@ impl World {
     fn transmit(&mut self) {
         let mut out = Vec::new();
         while self.relay.poll_transmit(self.now, &mut out).is_some() {
-            self.send(true, std::mem::take(&mut out));
+            self.send(true, &out);
+            out.clear();
         }
         while self.peer.poll_transmit(self.now, &mut out).is_some() {
-            self.send(false, std::mem::take(&mut out));
+            self.send(false, &out);
+            out.clear();
         }
         while let Some(transmit) = self.relay.poll_data(self.now, u64::MAX, 16, &mut out) {
             for datagram in out.chunks(transmit.segment_bytes) {
-                self.send(true, datagram.to_vec());
+                self.send(true, datagram);
             }
             out.clear();
         }
         while let Some(ack) = self.peer.poll_data_ack() {
             self.sequence += 1;
             let due = self.now + Duration::from_millis(self.weather.delay_millis);
-            self.acks.push(Reverse((due, self.sequence, Vec::new())));
+            self.acks.push(Reverse((due, self.sequence, ())));
             self.ack_messages.insert(self.sequence, ack);
         }
         while let Some(event) = self.relay.data_mut().expect("opened").poll_event() {
@@ -181,14 +187,11 @@ impl World {
         let timers = [self.relay.poll_timeout(), self.peer.poll_timeout()];
         let next = arrives.into_iter().chain(acked).chain(timers).min().expect("timers");
         self.now = self.now.max(next);
-        while let Some(Reverse((due, _, to_peer, datagram))) = self.under_way.peek().cloned() {
-            if due > self.now {
-                break;
-            }
-            self.under_way.pop();
+        while self.under_way.peek().is_some_and(|Reverse((due, ..))| *due <= self.now) {
+            let Some(Reverse((_, _, (to_peer, datagram)))) = self.under_way.pop() else { break };
             self.arrive(to_peer, &datagram);
         }
-        while let Some(&Reverse((due, sequence, _))) = self.acks.peek() {
+        while let Some(&Reverse((due, sequence, ()))) = self.acks.peek() {
             if due > self.now {
                 break;
             }
