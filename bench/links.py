@@ -39,16 +39,16 @@ def link(mbits):
     try:
         for name in NAMES:
             run("ip", "netns", "add", name)
-        run("ip", "link", "add", "link", "netns", NAMES[0], "type", "veth", "peer", "name", "link",
+        run("ip", "link", "add", "name", "way", "netns", NAMES[0], "type", "veth", "peer", "name", "way",
             "netns", NAMES[1])
         for name, address in zip(NAMES, ADDRESSES):
             inside = ["ip", "netns", "exec", name]
-            run(*inside, "ip", "address", "add", f"{address}/24", "dev", "link")
-            for device in ("lo", "link"):
+            run(*inside, "ip", "address", "add", f"{address}/24", "dev", "way")
+            for device in ("lo", "way"):
                 run(*inside, "ip", "link", "set", device, "up")
             # The bucket holds what a tick of the kernel lets through; the queue, 50 ms.
             burst = max(16_000, mbits * 125_000 // 250)
-            run(*inside, "tc", "qdisc", "add", "dev", "link", "root", "tbf", "rate",
+            run(*inside, "tc", "qdisc", "add", "dev", "way", "root", "tbf", "rate",
                 f"{mbits}mbit", "burst", burst, "latency", "50ms")
         yield
     finally:
@@ -119,7 +119,7 @@ def main():
         m.title(f"One link of {mbits} Mbit/s, {CLIENTS} clients")
         cells = {f"{transport}, {congestion}": goodput(mbits, congestion, transport)
                  for congestion in CONGESTION for transport in TRANSPORTS}
-        m.table(m.alternate(cells), ["% of the link", "wall s", "chunk p50 ms"], first="streams' control")
+        m.table(m.alternate(cells), ["% of the link", "wall s", "chunk p50 ms"], first="transport, congestion control of streams")
         m.title(f"One link of {mbits} Mbit/s, udp-data and tcp at once")
         cells = {f"udp-data and tcp with {c}": shares(mbits, c, "tcp") for c in CONGESTION}
         m.table(m.alternate(cells), ["udp-data gets, times the other", "udp-data s", "other s"])

@@ -223,7 +223,7 @@ impl Connection {
         now: Time,
         route: Route,
         datagram: &[u8],
-        counts: &ReadCounts<'_>,
+        counts: &mut ReadCounts<'_>,
     ) -> Result<Received, DatagramError<Fault>> {
         let takes_messages = self.may_read();
         let mut session = self.session.borrow_mut();
@@ -232,7 +232,9 @@ impl Connection {
         let Some(datagrams) = queue.datagrams_mut() else { return Ok(Received::Forged) };
         let kind = DatagramHeader::peek(datagram).map(|header| header.kind);
         if kind == Some(DatagramKind::Data) {
+            // Not what is only there to try a length.
             return datagrams.handle_data(now, route, datagram, &mut |header, piece| {
+                counts.data_bytes += piece.len() as u64;
                 session.handle_piece(&header, piece)
             });
         }

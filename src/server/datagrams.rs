@@ -37,7 +37,6 @@ use crate::{
     protocol::{
         Accepted, Channel, DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Failure,
         FailureCode, Message, Side,
-        datagram::DATA_DATAGRAM_OVERHEAD_BYTES,
         limits::{DATAGRAM_SHARDS_MAX, NONCE_BYTES},
     },
     time::Time,
@@ -384,13 +383,12 @@ pub(crate) fn handle(state: &Rc<ShardState>, route: Route, datagram: &[u8]) {
 fn handle_of(state: &Rc<ShardState>, connection: &Rc<Connection>, route: Route, datagram: &[u8]) {
     let (now, cells) = (now(), &state.cells);
     let delivery_seconds = &cells.delivery_seconds;
-    let counts = ReadCounts { now, total_bytes: 0, data_bytes: 0, delivery_seconds };
+    let mut counts = ReadCounts { now, total_bytes: 0, data_bytes: 0, delivery_seconds };
     let could_read = connection.may_read();
-    match connection.handle_datagram(now, route, datagram, &counts) {
-        Ok(Received::Taken) if is_data(datagram) => {
-            let data_bytes = datagram.len().saturating_sub(DATA_DATAGRAM_OVERHEAD_BYTES);
-            cells.data_in_bytes.add(data_bytes as u64);
-        }
+    let received = connection.handle_datagram(now, route, datagram, &mut counts);
+    cells.data_in_bytes.add(counts.data_bytes);
+    match received {
+        Ok(Received::Taken) if is_data(datagram) => {}
         Ok(Received::Taken) => cells.control_in_bytes.add(datagram.len() as u64),
         Ok(Received::Forged) => return cells.count_datagram_dropped("forged"),
         Ok(Received::Replayed) => return cells.count_datagram_dropped("replayed"),

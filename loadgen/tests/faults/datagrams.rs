@@ -16,7 +16,10 @@ fn relay(args: &[&str]) -> RelayProcess {
 /// A run's exit code, and what it said.
 fn run_against(relay: &str, args: &[&str]) -> (i32, String, String) {
     let mut command = loadgen();
-    command.args(["--relay", relay, "--transport", "udp-control", "--seed", "7"]);
+    if !args.contains(&"--transport") {
+        command.args(["--transport", "udp-control"]);
+    }
+    command.args(["--relay", relay, "--seed", "7"]);
     let ended = run(command.args(["--timeout", "100s", "--json", "-"]).args(args));
     (ended.code, ended.stdout, ended.stderr)
 }
@@ -53,6 +56,17 @@ fn nothing_that_was_sent_once_is_sent_again_while_nothing_is_lost() {
     let resent = relay.metric("relay_messages_resent_total", &[]);
     // A machine that is busy elsewhere lets acknowledgements come late now and then.
     assert!(resent <= sent / 4.0, "{resent} of {sent}");
+}
+
+#[test]
+fn what_only_tries_how_long_datagrams_may_be_counts_as_no_file_bytes() {
+    let relay = relay(&["--cores", "2", "--oversubscribe"]);
+    let args = ["--transport", "udp-data", "--clients", "4", "--file", "1"];
+    let (code, _, text) = run_against(&relay.addr.to_string(), &args);
+    assert_eq!(code, 0, "{text}");
+    // Once to spread it, once to exchange it, and a hedge or two on a busy machine.
+    let took_in = relay.metric("relay_bytes_total", &["direction=\"in\"", "kind=\"data\""]);
+    assert!((2.0..20.0).contains(&took_in), "{took_in} bytes of a file of one byte");
 }
 
 #[test]
