@@ -8,6 +8,7 @@ mod support;
 mod browser;
 mod control;
 mod dashboards;
+mod datagrams;
 mod doctor;
 mod get;
 mod page;

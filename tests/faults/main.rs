@@ -9,6 +9,7 @@ mod blame;
 mod chaos;
 mod last_words;
 mod limits;
+mod network;
 mod peers;
 mod siege;
 mod usage;

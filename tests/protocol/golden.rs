@@ -9,9 +9,11 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use relay::protocol::{
-    Accepted, ChunkRange, Claims, DataHeader, Decoder, Digest, Event, Failure, FailureCode, Hello,
-    Manifest, Message, Order, Seeding, Side, Stats, SwarmKey, SwarmStatus, Token, Welcome,
-    digest_file, encode_control, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
+    Accepted, Ack, Channel, ChunkRange, Claims, DataHeader, DataPieceHeader, DatagramFrame,
+    DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Decoder, Digest, Event, Failure,
+    FailureCode, Hello, Manifest, Message, Order, PacketRange, Seeding, Side, Stats, SwarmKey,
+    SwarmStatus, Token, Welcome, digest_file, encode_body, encode_control, encode_preamble,
+    frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -65,6 +67,10 @@ fn stats() -> Stats {
         driver: "io-uring".into(),
         congestion: "cubic".into(),
     }
+}
+
+fn offer() -> DatagramOffer {
+    DatagramOffer { shard: 3, connection: 5 << 32 | 200, secret: [0x66; 32] }
 }
 
 fn hellos() -> Vec<(&'static str, Message)> {
@@ -138,11 +144,23 @@ fn messages() -> Vec<(&'static str, Message)> {
                 chunks_handed_out: 262_144,
             }),
         ),
+        ("datagram-request", Message::DatagramRequest { channel: Channel::Control }),
+        ("datagram-offer", Message::DatagramOffer(offer())),
+        (
+            "data-ack",
+            Message::DataAck {
+                room_bytes: 212_992,
+                ranges: vec![
+                    PacketRange { first: 5, count: 300 },
+                    PacketRange { first: 1 << 40, count: 1 },
+                ],
+            },
+        ),
     ]);
     list
 }
 
-const FAILURE_CODES: [FailureCode; 10] = [
+const FAILURE_CODES: [FailureCode; 12] = [
     FailureCode::Protocol,
     FailureCode::TokenRefused,
     FailureCode::TooManyPeers,
@@ -153,6 +171,8 @@ const FAILURE_CODES: [FailureCode; 10] = [
     FailureCode::ShuttingDown,
     FailureCode::Internal,
     FailureCode::LinkCorrupt,
+    FailureCode::TransportRefused,
+    FailureCode::DatagramsSilent,
 ];
 
 fn encoded(message: &Message) -> Vec<u8> {
@@ -201,9 +221,10 @@ fn each_side_sends_its_own_messages() {
         "seeding-done",
         "leave-granted",
         "stats",
+        "datagram-offer",
         "swarm-status",
     ];
-    let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure"];
+    let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure", "data-ack"];
     for (name, message) in messages() {
         let (is_relays, is_both) = (of_relay.contains(&name), of_both.contains(&name));
         assert_eq!(message.may_come_from(Side::Relay), is_relays || is_both, "{name}");
@@ -229,6 +250,64 @@ fn preamble_and_data_frames_have_the_golden_bytes() {
             ("data-full-header".into(), frame(1, 16_384, 7, &full)[..20].to_vec()),
         ],
     );
+}
+
+/// A datagram of both directions with these frames, as the golden offer and nonces seal it.
+fn datagrams(number: u64, frames: &[DatagramFrame<'_>]) -> [Vec<u8>; 2] {
+    let mut body = Vec::new();
+    frames.iter().for_each(|frame| frame.encode(&mut body));
+    datagrams_of(DatagramKind::Control, number, &body)
+}
+
+fn datagrams_of(kind: DatagramKind, number: u64, body: &[u8]) -> [Vec<u8>; 2] {
+    let keys = DatagramKeys::derive(&offer().secret, &[0x11; 16], &[0x22; 16]);
+    let DatagramOffer { shard, connection, .. } = offer();
+    let header = DatagramHeader { shard, kind, connection, number };
+    [keys.to_relay, keys.to_peer].map(|key| {
+        let mut bytes = header.encode().to_vec();
+        bytes.extend_from_slice(body);
+        key.seal(&mut bytes, 0);
+        assert!(key.open(&bytes).is_some());
+        bytes
+    })
+}
+
+#[test]
+fn datagrams_have_the_golden_bytes() {
+    let mut body = Vec::new();
+    encode_body(&Message::Fetch { fetch_id: 7, chunk: 300 }, &mut body);
+    let mut progress = Vec::new();
+    let report = Message::Progress { received_bytes: 127, granted_bytes: 128 };
+    encode_body(&report, &mut progress);
+    let ack = DatagramFrame::Ack(Ack { largest: 1 << 40, before: 1 << 127 | 0b101 });
+    let messages = [
+        DatagramFrame::InOrder { number: 1, body: &body },
+        DatagramFrame::Prompt { number: 0x0102_0304, body: &body },
+        DatagramFrame::Latest { number: 2, body: &progress },
+    ];
+    let path = [DatagramFrame::Challenge { token: 0xaa }, DatagramFrame::Response { token: 0xbb }];
+    let mut lines = Vec::new();
+    for (name, number, frames) in [
+        ("ping", 0, &[DatagramFrame::Ping][..]),
+        ("ack", 1, &[ack]),
+        ("messages", 2, &messages),
+        ("path", u64::MAX, &path),
+    ] {
+        let [to_relay, to_peer] = datagrams(number, frames);
+        lines
+            .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);
+    }
+    let piece = DataPieceHeader { chunk: 3, offset: 40_000, tag: 7 };
+    let probe = DataPieceHeader::of_probe();
+    for (name, number, header, bytes) in
+        [("data", 3, piece, &b"123456789"[..]), ("data-probe", 4, probe, &[0; 5])]
+    {
+        let body = [&header.encode(bytes)[..], bytes].concat();
+        let [to_relay, to_peer] = datagrams_of(DatagramKind::Data, number, &body);
+        lines
+            .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);
+    }
+    check("datagrams.txt", &lines);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use relay::{
 };
 
 use super::{
-    FRAME, MILLISECOND, Rng, SECOND, nanoseconds,
+    FRAME, MILLISECOND, Rng, SECOND,
+    channel::Weather,
+    nanoseconds,
     outcome::Outcome,
     peer::{PeerPlan, Vice},
     world::{HomePlan, Plan, World},
@@ -82,6 +84,7 @@ impl Fleet {
             vice: Vice::None,
             leaves: false,
             loses_percent: 0,
+            weather: Weather::default(),
             is_suspect: false,
         };
         let seeding =

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "every test uses its own part of the simulator")]
 
 mod budget;
+pub(crate) mod channel;
 pub(crate) mod fleet;
 mod outcome;
 pub(crate) mod peer;

@@ -9,7 +9,9 @@ use relay::{
 };
 
 use crate::sim::{
-    MILLISECOND, Rng, SECOND, for_seeds,
+    MILLISECOND, Rng, SECOND,
+    channel::Weather,
+    for_seeds,
     peer::{PeerPlan, Vice},
     world::{HomePlan, Plan, World},
 };
@@ -116,6 +118,7 @@ fn random_peer(
         vice,
         leaves,
         loses_percent: if rng.percent(20) { 5 } else { 0 },
+        weather: Weather::default(),
         is_suspect: false,
     }
 }
@@ -141,4 +144,18 @@ fn worlds_that_failed_once_hold() {
         world.run();
         world.assert_progress();
     }
+}
+
+#[test]
+fn whatever_carries_the_channels_everybody_who_can_finish_does() {
+    for_seeds("--test simulation whatever", 500, |seed| {
+        let mut plan = random_plan(seed);
+        let mut rng = Rng::new(seed ^ 0xcafe);
+        for peer in &mut plan.peers {
+            peer.weather = Weather::random(&mut rng);
+        }
+        let mut world = World::new(plan);
+        world.run();
+        world.assert_progress();
+    });
 }

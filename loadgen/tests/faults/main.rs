@@ -4,8 +4,10 @@
 mod support;
 
 mod crash;
+mod datagrams;
 mod liars;
 mod restart;
+mod transports;
 mod usage;
 
 use std::process::Command;

@@ -16,7 +16,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
         (&["--clients", "many"][..], "--clients"),
         (&["--clients", "0"], "not between"),
         (&["--file", "no-such-file"], "no such file"),
-        (&["--transport", "udp-data"], "tcp transport only"),
+        (&["--transport", "pigeon"], "choose one of tcp, udp-control"),
         (&["--corrupt", "100"], "leave none"),
         (&["--no-such-flag"], "--no-such-flag"),
         (&["--relay", "nonsense:port"], "--relay"),
