@@ -90,7 +90,11 @@ impl Outbox {
         if matches!(first, Some(Message::Hello(_) | Message::DatagramRequest { .. })) {
             return self.single.pop_front();
         }
+        // Whoever leaves may be let go at once: what it has got must be known before, else nobody
+        // counts it as a copy.
+        let says_goodbye = matches!(self.single.front(), Some(Message::Leaving));
         self.poll_bitfield()
+            .or_else(|| if says_goodbye { self.poll_have() } else { None })
             .or_else(|| self.single.pop_front())
             .or_else(|| if hold_back { None } else { self.poll_have() })
             .or_else(|| self.poll_manifest())
@@ -144,6 +148,18 @@ mod tests {
         let ranges = [(4, 3), (9, 2), (3, 1)].map(|(first, count)| ChunkRange { first, count });
         assert_eq!(outbox.poll(false), Some(Message::Have { ranges: ranges.to_vec() }));
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn whoever_leaves_says_first_what_it_has() {
+        let mut outbox = Outbox::default();
+        outbox.push(Message::Pong { token: 1 });
+        outbox.push(Message::Leaving);
+        outbox.have(7);
+        assert_eq!(outbox.poll(true), Some(Message::Pong { token: 1 }));
+        let ranges = vec![ChunkRange { first: 7, count: 1 }];
+        assert_eq!(outbox.poll(true), Some(Message::Have { ranges }), "held back or not");
+        assert_eq!(outbox.poll(true), Some(Message::Leaving));
     }
 
     #[test]

@@ -111,11 +111,18 @@ fn once_ends_when_every_chunk_was_handed_out() {
 fn until_copies_counts_those_who_got_the_file_and_went() {
     let relay = RelayProcess::start(relay(), &[]);
     let shared = Shared::new(3, SIZE_BYTES);
-    let (mut running, _) = shared.share(&relay, &["--until-copies", "2"]);
+    let (mut running, ticket) = shared.share(&relay, &["--until-copies", "3"]);
     download(relay.addr, &shared.file);
     wait_until("one copy to be told", || running.stderr().contains("1 copy so far"));
     assert!(running.is_alive());
-    download(relay.addr, &shared.file);
+    // Whoever goes as soon as it is whole counts too, and so does one who keeps nothing.
+    let copy = shared.dir.path().join("copy");
+    let end = run(peer(&["get", &ticket, "-o"]).arg(&copy));
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    wait_until("two copies to be told", || running.stderr().contains("2 copies so far"));
+    assert!(running.is_alive());
+    let end = run(&mut peer(&["get", &ticket, "-o", "-"]));
+    assert_eq!(end.code, 0, "{}", end.stderr);
     let end = ended(running);
     assert_eq!(end.code, 0, "{}", end.stderr);
 }

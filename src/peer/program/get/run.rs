@@ -41,6 +41,9 @@ const FIRST_CONNECT: Duration = Duration::from_secs(10);
 /// The relay gives leave by then, or this peer goes without.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The same for a stream, of which nothing can be served: until the relay has heard of the last chunks.
+const STREAM_LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// After the relay gave up waiting for chunks: it is asked again after so long.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -251,9 +254,10 @@ impl Local {
         // Only what is safely in its place is served, or left.
         let finished = self.finished.borrow().clone()?;
         let seeded = clock::now() - whole_at;
-        let is_over = match job.seed_for {
-            SeedFor::Auto => seeded >= LEAVE_TIMEOUT,
-            SeedFor::For(time) => seeded >= time,
+        let is_over = match (&job.place, job.seed_for) {
+            (Place::Stream(_), _) => seeded >= STREAM_LEAVE_TIMEOUT,
+            (_, SeedFor::Auto) => seeded >= LEAVE_TIMEOUT,
+            (_, SeedFor::For(time)) => seeded >= time,
         };
         match finished {
             Err(error) => Some(Err(error)),
@@ -380,7 +384,8 @@ struct Watch(Rc<Local>);
 impl Observer for Watch {
     fn notice(&mut self, _: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
         let (local, status) = (&self.0, &self.0.job.status);
-        let is_leaving = local.job.seed_for == SeedFor::Auto;
+        let is_stream = matches!(local.job.place, Place::Stream(_));
+        let is_leaving = is_stream || local.job.seed_for == SeedFor::Auto;
         match notice {
             Notice::Accepted => {
                 status.handle_accepted();
