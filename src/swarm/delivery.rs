@@ -59,6 +59,12 @@ impl Swarm {
             let delivery = self.peers[slot].take_delivery(chunk);
             let delivered = delivery.is_some();
             if let Some(delivery) = delivery {
+                if delivery.stage == Stage::Queued {
+                    // Perhaps the shell has not even looked at it: the rest of a delivery that was
+                    // taken back, while all of it had come.
+                    let is_void = |action: &Action| matches!(*action, Action::Deliver { chunk: other, peer, .. } if other == chunk && peer == slot);
+                    self.actions.retain(|action| !is_void(action));
+                }
                 let bytes = self.chunk_bytes(chunk) - delivery.offset_bytes;
                 self.peers[slot].down.sample(now, bytes);
                 self.unprotect(chunk);

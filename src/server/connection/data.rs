@@ -70,6 +70,11 @@ impl Connection {
         let mut queue = self.queue.borrow_mut();
         match queue.handle_control(now, message) {
             Some(message) => {
+                if let (Message::Have { ranges }, Some(data)) = (&message, queue.data_mut()) {
+                    // It may have come of a delivery that was taken back, and cross the next one.
+                    data.handle_have(ranges);
+                    self.after_data(&mut queue, session);
+                }
                 drop(queue);
                 self.handle_message(session, message, counts)
             }

@@ -12,7 +12,9 @@ use super::{
     sends::{Piece, Sends},
 };
 use crate::{
-    protocol::{PacketRange, datagram::DATA_DATAGRAM_OVERHEAD_BYTES, limits::DATAGRAM_BYTES_MAX},
+    protocol::{
+        ChunkRange, PacketRange, datagram::DATA_DATAGRAM_OVERHEAD_BYTES, limits::DATAGRAM_BYTES_MAX,
+    },
     time::Time,
 };
 
@@ -145,6 +147,12 @@ impl DataOut {
     /// Cuts off the send of this chunk, if there is one.
     pub fn recall(&mut self, chunk: u32) -> Option<CutOff> {
         self.sends.recall(chunk)
+    }
+
+    /// The other side has these chunks, whatever it has acknowledged of them.
+    pub fn handle_have(&mut self, ranges: &[ChunkRange]) {
+        let has = |chunk: u32| ranges.iter().any(|r| chunk.wrapping_sub(r.first) < r.count);
+        self.sends.forget(has);
     }
 
     /// Drops all sends: the connection is about to end.

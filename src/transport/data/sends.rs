@@ -99,9 +99,16 @@ impl Sends {
     /// What is not known to have arrived counts as not sent: it may be lost.
     fn cut_off(&mut self, at: usize) -> Option<CutOff> {
         let send = self.all.remove(at)?;
+        self.finish_first();
         let whole_frames = |open: Range<u32>| open.start - open.start % FRAME_PAYLOAD_LEN_MAX;
         let reached_bytes = send.open.first().map_or(send.payload.len_bytes(), whole_frames);
         Some(CutOff { chunk: send.payload.chunk(), tag: send.tag, reached_bytes })
+    }
+
+    /// The other side has the chunks of which this is so: nothing more of them is sent, or told.
+    pub(super) fn forget(&mut self, has: impl Fn(u32) -> bool) {
+        self.all.retain(|send| !has(send.payload.chunk()));
+        self.finish_first();
     }
 
     fn position(&self, id: u64) -> Option<usize> {
@@ -167,11 +174,12 @@ impl Sends {
         let send = &mut self.all[at];
         send.open.remove(range);
         send.lacking.remove(range);
-        if !send.open.is_empty() {
-            return;
-        }
-        // Sends finish in the order in which they were pushed: who waits for it learns no later
-        // than when those before are through.
+        self.finish_first();
+    }
+
+    /// Sends finish in the order in which they were pushed: who waits for it learns no later than
+    /// when those before are through, or gone.
+    fn finish_first(&mut self) {
         while let Some(first) = self.all.front()
             && first.open.is_empty()
         {

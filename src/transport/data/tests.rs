@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::RangeSet;
 use crate::{
-    protocol::{DataPieceHeader, DatagramKeys, Message, Side},
+    protocol::{ChunkRange, DataPieceHeader, DatagramKeys, Message, Side},
     time::Time,
     transport::{Datagrams, DatagramsConfig, Payload, Route, SendEvent},
 };
@@ -350,4 +350,45 @@ fn what_was_lost_is_told_so_that_a_window_can_be_kept() {
     let under_way = data.counts().sent_bytes - data.take_lost_bytes();
     assert!(under_way <= world.received_bytes, "{under_way} of {}", world.received_bytes);
     assert!(under_way >= 10 * CHUNK as u64 * 9 / 10);
+}
+
+#[test]
+fn what_is_cut_off_or_known_to_be_there_keeps_no_other_send_from_finishing() {
+    for is_known in [false, true] {
+        let mut world = World::new(1, Weather { delay_millis: 5, ..Weather::default() });
+        (0..3).for_each(|chunk| world.push(chunk));
+        world.transmit();
+        let data = world.relay.data_mut().expect("opened");
+        if is_known {
+            data.handle_have(&[ChunkRange { first: 0, count: 1 }]);
+        } else {
+            data.recall(0).expect("it is under way");
+        }
+        world.run();
+        let finished = |chunk| SendEvent::Finished { chunk, tag: chunk };
+        assert!(!world.events.contains(&finished(0)));
+        assert!(world.events.ends_with(&[finished(1), finished(2)]), "{:?}", world.events);
+    }
+}
+
+#[test]
+fn a_send_that_has_arrived_finishes_when_the_one_before_it_is_cut_off() {
+    let mut world = World::new(1, Weather { delay_millis: 5, ..Weather::default() });
+    world.push(0);
+    world.transmit();
+    // All of the first that is under way is lost on its way, and the second comes through.
+    world.under_way.clear();
+    world.push(1);
+    for _ in 0..2_000 {
+        world.step();
+        if world.chunks.get(&1).is_some_and(|(_, ranges)| ranges.len_bytes() == CHUNK as u64) {
+            break;
+        }
+    }
+    let data = world.relay.data_mut().expect("opened");
+    if data.recall(0).is_some() {
+        world.run();
+        let finished = SendEvent::Finished { chunk: 1, tag: 1 };
+        assert!(world.events.contains(&finished), "{:?}", world.events);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Moves nothing itself.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
 
 use relay::peer::Rng;
 use tokio::time::Instant;
@@ -65,11 +65,11 @@ impl Line {
         }
     }
 
-    /// When this piece of a stream comes out; `is_early` pieces are not damaged.
+    /// When this piece of a stream comes out; only its file bytes are damaged.
     pub(super) fn piece(
         &mut self,
         bytes: &mut [u8],
-        is_early: bool,
+        payloads: &[Range<usize>],
         faults: &Faults,
         happened: &Happened,
     ) -> Instant {
@@ -79,9 +79,11 @@ impl Line {
             count(&happened.lost);
             due += RETRANSMISSION + 2 * faults.delay;
         }
-        if !is_early && self.chance(faults.damaged) {
+        if self.chance(faults.damaged)
+            && let Some(payload) = payloads.first()
+        {
             count(&happened.damaged);
-            self.damage(bytes);
+            self.damage(&mut bytes[payload.clone()]);
         }
         self.last_due = self.last_due.max(due);
         self.last_due

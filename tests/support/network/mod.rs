@@ -2,8 +2,8 @@
 //! relay, and what goes through is lost, delayed, doubled, reordered, damaged, or held back.
 //!
 //! One port for streams and datagrams, as a relay has it. All decisions come from a seed; when they
-//! fall is up to the system. One thread of its own; all queues are bounded. It understands nothing
-//! of what it carries.
+//! fall is up to the system. One thread of its own; all queues are bounded. Of what it carries it
+//! knows only where file bytes are.
 
 mod datagrams;
 mod line;
@@ -43,8 +43,7 @@ pub(crate) struct Faults {
     pub(crate) doubled: u64,
     /// Datagrams of a million that later ones overtake.
     pub(crate) overtaken: u64,
-    /// Pieces of a million in which one bit is turned. Of streams only after their beginning:
-    /// checksums of frames cover what follows the lists of digests.
+    /// Pieces of a million in which one bit is turned. Of streams only in file bytes.
     pub(crate) damaged: u64,
     /// Bytes a second for each flow and direction. Datagrams that would wait for long are lost.
     pub(crate) rate: Option<u64>,

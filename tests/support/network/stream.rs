@@ -1,7 +1,8 @@
 //! Streams through the proxy: in order and whole, but late, throttled, damaged, or cut.
 
-use std::{io, net::Shutdown, sync::atomic::Ordering, time::Duration};
+use std::{io, net::Shutdown, ops::Range, sync::atomic::Ordering, time::Duration};
 
+use relay::protocol::{DATA_HEADER_BYTES, PREAMBLE_BYTES};
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -17,9 +18,55 @@ const PIECE_BYTES: usize = 16 << 10;
 /// Pieces on their way in one direction of a stream: 1 MiB, as much as a long path holds.
 const PIECES_MAX: usize = 64;
 
-/// Bytes at the beginning of each direction that are never damaged: the introduction, and lists of
-/// digests of a file of some hundred chunks, which no checksum covers but the sender's word.
-const EARLY_BYTES: u64 = 16 << 10;
+/// Where the file bytes of a stream are: only these have checksums, so only these are damaged. Of all
+/// else TCP's own takes care in earnest, and a message that is not what was said is a peer's fault.
+#[derive(Default)]
+struct Frames {
+    head: Vec<u8>,
+    /// Bytes that come before the next frame's head.
+    skip: usize,
+    payload: usize,
+}
+
+impl Frames {
+    fn new() -> Self {
+        Self { skip: PREAMBLE_BYTES, ..Self::default() }
+    }
+
+    /// The file bytes of this piece, which follows those before it.
+    fn payloads(&mut self, piece: &[u8]) -> Vec<Range<usize>> {
+        let (mut payloads, mut at) = (Vec::new(), 0);
+        while at < piece.len() {
+            let left = piece.len() - at;
+            if self.skip > 0 {
+                let count = self.skip.min(left);
+                (self.skip, at) = (self.skip - count, at + count);
+            } else if self.payload > 0 {
+                let count = self.payload.min(left);
+                payloads.push(at..at + count);
+                (self.payload, at) = (self.payload - count, at + count);
+            } else {
+                self.head.push(piece[at]);
+                at += 1;
+                self.look_at_head();
+            }
+        }
+        payloads
+    }
+
+    fn look_at_head(&mut self) {
+        let &[kind, _, low, high, ..] = &self.head[..] else { return };
+        let length = usize::from(u16::from_le_bytes([low, high]));
+        if kind == 1 {
+            self.skip = length;
+        } else if self.head.len() == DATA_HEADER_BYTES {
+            self.payload = length;
+        } else {
+            return;
+        }
+        self.head.clear();
+    }
+}
 
 /// Takes connections as long as the proxy lives.
 pub(super) async fn accept(listener: TcpListener, wishes: Wishes) {
@@ -75,7 +122,7 @@ async fn take(
     pieces: mpsc::Sender<(Instant, Vec<u8>)>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; PIECE_BYTES];
-    let mut taken_bytes = 0;
+    let mut frames = Frames::new();
     loop {
         wishes.passable().await;
         from.readable().await?;
@@ -86,10 +133,9 @@ async fn take(
             Err(error) => return Err(error),
         };
         wishes.happened.stream_bytes.fetch_add(count as u64, Ordering::Relaxed);
-        taken_bytes += count as u64;
         let mut piece = buffer[..count].to_vec();
-        let is_early = taken_bytes <= EARLY_BYTES;
-        let due = line.piece(&mut piece, is_early, &wishes.now(), &wishes.happened);
+        let payloads = frames.payloads(&piece);
+        let due = line.piece(&mut piece, &payloads, &wishes.now(), &wishes.happened);
         if pieces.send((due, piece)).await.is_err() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
