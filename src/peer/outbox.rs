@@ -84,8 +84,10 @@ impl Outbox {
 
     /// The next message; acknowledgements only if they are not held back.
     pub fn poll(&mut self, hold_back: bool) -> Option<Message> {
-        // A hello is the first of the single messages, and its bitfield must follow at once.
-        if matches!(self.single.front(), Some(Message::Hello(_))) {
+        // A hello is the first of the single messages but for the request for datagrams, and its
+        // bitfield must follow at once.
+        let first = self.single.front();
+        if matches!(first, Some(Message::Hello(_) | Message::DatagramRequest { .. })) {
             return self.single.pop_front();
         }
         // Whoever leaves may be let go at once: what it has got must be known before, else nobody

@@ -5,7 +5,7 @@
 //! `needers = wanted + |{p in W: a delivery to p is not written}|`,
 //! `unwritten = |{p: a delivery to p is not written}|`.
 
-use super::{FetchId, ranks::Ranks};
+use super::{FetchId, log::Log, ranks::Ranks};
 use crate::time::Time;
 
 /// Where a chunk's bytes are.
@@ -137,6 +137,11 @@ impl Chunks {
 
     pub(super) fn is_cached(&self, chunk: u32) -> bool {
         self.chunks[chunk as usize].place == Place::Cached
+    }
+
+    /// Its place in the log of cached chunks, or the log's end.
+    pub(super) fn sequence(&self, chunk: u32, log: &Log) -> u64 {
+        if self.is_cached(chunk) { self.get(chunk).sequence } else { log.end() }
     }
 
     /// Changes a chunk and puts it where it then belongs in every order.

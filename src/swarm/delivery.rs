@@ -8,10 +8,7 @@ use super::{
     chunks::Place,
     peers::{Delivery, Peer, Stage},
 };
-use crate::{
-    protocol::{Order, limits},
-    time::Time,
-};
+use crate::{protocol::Order, time::Time};
 
 /// A peer at less than this part of the pace falls behind. Jitter alone doesn't bring a rate over
 /// 32 chunks so low.
@@ -43,8 +40,8 @@ impl Swarm {
         if let Some(peer) = self.peers.get_mut(slot) {
             for &chunk in chunks {
                 let known = chunk < self.chunks.count() && peer.lacks(chunk);
-                if known && peer.wants.len() < limits::WANTS_PER_PEER_MAX {
-                    peer.wants.push_back(chunk);
+                if known && peer.wants.add(chunk, self.chunks.count()) {
+                    peer.cursor = peer.cursor.min(self.chunks.sequence(chunk, &self.log));
                 }
             }
             self.chunks.news = true;
@@ -62,6 +59,12 @@ impl Swarm {
             let delivery = self.peers[slot].take_delivery(chunk);
             let delivered = delivery.is_some();
             if let Some(delivery) = delivery {
+                if delivery.stage == Stage::Queued {
+                    // Perhaps the shell has not even looked at it: the rest of a delivery that was
+                    // taken back, while all of it had come.
+                    let is_void = |action: &Action| matches!(*action, Action::Deliver { chunk: other, peer, .. } if other == chunk && peer == slot);
+                    self.actions.retain(|action| !is_void(action));
+                }
                 let bytes = self.chunk_bytes(chunk) - delivery.offset_bytes;
                 self.peers[slot].down.sample(now, bytes);
                 self.unprotect(chunk);
@@ -69,7 +72,7 @@ impl Swarm {
                 self.refresh_down(now, slot);
             }
             self.peers[slot].take_partial(chunk);
-            self.peers[slot].wants.retain(|&wanted| wanted != chunk);
+            self.peers[slot].wants.remove(chunk);
             self.set_settled(slot, chunk, true);
             let peer = &mut self.peers[slot];
             if peer.is_holder() && peer.have.insert(chunk) {
@@ -171,11 +174,17 @@ impl Swarm {
     }
 
     /// The next cached chunk for the peer: one it has in part, else the oldest, or the newest if
-    /// it falls behind; in peer order only the one it wants next.
+    /// it falls behind. In peer order the one it wants next, else the oldest that it asked for: what
+    /// is fetched for one serves all who named it, whatever else they wait for.
     fn next_cached(&mut self, slot: PeerSlot) -> Option<u32> {
         let (chunks, peer) = (&self.chunks, &mut self.peers[slot]);
         if peer.order == Order::Peer {
-            return peer.wants.front().copied().filter(|&chunk| chunks.is_cached(chunk));
+            let next = peer.wants.first().filter(|&chunk| chunks.is_cached(chunk));
+            return next.or_else(|| {
+                let found = self.log.find(peer.cursor, |chunk| peer.wants.contains(chunk));
+                peer.cursor = found.map_or(self.log.end(), |(sequence, _)| sequence);
+                found.map(|(_, chunk)| chunk)
+            });
         }
         let mut partials = peer.partials.iter().map(|&(chunk, _)| chunk);
         if let Some(chunk) = partials.find(|&chunk| chunks.is_cached(chunk) && peer.lacks(chunk)) {
@@ -210,9 +219,7 @@ impl Swarm {
         let peer = &mut self.peers[slot];
         peer.deliveries.push_back(Delivery { chunk, offset_bytes, stage: Stage::Queued });
         peer.assigned_bytes += u64::from(length);
-        if peer.order == Order::Peer {
-            peer.wants.retain(|&wanted| wanted != chunk);
-        }
+        peer.wants.remove(chunk);
         let counted = peer.counted;
         let fresh = self.chunks.change(chunk, |state| {
             state.unwritten += 1;
@@ -242,8 +249,9 @@ impl Swarm {
     /// A want in peer order that was taken back comes first again.
     fn want_again(&mut self, slot: PeerSlot, chunk: u32) {
         let peer = &mut self.peers[slot];
-        if peer.order == Order::Peer && !peer.wants.contains(&chunk) && peer.is_joined() {
-            peer.wants.push_front(chunk);
+        if peer.order == Order::Peer && peer.is_joined() {
+            peer.wants.add_first(chunk, self.chunks.count());
+            peer.cursor = peer.cursor.min(self.chunks.sequence(chunk, &self.log));
         }
     }
 

@@ -50,6 +50,9 @@ const SUSPECTS_PER_SCAN: usize = 64;
 /// Chunks for which one decision looks for a holder.
 const CHOICES_PER_SCAN: usize = 8;
 
+/// Chunks of one idle holder that a decision compares: all of a file of ordinary size.
+const CHUNKS_PER_HOLDER: usize = 4096;
+
 /// Starving peers among which the one is sought that has starved longest.
 const STARVING_COMPARED: usize = 64;
 
@@ -66,8 +69,11 @@ const DEPTH_UNKNOWN: u32 = 4;
 /// any number that only claim.
 const SUPPLIERS_MAX: usize = 16;
 
-/// Wants of one peer in peer order that are fetched ahead while memory lies idle.
-const WANTS_AHEAD: usize = 4;
+/// Wants of one peer in peer order that are fetched ahead while memory lies idle, at least.
+const WANTS_AHEAD_MIN: u32 = 4;
+
+/// The same in bytes: with tiny chunks four of them would leave everybody waiting for round trips.
+const WANTS_AHEAD_BYTES: u32 = 64 << 10;
 
 /// Holders that nothing is being fetched from.
 #[derive(Debug, Default)]
@@ -191,8 +197,9 @@ impl Swarm {
     /// What comes next for somebody in peer order; else the most wanted chunk, preferably of an idle
     /// holder.
     fn pick_ahead(&mut self) -> Option<Pick> {
+        let ahead = (WANTS_AHEAD_BYTES / self.config.chunk_size_bytes).max(WANTS_AHEAD_MIN);
         for &slot in self.starving.peers.iter().take(STARVING_PER_SCAN) {
-            let wants = self.fetchable_wants(&self.peers[slot], WANTS_AHEAD);
+            let wants = self.fetchable_wants(&self.peers[slot], ahead as usize);
             if let Some((pick, _)) = self.pick_among(wants, Need::Ahead) {
                 return Some(pick);
             }
@@ -222,7 +229,7 @@ impl Swarm {
 
     /// The first few chunks that a peer in peer order wants, as far as they can be fetched.
     fn fetchable_wants(&self, peer: &Peer, count: usize) -> impl Iterator<Item = u32> {
-        let wants = peer.wants.iter().copied().take(count);
+        let wants = peer.wants.iter().take(count);
         wants.filter(|&chunk| self.chunks.fetchable_bits.contains(chunk))
     }
 
@@ -251,6 +258,10 @@ impl Swarm {
 
     /// The most wanted chunk of the next few idle holders.
     fn pick_of_idle(&mut self, need: Need) -> Option<Pick> {
+        // In peer order a starving peer takes what it wants next and nothing else.
+        if need == Need::Starving && !self.next_starving().any(|peer| peer.order == Order::Relay) {
+            return None;
+        }
         let count = self.idle_holders.peers.len();
         let mut best: Option<(u32, Pick)> = None;
         for _ in 0..count.min(HOLDERS_PER_SCAN) {
@@ -261,7 +272,8 @@ impl Swarm {
                 continue;
             }
             let words = peer.have.words().iter().zip(self.chunks.fetchable_bits.words());
-            for chunk in ones(words.map(|(have, fetchable)| have & fetchable)) {
+            let chunks = ones(words.map(|(have, fetchable)| have & fetchable));
+            for chunk in chunks.take(CHUNKS_PER_HOLDER) {
                 let wanted = self.chunks.get(chunk).wanted;
                 let starved = need != Need::Starving || self.is_starved_for(chunk);
                 if starved && best.is_none_or(|(most, _)| wanted > most) {
@@ -274,12 +286,13 @@ impl Swarm {
 
     /// Whether one of the next few starving peers would take this chunk.
     fn is_starved_for(&self, chunk: u32) -> bool {
-        let starving = &self.starving;
-        let (count, turn) = (starving.peers.len(), starving.turn);
-        (0..count.min(STARVING_PER_SCAN)).any(|step| {
-            let peer = &self.peers[starving.peers[(turn + step) % count]];
-            peer.order == Order::Relay && peer.lacks(chunk)
-        })
+        self.next_starving().any(|peer| peer.order == Order::Relay && peer.lacks(chunk))
+    }
+
+    fn next_starving(&self) -> impl Iterator<Item = &Peer> {
+        let (peers, turn) = (&self.starving.peers, self.starving.turn);
+        let steps = 0..peers.len().min(STARVING_PER_SCAN);
+        steps.map(move |step| &self.peers[peers[(turn + step) % peers.len()]])
     }
 
     /// The best holder of this chunk that can take one more fetch. Where somebody was asked in vain

@@ -5,6 +5,7 @@ use super::{
     chunks::Place,
     peers::{Stage, Standing},
 };
+use crate::protocol::Order;
 
 impl Swarm {
     /// Checks every invariant of the swarm; for tests, as it takes time like peers x chunks.
@@ -53,6 +54,7 @@ impl Swarm {
     fn peer_invariants(&self) {
         let mut rate = 0;
         for (slot, peer) in self.peers.iter() {
+            peer.wants.invariants();
             for chunk in peer.have.iter() {
                 assert!(peer.settled.contains(chunk), "{slot:?} has {chunk} and lacks it");
             }
@@ -67,10 +69,11 @@ impl Swarm {
             if let Some((at, added)) = peer.starving {
                 assert_eq!(self.starving.peers[at as usize], slot);
                 rate += added;
-                if peer.order == crate::protocol::Order::Relay {
-                    let missed = self.log.find(0, |chunk| peer.lacks(chunk));
-                    assert_eq!(missed, None, "{slot:?} starves beside a cached chunk");
-                }
+                let missed = self.log.find(0, |chunk| match peer.order {
+                    Order::Relay => peer.lacks(chunk),
+                    Order::Peer => peer.wants.contains(chunk),
+                });
+                assert_eq!(missed, None, "{slot:?} starves beside a cached chunk");
             }
         }
         assert_eq!(rate, self.rent.rate());

@@ -79,8 +79,8 @@ impl Swarm {
         let stuck = match peer.order {
             Order::Relay => peer.settled.count() + missing_count == self.chunks.count(),
             Order::Peer => {
-                let next = peer.wants.front();
-                next.is_some_and(|&chunk| self.chunks.orphan_bits.contains(chunk))
+                let next = peer.wants.first();
+                next.is_some_and(|chunk| self.chunks.orphan_bits.contains(chunk))
             }
         };
         stuck.then_some((missing_count, first))

@@ -11,7 +11,7 @@
 //! taken and not answered means that memory is short. Actions may name a peer that has gone
 //! meanwhile (then they are void); its slot is not used again before the shell has seen them all.
 //!
-//! Reading order: `shared` (the vocabulary), `peers`, `chunks`, `log`, `ranks` and `meter` (what
+//! Reading order: `shared` (the vocabulary), `peers`, `wants`, `chunks`, `log`, `ranks` and `meter` (what
 //! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
 //! `fetching` and `holders` (what is asked of whom), `room` and `rent` (what is given up for it),
 //! `seeding`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
@@ -34,6 +34,7 @@ mod room;
 mod seeding;
 pub mod shared;
 mod view;
+mod wants;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};

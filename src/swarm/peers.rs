@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Join, PeerSlot, meter::Meter};
+use super::{Join, PeerSlot, meter::Meter, wants::Wants};
 use crate::{
     protocol::{Bitfield, Order, Seeding, limits},
     time::Time,
@@ -62,11 +62,11 @@ pub(super) struct Peer {
     pub(super) deliveries: VecDeque<Delivery>,
     /// Chunks that it has in part, with the bytes it has from the start, oldest first.
     pub(super) partials: VecDeque<(u32, u32)>,
-    /// What it asked for by name and has not got, in its order.
-    pub(super) wants: VecDeque<u32>,
+    pub(super) wants: Wants,
     pub(super) allowance_bytes: u64,
     pub(super) assigned_bytes: u64,
-    /// Sequence number in the log of cached chunks below which it needs nothing.
+    /// Sequence number in the log of cached chunks below which it needs nothing; in peer order,
+    /// below which it has named nothing.
     pub(super) cursor: u64,
     /// Whether its wants are counted at the chunks: not so while it is dormant or leaving.
     pub(super) counted: bool,
@@ -112,7 +112,7 @@ impl Peer {
             have: join.claims,
             deliveries: VecDeque::new(),
             partials: VecDeque::new(),
-            wants: VecDeque::new(),
+            wants: Wants::default(),
             allowance_bytes: 0,
             assigned_bytes: 0,
             cursor,

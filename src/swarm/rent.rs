@@ -9,7 +9,9 @@
 //! of those who still need the chunk that keep up with the pace of the starving. A chunk that only
 //! slow peers need is hopeless: it will not come free soon, and they have others to go on with. One
 //! that peers of the same pace need is about to come free: that is mere jitter, and evicting it
-//! makes equal peers thrash. In a deep cache jitter averages out, and less patience is needed.
+//! makes equal peers thrash. In a deep cache jitter averages out, and less patience is needed. And
+//! what peers in peer order lack but have not named is not about to come free either: where the
+//! order is random, hardly anybody is about to take any chunk, and patience would only cost time.
 //!
 //! Who starves beside a cached chunk that he lacks (in peer order, he wants another one first) won't
 //! set it free by waiting: he is not keen on it. A chunk that only such peers need costs nothing, as
@@ -18,8 +20,7 @@
 use std::time::Duration;
 
 use super::{PeerSlot, Swarm};
-use crate::protocol::Order;
-use crate::time::Time;
+use crate::{protocol::Order, time::Time};
 
 /// Lost deliveries, in chunks, that buy one eviction: see `price` above. Chosen by the trade-off in
 /// docs/tradeoff (a hundred peers, jitter): with a cache of 2% and rates that differ by a factor of
@@ -187,14 +188,20 @@ impl Swarm {
             let slot = PeerSlot((start + step) % slots);
             if let Some(peer) = self.peers.get(slot)
                 && peer.counted
-                && (peer.lacks(chunk) || peer.is_being_sent(chunk))
+                && !peer.have.contains(chunk)
             {
+                let is_lacked = peer.lacks(chunk);
+                if !is_lacked && !peer.is_being_sent(chunk) {
+                    continue;
+                }
+                // Who chooses the order takes next what it has named: what it has not may be far off.
+                let is_far = is_lacked && peer.order == Order::Peer && !peer.wants.contains(chunk);
                 let slow = |rate| rate < KEEN_RATE * self.rent.pace;
-                let starves = peer.starving.is_some() && peer.lacks(chunk);
+                let starves = is_lacked && peer.starving.is_some();
                 let is_slow = peer.down.settled_rate().is_some_and(slow);
                 seen += 1;
                 served += u32::from(!starves);
-                keen += u32::from(!starves && !is_slow);
+                keen += u32::from(!is_far && !starves && !is_slow);
             }
         }
         (keen, served, seen)

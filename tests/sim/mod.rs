@@ -1,12 +1,13 @@
 //! A deterministic simulator of everything around a [`relay::swarm::Swarm`]: peers with links,
 //! windows and vices, the shell with its sessions, and one budget for several swarms.
 //!
-//! Virtual time, one event at a time, everything from one seed. After every event DESIGN.md's
-//! properties are asserted. It simulates no bytes: a chunk is right or wrong.
+//! Virtual time, one event at a time, everything from one seed. After every event the
+//! properties that always hold are asserted. It simulates no bytes: a chunk is right or wrong.
 
 #![allow(dead_code, reason = "every test uses its own part of the simulator")]
 
 mod budget;
+pub(crate) mod channel;
 pub(crate) mod fleet;
 mod outcome;
 pub(crate) mod peer;

@@ -29,6 +29,7 @@ use crate::{
     },
     protocol::{FailureCode, Manifest, Token, limits::NONCE_BYTES},
     time::Time,
+    transport::Transport,
 };
 
 /// How often signals and time-outs are looked at.
@@ -65,6 +66,7 @@ pub(crate) enum Place {
 pub(crate) struct Job {
     pub(crate) remote: Remote,
     pub(crate) token: Option<Token>,
+    pub(crate) transport: Transport,
     pub(crate) place: Place,
     /// Only the list of digests is wanted: what is on disk must be hashed before anything is got.
     pub(crate) manifest_only: bool,
@@ -131,7 +133,8 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
     loop {
         let store = local.store(&disk, &file);
         let config = local.peer_config(store.keeps_bytes());
-        let peer = Peer::new(config, file, store, Box::new(Watch(Rc::clone(&local))));
+        let peer = Peer::new(config, file, store, Box::new(Watch(Rc::clone(&local))))
+            .with_transport(local.job.transport);
         file = match local.run_peer(peer).await? {
             Ended::Done(done) => return Ok(done),
             Ended::AskAgain(file) => file,

@@ -82,7 +82,7 @@ function showTotals({ totals, at_ms: at }) {
   set($("out-rate"), bytes(rate("out")) + "/s");
   set($("in-rate"), bytes(rate("in")) + "/s");
   const fan = totals.data_in_bytes ? totals.data_out_bytes / totals.data_in_bytes : 0;
-  set($("fan-out"), fan ? `${fan.toFixed(fan < 10 ? 1 : 0)} times` : "–");
+  set($("fan-out"), fan ? `; so far each byte went out ${fan.toFixed(fan < 10 ? 1 : 0)} times` : "");
   const asked = totals.cache_hits + totals.cache_misses;
   const figures = {
     peers: whole(totals.peers), swarms: whole(totals.swarms), sent: bytes(totals.data_out_bytes),
@@ -128,6 +128,9 @@ function drawSpark() {
     return { x: width * (1 - (now - point.at) / HISTORY_MS), rate: (point.out - from.out) / Math.max(1, point.at - from.at) };
   });
   const most = Math.max(1, ...points.map((point) => point.rate));
+  const seconds = Math.round(Math.min(HISTORY_MS, now - history[0].at) / 1000);
+  set($("spark-text"), `the last ${plural(seconds, "second", "seconds")}, at most ${bytes(most > 1 ? 1000 * most : 0)}/s`);
+  $("spark").setAttribute("aria-label", `Bytes a second in ${$("spark-text").textContent}`);
   const y = (rate) => height - 1 - rate / most * (height - 6 * scale);
   context.beginPath();
   points.forEach((point, i) => context[i ? "lineTo" : "moveTo"](point.x, y(point.rate)));
@@ -181,7 +184,7 @@ function showSwarm(view, swarm) {
   view.title.title = swarm.id;
   set(view.phase, ended ? `ended ${duration(swarm.ended_ms)} ago` : swarm.phase);
   view.phase.dataset.phase = swarm.phase;
-  const shown = swarm.stride > 1 ? `, every ${swarm.stride}th shown` : "";
+  const shown = swarm.stride > 1 ? `, one of ${swarm.stride} shown` : "";
   set(view.about, `${size(swarm.size_bytes)} in ${plural(swarm.chunk_count, "chunk", "chunks")} of ${size(swarm.chunk_size_bytes)}${shown}, home on shard ${swarm.home_shard}`);
   view.map.update(swarm, decode);
   let held = 0;
