@@ -69,7 +69,7 @@ fn least_recently_used_is_no_match() {
 fn a_random_order_is_no_reason_to_wait() {
     // What is fetched for one serves all who have named it, and nobody pays rent for chunks that
     // nobody is about to take: 200 of 400 chunks are named, 8 or 40 are cached.
-    for_seeds("--test simulation_rates random", 3, |seed| {
+    for_seeds("--test simulation random", 3, |seed| {
         for cache_chunks in [8, 40] {
             let fleet = Fleet::new(seed, cache_chunks, LAMBDA_DEFAULT);
             let fleet = Fleet { choice: Choice::Random, ratio: 1.0, ..fleet };
