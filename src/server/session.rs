@@ -435,8 +435,7 @@ impl Session {
         Some(lease)
     }
 
-    /// Ask the peer for the manifest, unless it is still at it: its next part would make no sense to a
-    /// new beginning, and the peer would be blamed.
+    /// Ask the peer for the manifest, unless it is at it: who goes on would be blamed for that.
     pub(crate) fn handle_fetch_manifest(&mut self) {
         if let Phase::Joined(key) = self.phase
             && self.manifest.builder.is_none()
