@@ -184,7 +184,7 @@ fn every_query_returns_data_from_a_prometheus_that_scraped_a_run() {
             (!result.is_empty()).then_some(())
         });
     }
-    let alerts = prometheus.query("ALERTS{alertstate=\"firing\"}");
+    let alerts = prometheus.query("ALERTS{alertstate=\"firing\"}").expect("it has started");
     assert_eq!(alerts["data"]["result"], Value::Array(Vec::new()), "a healthy relay is quiet");
     promtool(&["check", "metrics"], Some(&http::metrics(relay.http)));
 }
