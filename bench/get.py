@@ -6,7 +6,7 @@
 A relay, a `peer share` and the gets run on this machine; files lie in DIR (/dev/shm): SIZE_MIB (1024)
 of content, once more per peer. BASELINE moves the same bytes once over loopback to one receiver that
 verifies them (see measure.py), for example the limit program:
-'limit -S send -w 256K -C cubic -R blake3 -c 1 -t 1 -z 1G'. The reference is two of them at once, as a
+'limit -S send -w 256K -C cubic -R blake3 -c 1 -t 1 -z 1024M'. The reference is two of them at once, as a
 file takes two hops, plus the time of a write of the same bytes to DIR, shared by the cores.
 The check is a get of a file that lacks one chunk; HASH (b3sum, if there is one, else `peer check`)
 hashes the same file in the same round. BUILT=1 skips the build; PEER names another `peer`.
@@ -119,8 +119,8 @@ def cells(path, ticket):
         for hop in hops:
             text = hop.communicate()[0]
             found = m.re.search(r"\bwall ([0-9.]+)", text)
-            if hop.returncode or not found:
-                m.fail(f"{m.BASELINE} printed no wall time:\n{text}")
+            if hop.returncode or not found or float(found[1]) == 0:
+                m.fail(f"{m.BASELINE} printed no wall time, or none at all passed:\n{text}")
             walls.append(float(found[1]))
         seconds = max(walls) + write(path("written")) / os.cpu_count()
         os.remove(path("written"))

@@ -80,7 +80,8 @@ impl<'a> Screen<'a> {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(Some(status.key.size_bytes), target);
-        let template = "[{bar:30}] {binary_bytes} of {binary_total_bytes} {wide_msg}";
+        // The message has a line of its own: it says why nothing comes, and must not be cut off.
+        let template = "[{wide_bar}] {binary_bytes} of {binary_total_bytes}\n{msg}";
         let style = ProgressStyle::with_template(template).expect("the template is valid");
         bar.set_style(style.progress_chars("=> "));
         let last_at = clock::now();
