@@ -230,9 +230,15 @@ impl Args {
     /// What is wrong and what to do, for people.
     pub(crate) fn check(self) -> Result<Config, String> {
         let relay = self.relay_choice()?;
+        if self.timeout.is_zero() {
+            return Err("--timeout 0 leaves no time for anything: give for example 10m".into());
+        }
         let churn = self.churn.unwrap_or_default();
         check_counts(&self, churn)?;
         let file = match parse_size(&self.file) {
+            _ if PathBuf::from(&self.file).is_dir() => {
+                return Err(format!("--file {} is a directory: name one file of it", self.file));
+            }
             _ if PathBuf::from(&self.file).exists() => FileChoice::Path(self.file.into()),
             Ok(bytes) => FileChoice::Generated(bytes),
             Err(_) => {
@@ -451,6 +457,8 @@ mod tests {
             (&["--relay", "nonsense"], "127.0.0.1:7440"),
             (&["--relay-args", "'x"], "not closed"),
             (&["--timeout", "soon"], "duration"),
+            (&["--timeout", "0s"], "no time"),
+            (&["--file", "/"], "directory"),
             (&["--driver", "kqueue2"], "driver"),
         ] {
             let error = check(args).unwrap_err();

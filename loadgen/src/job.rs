@@ -40,6 +40,10 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
     if let Some(dir) = &config.report {
         report_dir::prepare(dir)?;
     }
+    if let Some(path) = config.json.as_deref().filter(|path| *path != Path::new("-")) {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.with_context(|| format!("could not write {}", path.display()))?;
+    }
     let descriptors = if config.store == Store::Verify { 1 } else { 2 };
     let members = (config.clients + config.files) as u64;
     usage::raise_descriptor_limit(members * descriptors).map_err(anyhow::Error::msg)?;

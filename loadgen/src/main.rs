@@ -92,7 +92,11 @@ fn exit(result: anyhow::Result<bool>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("loadgen: {error:#}");
-            ExitCode::FAILURE
+            let relay_error = error.downcast_ref::<relay_process::RelayError>();
+            match relay_error.is_some_and(relay_process::RelayError::is_usage) {
+                true => ExitCode::from(EXIT_USAGE),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

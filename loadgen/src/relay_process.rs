@@ -61,6 +61,13 @@ pub(crate) enum RelayError {
     Useless(StatsError),
 }
 
+impl RelayError {
+    /// Whether what its relay was told made no sense: the same to whoever told it.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(self, Self::Ended(status) if status.code() == Some(i32::from(crate::EXIT_USAGE)))
+    }
+}
+
 /// The relay of a run; an own one is ended when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Relay {

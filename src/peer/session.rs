@@ -412,7 +412,8 @@ impl Session {
         if let Some(message) = self.outbox.poll(self.intake.may_hold_back()) {
             return Some(message);
         }
-        if let Some(chunks) = self.wants.as_mut().and_then(|wants| wants.poll(now)) {
+        let have = self.file.have();
+        if let Some(chunks) = self.wants.as_mut().and_then(|wants| wants.poll(now, have)) {
             return Some(Message::Want { chunks });
         }
         let report = self.intake.poll_report(now)?;

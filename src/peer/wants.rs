@@ -69,8 +69,10 @@ impl Wants {
         }
     }
 
-    /// Chunks to name now: as many as fit one message, none while few would be new.
-    pub fn poll(&mut self, now: Time) -> Option<Vec<u32>> {
+    /// Chunks to name now: as many as fit one message, none while few would be new. What came unasked
+    /// meanwhile, as a part of a file that is spread, is in `have`: it would be named in vain, and
+    /// wait for ever for what nobody sends.
+    pub fn poll(&mut self, now: Time, have: &Bitfield) -> Option<Vec<u32>> {
         let room = self.wants_max - self.wanted.len();
         let batch = room.min(WANT_CHUNKS_MAX).min(self.ahead.len());
         let worth_it = batch == self.ahead.len() || batch >= self.wants_max.div_ceil(4);
@@ -78,10 +80,17 @@ impl Wants {
             return None;
         }
         self.is_urgent = false;
-        let chunks: Vec<u32> = self.ahead.drain(..batch).collect();
+        let mut chunks = Vec::with_capacity(batch);
+        while chunks.len() < batch
+            && let Some(chunk) = self.ahead.pop_front()
+        {
+            if !have.contains(chunk) {
+                chunks.push(chunk);
+            }
+        }
         self.wanted.extend(chunks.iter().map(|&chunk| (chunk, now)));
         debug_assert!(self.wanted.len() <= self.wants_max);
-        Some(chunks)
+        (!chunks.is_empty()).then_some(chunks)
     }
 
     /// Since when the chunk is wanted.
@@ -109,9 +118,13 @@ impl Wants {
 mod tests {
     use super::*;
 
+    fn nothing() -> Bitfield {
+        Bitfield::empty(5000)
+    }
+
     fn drain(wants: &mut Wants) -> Vec<u32> {
         let mut all = Vec::new();
-        while let Some(chunks) = wants.poll(Time::ZERO) {
+        while let Some(chunks) = wants.poll(Time::ZERO, &nothing()) {
             assert!(chunks.len() <= WANT_CHUNKS_MAX);
             for &chunk in &chunks {
                 wants.handle_kept(chunk).expect("wanted just now");
@@ -124,7 +137,7 @@ mod tests {
     #[test]
     fn relay_order_names_nothing() {
         let mut wants = Wants::new(ChunkOrder::Relay, &Bitfield::empty(100), 1 << 18);
-        assert_eq!(wants.poll(Time::ZERO), None);
+        assert_eq!(wants.poll(Time::ZERO, &nothing()), None);
     }
 
     #[test]
@@ -146,7 +159,7 @@ mod tests {
         for log2 in [10, 18, 24] {
             let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(5000), 1 << log2);
             let mut outstanding = 0;
-            while let Some(chunks) = wants.poll(Time::ZERO) {
+            while let Some(chunks) = wants.poll(Time::ZERO, &nothing()) {
                 outstanding += chunks.len();
             }
             assert!((WANTS_MIN..=WANTS_PER_PEER_MAX).contains(&outstanding), "{outstanding}");
@@ -156,19 +169,37 @@ mod tests {
     #[test]
     fn a_lost_chunk_is_named_again_though_all_others_are_outstanding() {
         let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(5000), 1 << 18);
-        while wants.poll(Time::ZERO).is_some() {}
+        while wants.poll(Time::ZERO, &nothing()).is_some() {}
         wants.handle_lost(3);
-        assert_eq!(wants.poll(Time::ZERO), Some(vec![3]));
-        assert_eq!(wants.poll(Time::ZERO), None);
+        assert_eq!(wants.poll(Time::ZERO, &nothing()), Some(vec![3]));
+        assert_eq!(wants.poll(Time::ZERO, &nothing()), None);
     }
 
     #[test]
     fn a_lost_chunk_is_named_again() {
         let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(2), 1 << 18);
-        assert_eq!(wants.poll(Time::ZERO), Some(vec![0, 1]));
+        assert_eq!(wants.poll(Time::ZERO, &nothing()), Some(vec![0, 1]));
         wants.handle_lost(0);
-        assert_eq!(wants.poll(Time::ZERO), Some(vec![0]));
+        assert_eq!(wants.poll(Time::ZERO, &nothing()), Some(vec![0]));
         assert!(wants.handle_kept(0).is_some());
         assert!(wants.handle_kept(0).is_none());
+    }
+
+    #[test]
+    fn what_came_unasked_is_not_named_and_takes_nobodys_place() {
+        let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(5000), 1 << 18);
+        // Every second chunk comes by itself, many more than may be wanted at once.
+        let mut have = Bitfield::empty(5000);
+        for chunk in (0..5000).step_by(2) {
+            assert!(have.insert(chunk));
+        }
+        let mut named = Vec::new();
+        while let Some(chunks) = wants.poll(Time::ZERO, &have) {
+            for &chunk in &chunks {
+                wants.handle_kept(chunk).expect("wanted just now");
+            }
+            named.extend(chunks);
+        }
+        assert_eq!(named, (0..5000).skip(1).step_by(2).collect::<Vec<_>>());
     }
 }

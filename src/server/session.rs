@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     protocol::{
-        Accepted, Bitfield, Channel, Claims, FailureCode, Hello, Manifest, ManifestBuilder,
-        Message, SwarmKey, Token, Welcome, auth,
+        Accepted, Bitfield, Channel, Claims, DataPieceHeader, FailureCode, Hello, Manifest,
+        ManifestBuilder, Message, SwarmKey, Token, Welcome, auth,
         limits::{NONCE_BYTES, VERSION},
     },
     swarm::{FetchFailure, FetchId},
@@ -395,21 +395,19 @@ impl Session {
         piece: &[u8],
         is_last: bool,
     ) -> Result<(), Fault> {
-        if let Some(ended) = self.fetching.handle_data(header, piece, is_last)? {
-            self.effects.push_back(Effect::Fetched(ended.fetch_id, ended.result));
-        }
+        let ended = self.fetching.handle_data(header, piece, is_last)?;
+        self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));
         Ok(())
     }
 
     /// A sealed piece of a chunk was received, in a datagram.
     pub(crate) fn handle_piece(
         &mut self,
-        header: &crate::protocol::DataPieceHeader,
+        header: &DataPieceHeader,
         piece: &[u8],
     ) -> Result<(), Fault> {
-        if let Some(ended) = self.fetching.handle_piece(header, piece)? {
-            self.effects.push_back(Effect::Fetched(ended.fetch_id, ended.result));
-        }
+        let ended = self.fetching.handle_piece(header, piece)?;
+        self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));
         Ok(())
     }
 
@@ -437,8 +435,7 @@ impl Session {
         Some(lease)
     }
 
-    /// Ask the peer for the manifest, unless it is still at it: its next part would make no sense to a
-    /// new beginning, and the peer would be blamed.
+    /// Ask the peer for the manifest, unless it is at it: who goes on would be blamed for that.
     pub(crate) fn handle_fetch_manifest(&mut self) {
         if let Phase::Joined(key) = self.phase
             && self.manifest.builder.is_none()

@@ -32,8 +32,8 @@ pub(crate) const FRAME: u32 = 16 << 10;
 const PROGRESS_SEEDS: u64 = 10_000;
 
 thread_local! {
-    /// The seed that this thread runs.
-    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// The test and the seed that this thread runs.
+    static SEED: Cell<Option<(&'static str, u64)>> = const { Cell::new(None) };
 }
 
 /// Runs so many seeds, or only `SIM_SEED`, or `SIM_SEEDS` of them, from `SIM_FIRST` on; says which
@@ -43,13 +43,13 @@ pub(crate) fn for_seeds(test: &'static str, count: u64, run: impl Fn(u64)) {
     if let Some(seed) = number("SIM_SEED") {
         return run(seed);
     }
-    name_seeds_in_panics(test);
+    name_seeds_in_panics();
     let first = number("SIM_FIRST").unwrap_or(0);
     for seed in first..first + number("SIM_SEEDS").unwrap_or(count) {
         if seed > first && seed.is_multiple_of(PROGRESS_SEEDS) {
             eprintln!("seeds {first} to {seed} hold");
         }
-        SEED.set(Some(seed));
+        SEED.set(Some((test, seed)));
         run(seed);
     }
     SEED.set(None);
@@ -57,12 +57,12 @@ pub(crate) fn for_seeds(test: &'static str, count: u64, run: impl Fn(u64)) {
 
 /// The seed comes before the panic's own message, and past the test harness, which keeps what is
 /// printed until the test ends: neither an abort nor a kill can lose it.
-fn name_seeds_in_panics(test: &'static str) {
+fn name_seeds_in_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if let Some(seed) = SEED.get() {
+            if let Some((test, seed)) = SEED.get() {
                 let line =
                     format!("seed {seed} fails; replay: SIM_SEED={seed} cargo test {test}\n");
                 std::io::stderr().write_all(line.as_bytes()).ok();

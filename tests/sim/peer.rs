@@ -161,6 +161,11 @@ impl SimPeer {
         self.leaving = false;
     }
 
+    /// Something is still to be taken, or in datagrams to be acknowledged: the relay's clock runs.
+    pub(super) fn has_data_waiting(&self) -> bool {
+        !self.queue.is_empty() || !self.open.is_empty()
+    }
+
     pub(crate) fn is_liar(&self) -> bool {
         self.plan.vice == Vice::Liar
     }

@@ -413,11 +413,11 @@ impl World {
         }
         let peer = &mut self.peers[index];
         let connection = peer.connection;
-        if peer.queue.is_empty() {
+        if !peer.has_data_waiting() {
             // Nothing waits, though nothing was taken: it was recalled.
             peer.data_waits_since = None;
         }
-        if !peer.queue.is_empty() && peer.data_waits_since.is_none() {
+        if peer.has_data_waiting() && peer.data_waits_since.is_none() {
             peer.data_waits_since = Some(self.now);
             if peer.stopped || peer.dead || matches!(peer.plan.vice, Vice::Stops(_)) {
                 self.schedule(self.now + 10 * SECOND, Event::StallCheck(index, connection));

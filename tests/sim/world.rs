@@ -331,9 +331,9 @@ impl World {
     }
 
     fn verified(&mut self, index: usize, chunk: u32, ok: bool) {
+        self.forget_sends(index, chunk);
         if ok {
             self.peers[index].have.insert(chunk);
-            self.forget_sends(index, chunk);
             self.peer_input(index, |swarm, now, slot| swarm.handle_have(now, slot, chunk));
             if self.peers[index].slot.is_some() && !self.peers[index].wants.is_empty() {
                 self.say_more_wants(index, 1);
@@ -372,7 +372,7 @@ impl World {
     fn stall_check(&mut self, index: usize) {
         let peer = &mut self.peers[index];
         let waits = peer.data_waits_since.is_some_and(|since| self.now - since >= 10 * SECOND);
-        if waits && !peer.queue.is_empty() {
+        if waits && peer.has_data_waiting() {
             self.gone(index);
         }
     }

@@ -58,7 +58,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     // A directory is what even root can't read as a file.
     let path = dir.path().display().to_string();
-    fails(&["--file", &path, "--relay-args", ""], 1, &[&path]);
+    fails(&["--file", &path, "--relay-args", ""], 2, &[&path, "directory"]);
     let path = dir.path().join("secret");
     std::fs::write(&path, "secret").expect("written");
     let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o000);
@@ -124,8 +124,11 @@ fn what_says_nothing_is_not_waited_for_for_ever() {
 
 #[test]
 fn a_relay_of_its_own_that_cannot_start_says_why() {
-    fails(&["--relay-args", "--cache lots"], 1, &["lots", "relay"]);
-    fails(&["--relay-args", "--nonsense"], 1, &["--nonsense", "relay"]);
+    // What the relay calls wrong usage is ours too: the words came from our command line.
+    fails(&["--relay-args", "--cache lots"], 2, &["lots", "relay"]);
+    fails(&["--relay-args", "--nonsense"], 2, &["--nonsense", "relay"]);
+    fails(&["--cache", "1K"], 2, &["4K", "relay"]);
+    fails(&["--relay-args", "--listen 192.0.2.1:1"], 1, &["192.0.2.1", "relay"]);
 }
 
 #[test]
@@ -162,4 +165,10 @@ fn a_place_that_cannot_be_written_is_named() {
     // A job that began and failed ends with a report, which names what went wrong.
     let said = ended.stdout + &ended.stderr;
     assert!(said.contains(&file.display().to_string()), "{said}");
+    // A report that can't be written is refused before anything runs.
+    let json = file.join("report.json").display().to_string();
+    let ended = job(&["--relay-args", "", "--json", &json]);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains(&json), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("seed "), "nothing ran: {}", ended.stderr);
 }

@@ -204,3 +204,14 @@ fn who_stays_does_so_after_the_figures_are_taken() {
     let (others, all) = ("/unlimited_client_seconds/max", "/client_seconds/max");
     assert!(run.number(others) > 0.0 && run.number(others) < run.number(all));
 }
+
+#[test]
+fn clients_that_choose_the_order_may_be_few() {
+    // Each gets half of the file by the spread, unasked: four times what it may ask for at once.
+    for order in ["sequential", "random"] {
+        let args = ["--clients", "2", "--file", "64M", "--chunk", "1M", "--order", order];
+        let run = run(&[&args[..], &["--relay-args", "--cores 1", "--timeout", "60s"]].concat());
+        run.assert_success();
+        assert_eq!(run.number("/clients_verified"), 2.0);
+    }
+}

@@ -91,7 +91,7 @@ fn what_is_no_relay_or_of_another_version_is_told() {
 #[test]
 fn a_relay_of_its_own_that_does_not_start_says_why() {
     let run = run(&["--clients", "1", "--file", "1", "--relay-args", "--no-such-flag"]);
-    assert_eq!(run.code, Some(1));
+    assert_eq!(run.code, Some(2));
     assert!(run.stderr.contains("no-such-flag"), "{}", run.stderr);
 }
 
