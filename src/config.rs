@@ -104,6 +104,11 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_MISSING_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = parse_duration)]
     pub missing_timeout: Duration,
 
+    /// How datagrams find their event loop: by a program in the kernel where there is one, or
+    /// always passed on between event loops
+    #[arg(long, env = "RELAY_DATAGRAM_STEERING", value_name = "S", default_value = "auto")]
+    pub datagram_steering: SteeringArg,
+
     /// Form of the log on stderr
     #[arg(long, env = "RELAY_LOG_FORMAT", value_name = "F", default_value = "text")]
     pub log_format: LogFormat,
@@ -125,6 +130,15 @@ impl From<EvictionArg> for Eviction {
             EvictionArg::Lru => Self::Lru,
         }
     }
+}
+
+/// `--datagram-steering`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum SteeringArg {
+    /// By the kernel where it can, else passed on.
+    Auto,
+    /// Passed on by messages: for comparison, and for systems whose kernel does it wrong.
+    Forward,
 }
 
 /// `--log-format`.

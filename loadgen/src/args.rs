@@ -17,6 +17,7 @@ use relay::{
         Token,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
     },
+    transport::Transport,
 };
 use shards::DriverChoice;
 
@@ -28,7 +29,8 @@ const CLIENTS_MAX: usize = 60_000;
 const FILES_MAX: usize = 1_024;
 
 /// Pairings of channels that this build has.
-pub(crate) const TRANSPORTS: &[&str] = &["tcp"];
+pub(crate) const TRANSPORTS: &[&str] =
+    &[Transport::ALL[0].name(), Transport::ALL[1].name(), Transport::ALL[2].name()];
 
 const EXAMPLES: &str = "Examples:
   loadgen --clients 100 --file 100M            the main job, with a relay of its own if none runs
@@ -71,9 +73,9 @@ pub(crate) struct Args {
     /// Who chooses the order of chunks, and how
     #[arg(long, env = "LOADGEN_ORDER", value_name = "ORDER", default_value = "relay")]
     order: OrderMode,
-    /// How frames travel (this build has tcp only)
-    #[arg(long, env = "LOADGEN_TRANSPORT", value_name = "T", default_value = "tcp", value_parser = parse_transport)]
-    transport: String,
+    /// How messages and data travel: tcp, udp-control or udp-data
+    #[arg(long, env = "LOADGEN_TRANSPORT", value_name = "T", default_value = "tcp")]
+    transport: Transport,
     /// Chunk size, a power of two from 1K to 16M [default: the protocol's]
     #[arg(long, env = "LOADGEN_CHUNK", value_name = "SIZE", value_parser = parse_chunk)]
     chunk: Option<u8>,
@@ -205,7 +207,7 @@ pub(crate) struct Config {
     pub(crate) driver: DriverChoice,
     pub(crate) seeding: SeedingMode,
     pub(crate) order: OrderMode,
-    pub(crate) transport: String,
+    pub(crate) transport: Transport,
     pub(crate) chunk_size_log2: Option<u8>,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) token: Option<Token>,
@@ -348,14 +350,6 @@ fn random_seed() -> u64 {
     Rng::new(random, 0).below(1_000_000_000)
 }
 
-fn parse_transport(text: &str) -> Result<String, String> {
-    match text {
-        text if TRANSPORTS.contains(&text) => Ok(text.into()),
-        "udp-control" | "udp-data" => Err("this build has the tcp transport only".into()),
-        _ => Err("there is tcp".into()),
-    }
-}
-
 fn parse_chunk(text: &str) -> Result<u8, String> {
     let bytes = parse_size(text)?;
     let range = 1u64 << CHUNK_SIZE_LOG2_MIN..=1u64 << CHUNK_SIZE_LOG2_MAX;
@@ -454,7 +448,7 @@ mod tests {
             (&["--file", "no-such-file"], "no such file"),
             (&["--files", "3", "--clients", "2"], "--files 3"),
             (&["--chunk", "100K"], "power of two"),
-            (&["--transport", "udp-data"], "tcp transport only"),
+            (&["--transport", "pigeon"], "choose one of tcp, udp-control, udp-data"),
             (&["--churn", "kill=50,join=50"], "leave none"),
             (&["--churn", "die=1"], "kill and join"),
             (&["--slow", "200@1M"], "only 100 clients"),

@@ -196,7 +196,8 @@ pub(crate) fn client_peer(
         record: Rc::clone(record),
         ask_at: 0,
     };
-    Ok(Peer::new(peer_config(job, session, plan.seed), file, store, Box::new(watch)))
+    let peer = Peer::new(peer_config(job, session, plan.seed), file, store, Box::new(watch));
+    Ok(peer.with_transport(job.transport))
 }
 
 /// An origin's peer, ready to run.
@@ -225,7 +226,8 @@ pub(crate) fn origin_peer(
     let file = FileState::whole(Arc::clone(&content.manifest));
     let watch = OriginWatch { local: Rc::clone(local), record: Rc::clone(record) };
     let config = peer_config(job, session, index as u64);
-    Ok(Peer::new(config, file, content.store(&local.disk)?, Box::new(watch)))
+    let peer = Peer::new(config, file, content.store(&local.disk)?, Box::new(watch));
+    Ok(peer.with_transport(job.transport))
 }
 
 /// Where a client writes its file.

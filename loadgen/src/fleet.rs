@@ -19,6 +19,7 @@ use relay::{
     peer::{Disk, Peer, new_scratch},
     protocol::Token,
     time::Time,
+    transport::Transport,
 };
 use shards::{Driver, Placement, Shard, Shards, Start, StartError, clock, task};
 
@@ -62,6 +63,7 @@ pub(crate) struct Job {
     pub(crate) token: Option<Token>,
     pub(crate) store: Store,
     pub(crate) seeding: SeedingMode,
+    pub(crate) transport: Transport,
     pub(crate) timeout: Duration,
     pub(crate) stay: Duration,
     pub(crate) board: Board,

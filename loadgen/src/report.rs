@@ -12,7 +12,7 @@ use crate::{
 /// Errors that the prose lists; the JSON has them all.
 const ERRORS_SHOWN_MAX: usize = 10;
 
-/// The whole report. The keys are a promise: see INTERFACE.md.
+/// The whole report. The keys are a promise: none is renamed or missing.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) clients: usize,

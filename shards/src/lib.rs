@@ -20,6 +20,7 @@
 pub mod bell;
 pub mod budget;
 pub mod clock;
+pub mod datagrams;
 mod doorbell;
 pub mod driver;
 pub mod handoff;
@@ -32,6 +33,7 @@ pub mod port;
 mod ringer;
 pub mod runtime;
 mod station;
+pub mod steering;
 #[cfg(test)]
 mod stepping;
 pub mod task;

@@ -172,7 +172,7 @@ fn run(
         current: atomic::AtomicUsize::new(NOBODY),
         stuck: atomic::AtomicBool::new(false),
     });
-    let core = core_affinity::get_core_ids().and_then(|cores| cores.first().copied());
+    let core = core_of_caller();
     let failures: Vec<String> = thread::scope(|scope| {
         let threads: Vec<_> = bodies
             .into_iter()
@@ -198,6 +198,14 @@ fn run(
     });
     let schedule = &mut *scheduler.schedule.lock().expect("all have ended");
     (failures.into_iter().next(), std::mem::take(&mut schedule.path))
+}
+
+/// Where the caller runs: tests that run side by side should not all take the same core.
+fn core_of_caller() -> Option<core_affinity::CoreId> {
+    #[cfg(target_os = "linux")]
+    return Some(core_affinity::CoreId { id: rustix::thread::sched_getcpu() });
+    #[cfg(not(target_os = "linux"))]
+    return core_affinity::get_core_ids().and_then(|cores| cores.first().copied());
 }
 
 /// Runs one thread's body; returns what its panic said.

@@ -5,9 +5,9 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},
 };
@@ -19,6 +19,24 @@ use crate::turn;
 /// Costs a share of one system call: all that yield in one turn of the loop share it.
 pub async fn yield_now() {
     Yield { since: None }.await;
+}
+
+/// Waits for the first of two to end; the other is dropped, so both must bear that.
+///
+/// # Errors
+/// The second ended first: its output, which is no failure.
+pub async fn race<A, B>(
+    first: impl Future<Output = A>,
+    second: impl Future<Output = B>,
+) -> Result<A, B> {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|context| {
+        if let Poll::Ready(output) = first.as_mut().poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        second.as_mut().poll(context).map(Err)
+    })
+    .await
 }
 
 /// Lets other threads of this core run before the shard goes on, if any want to: those that its

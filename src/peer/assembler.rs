@@ -6,18 +6,25 @@
 //! Invariants: at most [`PARTIAL_CHUNKS_MAX`] partials, of different chunks, oldest first; each
 //! holds a prefix of its chunk, shorter than the chunk.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
 use crate::protocol::{
-    ChunkHasher, DataHeader, Manifest, frame_crc,
+    ChunkHasher, DataHeader, DataPieceHeader, Manifest, frame_crc,
     limits::{FRAME_PAYLOAD_BYTES_MAX, PARTIAL_CHUNKS_MAX},
 };
 
 /// Chunks whose loss was told already, so that the rest of a delivery doesn't tell it again
 /// frame by frame. Forgetting one only repeats an idempotent message.
 const LOST_MAX: usize = PARTIAL_CHUNKS_MAX;
+
+/// Chunks that may be here in part when pieces come in any order: a window of the smallest ones.
+const SCATTERED_CHUNKS_MAX: usize = 1024;
+
+/// Bytes that may wait for those before them when pieces come in any order: twice what a relay has
+/// under way at most. Beyond, the oldest chunk is given up, and asked for anew.
+const AHEAD_BYTES_MAX: usize = 8 << 20;
 
 /// What a piece of a frame led to.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,6 +97,10 @@ pub struct Assembler {
     /// Where the frame under way goes; `None` discards the rest of its pieces.
     frame: Option<usize>,
     lost: VecDeque<u32>,
+    /// Bytes in all partials' `ahead`.
+    ahead_bytes: usize,
+    /// Given up, and not told yet.
+    dropped: VecDeque<u32>,
 }
 
 struct Partial {
@@ -100,6 +111,9 @@ struct Partial {
     /// In keeping mode: the prefix, and the checksums of its frames.
     bytes: Vec<u8>,
     crcs: Vec<u32>,
+    /// Sealed pieces that came before those in front of them, by offset.
+    ahead: BTreeMap<u32, Vec<u8>>,
+    is_sealed: bool,
 }
 
 impl std::fmt::Debug for Partial {
@@ -112,7 +126,14 @@ impl Assembler {
     /// With `keeps_bytes`, whole chunks come with their bytes; else they are only verified.
     #[must_use]
     pub fn new(keeps_bytes: bool) -> Self {
-        Self { keeps_bytes, partials: VecDeque::new(), frame: None, lost: VecDeque::new() }
+        Self {
+            keeps_bytes,
+            partials: VecDeque::new(),
+            frame: None,
+            lost: VecDeque::new(),
+            ahead_bytes: 0,
+            dropped: VecDeque::new(),
+        }
     }
 
     /// Number of chunks that are here in part.
@@ -179,6 +200,11 @@ impl Assembler {
             return Ok(Assembled::Nothing);
         }
         self.frame = None;
+        self.finish(manifest, index)
+    }
+
+    /// The chunk is whole: is it right?
+    fn finish(&mut self, manifest: &Manifest, index: usize) -> Result<Assembled, AssembleError> {
         let partial = self.partials.remove(index).expect("just looked at");
         let (chunk, digest) = (partial.chunk, partial.hasher.finalize());
         if digest != manifest.digest(chunk) {
@@ -189,6 +215,73 @@ impl Assembler {
         Ok(Assembled::Chunk { chunk, bytes })
     }
 
+    /// A sealed piece, which may come in any order. `wanted` is false for a chunk that is here
+    /// already: it is discarded.
+    ///
+    /// # Errors
+    /// If it lies outside of the file, or completes a chunk whose digest is wrong.
+    pub fn handle_sealed(
+        &mut self,
+        manifest: &Manifest,
+        header: &DataPieceHeader,
+        piece: &[u8],
+        wanted: bool,
+    ) -> Result<Assembled, AssembleError> {
+        let DataPieceHeader { chunk, offset, .. } = *header;
+        let key = manifest.key();
+        let chunk_len = if chunk < key.chunk_count() { key.chunk_len_bytes(chunk) } else { 0 };
+        let len = u32::try_from(piece.len()).expect("a datagram is short");
+        if u64::from(offset) + u64::from(len) > u64::from(chunk_len) {
+            return Err(AssembleError::OutOfRange { chunk, offset, len });
+        }
+        if !wanted {
+            return Ok(Assembled::Nothing);
+        }
+        let known = self.partials.iter().position(|partial| partial.chunk == chunk);
+        let index = known.unwrap_or_else(|| {
+            if self.partials.len() == SCATTERED_CHUNKS_MAX {
+                self.drop_oldest();
+            }
+            self.push_partial(manifest, chunk, chunk_len);
+            self.partials.len() - 1
+        });
+        let partial = &mut self.partials[index];
+        partial.is_sealed = true;
+        if offset > partial.received {
+            self.ahead_bytes += piece.len();
+            if let Some(replaced) = partial.ahead.insert(offset, piece.to_vec()) {
+                self.ahead_bytes -= replaced.len();
+            }
+            while self.ahead_bytes > AHEAD_BYTES_MAX {
+                self.drop_oldest();
+            }
+            return Ok(Assembled::Nothing);
+        }
+        partial.feed(self.keeps_bytes, offset, piece);
+        while let Some(next) = partial.ahead.first_entry()
+            && *next.key() <= partial.received
+        {
+            let (offset, piece) = next.remove_entry();
+            self.ahead_bytes -= piece.len();
+            partial.feed(self.keeps_bytes, offset, &piece);
+        }
+        if partial.received < partial.len {
+            return Ok(Assembled::Nothing);
+        }
+        self.finish(manifest, index)
+    }
+
+    /// A chunk of which all that had come was given up: the relay must begin it anew.
+    pub fn poll_dropped(&mut self) -> Option<u32> {
+        self.dropped.pop_front()
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(partial) = self.partials.pop_front() else { return };
+        self.ahead_bytes -= partial.ahead.values().map(Vec::len).sum::<usize>();
+        self.dropped.push_back(partial.chunk);
+    }
+
     /// Starts the chunk from its first byte; its place among the partials.
     fn begin(&mut self, manifest: &Manifest, chunk: u32, len: u32, known: Option<usize>) -> usize {
         if let Some(index) = known {
@@ -196,6 +289,12 @@ impl Assembler {
         } else if self.partials.len() == PARTIAL_CHUNKS_MAX {
             self.partials.pop_front();
         }
+        self.push_partial(manifest, chunk, len);
+        self.invariants();
+        self.partials.len() - 1
+    }
+
+    fn push_partial(&mut self, manifest: &Manifest, chunk: u32, len: u32) {
         let key = manifest.key();
         let kept = if self.keeps_bytes { len as usize } else { 0 };
         self.partials.push_back(Partial {
@@ -205,9 +304,9 @@ impl Assembler {
             hasher: ChunkHasher::new(key.chunk_count(), chunk, key.chunk_size_log2),
             bytes: Vec::with_capacity(kept),
             crcs: Vec::with_capacity(kept.div_ceil(FRAME_PAYLOAD_BYTES_MAX)),
+            ahead: BTreeMap::new(),
+            is_sealed: false,
         });
-        self.invariants();
-        self.partials.len() - 1
     }
 
     fn lose(&mut self, chunk: u32, known: Option<usize>) -> Assembled {
@@ -226,14 +325,28 @@ impl Assembler {
 
     /// Asserts what always holds.
     pub fn invariants(&self) {
-        debug_assert!(self.partials.len() <= PARTIAL_CHUNKS_MAX);
+        debug_assert!(self.partials.len() <= SCATTERED_CHUNKS_MAX);
+        debug_assert!(self.ahead_bytes <= AHEAD_BYTES_MAX);
         debug_assert!(self.lost.len() <= LOST_MAX);
         debug_assert!(self.partials.iter().all(|partial| partial.received < partial.len));
     }
 }
 
 impl Partial {
+    /// A piece that begins within what is here, or right behind it.
+    fn feed(&mut self, keeps_bytes: bool, offset: u32, piece: &[u8]) {
+        let Some(fresh) = piece.get((self.received - offset) as usize..) else { return };
+        self.hasher.update(fresh);
+        if keeps_bytes {
+            self.bytes.extend_from_slice(fresh);
+        }
+        self.received += u32::try_from(fresh.len()).expect("a datagram is short");
+    }
+
     fn blame(&self, kept: bool) -> WrongDigestCause {
+        if self.is_sealed {
+            return WrongDigestCause::Sender;
+        }
         if !kept {
             return WrongDigestCause::Unknown;
         }
@@ -243,5 +356,99 @@ impl Partial {
         } else {
             WrongDigestCause::Link
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Rng;
+
+    const LEN: usize = 300_000;
+
+    fn content() -> Vec<u8> {
+        let mut bytes = vec![0; LEN];
+        blake3::Hasher::new().update(b"content").finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    fn manifest() -> Manifest {
+        Manifest::of(&content(), 18).expect("two chunks")
+    }
+
+    /// Pieces of chunk 0 that cover it, some of them twice and across others, in any order.
+    fn pieces(rng: &mut Rng) -> Vec<(u32, u32)> {
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        while at < 1 << 18 {
+            let len = 1 + u32::try_from(rng.below(20_000)).expect("small");
+            let end = (at + len).min(1 << 18);
+            pieces.push((at.saturating_sub(u32::from(at % 7 == 0) * 50), end));
+            at = end;
+        }
+        pieces.extend_from_within(..pieces.len() / 3);
+        rng.shuffle(&mut pieces);
+        pieces
+    }
+
+    fn header(chunk: u32, offset: u32) -> DataPieceHeader {
+        DataPieceHeader { chunk, offset, tag: 0 }
+    }
+
+    #[test]
+    fn sealed_pieces_make_a_chunk_whatever_their_order() {
+        let (bytes, manifest) = (content(), manifest());
+        for seed in 0..50 {
+            let mut rng = Rng::new(seed, 0);
+            let mut assembler = Assembler::new(true);
+            let mut wholes = Vec::new();
+            for (start, end) in pieces(&mut rng) {
+                let piece = &bytes[start as usize..end as usize];
+                let wanted = wholes.is_empty();
+                match assembler.handle_sealed(&manifest, &header(0, start), piece, wanted) {
+                    Ok(Assembled::Nothing) => {}
+                    Ok(Assembled::Chunk { chunk: 0, bytes }) => wholes.extend(bytes),
+                    other => panic!("seed {seed}: {other:?}"),
+                }
+                assembler.invariants();
+            }
+            assert_eq!(wholes.len(), 1, "seed {seed}");
+            assert!(wholes[0] == bytes[..1 << 18], "seed {seed}");
+            assert_eq!((assembler.partials_len(), assembler.ahead_bytes), (0, 0));
+        }
+    }
+
+    #[test]
+    fn who_sealed_a_wrong_byte_lied_and_what_lies_outside_is_refused() {
+        let (mut bytes, manifest) = (content(), manifest());
+        let end = u32::try_from(LEN - (1 << 18)).expect("small");
+        let mut assembler = Assembler::new(true);
+        let outside = assembler.handle_sealed(&manifest, &header(1, end), &[0], true);
+        assert!(matches!(outside, Err(AssembleError::OutOfRange { chunk: 1, .. })));
+        let outside = assembler.handle_sealed(&manifest, &header(2, 0), &[0], true);
+        assert!(matches!(outside, Err(AssembleError::OutOfRange { chunk: 2, .. })));
+        bytes[LEN - 1] ^= 1;
+        let wrong = assembler.handle_sealed(&manifest, &header(1, 0), &bytes[1 << 18..], true);
+        let cause = WrongDigestCause::Sender;
+        assert_eq!(wrong, Err(AssembleError::WrongDigest { chunk: 1, cause }));
+    }
+
+    #[test]
+    fn what_waits_for_a_hole_is_bounded_and_what_is_given_up_is_told() {
+        let bytes = vec![7; 64 << 20];
+        let manifest = Manifest::of(&bytes, 20).expect("64 chunks");
+        let mut assembler = Assembler::new(false);
+        let mut dropped = Vec::new();
+        for chunk in 0..64 {
+            for at in 1..32 {
+                let piece = &bytes[..32 << 10];
+                let header = header(chunk, at * (32 << 10));
+                let assembled = assembler.handle_sealed(&manifest, &header, piece, true);
+                assert_eq!(assembled, Ok(Assembled::Nothing));
+                assembler.invariants();
+                dropped.extend(std::iter::from_fn(|| assembler.poll_dropped()));
+            }
+        }
+        assert!(dropped.iter().copied().eq(0..64 - 8), "the oldest first: {dropped:?}");
     }
 }

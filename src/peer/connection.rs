@@ -7,7 +7,6 @@
 //! core is held across an await. Connecting again is [`super::peer`]'s business.
 
 mod linger;
-
 mod tasks;
 
 use std::{
@@ -21,11 +20,12 @@ use std::{
 use bytes::Bytes;
 use shards::{bell::LocalBell, clock, net::Socket, task};
 
-use self::tasks::{fail, watch_store, watch_time, write_when_full};
+pub(super) use self::tasks::fail;
+use self::tasks::{watch_store, watch_time, write_when_full};
 
 use super::{
     ConnectionError, FileState, Session, SessionError, SessionEvent,
-    intake::LIMITED_STEP,
+    datagrams::DatagramEnd,
     keeping::{Keeping, Outcome},
     peer::{Notice, Observer, Reaction},
     scratch::{FRAME_BYTES, FRAMES_PER_READ, Scratch},
@@ -34,9 +34,9 @@ use super::{
     store::ChunkStore,
 };
 use crate::{
-    protocol::Event,
+    protocol::{DatagramOffer, Event},
     time::Time,
-    transport::{Payload, ReadError, ReadOutcome, Reader, SendEvent, SendQueue},
+    transport::{Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, SendEvent},
 };
 
 /// Control bytes that wait for the kernel, at most: beyond, the session says nothing more and the
@@ -68,27 +68,31 @@ pub(super) struct Surroundings {
 
 /// One connection. `core` is the part that tasks take turns at.
 pub(super) struct Link {
-    socket: Socket,
-    remote: SocketAddr,
-    core: RefCell<Core>,
+    pub(super) socket: Socket,
+    pub(super) remote: SocketAddr,
+    pub(super) core: RefCell<Core>,
     /// The socket was full: the writer is to go on when it no longer is.
     full: Signal,
     /// The writer made room.
-    drained: Signal,
+    pub(super) drained: Signal,
     /// The store has done something.
     stored: Rc<LocalBell>,
     /// The kernel takes nothing more; what it has received may still be read.
-    broken: Cell<bool>,
-    closed: Cell<bool>,
+    pub(super) broken: Cell<bool>,
+    pub(super) closed: Cell<bool>,
 }
 
-struct Core {
-    session: Session,
-    queue: SendQueue,
+pub(super) struct Core {
+    pub(super) session: Session,
+    pub(super) queue: Channels,
+    /// Datagrams were offered and are to be opened.
+    pub(super) offer: Option<DatagramOffer>,
+    /// The socket of the channel that runs in datagrams.
+    pub(super) datagrams: Option<Rc<DatagramEnd>>,
     surroundings: Rc<RefCell<Surroundings>>,
     keeping: Keeping,
     end: Option<End>,
-    error: Option<ConnectionError>,
+    pub(super) error: Option<ConnectionError>,
     /// Payload bytes of the frame under way that are still to come.
     frame_rest: usize,
 }
@@ -100,7 +104,7 @@ impl Link {
         session: Session,
         surroundings: Rc<RefCell<Surroundings>>,
     ) -> Rc<Self> {
-        let mut queue = SendQueue::new();
+        let mut queue = Channels::new();
         queue.push_preamble();
         Rc::new(Self {
             socket,
@@ -108,6 +112,8 @@ impl Link {
             core: RefCell::new(Core {
                 session,
                 queue,
+                offer: None,
+                datagrams: None,
                 keeping: Keeping::new(Rc::clone(&surroundings)),
                 surroundings,
                 end: None,
@@ -151,6 +157,7 @@ impl Link {
         }
         self.closed.set(true);
         self.full.set();
+        self.end_datagrams();
         self.stored.ring();
         let mut core = self.core.borrow_mut();
         let was_accepted = core.session.stage() == Stage::Joined;
@@ -175,7 +182,7 @@ impl Link {
         self.pump();
     }
 
-    async fn read(&self, scratch: &Scratch) -> Result<End, ConnectionError> {
+    async fn read(self: &Rc<Self>, scratch: &Scratch) -> Result<End, ConnectionError> {
         let mut reader = Reader::new();
         self.pump();
         let mut is_drained = true;
@@ -185,6 +192,7 @@ impl Link {
                 readable.map_err(|error| self.io_error(error))?;
             }
             let (outcome, is_full) = self.read_turn(&mut reader, scratch)?;
+            self.start_datagrams(scratch)?;
             self.pump();
             if let Some(end) = self.end()? {
                 return Ok(end);
@@ -219,7 +227,8 @@ impl Link {
         // a frame in two pieces costs it a dozen small steps more.
         let wanted = core.frame_rest + FRAMES_PER_READ * FRAME_BYTES;
         let scratch = &mut scratch.borrow_mut()[..wanted];
-        let (session, frame_rest) = (&mut core.session, &mut core.frame_rest);
+        let (session, frame_rest, queue) =
+            (&mut core.session, &mut core.frame_rest, &mut core.queue);
         let started = now();
         let outcome = reader.read(&self.socket, scratch, &mut |event: Event<'_>| match event {
             Event::Data { header, piece_offset, piece, is_last } => {
@@ -228,7 +237,10 @@ impl Link {
                 let now = if is_last { now() } else { started };
                 session.handle_data(now, &header, piece_offset, piece, is_last)
             }
-            Event::Control(message) => session.handle_message(started, message),
+            Event::Control(message) => match queue.handle_control(started, message) {
+                Some(message) => session.handle_message(started, message),
+                None => Ok(()),
+            },
             Event::Preamble { .. } => session.handle_preamble(),
         });
         // What was verified before an error counts all the same.
@@ -240,7 +252,7 @@ impl Link {
     }
 
     /// Gives the kernel what there is to send, at most one write with data; the writer goes on.
-    fn pump(&self) {
+    pub(super) fn pump(&self) {
         if self.broken.get() {
             return;
         }
@@ -275,7 +287,12 @@ impl Link {
     }
 
     fn is_backlogged(&self) -> bool {
-        self.core.borrow().queue.control_bytes() >= CONTROL_BACKLOG_BYTES_MAX
+        self.core.borrow().is_backlogged()
+    }
+
+    /// Whether datagrams of the relay ever came.
+    pub(super) fn has_heard_datagrams(&self) -> bool {
+        self.core.borrow().queue.datagrams().is_some_and(Datagrams::has_heard)
     }
 
     fn shutdown(&self) {
@@ -285,18 +302,18 @@ impl Link {
         drop(self.socket.shutdown(std::net::Shutdown::Both));
     }
 
-    fn fail(&self, error: ConnectionError) {
+    pub(super) fn fail(&self, error: ConnectionError) {
         if let Ok(mut core) = self.core.try_borrow_mut() {
             core.error.get_or_insert(error);
         }
         self.shutdown();
     }
 
-    fn io_error(&self, error: io::Error) -> ConnectionError {
+    pub(super) fn io_error(&self, error: io::Error) -> ConnectionError {
         ConnectionError::Io { remote: self.remote, error }
     }
 
-    fn session_error(&self, error: SessionError) -> ConnectionError {
+    pub(super) fn session_error(&self, error: SessionError) -> ConnectionError {
         ConnectionError::Session { remote: self.remote, error }
     }
 
@@ -310,8 +327,13 @@ impl Link {
 }
 
 impl Core {
+    /// So much waits to be said that nothing more is to be heard.
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.queue.control_bytes() >= CONTROL_BACKLOG_BYTES_MAX
+    }
+
     /// Acts on what the session reports.
-    fn handle_events(&mut self) {
+    pub(super) fn handle_events(&mut self) {
         while let Some(event) = self.session.poll_event() {
             let notice = match event {
                 SessionEvent::Verified { chunk, bytes: Some(bytes), latency } => {
@@ -324,6 +346,10 @@ impl Core {
                 }
                 SessionEvent::CancelUpload { fetch_id } => {
                     self.queue.cancel(fetch_id);
+                    continue;
+                }
+                SessionEvent::Datagrams { offer } => {
+                    self.offer = Some(offer);
                     continue;
                 }
                 SessionEvent::Accepted => Notice::Accepted,
@@ -379,22 +405,31 @@ impl Core {
     /// something is left.
     fn pump(&mut self, socket: &Socket, now: Time) -> io::Result<bool> {
         loop {
+            self.handle_all_sent(now);
             self.fill(now);
-            if self.queue.is_empty() {
+            self.transmit(now);
+            if self.queue.is_stream_empty() {
                 return Ok(false);
             }
             let written = self.queue.write(socket, u64::MAX)?;
-            while let Some(event) = self.queue.poll_event() {
-                self.handle_sent(event, now);
-            }
+            self.handle_all_sent(now);
             if written.blocked || written.data_bytes > 0 {
                 self.fill(now);
-                return Ok(!self.queue.is_empty());
+                self.transmit(now);
+                return Ok(!self.queue.is_stream_empty());
             }
         }
     }
 
+    fn handle_all_sent(&mut self, now: Time) {
+        while let Some(event) = self.queue.poll_event() {
+            self.handle_sent(event, now);
+        }
+    }
+
     fn fill(&mut self, now: Time) {
+        // First of all: what is acknowledged after it has come for sure.
+        self.queue.acknowledge_data();
         while self.queue.control_bytes() < CONTROL_BACKLOG_BYTES_MAX {
             let Some(message) = self.session.poll_transmit(now) else { break };
             self.queue.push_control(&message);

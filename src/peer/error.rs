@@ -64,12 +64,14 @@ impl SessionError {
                 | FailureCode::Stalled
                 | FailureCode::ShuttingDown
                 | FailureCode::Internal
-                | FailureCode::LinkCorrupt => true,
+                | FailureCode::LinkCorrupt
+                | FailureCode::DatagramsSilent => true,
                 FailureCode::Protocol
                 | FailureCode::TokenRefused
                 | FailureCode::SwarmRefused
                 | FailureCode::Banned
-                | FailureCode::ChunksMissing => false,
+                | FailureCode::ChunksMissing
+                | FailureCode::TransportRefused => false,
             },
             _ => false,
         }
@@ -140,6 +142,17 @@ pub enum ConnectionError {
         /// Why.
         error: SessionError,
     },
+    /// Datagrams don't get through, though the stream does.
+    #[error(
+        "datagrams (UDP) to the relay at {remote} were not answered for {} s: a firewall may drop \
+         them; use --transport tcp", .after.as_secs()
+    )]
+    DatagramsUnanswered {
+        /// The relay.
+        remote: SocketAddr,
+        /// How long they were tried.
+        after: Duration,
+    },
     /// The chunk store failed: no attempt at the relay will mend that.
     #[error("could not {what} chunk {chunk}: {error}")]
     Store {
@@ -159,7 +172,7 @@ impl ConnectionError {
         match self {
             Self::Connect { .. } | Self::LookUp { .. } | Self::Io { .. } | Self::Closed(_) => true,
             Self::Session { error, .. } => error.is_transient(),
-            Self::Decode { .. } | Self::Store { .. } => false,
+            Self::Decode { .. } | Self::Store { .. } | Self::DatagramsUnanswered { .. } => false,
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 use crate::{protocol::limits::FRAME_PAYLOAD_BYTES_MAX, time::Time};
 
 /// Bytes that a peer is ready for beyond what it has taken in. The relay never dares more than
-/// 4 MiB at once (DESIGN.md, "Window"), so a larger wish would have no effect.
+/// 4 MiB at once (`server::window`), so a larger wish would have no effect.
 pub const WINDOW_BYTES: u64 = 4 << 20;
 
 /// After so many bytes progress is reported even though more keeps coming: a quarter of the

@@ -9,6 +9,7 @@
 //!    ├─ hashing          a file's manifest, on all cores
 //!    │
 //!  connection   SHELL: the tasks of one connection
+//!    ├─ datagrams        those of a channel that runs in datagrams
 //!    ├─ keeping          what its store has under way
 //!    │
 //!  session      PURE: the state of one connection
@@ -25,6 +26,7 @@
 
 pub mod assembler;
 pub mod connection;
+mod datagrams;
 pub mod dial;
 pub mod error;
 pub mod file;

@@ -84,11 +84,17 @@ impl Outbox {
 
     /// The next message; acknowledgements only if they are not held back.
     pub fn poll(&mut self, hold_back: bool) -> Option<Message> {
-        // A hello is the first of the single messages, and its bitfield must follow at once.
-        if matches!(self.single.front(), Some(Message::Hello(_))) {
+        // A hello is the first of the single messages but for the request for datagrams, and its
+        // bitfield must follow at once.
+        let first = self.single.front();
+        if matches!(first, Some(Message::Hello(_) | Message::DatagramRequest { .. })) {
             return self.single.pop_front();
         }
+        // Whoever leaves may be let go at once: what it has got must be known before, else nobody
+        // counts it as a copy.
+        let says_goodbye = matches!(self.single.front(), Some(Message::Leaving));
         self.poll_bitfield()
+            .or_else(|| if says_goodbye { self.poll_have() } else { None })
             .or_else(|| self.single.pop_front())
             .or_else(|| if hold_back { None } else { self.poll_have() })
             .or_else(|| self.poll_manifest())
@@ -142,6 +148,18 @@ mod tests {
         let ranges = [(4, 3), (9, 2), (3, 1)].map(|(first, count)| ChunkRange { first, count });
         assert_eq!(outbox.poll(false), Some(Message::Have { ranges: ranges.to_vec() }));
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn whoever_leaves_says_first_what_it_has() {
+        let mut outbox = Outbox::default();
+        outbox.push(Message::Pong { token: 1 });
+        outbox.push(Message::Leaving);
+        outbox.have(7);
+        assert_eq!(outbox.poll(true), Some(Message::Pong { token: 1 }));
+        let ranges = vec![ChunkRange { first: 7, count: 1 }];
+        assert_eq!(outbox.poll(true), Some(Message::Have { ranges }), "held back or not");
+        assert_eq!(outbox.poll(true), Some(Message::Leaving));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use shards::clock;
 use super::{
     ConnectionError, FileState, Rng, Session, SessionConfig,
     connection::{End, Link, Surroundings, now},
+    datagrams,
     remote::Remote,
     scratch::Scratch,
     store::ChunkStore,
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     protocol::{Manifest, SwarmStatus, limits::NONCE_BYTES},
     time::Time,
+    transport::Transport,
 };
 
 /// Waits before the first new attempt; each further one waits twice as long.
@@ -153,6 +155,9 @@ pub struct Peer {
     file: FileState,
     surroundings: Rc<RefCell<Surroundings>>,
     handle: PeerHandle,
+    transport: Transport,
+    /// Datagrams once came from the relay: when they don't any more, that may pass.
+    has_heard_datagrams: bool,
 }
 
 /// Tells a running peer what to do. For the same shard.
@@ -214,7 +219,21 @@ impl Peer {
         observer: Box<dyn Observer>,
     ) -> Self {
         let surroundings = Rc::new(RefCell::new(Surroundings { store, observer }));
-        Self { config, file, surroundings, handle: PeerHandle::default() }
+        Self {
+            config,
+            file,
+            surroundings,
+            handle: PeerHandle::default(),
+            transport: Transport::default(),
+            has_heard_datagrams: false,
+        }
+    }
+
+    /// Over this transport.
+    #[must_use]
+    pub fn with_transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
     }
 
     /// What tells the peer to leave or to stop.
@@ -251,7 +270,9 @@ impl Peer {
                 give_up_at = now() + self.config.patience.later;
                 attempts = 0;
             }
-            if !error.is_transient() || now() >= give_up_at {
+            let may_pass = matches!(error, ConnectionError::DatagramsUnanswered { .. })
+                && self.has_heard_datagrams;
+            if !error.is_transient() && !may_pass || now() >= give_up_at {
                 return Err(error);
             }
             let retry_in = backoff(attempts, &mut rng);
@@ -272,13 +293,15 @@ impl Peer {
         };
         let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
         let file = self.file.clone();
-        let session = Session::new(config, file, now());
+        let channel = datagrams::channel_of(self.transport);
+        let session = Session::new(config, file, now()).with_datagrams(channel);
         let link = Link::new(socket, remote, session, Rc::clone(&self.surroundings));
         *self.handle.0.link.borrow_mut() = Some(Rc::clone(&link));
         if self.handle.0.leaving.get() {
             link.leave();
         }
-        let (result, file, was_accepted) = link.run(scratch).await;
+        let (result, file, was_accepted) = Rc::clone(&link).run(scratch).await;
+        self.has_heard_datagrams |= link.has_heard_datagrams();
         *self.handle.0.link.borrow_mut() = None;
         self.file = file;
         (result, was_accepted)

@@ -13,16 +13,16 @@
 //!
 //! Invariant: a chunk is in `file.have()` only if its digest was right and the shell kept it.
 
-mod name;
+mod data;
+mod datagrams;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use self::name::name_of;
 use super::{
     SessionError,
-    assembler::{Assembled, Assembler},
+    assembler::Assembler,
     file::FileState,
     intake::Intake,
     outbox::Outbox,
@@ -31,7 +31,8 @@ use super::{
 };
 use crate::{
     protocol::{
-        DataHeader, Manifest, ManifestBuilder, Message, Seeding, SwarmStatus, Token, Welcome,
+        Channel, DatagramOffer, Manifest, ManifestBuilder, Message, Seeding, SwarmStatus, Token,
+        Welcome,
         limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
     time::Time,
@@ -92,6 +93,12 @@ pub enum SessionEvent {
         /// How long the relay still waits.
         deadline: Duration,
     },
+    /// The channel that was asked for runs in datagrams from now on; told before
+    /// [`Self::Accepted`].
+    Datagrams {
+        /// How they find the relay's end; see [`Session::datagram_keys`].
+        offer: DatagramOffer,
+    },
 }
 
 /// How far the handshake is.
@@ -133,6 +140,10 @@ pub struct Session {
     outbox: Outbox,
     events: VecDeque<SessionEvent>,
     is_leaving: bool,
+    /// The channel that is to run in datagrams.
+    datagrams: Option<Channel>,
+    relay_nonce: [u8; NONCE_BYTES],
+    offer: Option<DatagramOffer>,
 }
 
 impl Session {
@@ -152,6 +163,9 @@ impl Session {
             outbox: Outbox::default(),
             events: VecDeque::new(),
             is_leaving: false,
+            datagrams: None,
+            relay_nonce: [0; NONCE_BYTES],
+            offer: None,
         }
     }
 
@@ -206,13 +220,14 @@ impl Session {
         match (self.stage, message) {
             (_, Message::Failure(failure)) => Err(SessionError::Relay(failure)),
             (Stage::Challenged, Message::Welcome(welcome)) => self.handle_welcome(&welcome),
+            (Stage::Introduced, Message::DatagramOffer(offer)) => self.handle_offer(offer),
             (Stage::Introduced, Message::Accepted(_)) => self.handle_accepted(now),
             (Stage::Introduced | Stage::Joined, Message::Ping { token }) => {
                 self.outbox.push(Message::Pong { token });
                 Ok(())
             }
             (Stage::Joined, message) => self.handle_joined(now, message),
-            (_, message) => Err(self.unexpected(name_of(&message))),
+            (_, message) => Err(self.unexpected(message.name())),
         }
     }
 
@@ -227,12 +242,14 @@ impl Session {
             (true, Some(token)) => Some(token.proof(&welcome.nonce, &self.config.nonce)),
             (true, None) => return Err(SessionError::TokenWanted),
         };
+        self.ask_for_datagrams(welcome.nonce);
         self.outbox.introduce(&self.config, &self.file, proof);
         self.stage = Stage::Introduced;
         Ok(())
     }
 
     fn handle_accepted(&mut self, now: Time) -> Result<(), SessionError> {
+        self.take_offer()?;
         self.stage = Stage::Joined;
         self.events.push_back(SessionEvent::Accepted);
         if self.is_leaving {
@@ -274,7 +291,7 @@ impl Session {
             Message::SwarmStatus(status) => self.events.push_back(SessionEvent::Status(status)),
             // Nothing depends on an answer to our own pings and questions: this session asks none.
             Message::Pong { .. } | Message::Stats(_) => {}
-            message => return Err(self.unexpected(name_of(&message))),
+            message => return Err(self.unexpected(message.name())),
         }
         Ok(())
     }
@@ -319,54 +336,6 @@ impl Session {
         self.intake.open(now);
     }
 
-    /// A piece of a data frame, `piece_offset` bytes into its payload; with `is_last` its end.
-    ///
-    /// # Errors
-    /// Data has no place in this state, lies outside of the file, or its chunk's digest is wrong.
-    pub fn handle_data(
-        &mut self,
-        now: Time,
-        header: &DataHeader,
-        piece_offset: u32,
-        piece: &[u8],
-        is_last: bool,
-    ) -> Result<(), SessionError> {
-        let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
-            return Err(self.unexpected("data before the manifest"));
-        };
-        if is_last {
-            // Only whole frames are acknowledged: the relay, too, counts what it sent by frames.
-            self.intake.handle_received(u64::from(header.payload_len));
-        }
-        if piece_offset == 0 {
-            let wanted = !self.file.have().contains(header.chunk);
-            if let Assembled::Lost { chunk } =
-                self.assembler.handle_frame(manifest, header, wanted)?
-            {
-                self.outbox.push(Message::Lacking { chunk });
-                if let Some(wants) = &mut self.wants {
-                    wants.handle_lost(chunk);
-                }
-            }
-        }
-        let assembled = self.assembler.handle_piece(manifest, piece)?;
-        if let Assembled::Chunk { chunk, bytes } = assembled {
-            let intended = match &mut self.wants {
-                // What it wants at once bounds what it has not kept yet.
-                Some(wants) => wants.since(chunk),
-                None => {
-                    if bytes.is_some() {
-                        self.intake.hold(self.file.key().chunk_len_bytes(chunk));
-                    }
-                    self.intake.credit_time(self.intake.received_bytes())
-                }
-            };
-            let latency = intended.map_or(Duration::ZERO, |intended| now.since(intended));
-            self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
-        }
-        Ok(())
-    }
-
     /// A verified chunk was kept: from now on the peer has it, and says so. Once for each
     /// [`SessionEvent::Verified`], at any later time.
     pub fn handle_kept(&mut self, chunk: u32) {
@@ -392,6 +361,11 @@ impl Session {
         // Acknowledgements go out when nothing more comes: then a report goes with them.
         let sends_anyway = self.outbox.is_urgent() || idle && !self.outbox.is_empty();
         self.intake.handle_turn_end(now, idle, sends_anyway);
+    }
+
+    /// Datagrams of data have come, and are acknowledged now: a report goes with that.
+    pub fn handle_datagrams_end(&mut self, now: Time) {
+        self.intake.handle_turn_end(now, true, true);
     }
 
     /// The next fetch to answer: read the chunk and put it into the send queue under its id.

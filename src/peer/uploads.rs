@@ -10,6 +10,14 @@ use crate::protocol::limits::FETCHES_PER_PEER_MAX;
 /// peer that reads from disk doesn't hold all that is asked of it in memory.
 pub const UPLOADS_QUEUED_MAX: usize = 2;
 
+/// Fetches that a peer holds at once: more than the relay may have outstanding, since a fetch can
+/// overtake the cancellation that made room for it.
+const FETCHES_HELD_MAX: usize = 4 * FETCHES_PER_PEER_MAX;
+
+/// Cancellations remembered that came before their fetch, or after its end. Forgetting one costs
+/// the upload of a chunk that the relay discards.
+const CANCELLED_MAX: usize = 2 * FETCHES_PER_PEER_MAX;
+
 /// A fetch to answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Upload {
@@ -21,17 +29,23 @@ pub struct Upload {
 
 /// All fetches of one connection that were not answered yet.
 ///
-/// Invariant: `waiting + queued <= FETCHES_PER_PEER_MAX`, `queued <= UPLOADS_QUEUED_MAX`.
+/// Invariant: `waiting + queued <= FETCHES_HELD_MAX`, `queued <= UPLOADS_QUEUED_MAX`,
+/// `cancelled <= CANCELLED_MAX`.
 #[derive(Debug, Default)]
 pub struct Uploads {
     waiting: VecDeque<Upload>,
     queued: Vec<Upload>,
+    cancelled: VecDeque<u32>,
 }
 
 impl Uploads {
-    /// A fetch came; false if there are too many.
+    /// A fetch came; false if there are too many. One that its cancellation overtook is over.
     pub fn push(&mut self, upload: Upload) -> bool {
-        let room = self.waiting.len() + self.queued.len() < FETCHES_PER_PEER_MAX;
+        if let Some(at) = self.cancelled.iter().position(|&id| id == upload.fetch_id) {
+            self.cancelled.remove(at);
+            return true;
+        }
+        let room = self.waiting.len() + self.queued.len() < FETCHES_HELD_MAX;
         if room {
             self.waiting.push_back(upload);
         }
@@ -50,8 +64,16 @@ impl Uploads {
 
     /// The fetch was called off; whether it is in the send queue, to be taken out there.
     pub fn cancel(&mut self, fetch_id: u32) -> bool {
+        let waiting_before = self.waiting.len();
         self.waiting.retain(|upload| upload.fetch_id != fetch_id);
-        self.finish(fetch_id).is_some()
+        let is_queued = self.finish(fetch_id).is_some();
+        if !is_queued && self.waiting.len() == waiting_before {
+            if self.cancelled.len() == CANCELLED_MAX {
+                self.cancelled.pop_front();
+            }
+            self.cancelled.push_back(fetch_id);
+        }
+        is_queued
     }
 
     /// Whether the fetch was given out and not finished.
@@ -80,7 +102,7 @@ mod tests {
     #[test]
     fn few_are_queued_and_the_rest_waits_in_order() {
         let mut uploads = Uploads::default();
-        for fetch_id in 0..u32::try_from(FETCHES_PER_PEER_MAX).expect("small") {
+        for fetch_id in 0..u32::try_from(FETCHES_HELD_MAX).expect("small") {
             assert!(uploads.push(Upload { fetch_id, chunk: fetch_id }));
         }
         assert!(!uploads.push(Upload { fetch_id: 99, chunk: 0 }), "more than the relay may ask");
@@ -91,5 +113,17 @@ mod tests {
         assert_eq!(uploads.poll().unwrap().fetch_id, 3);
         assert_eq!(uploads.finish(1).unwrap().chunk, 1);
         assert_eq!(uploads.finish(1), None);
+    }
+
+    #[test]
+    fn a_fetch_that_its_cancellation_overtook_is_not_answered() {
+        let mut uploads = Uploads::default();
+        assert!(!uploads.cancel(7));
+        assert!(uploads.push(Upload { fetch_id: 7, chunk: 1 }));
+        assert_eq!(uploads.poll(), None);
+        assert!(uploads.push(Upload { fetch_id: 8, chunk: 1 }));
+        assert_eq!(uploads.poll().unwrap().fetch_id, 8);
+        (0..10_000).for_each(|fetch_id| assert!(!uploads.cancel(1000 + fetch_id)));
+        assert!(uploads.cancelled.len() <= CANCELLED_MAX);
     }
 }

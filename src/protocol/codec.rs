@@ -54,22 +54,32 @@ pub fn encode_preamble() -> [u8; PREAMBLE_BYTES] {
 /// # Panics
 /// If our own message breaks a limit, which is our bug, never a peer's doing.
 pub fn encode_control(message: &Message, out: &mut Vec<u8>) {
-    if let Err(error) = check::message(message) {
-        panic!("our own message breaks a limit: {error}");
-    }
     let start = out.len();
-    out.resize(start + CONTROL_HEADER_BYTES + CONTROL_BODY_BYTES_MAX, 0);
-    let body = postcard::to_slice(message, &mut out[start + CONTROL_HEADER_BYTES..])
-        .expect("a message within its limits fits a control frame")
-        .len();
-    out.truncate(start + CONTROL_HEADER_BYTES + body);
-    let length = u16::try_from(body).expect("CONTROL_BODY_BYTES_MAX fits").to_le_bytes();
+    out.resize(start + CONTROL_HEADER_BYTES, 0);
+    let length = encode_body(message, out).to_le_bytes();
     out[start..start + CONTROL_HEADER_BYTES].copy_from_slice(&[
         KIND_CONTROL,
         0,
         length[0],
         length[1],
     ]);
+}
+
+/// Appends the message's body alone, as datagrams carry it; its length.
+///
+/// # Panics
+/// If our own message breaks a limit, which is our bug, never a peer's doing.
+pub fn encode_body(message: &Message, out: &mut Vec<u8>) -> u16 {
+    if let Err(error) = check::message(message) {
+        panic!("our own message breaks a limit: {error}");
+    }
+    let start = out.len();
+    out.resize(start + CONTROL_BODY_BYTES_MAX, 0);
+    let length = postcard::to_slice(message, &mut out[start..])
+        .expect("a message within its limits fits a control frame")
+        .len();
+    out.truncate(start + length);
+    u16::try_from(length).expect("CONTROL_BODY_BYTES_MAX fits")
 }
 
 /// CRC-32C (Castagnoli) of a data frame's payload. It is computed once per frame per chunk, and
@@ -431,7 +441,10 @@ fn take_piece<'a>(
 }
 
 /// The message that a whole body holds, no byte more.
-fn decode_body(body: &[u8]) -> Result<Message, MessageError> {
+///
+/// # Errors
+/// It can't be read, or breaks a limit.
+pub fn decode_body(body: &[u8]) -> Result<Message, MessageError> {
     let (message, rest) = postcard::take_from_bytes(body)?;
     if !rest.is_empty() {
         return Err(MessageError::TrailingBytes(rest.len()));

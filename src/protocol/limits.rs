@@ -70,6 +70,32 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Length of the nonces and of the proof that a peer knows a token.
 pub const NONCE_BYTES: usize = 16;
 
+/// Length of the secret from which the keys of a connection's datagrams are made.
+pub const DATAGRAM_SECRET_BYTES: usize = 32;
+
+/// Bytes of a datagram of control frames, at most: what every path carries.
+pub const DATAGRAM_BYTES_MAX: usize = 1200;
+
+/// Messages of one lane that may be on their way at once: a receiver holds back at most so many
+/// for one that is missing, which bounds its memory at 70 KiB.
+pub const DATAGRAM_LANE_MAX: u32 = 64;
+
+/// A datagram is acknowledged so much later at most; what shares a turn with other messages, or
+/// soon follows, needs no datagram of its own.
+pub const DATAGRAM_ACK_DELAY_MAX: Duration = Duration::from_millis(10);
+
+/// A peer that has nothing to say pings so often: address translators forget a silent path.
+pub const DATAGRAM_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Datagrams that were never answered are given up after this.
+pub const DATAGRAM_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Three keep-alives that did not come: the datagrams' path is gone.
+pub const DATAGRAM_SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Ranges of packets in one acknowledgement of data: more take another message.
+pub const DATA_ACK_RANGES_MAX: usize = 64;
+
 /// Bytes of a host's name, at most: DNS has no longer ones.
 pub const HOST_BYTES_MAX: usize = 253;
 
@@ -88,6 +114,8 @@ pub const TICKET_CHARS_MAX: usize = 1024;
 pub const TICKET_TEXT_BYTES_MAX: usize = 16 << 10;
 
 const _: () = {
+    assert!(DATA_ACK_RANGES_MAX * 15 + 16 <= CONTROL_BODY_BYTES_MAX);
+    assert!(DATAGRAM_SILENCE_TIMEOUT.as_millis() >= 3 * DATAGRAM_KEEPALIVE_INTERVAL.as_millis());
     assert!((HOST_BYTES_MAX + 8 + TICKET_NAME_BYTES_MAX + 64) * 8 <= TICKET_CHARS_MAX * 5);
     assert!(TICKET_CHARS_MAX < TICKET_TEXT_BYTES_MAX);
     assert!(MANIFEST_PART_DIGESTS_MAX * 32 + 16 <= CONTROL_BODY_BYTES_MAX);
@@ -100,3 +128,6 @@ const _: () = {
     assert!(CHUNK_SIZE_LOG2_DEFAULT >= CHUNK_SIZE_LOG2_MIN);
     assert!(CHUNK_SIZE_LOG2_DEFAULT <= CHUNK_SIZE_LOG2_MAX);
 };
+
+/// Shards that datagrams can be steered to: as many as their first byte has values.
+pub const DATAGRAM_SHARDS_MAX: usize = 1 << u8::BITS;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Digest, SwarmKey,
-    limits::{FAILURE_TEXT_BYTES_MAX, NONCE_BYTES},
+    limits::{DATAGRAM_SECRET_BYTES, FAILURE_TEXT_BYTES_MAX, NONCE_BYTES},
 };
 
 /// One control message. Who sends it is said at each; from the other side it is an error.
@@ -115,6 +115,20 @@ pub enum Message {
     SwarmStatusRequest,
     /// Relay: how far the swarm is.
     SwarmStatus(SwarmStatus),
+    /// Peer, right before its hello: it wants this channel in datagrams.
+    DatagramRequest {
+        /// Which; the other stays on the stream.
+        channel: Channel,
+    },
+    /// Relay, right before it accepts a peer that asked for datagrams.
+    DatagramOffer(DatagramOffer),
+    /// Either side, about data datagrams: which have come since the last one.
+    DataAck {
+        /// Bytes of data that its socket holds before it is read.
+        room_bytes: u32,
+        /// Their packet numbers.
+        ranges: Vec<PacketRange>,
+    },
 }
 
 /// The two ends of a connection.
@@ -127,6 +141,41 @@ pub enum Side {
 }
 
 impl Message {
+    /// What it is called, for errors.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Welcome(_) => "Welcome",
+            Self::Hello(_) => "Hello",
+            Self::BitfieldPart { .. } => "BitfieldPart",
+            Self::Accepted(_) => "Accepted",
+            Self::ManifestRequest => "ManifestRequest",
+            Self::ManifestPart { .. } => "ManifestPart",
+            Self::ManifestRefused => "ManifestRefused",
+            Self::Progress { .. } => "Progress",
+            Self::Have { .. } => "Have",
+            Self::Want { .. } => "Want",
+            Self::Lacking { .. } => "Lacking",
+            Self::Fetch { .. } => "Fetch",
+            Self::CancelFetch { .. } => "CancelFetch",
+            Self::FetchRefused { .. } => "FetchRefused",
+            Self::Waiting { .. } => "Waiting",
+            Self::SeedingDone => "SeedingDone",
+            Self::Leaving => "Leaving",
+            Self::LeaveGranted => "LeaveGranted",
+            Self::StatsRequest => "StatsRequest",
+            Self::Stats(_) => "Stats",
+            Self::Ping { .. } => "Ping",
+            Self::Pong { .. } => "Pong",
+            Self::Failure(_) => "Failure",
+            Self::SwarmStatusRequest => "SwarmStatusRequest",
+            Self::SwarmStatus(_) => "SwarmStatus",
+            Self::DatagramRequest { .. } => "DatagramRequest",
+            Self::DatagramOffer(_) => "DatagramOffer",
+            Self::DataAck { .. } => "DataAck",
+        }
+    }
+
     /// Whether this side may send such a message at all. From the other it is an error.
     #[must_use]
     pub fn may_come_from(&self, side: Side) -> bool {
@@ -138,6 +187,7 @@ impl Message {
             | Self::Waiting { .. }
             | Self::SeedingDone
             | Self::LeaveGranted
+            | Self::DatagramOffer(_)
             | Self::Stats(_)
             | Self::SwarmStatus(_) => side == Side::Relay,
             Self::Hello(_)
@@ -149,10 +199,12 @@ impl Message {
             | Self::Lacking { .. }
             | Self::FetchRefused { .. }
             | Self::Leaving
+            | Self::DatagramRequest { .. }
             | Self::StatsRequest
             | Self::SwarmStatusRequest => side == Side::Peer,
             Self::ManifestRequest
             | Self::ManifestPart { .. }
+            | Self::DataAck { .. }
             | Self::Ping { .. }
             | Self::Pong { .. }
             | Self::Failure(_) => true,
@@ -227,6 +279,43 @@ pub enum Seeding {
 pub struct Accepted {
     /// Number of this connection in the relay's log.
     pub connection: u64,
+}
+
+/// What may run in datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Channel {
+    /// Messages.
+    Control,
+    /// File bytes.
+    Data,
+}
+
+/// How a peer's datagrams find the relay's end of the connection, and how both prove theirs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatagramOffer {
+    /// The first byte of every datagram: which of the relay's shards serves the connection.
+    pub shard: u8,
+    /// Names the connection in every datagram.
+    pub connection: u64,
+    /// Fresh for every connection; the keys are derived from it.
+    pub secret: [u8; DATAGRAM_SECRET_BYTES],
+}
+
+impl fmt::Debug for DatagramOffer {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shard, connection, .. } = self;
+        write!(f, "DatagramOffer {{ shard: {shard}, connection: {connection} }}")
+    }
+}
+
+/// A run of packet numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PacketRange {
+    /// The first.
+    pub first: u64,
+    /// How many, at least one.
+    pub count: u32,
 }
 
 /// A run of chunks.
@@ -338,6 +427,10 @@ pub enum FailureCode {
     Internal,
     /// Bytes were damaged on the way: connect again.
     LinkCorrupt,
+    /// The relay does not have the transport that the peer asked for.
+    TransportRefused,
+    /// Datagrams of the other side stopped coming.
+    DatagramsSilent,
 }
 
 impl fmt::Display for FailureCode {
@@ -354,6 +447,8 @@ impl fmt::Display for FailureCode {
             Self::ShuttingDown => "relay is shutting down",
             Self::Internal => "internal fault",
             Self::LinkCorrupt => "bytes were damaged on the way",
+            Self::TransportRefused => "transport refused",
+            Self::DatagramsSilent => "datagrams stopped coming",
         })
     }
 }

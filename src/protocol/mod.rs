@@ -96,7 +96,8 @@
 //! `psp-relay v1 proof that a peer knows the relay's token`. A token never travels, and a proof is
 //! of no use on another connection.
 //!
-//! Before `Accepted` a peer sends nothing else, except `Ping`, `Pong` and `Failure`. All of it must
+//! Before `Accepted` a peer sends nothing else, except `DatagramRequest`, `Ping`, `Pong` and
+//! `Failure`. All of it must
 //! have arrived [`HANDSHAKE_TIMEOUT`](limits::HANDSHAKE_TIMEOUT) after the connection began. A hello
 //! without a key joins no swarm: its other wishes are ignored, and after `Accepted` it may only ask
 //! for statistics, ping and close.
@@ -132,6 +133,9 @@
 //! | 22 | `Failure` | both | the last message; the sender closes, the receiver answers nothing | |
 //! | 23 | `SwarmStatusRequest` | P | any time after `Accepted`, about once a second; answered by `SwarmStatus` | one answer may serve several |
 //! | 24 | `SwarmStatus` | R | in answer | the last counts |
+//! | 25 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
+//! | 26 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
+//! | 27 | `DataAck` | both | data in datagrams has come: packet numbers, each told once | told already: no effect |
 //!
 //! A message from the wrong side ([`Message::may_come_from`]), before its time, or about a chunk
 //! that the file does not have is a fault: `Failure` with code `Protocol`, and the end.
@@ -169,6 +173,77 @@
 //! up on that relay. The same holds for a manifest whose digests are too many or do not merge
 //! ([`ManifestError`]).
 //!
+//! # Datagrams
+//!
+//! A peer may ask for its **control channel in datagrams** (UDP): `DatagramRequest` before the hello,
+//! which the relay answers with `DatagramOffer` before `Accepted`. The datagrams go to the address and
+//! port of the stream. From `Accepted` on both sides send control messages in datagrams, but for
+//! `Failure`, which stays on the stream, and ends with it. Or it may ask for its **data channel**: then
+//! all messages stay on the stream, no data frame goes there after `Accepted`, and of the datagrams
+//! below those of control hold pings, acknowledgements and path frames only.
+//!
+//! **Keys.** One for each direction: keyed BLAKE3, under the offer's secret as key, of the relay's
+//! nonce, the peer's nonce, and one byte, 0 for datagrams to the relay, 1 for those to the peer.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0 | the shard that the offer named, in both directions |
+//! | 1 | 1: control; 2: data |
+//! | 2..4 | zero |
+//! | 4..12 | the connection, as the offer named it |
+//! | 12..20 | packet number: of each direction, from 0, never used twice |
+//! | 20..n-16 | control: frames, at least one; data: a piece |
+//! | n-16..n | MAC: the first 16 bytes of keyed BLAKE3, of control of all before it, of data of bytes 0..36 |
+//!
+//! n of control is at most [`DATAGRAM_BYTES_MAX`](limits::DATAGRAM_BYTES_MAX). A datagram with another MAC, or
+//! with a number that has come before (or is so old that the receiver can't tell), is dropped without
+//! an answer. One with the right MAC that can't be read is a fault. Frames follow one another, each a
+//! type byte and:
+//!
+//! | type | frame | fields |
+//! |---|---|---|
+//! | 1 | ping | none |
+//! | 2 | acknowledgement | largest packet number that came (8 bytes); bitmap (16 bytes): bit i, from the lowest of the first byte, stands for that number minus 1 minus i |
+//! | 3 | message, in order | number of the message (4 bytes), length (2 bytes), body |
+//! | 4 | message, prompt | the same |
+//! | 5 | message, latest | the same |
+//! | 6 | path challenge | token (8 bytes) |
+//! | 7 | path response | the challenge's token |
+//!
+//! A **piece** is the index of a chunk, an offset in it, a tag as in a data frame, and the CRC-32C of
+//! what follows (4 bytes each), and at least one byte of that chunk, from that offset on. The MAC
+//! stands for the checksum, the checksum for the bytes: one with a wrong checksum is dropped like one
+//! with a wrong MAC. Pieces come in any order, and may overlap
+//! what has come; a receiver puts them together and says `Lacking` at once when it gives up what it has
+//! of a chunk. A piece of chunk 2^32 - 1 is no file's: it tries whether a datagram of its length comes
+//! through. Every data datagram that is new is acknowledged by `DataAck` on the stream, with what the
+//! receiver's socket can hold (a sender has no more under way than that and the path hold); what is not
+//! acknowledged is lost to the window, and is sent anew or not at all. Both figures of `Progress` count
+//! bytes of pieces. Who sealed wrong bytes lied.
+//!
+//! **Lanes.** Each lane of each direction numbers its messages: in order and prompt from zero, latest
+//! from one. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
+//! latest: handed on if its number is larger than all that came. All others are in order. So a fetch
+//! may overtake a cancellation, or the other way round. No message is handed on twice. A sender has at
+//! most [`DATAGRAM_LANE_MAX`](limits::DATAGRAM_LANE_MAX) numbers of a lane under way, counted from the
+//! oldest that was not acknowledged; a receiver may treat one that runs further ahead as a fault.
+//!
+//! **Delivery.** A datagram that has anything but frames of types 2, 6 and 7 is acknowledged, within
+//! [`DATAGRAM_ACK_DELAY_MAX`](limits::DATAGRAM_ACK_DELAY_MAX). A receiver that can't take a datagram's
+//! messages drops it and does not acknowledge it. What was not acknowledged is sent again, in a new
+//! datagram with a new packet number, when its time is up (RFC 6298) or later ones were acknowledged;
+//! of lane latest only the newest. A sender adapts to losses.
+//!
+//! **Path.** The peer begins with a ping, so that the relay learns its address, and pings after
+//! [`DATAGRAM_KEEPALIVE_INTERVAL`](limits::DATAGRAM_KEEPALIVE_INTERVAL) in which it had nothing to
+//! say. The relay sends nothing but challenges to an address that has not answered one of them, from
+//! that same address, with the challenge's token: neither at first nor when the peer's address changes.
+//! Only a datagram with a larger number than all before makes it challenge another address. A relay
+//! that is not answered may send `Ping` on the stream: the peer then pings in a datagram. A peer that
+//! hears nothing for [`DATAGRAM_ANSWER_TIMEOUT`](limits::DATAGRAM_ANSWER_TIMEOUT) at first gives up;
+//! who hears nothing for [`DATAGRAM_SILENCE_TIMEOUT`](limits::DATAGRAM_SILENCE_TIMEOUT) later closes
+//! the stream.
+//!
 //! # Limits
 //!
 //! All of them are in [`limits`], with their reasons. Every length is checked before anything is
@@ -205,6 +280,8 @@
 //! | 7 | `ShuttingDown` | connects again later |
 //! | 8 | `Internal` | connects again and goes on |
 //! | 9 | `LinkCorrupt` | connects again and goes on |
+//! | 10 | `TransportRefused` | reports it: another transport may do |
+//! | 11 | `DatagramsSilent` | connects again and goes on |
 //!
 //! # Tickets
 //!
@@ -227,6 +304,7 @@ mod check;
 pub mod auth;
 pub mod bitfield;
 pub mod codec;
+pub mod datagram;
 pub mod digest;
 pub mod key;
 pub mod limits;
@@ -239,13 +317,17 @@ pub use bitfield::Bitfield;
 pub use check::MessageError;
 pub use codec::{
     CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, Decoder, Event,
-    PREAMBLE_BYTES, encode_control, encode_preamble, frame_crc,
+    PREAMBLE_BYTES, decode_body, encode_body, encode_control, encode_preamble, frame_crc,
+};
+pub use datagram::{
+    Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind,
+    FrameError, next_frame,
 };
 pub use digest::{ChunkHasher, digest_chunk, digest_file};
 pub use key::{Digest, KeyError, SwarmKey};
 pub use manifest::{Manifest, ManifestBuilder, ManifestError, ManifestHasher};
 pub use message::{
-    Accepted, ChunkRange, Claims, Failure, FailureCode, Hello, Message, Order, Seeding, Side,
-    Stats, SwarmStatus, Welcome,
+    Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,
+    Order, PacketRange, Seeding, Side, Stats, SwarmStatus, Welcome,
 };
 pub use ticket::{RelayAddr, RelayAddrError, Ticket, TicketError};

@@ -129,6 +129,9 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
         let Some(effect) = connection.session.borrow_mut().poll_effect() else { break };
         match effect {
             Effect::Send(message) => connection.send(&message),
+            Effect::AcceptInDatagrams(accepted, channel, peer_nonce) => {
+                super::datagrams::accept(state, connection, accepted, channel, &peer_nonce);
+            }
             Effect::Observe => state.handshakes.borrow_mut().forget(connection),
             Effect::Stats => {
                 let stats = Message::Stats(Box::new(state.shared.stats()));
@@ -190,7 +193,7 @@ fn to_home(
 }
 
 /// The connection ends by an error: it is counted, and the peer told if that can be.
-fn fail(state: &Rc<ShardState>, connection: &Rc<Connection>, error: ReadError<Fault>) {
+pub(crate) fn fail(state: &Rc<ShardState>, connection: &Rc<Connection>, error: ReadError<Fault>) {
     let remote = connection.remote;
     match error {
         ReadError::Io(error) => tracing::debug!(%remote, "connection lost: {error}"),

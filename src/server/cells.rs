@@ -44,7 +44,7 @@ impl Seconds {
 }
 
 /// Why connections and bytes are turned away; the labels of the metrics.
-pub(crate) const REFUSALS: [&str; 11] = [
+pub(crate) const REFUSALS: [&str; 13] = [
     "protocol",
     "version",
     "magic",
@@ -56,7 +56,13 @@ pub(crate) const REFUSALS: [&str; 11] = [
     "handshake_flood",
     "peer_failed",
     "panic",
+    "transport",
+    "datagrams_silent",
 ];
+
+/// Why datagrams are thrown away; the labels of the metric.
+pub(crate) const DATAGRAM_DROPS: [&str; 6] =
+    ["malformed", "unknown_connection", "forged", "replayed", "refused", "not_passed_on"];
 
 /// Why fetched chunks are thrown away.
 pub(crate) const REJECTIONS: [&str; 3] = ["wrong_digest", "link_corrupt", "refused"];
@@ -101,6 +107,20 @@ pub(crate) struct ShardCells {
     pub data_out_bytes: Cell,
     pub control_in_bytes: Cell,
     pub control_out_bytes: Cell,
+    pub datagram_connections: Cell,
+    pub datagrams_in: Cell,
+    pub datagrams_out: Cell,
+    pub datagrams_in_bytes: Cell,
+    pub datagrams_out_bytes: Cell,
+    pub data_datagrams_in: Cell,
+    pub data_datagrams_out: Cell,
+    pub data_datagrams_in_bytes: Cell,
+    pub data_datagrams_out_bytes: Cell,
+    pub data_lost_bytes: Cell,
+    pub data_resent_bytes: Cell,
+    pub datagrams_passed_on: Cell,
+    pub datagrams_dropped: [Cell; DATAGRAM_DROPS.len()],
+    pub messages_resent: Cell,
     pub chunks_delivered: Cell,
     pub chunks_fetched: Cell,
     pub cache_hits: Cell,
@@ -137,6 +157,20 @@ impl ShardCells {
             data_out_bytes: Cell::default(),
             control_in_bytes: Cell::default(),
             control_out_bytes: Cell::default(),
+            datagram_connections: Cell::default(),
+            datagrams_in: Cell::default(),
+            datagrams_out: Cell::default(),
+            datagrams_in_bytes: Cell::default(),
+            datagrams_out_bytes: Cell::default(),
+            data_datagrams_in: Cell::default(),
+            data_datagrams_out: Cell::default(),
+            data_datagrams_in_bytes: Cell::default(),
+            data_datagrams_out_bytes: Cell::default(),
+            data_lost_bytes: Cell::default(),
+            data_resent_bytes: Cell::default(),
+            datagrams_passed_on: Cell::default(),
+            datagrams_dropped: Default::default(),
+            messages_resent: Cell::default(),
             chunks_delivered: Cell::default(),
             chunks_fetched: Cell::default(),
             cache_hits: Cell::default(),
@@ -167,6 +201,15 @@ impl ShardCells {
     pub(crate) fn count_refused(&self, reason: &str) {
         let at = REFUSALS.iter().position(|&known| known == reason);
         self.refused[at.expect("every reason is in REFUSALS")].add(1);
+    }
+
+    /// One more datagram thrown away.
+    ///
+    /// # Panics
+    /// If the reason is not one of [`DATAGRAM_DROPS`].
+    pub(crate) fn count_datagram_dropped(&self, reason: &str) {
+        let at = DATAGRAM_DROPS.iter().position(|&known| known == reason);
+        self.datagrams_dropped[at.expect("every reason is in DATAGRAM_DROPS")].add(1);
     }
 
     /// Bytes that came from a peer and go to nobody.

@@ -182,6 +182,7 @@ pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
     let reference = connection.reference;
     state.connections.borrow_mut().remove(reference.index, reference.generation);
     state.handshakes.borrow_mut().forget(connection);
+    state.datagrams.forget(connection, &state.cells);
     state.shard.connection_closed();
     state.cells.connections.sub(1);
     state.shard.port.nudge();

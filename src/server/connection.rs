@@ -4,6 +4,8 @@
 //! connections in turn and leaves those that would block to a task that waits until they are
 //! writable. Neither keeps a buffer between calls.
 
+mod data;
+
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -14,16 +16,22 @@ use std::{
 
 use shards::{bell::LocalBell, net::Socket};
 
+pub(crate) use self::data::Sent;
+use self::data::tell_sent;
 use super::{
     fault::Fault,
-    message::{ConnectionRef, NewsItem, SwarmRef},
+    message::{ConnectionRef, SwarmRef},
     session::Session,
 };
 use crate::{
-    protocol::{Event, Failure, Message},
+    protocol::{DatagramHeader, DatagramKind, Event, Failure, Message},
     swarm::PeerSlot,
     time::Time,
-    transport::{Payload, ReadError, ReadOutcome, Reader, SendEvent, SendQueue, Written},
+    transport::{
+        Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, Route, Written,
+        data::DataOut,
+        datagrams::{DatagramError, Received, Silence},
+    },
 };
 
 /// Control bytes that a peer may leave unread before the relay stops reading from it: a manifest
@@ -41,7 +49,7 @@ pub(crate) struct Connection {
     pub is_local: bool,
     pub socket: Socket,
     pub session: RefCell<Session>,
-    pub queue: RefCell<SendQueue>,
+    pub queue: RefCell<Channels>,
     /// Its swarm, from joined to gone.
     pub member: Cell<Option<(SwarmRef, PeerSlot)>>,
     pub accepted_at: Time,
@@ -51,6 +59,10 @@ pub(crate) struct Connection {
     pub is_blocked: Cell<bool>,
     /// Stands in the list of those with news.
     pub is_dirty: Cell<bool>,
+    /// Stands among those with datagrams to send.
+    pub is_transmitting: Cell<bool>,
+    /// When the shard looks at its datagrams next.
+    pub datagrams_due: Cell<Option<Time>>,
     /// Nothing more is read; ends when everything is written.
     pub is_closing: Cell<bool>,
     pub is_closed: Cell<bool>,
@@ -80,7 +92,7 @@ impl Connection {
         session: Session,
         now: Time,
     ) -> Rc<Self> {
-        let mut queue = SendQueue::new();
+        let mut queue = Channels::new();
         queue.push_preamble();
         // An end whose address is not known is not treated as near.
         let is_local = socket.local_addr().is_ok_and(|local| local.ip() == remote.ip());
@@ -96,6 +108,8 @@ impl Connection {
             is_pumped: Cell::new(false),
             is_blocked: Cell::new(false),
             is_dirty: Cell::new(false),
+            is_transmitting: Cell::new(false),
+            datagrams_due: Cell::new(None),
             is_closing: Cell::new(false),
             is_closed: Cell::new(false),
             linger_until: Cell::new(None),
@@ -122,14 +136,7 @@ impl Connection {
         let received_before = session.window().received_bytes();
         let outcome = reader.read(&self.socket, scratch, &mut |event| match event {
             Event::Preamble { version } => session.handle_preamble(version),
-            Event::Control(message) => {
-                if let Message::Have { ranges } = &message {
-                    for range in ranges {
-                        counts.acknowledged(self, range.first, range.count);
-                    }
-                }
-                session.handle_control(now, message)
-            }
+            Event::Control(message) => self.handle_streamed(now, &mut session, message, counts),
             Event::Data { header, piece, is_last, .. } => {
                 counts.data_bytes += piece.len() as u64;
                 session.handle_data(&header, piece, is_last)
@@ -159,47 +166,147 @@ impl Connection {
         !self.is_blocked.get()
             && !self.is_closed.get()
             && (queue.has_urgent()
-                || session.has_manifest_part() && !self.is_closing.get()
-                || window_is_open)
+                || self.feeds_manifest(&queue, &session)
+                || window_is_open
+                || queue.owes_data_ack()
+                || self.wants_data(&queue, &session))
+    }
+
+    fn feeds_manifest(&self, queue: &Channels, session: &Session) -> bool {
+        session.has_manifest_part()
+            && queue.control_bytes() < MANIFEST_QUEUE_BYTES
+            && !self.is_closing.get()
+    }
+
+    /// Queues parts of the manifest that the peer waits for, if there is room; whether it did.
+    fn feed_manifest(&self, queue: &mut Channels, session: &mut Session) -> bool {
+        let mut fed = false;
+        while self.feeds_manifest(queue, session)
+            && let Some(part) = session.poll_manifest_part()
+        {
+            queue.push_control(&part);
+            fed = true;
+        }
+        fed
+    }
+
+    /// Something could be sent in datagrams now.
+    pub(crate) fn wants_transmit(&self, now: Time) -> bool {
+        let queue = self.queue.borrow();
+        queue.datagrams().is_some_and(|datagrams| {
+            datagrams.wants_transmit(now) || self.feeds_manifest(&queue, &self.session.borrow())
+        })
+    }
+
+    /// Hands the datagrams that are to go now to `send`.
+    pub(crate) fn transmit(&self, now: Time, scratch: &mut Vec<u8>, send: impl Fn(Route, &[u8])) {
+        let mut queue = self.queue.borrow_mut();
+        let mut session = self.session.borrow_mut();
+        loop {
+            let fed = self.feed_manifest(&mut queue, &mut session);
+            let Some(datagrams) = queue.datagrams_mut() else { return };
+            let mut sent = false;
+            while let Some(route) = datagrams.poll_transmit(now, scratch) {
+                send(route, scratch);
+                scratch.clear();
+                sent = true;
+            }
+            if !fed || !sent {
+                return;
+            }
+        }
+    }
+
+    /// A datagram came; effects are left in the session.
+    pub(crate) fn handle_datagram(
+        &self,
+        now: Time,
+        route: Route,
+        datagram: &[u8],
+        counts: &mut ReadCounts<'_>,
+    ) -> Result<Received, DatagramError<Fault>> {
+        let takes_messages = self.may_read();
+        let mut session = self.session.borrow_mut();
+        let received_before = session.window().received_bytes();
+        let mut queue = self.queue.borrow_mut();
+        let Some(datagrams) = queue.datagrams_mut() else { return Ok(Received::Forged) };
+        let kind = DatagramHeader::peek(datagram).map(|header| header.kind);
+        if kind == Some(DatagramKind::Data) {
+            // Not what is only there to try a length.
+            return datagrams.handle_data(now, route, datagram, &mut |header, piece| {
+                counts.data_bytes += piece.len() as u64;
+                session.handle_piece(&header, piece)
+            });
+        }
+        let mut handle = |message| self.handle_message(&mut session, message, counts);
+        let received =
+            datagrams.handle_datagram(now, route, datagram, takes_messages, &mut handle)?;
+        if session.window().received_bytes() > received_before {
+            self.last_progress.set(now);
+        }
+        Ok(received)
+    }
+
+    /// Time has passed for the datagrams.
+    pub(crate) fn handle_datagrams_timeout(&self, now: Time) -> Result<(), Silence> {
+        let mut queue = self.queue.borrow_mut();
+        let result = queue.datagrams_mut().map_or(Ok(()), |all| all.handle_timeout(now));
+        if queue.datagrams_mut().is_some_and(|all| all.poll_poke(now)) {
+            queue.poke();
+        }
+        self.after_data(&mut queue, &mut self.session.borrow_mut());
+        result
+    }
+
+    /// Messages that were said again since the last time.
+    pub(crate) fn take_resent(&self) -> u64 {
+        self.queue.borrow_mut().datagrams_mut().map_or(0, Datagrams::take_resent)
+    }
+
+    /// When the datagrams have something to do though nothing happens.
+    pub(crate) fn poll_datagrams_timeout(&self) -> Option<Time> {
+        self.queue.borrow().datagrams().map(Datagrams::poll_timeout)
+    }
+
+    fn handle_message(
+        &self,
+        session: &mut Session,
+        message: Message,
+        counts: &ReadCounts<'_>,
+    ) -> Result<(), Fault> {
+        if let Message::Have { ranges } = &message {
+            for range in ranges {
+                counts.acknowledged(self, range.first, range.count);
+            }
+        }
+        session.handle_control(counts.now, message)
     }
 
     /// One write, as the window allows; what happened to deliveries becomes news.
     pub(crate) fn write(&self, now: Time) -> io::Result<Written> {
         let mut session = self.session.borrow_mut();
         let mut queue = self.queue.borrow_mut();
-        while !self.is_closing.get()
-            && queue.control_bytes() < MANIFEST_QUEUE_BYTES
-            && let Some(part) = session.poll_manifest_part()
-        {
-            queue.push_control(&part);
-        }
+        self.feed_manifest(&mut queue, &mut session);
+        queue.acknowledge_data();
         let written = queue.write(&self.socket, session.window().room_bytes())?;
         session.window_mut().handle_sent(now, written.data_bytes);
         if written.total_bytes > 0 {
             self.last_progress.set(now);
         }
         self.is_blocked.set(written.blocked);
-        // Only the last send of a write can have begun without being finished.
-        let mut begun = None;
-        while let Some(event) = queue.poll_event() {
-            match event {
-                SendEvent::Begun { chunk, .. } => begun = Some(chunk),
-                SendEvent::Finished { chunk, .. } => {
-                    begun = None;
-                    session.tell(NewsItem::Written(chunk));
-                }
-            }
-        }
-        if let Some(chunk) = begun {
-            session.tell(NewsItem::Begun(chunk));
-        }
+        tell_sent(&mut queue, &mut session);
         Ok(written)
     }
 
     /// Queues a delivery.
     pub(crate) fn deliver(&self, now: Time, payload: Rc<Payload>, offset: u32) {
         self.deliveries.borrow_mut().push_back((payload.chunk(), now));
-        self.queue.borrow_mut().push_data(payload, 0, offset);
+        let mut queue = self.queue.borrow_mut();
+        if queue.data().is_some_and(DataOut::is_empty) {
+            // Nothing was waited for until now.
+            self.last_progress.set(now);
+        }
+        queue.push_data(payload, 0, offset);
     }
 
     /// Queues a message.
@@ -260,8 +367,12 @@ impl Connection {
 
     /// How long data has been waiting for the peer to take a byte; none if no data waits.
     pub(crate) fn stalled_for(&self, now: Time) -> Option<std::time::Duration> {
-        let waits = self.is_blocked.get() && !self.queue.borrow().is_empty()
-            || self.session.borrow().window().unacknowledged_bytes() > 0;
+        let (queue, session) = (self.queue.borrow(), self.session.borrow());
+        let room_bytes = session.window().room_bytes();
+        let next_piece = queue.data().and_then(DataOut::next_piece_len);
+        let waits = self.is_blocked.get() && !queue.is_empty()
+            || session.window().unacknowledged_bytes() > 0
+            || next_piece.is_some_and(|len| u64::from(len) <= room_bytes);
         waits.then(|| now.since(self.last_progress.get()))
     }
 }

@@ -3,7 +3,7 @@
 //! The rule of blame: a wrong digest with right checksums means that the sender lied; with a
 //! wrong checksum the link did it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use shards::budget::{ChunkBuffer, Lease};
 
@@ -14,22 +14,20 @@ use super::{
 };
 use crate::{
     protocol::{
-        DataHeader, Manifest,
-        limits::{FETCHES_PER_PEER_MAX, FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
+        DataHeader, DataPieceHeader, Manifest,
+        limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
     },
     swarm::{FetchFailure, FetchId},
-    transport::payload::frame_crcs,
+    transport::{data::RangeSet, payload::frame_crcs},
 };
-
-/// Cancelled fetches whose late bytes are recognised and discarded; older ones are forgotten,
-/// and bytes for them break the protocol. Twice what can be under way.
-const CANCELLED_MAX: usize = 2 * FETCHES_PER_PEER_MAX;
 
 /// The fetches outstanding at one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Fetching {
     open: Vec<Incoming>,
-    cancelled: VecDeque<FetchId>,
+    /// The largest id that the peer was ever asked for. Ids only grow, so bytes for a smaller one
+    /// that is not open are late: it was cancelled, maybe before the peer heard of it.
+    asked_max: Option<FetchId>,
     dropped: Dropped,
 }
 
@@ -56,13 +54,20 @@ struct Incoming {
 enum Room {
     Leased(Option<Lease>),
     Filling(ChunkBuffer),
+    /// Pieces come in any order: these have.
+    Scattered(ChunkBuffer, RangeSet),
 }
+
+/// Bytes that a sealed piece within a chunk has at least, on average: every path carries longer
+/// datagrams. Bounds what it takes to know which pieces have come.
+const PIECE_BYTES_MIN: u32 = 1024;
 
 impl Fetching {
     pub(crate) fn begin(&mut self, fetch: FetchOrder) {
         let FetchOrder { fetch_id, chunk, manifest, lease } = fetch;
         let len_bytes = manifest.key().chunk_len_bytes(chunk);
         let room = Room::Leased(Some(lease));
+        self.asked_max = self.asked_max.max(Some(fetch_id));
         self.open.push(Incoming { fetch_id, chunk, len_bytes, manifest, room, crcs: Vec::new() });
     }
 
@@ -75,6 +80,10 @@ impl Fetching {
                 self.dropped[Drop::Unfinished as usize] += buffer.len() as u64;
                 Some(buffer.into_lease())
             }
+            Room::Scattered(buffer, ranges) => {
+                self.dropped[Drop::Unfinished as usize] += ranges.len_bytes();
+                Some(buffer.into_lease())
+            }
         }
     }
 
@@ -83,7 +92,8 @@ impl Fetching {
         while let Some(fetch_id) = self.open.last().map(|incoming| incoming.fetch_id) {
             self.remove(fetch_id);
         }
-        self.cancelled.clear();
+        // Whatever still comes was never asked for.
+        self.asked_max = None;
     }
 
     /// A whole chunk is not told to anybody, as the connection ends.
@@ -93,12 +103,7 @@ impl Fetching {
 
     /// Ends a fetch that is of no more use; what still comes for it is discarded.
     pub(crate) fn cancel(&mut self, fetch_id: FetchId) -> Option<Lease> {
-        let lease = self.remove(fetch_id)?;
-        if self.cancelled.len() == CANCELLED_MAX {
-            self.cancelled.pop_front();
-        }
-        self.cancelled.push_back(fetch_id);
-        Some(lease)
+        self.remove(fetch_id)
     }
 
     /// Bytes that came in vain since the last call.
@@ -114,14 +119,7 @@ impl Fetching {
         is_last: bool,
     ) -> Result<Option<Ended>, Fault> {
         let fetch_id = FetchId(header.tag);
-        let Some(at) = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id) else {
-            if self.cancelled.contains(&fetch_id) {
-                self.dropped[Drop::Late as usize] += piece.len() as u64;
-                return Ok(None);
-            }
-            self.dropped[Drop::Protocol as usize] += piece.len() as u64;
-            return Err(Fault::protocol("file bytes that nobody asked for"));
-        };
+        let Some(at) = self.position_or_late(fetch_id, piece.len())? else { return Ok(None) };
         let incoming = &mut self.open[at];
         if let Err(fault) = incoming.append(header, piece, is_last) {
             self.dropped[Drop::Protocol as usize] += piece.len() as u64;
@@ -130,19 +128,91 @@ impl Fetching {
         if !is_last || !incoming.is_whole() {
             return Ok(None);
         }
+        Ok(Some(self.end(at)))
+    }
+
+    /// The chunk is whole: is it right?
+    fn end(&mut self, at: usize) -> Ended {
         let incoming = self.open.swap_remove(at);
-        let len_bytes = u64::from(incoming.len_bytes);
+        let (fetch_id, len_bytes) = (incoming.fetch_id, u64::from(incoming.len_bytes));
         let result = incoming.verify();
         match result {
             Err(FetchFailure::Lied) => self.dropped[Drop::WrongDigest as usize] += len_bytes,
             Err(FetchFailure::Damaged) => self.dropped[Drop::LinkCorrupt as usize] += len_bytes,
             _ => {}
         }
-        Ok(Some(Ended { fetch_id, result }))
+        Ended { fetch_id, result }
+    }
+
+    /// A sealed piece, which may come in any order; what ended with it.
+    pub(crate) fn handle_piece(
+        &mut self,
+        header: &DataPieceHeader,
+        piece: &[u8],
+    ) -> Result<Option<Ended>, Fault> {
+        let fetch_id = FetchId(header.tag);
+        let Some(at) = self.position_or_late(fetch_id, piece.len())? else { return Ok(None) };
+        match self.open[at].place(header, piece) {
+            Ok((repeated_bytes, is_whole)) => {
+                self.dropped[Drop::Late as usize] += repeated_bytes;
+                Ok(is_whole.then(|| self.end(at)))
+            }
+            Err(fault) => {
+                self.dropped[Drop::Protocol as usize] += piece.len() as u64;
+                Err(fault)
+            }
+        }
+    }
+
+    /// The fetch that file bytes are for; `None` if it is of no more use.
+    fn position_or_late(&mut self, id: FetchId, len: usize) -> Result<Option<usize>, Fault> {
+        let at = self.open.iter().position(|incoming| incoming.fetch_id == id);
+        if at.is_none() {
+            if Some(id) > self.asked_max {
+                self.dropped[Drop::Protocol as usize] += len as u64;
+                return Err(Fault::protocol("file bytes that nobody asked for"));
+            }
+            self.dropped[Drop::Late as usize] += len as u64;
+        }
+        Ok(at)
     }
 }
 
 impl Incoming {
+    /// Puts a sealed piece where it belongs; bytes of it that were there before, and whether the
+    /// chunk is whole.
+    fn place(&mut self, header: &DataPieceHeader, piece: &[u8]) -> Result<(u64, bool), Fault> {
+        let end = u64::from(header.offset) + piece.len() as u64;
+        let end = u32::try_from(end).unwrap_or(u32::MAX);
+        if header.chunk != self.chunk || end > self.len_bytes {
+            return Err(Fault::protocol(format!(
+                "{} bytes at {} of chunk {} where chunk {} of {} bytes was asked for",
+                piece.len(),
+                header.offset,
+                header.chunk,
+                self.chunk,
+                self.len_bytes
+            )));
+        }
+        if let Room::Leased(lease) = &mut self.room {
+            let lease = lease.take().expect("leased until the first byte");
+            let mut buffer = lease.buffer(self.len_bytes as usize);
+            buffer.fill_zeroed();
+            self.room = Room::Scattered(buffer, RangeSet::new());
+        }
+        let Room::Scattered(buffer, ranges) = &mut self.room else {
+            return Err(Fault::protocol("a chunk half on the stream and half in datagrams"));
+        };
+        buffer[header.offset as usize..end as usize].copy_from_slice(piece);
+        let before = ranges.len_bytes();
+        ranges.insert(header.offset..end);
+        let repeated_bytes = piece.len() as u64 - (ranges.len_bytes() - before);
+        if ranges.range_count() > (self.len_bytes / PIECE_BYTES_MIN) as usize + 2 {
+            return Err(Fault::protocol("a chunk in too many small pieces"));
+        }
+        Ok((repeated_bytes, ranges.covers(&(0..self.len_bytes))))
+    }
+
     fn append(&mut self, header: &DataHeader, piece: &[u8], is_last: bool) -> Result<(), Fault> {
         let offset = u32::try_from(self.crcs.len() * FRAME_PAYLOAD_BYTES_MAX)
             .expect("a chunk is at most 16 MiB");
@@ -158,9 +228,10 @@ impl Incoming {
             let lease = lease.take().expect("leased until the first byte");
             self.room = Room::Filling(lease.buffer(self.len_bytes as usize));
         }
-        if let Room::Filling(buffer) = &mut self.room {
-            buffer.append(piece);
-        }
+        let Room::Filling(buffer) = &mut self.room else {
+            return Err(Fault::protocol("a chunk half on the stream and half in datagrams"));
+        };
+        buffer.append(piece);
         if is_last {
             self.crcs.push(header.crc);
         }
@@ -172,13 +243,23 @@ impl Incoming {
     }
 
     fn verify(self) -> Result<FetchedChunk, FetchFailure> {
-        let Room::Filling(buffer) = self.room else {
-            unreachable!("only whole chunks are verified")
+        // Whoever sealed the pieces made them: no link can have changed them.
+        let (buffer, is_sealed) = match self.room {
+            Room::Filling(buffer) => (buffer, false),
+            Room::Scattered(buffer, _) => (buffer, true),
+            Room::Leased(_) => unreachable!("only whole chunks are verified"),
         };
         let crcs = frame_crcs(&buffer);
         if self.manifest.matches(self.chunk, &buffer) {
             return Ok(FetchedChunk { bytes: buffer.freeze(), crcs });
         }
-        Err(if *crcs == *self.crcs { FetchFailure::Lied } else { FetchFailure::Damaged })
+        Err(if is_sealed || *crcs == *self.crcs {
+            FetchFailure::Lied
+        } else {
+            FetchFailure::Damaged
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,14 +17,20 @@ use rustix::{
     io::Errno,
     net::sockopt,
 };
-use shards::{Handoff, Incoming};
+use shards::{
+    Handoff, Incoming,
+    steering::{DatagramGroup, bind_group},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::shared::Shared;
-use crate::config::RelayConfig;
+use crate::config::{RelayConfig, SteeringArg};
 
 /// Connections that the kernel completes for us while the listener is busy.
 const BACKLOG: i32 = 4096;
+
+/// Ports tried, if any will do, until one is free for TCP and UDP.
+const PORT_TRIES_MAX: u32 = 32;
 
 /// Connections accepted before the listener looks whether it was told to stop.
 const ACCEPTS_PER_TURN_MAX: usize = 64;
@@ -45,6 +51,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// What the listener listens on, bound but not yet accepting.
 pub(crate) struct Listeners {
     listeners: Vec<TcpListener>,
+    /// The datagram sockets of each address, one for each shard.
+    groups: Vec<DatagramGroup>,
     /// The congestion control of the first.
     pub congestion: String,
 }
@@ -79,23 +87,31 @@ impl ListenError {
 
 impl Listeners {
     /// Binds every address, or says which can't be.
-    pub(crate) fn bind(config: &RelayConfig) -> Result<Self, ListenError> {
-        let congestion = config.congestion.as_deref();
-        let mut listeners = Vec::new();
+    pub(crate) fn bind(config: &RelayConfig, shard_count: usize) -> Result<Self, ListenError> {
+        let bind = |addr| bind_both(addr, config, shard_count);
+        let mut bound = Vec::new();
         if config.listen.is_empty() {
             let [v4, v6] = RelayConfig::listen_defaults();
-            listeners.push(bind(v4, congestion)?);
-            match bind(v6, congestion) {
-                Ok(listener) => listeners.push(listener),
+            bound.push(bind(v4)?);
+            match bind(v6) {
+                Ok(both) => bound.push(both),
                 Err(error) => tracing::info!("no IPv6 here: {error}"),
             }
         }
         for &addr in &config.listen {
-            listeners.push(bind(addr, congestion)?);
+            bound.push(bind(addr)?);
         }
+        let (listeners, groups): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
+        // Datagrams go to the address that the stream went to: at all of them, or at none.
+        let groups = groups.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default();
         let congestion =
             sockopt::tcp_congestion(&listeners[0]).unwrap_or_else(|_| "unknown".into());
-        Ok(Self { listeners, congestion })
+        Ok(Self { listeners, groups, congestion })
+    }
+
+    /// The datagram sockets, for the shards.
+    pub(crate) fn take_groups(&mut self) -> Vec<DatagramGroup> {
+        std::mem::take(&mut self.groups)
     }
 
     /// The addresses, with the ports that were picked.
@@ -127,6 +143,38 @@ impl Listeners {
                 if accept_all(listener, handoff, shared, stop, &mut spare) {
                     return;
                 }
+            }
+        }
+    }
+}
+
+/// TCP and UDP on the same port. TCP first: it keeps other relays off the port, so that only shards
+/// of this one share its datagrams. No group: any program's outgoing datagrams may have taken a port
+/// that was asked for by number, and the stream is what most peers want of it.
+fn bind_both(
+    addr: SocketAddr,
+    config: &RelayConfig,
+    shard_count: usize,
+) -> Result<(TcpListener, Option<DatagramGroup>), ListenError> {
+    let steers = config.args.datagram_steering == SteeringArg::Auto;
+    let mut tries = if addr.port() == 0 { PORT_TRIES_MAX } else { 1 };
+    loop {
+        let listener = bind(addr, config.congestion.as_deref())?;
+        let bound = listener.local_addr().map_err(|error| ListenError::new(addr, &error))?;
+        tries -= 1;
+        match bind_group(bound, shard_count, steers) {
+            Ok(group) => return Ok((listener, Some(group))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && addr.port() != 0 => {
+                tracing::warn!(
+                    %addr,
+                    "no datagrams: another program has the UDP port; peers can use --transport tcp"
+                );
+                return Ok((listener, None));
+            }
+            Err(error) => {
+                let ListenError { why, .. } = ListenError::new(addr, &error);
+                return Err(ListenError { addr, why: format!("UDP: {why}") });
             }
         }
     }

@@ -12,6 +12,7 @@ use shards::{ShardId, budget::Lease};
 use crate::{
     protocol::{Bitfield, ChunkRange, Failure, Manifest, Message, Order, Seeding, SwarmKey},
     swarm::{FetchFailure, FetchId, PeerSlot},
+    transport::Route,
 };
 
 /// A connection, from anywhere in the process. The generation tells a reused index apart.
@@ -86,11 +87,29 @@ pub(crate) enum PeerRequest {
     Deliver { swarm: SwarmRef, chunk: CachedChunk, targets: Vec<Target> },
     /// Take an evicted chunk back from all sends.
     Recall { swarm: SwarmRef, chunk: u32 },
+    /// A datagram for one of its connections came to another shard's socket.
+    Datagram { route: Route, bytes: Bytes },
 }
 
 /// The answer to every request: it was handled, and its credit comes back.
 #[derive(Debug)]
 pub(crate) struct Handled;
+
+/// What a hello asks for.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub key: SwarmKey,
+    pub claims: Bitfield,
+    pub order: Order,
+    pub seeding: Option<Seeding>,
+}
+
+impl Join {
+    pub(crate) fn request(self, from: ConnectionRef, remote: IpAddr) -> JoinRequest {
+        let Self { key, claims, order, seeding } = self;
+        JoinRequest { from, remote, key, claims, order, seeding }
+    }
+}
 
 /// How a connection asks to join.
 #[derive(Debug)]

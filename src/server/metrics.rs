@@ -13,15 +13,19 @@ use metrics_exporter_prometheus::{
 };
 
 use super::{
-    cells::{Cell, DROPS, Drop, REFUSALS, REJECTIONS, Seconds, ShardCells},
+    cells::{Cell, DATAGRAM_DROPS, DROPS, Drop, REFUSALS, REJECTIONS, Seconds, ShardCells},
     shared::Shared,
     usage,
 };
+
+use crate::transport::Transport;
 
 /// Buckets of latencies in seconds: from a loopback delivery to a stalled peer.
 const SECONDS_BUCKETS: [f64; 15] =
     [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
+/// The label of what control channels in datagrams count.
+const UDP_CONTROL: &str = Transport::UdpControl.name();
 /// The process's CPU time, of the processes' collector.
 const CPU_SECONDS: &str = "process_cpu_seconds_total";
 
@@ -44,6 +48,7 @@ pub(crate) struct Metrics {
     refused_descriptors: Counter,
     refused_stalled: Counter,
     rejected: Vec<Counter>,
+    datagrams_dropped: Vec<Counter>,
     dropped_bytes: Vec<Counter>,
     late_bytes: Counter,
     homes_waiting: Gauge,
@@ -137,6 +142,10 @@ impl Metrics {
                     .iter()
                     .map(|&reason| counter!("relay_chunks_rejected_total", "reason" => reason))
                     .collect(),
+                datagrams_dropped: DATAGRAM_DROPS
+                    .iter()
+                    .map(|&reason| counter!("relay_datagrams_dropped_total", "reason" => reason))
+                    .collect(),
                 dropped_bytes: DROPS
                     .iter()
                     .map(|&reason| counter!("relay_data_dropped_bytes_total", "reason" => reason))
@@ -193,6 +202,9 @@ impl Metrics {
         for (reason, handle) in self.rejected.iter().enumerate() {
             handle.absolute(shared.sum(|c| &c.rejected[reason]));
         }
+        for (reason, handle) in self.datagrams_dropped.iter().enumerate() {
+            handle.absolute(shared.sum(|c| &c.datagrams_dropped[reason]));
+        }
         for (reason, handle) in self.dropped_bytes.iter().enumerate() {
             handle.absolute(shared.sum(|c| &c.dropped_bytes[reason]));
         }
@@ -242,7 +254,30 @@ fn counters(shared: &Shared) -> Vec<PerShard<Counter>> {
             cell,
         )
     };
+    let datagrams = |name, direction, kind, cell| {
+        let labels = [("direction", direction), ("kind", kind)];
+        per_shard_counter(shared, name, &labels, cell)
+    };
+    let (count, size) = ("relay_datagrams_total", "relay_datagram_bytes_total");
+    let (control, data) = ("control", "data");
     vec![
+        datagrams(count, "in", control, |c| &c.datagrams_in),
+        datagrams(count, "out", control, |c| &c.datagrams_out),
+        datagrams(count, "in", data, |c| &c.data_datagrams_in),
+        datagrams(count, "out", data, |c| &c.data_datagrams_out),
+        datagrams(size, "in", control, |c| &c.datagrams_in_bytes),
+        datagrams(size, "out", control, |c| &c.datagrams_out_bytes),
+        datagrams(size, "in", data, |c| &c.data_datagrams_in_bytes),
+        datagrams(size, "out", data, |c| &c.data_datagrams_out_bytes),
+        plain("relay_data_lost_bytes_total", |c| &c.data_lost_bytes),
+        plain("relay_data_resent_bytes_total", |c| &c.data_resent_bytes),
+        plain("relay_datagrams_passed_on_total", |c| &c.datagrams_passed_on),
+        per_shard_counter(
+            shared,
+            "relay_messages_resent_total",
+            &[("transport", UDP_CONTROL)],
+            |c| &c.messages_resent,
+        ),
         plain("relay_connections_accepted_total", |c| &c.accepted),
         bytes("in", "data", |c| &c.data_in_bytes),
         bytes("out", "data", |c| &c.data_out_bytes),
@@ -264,6 +299,7 @@ fn counters(shared: &Shared) -> Vec<PerShard<Counter>> {
 fn gauges(shared: &Shared) -> Vec<PerShard<Gauge>> {
     vec![
         per_shard_gauge(shared, "relay_connections", |c| &c.connections),
+        per_shard_gauge(shared, "relay_datagram_connections", |c| &c.datagram_connections),
         per_shard_gauge(shared, "relay_swarms", |c| &c.swarms),
         per_shard_gauge(shared, "relay_peers_starving", |c| &c.peers_starving),
         per_shard_gauge(shared, "relay_chunks_missing", |c| &c.chunks_missing),
@@ -326,6 +362,20 @@ fn describe() {
     describe_counter!("relay_hedges_total", "Fetches tried with another holder");
     describe_counter!("relay_peers_banned_total", "Peers cut off for wrong bytes");
     describe_counter!("relay_doorbell_rings_total", "System calls to wake a parked shard");
+    describe_gauge!("relay_datagram_connections", "Connections with a channel in datagrams");
+    describe_counter!("relay_datagrams_total", "Datagrams received, of whatever kind, and sent");
+    describe_counter!("relay_datagram_bytes_total", "Their bytes, without UDP's headers");
+    describe_counter!("relay_datagrams_dropped_total", "Datagrams that were not taken");
+    describe_counter!(
+        "relay_datagrams_passed_on_total",
+        "Datagrams that came to another shard's socket than their connection's"
+    );
+    describe_counter!(
+        "relay_data_lost_bytes_total",
+        "File bytes in datagrams that were lost, or thought to be"
+    );
+    describe_counter!("relay_data_resent_bytes_total", "File bytes sent again in datagrams");
+    describe_counter!("relay_messages_resent_total", "Messages said again because they were lost");
     describe_counter!("relay_panics_total", "Connections that ended in a panic of the relay");
 }
 

@@ -17,6 +17,7 @@ mod cells;
 mod closing;
 mod connection;
 mod control;
+mod datagrams;
 mod doctor;
 mod drain;
 mod fault;
@@ -180,7 +181,7 @@ fn run(
     let mut companion = prepare(&config, chosen.driver)?;
     let own = companion.connections();
     let peers_max = own + peers_max(args.max_peers.get(), own as u64 * DESCRIPTORS_PER_OWN);
-    let listeners = Listeners::bind(&config)?;
+    let mut listeners = Listeners::bind(&config, placement.shard_count())?;
     let http = control::bind(args.http)?;
     tracing::info!("driver {}", chosen.reason);
     tracing::info!("congestion control {}", listeners.congestion);
@@ -206,8 +207,9 @@ fn run(
         handoff_capacity: HANDOFF_CAPACITY,
     };
     let of_shards = Arc::clone(&shared);
-    let shards = shards::start(start, move |shard| ShardState::new(shard, &of_shards).run())
-        .context("failed to start the event loops")?;
+    let groups: Arc<[_]> = listeners.take_groups().into();
+    let main = move |shard| ShardState::new(shard, &of_shards, &groups).run();
+    let shards = shards::start(start, main).context("failed to start the event loops")?;
 
     let chunk_bytes = 1 << CHUNK_SIZE_LOG2_DEFAULT.min(config.chunk_size_log2_max);
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());

@@ -73,6 +73,9 @@ impl ShardState {
             }
             PeerRequest::Deliver { swarm, chunk, targets } => self.deliver(swarm, chunk, &targets),
             PeerRequest::Recall { swarm, chunk } => self.recall(swarm, chunk),
+            PeerRequest::Datagram { route, bytes } => {
+                super::datagrams::handle(self, route, &bytes);
+            }
         }
     }
 

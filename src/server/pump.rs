@@ -31,6 +31,8 @@ pub(crate) async fn run(state: Rc<ShardState>) {
     let mut local_bytes = 0;
     loop {
         for _ in 0..WRITES_PER_ROUND_MAX {
+            // What is small and urgent does not wait for a round of bulk data.
+            super::datagrams::send_ready(&state);
             let Some(connection) = state.pumped.borrow_mut().pop_front() else { break };
             connection.is_pumped.set(false);
             let written = write_once(&state, &connection);
@@ -42,7 +44,7 @@ pub(crate) async fn run(state: Rc<ShardState>) {
                 task::cede_core();
             }
         }
-        if state.pumped.borrow().is_empty() {
+        if state.pumped.borrow().is_empty() && !state.datagrams.has_ready() {
             state.pump_bell.wait().await;
         } else {
             task::yield_now().await;
@@ -63,6 +65,7 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
             let control = (written.total_bytes as u64).saturating_sub(written.data_bytes);
             cells.control_out_bytes.add(control);
             state.mark_news(connection);
+            let sent = super::datagrams::transmit_data(state, connection);
             if written.blocked {
                 connection.blocked_bell.ring();
             } else {
@@ -75,7 +78,7 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
                 // The last words are out: the reader lingers until they were heard.
                 connection.shut_write();
             }
-            written.data_bytes
+            written.data_bytes + sent
         }
         Err(error) => {
             tracing::debug!(remote = %connection.remote, "failed to write: {error}");

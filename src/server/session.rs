@@ -1,36 +1,31 @@
 //! The relay's side of one connection: its protocol state. No sockets, no clock, no threads.
 //!
-//! Events and decisions go in (`handle_*`), effects come out ([`Session::poll_effect`]).
-//! What the peer has to tell its swarm is collected as news, coalesced until it is taken.
-//!
-//! Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
+//! Events and decisions go in (`handle_*`), effects come out ([`Session::poll_effect`]). What the
+//! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
-use core::net::IpAddr;
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     cells::Dropped,
     fault::Fault,
     fetching::Fetching,
-    message::{ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, NewsItem},
+    message::{FetchOrder, FetchedChunk, Join, NewsItem},
     window::Window,
 };
 use crate::{
     protocol::{
-        Accepted, Bitfield, Claims, FailureCode, Hello, Manifest, ManifestBuilder, Message, Order,
-        Seeding, SwarmKey, Token, Welcome, auth,
+        Accepted, Bitfield, Channel, Claims, DataPieceHeader, FailureCode, Hello, Manifest,
+        ManifestBuilder, Message, SwarmKey, Token, Welcome, auth,
         limits::{NONCE_BYTES, VERSION},
     },
     swarm::{FetchFailure, FetchId},
     time::Time,
 };
 
-/// How often a peer may claim a chunk, on average, over one connection. Once is what it takes and
-/// lost chunks are few; a message of some bytes can claim a whole file, which is work.
+/// How often a peer may claim a chunk, on average: once is what it takes, and claims are work.
 const CLAIMS_PER_CHUNK_MAX: u64 = 8;
 
-/// News that may wait for the home shard; beyond that the connection is not read from. A read of
-/// 256 KiB may bring this many once more.
+/// News that may wait for the home shard before nothing more is read; a read may bring as many.
 pub(crate) const NEWS_ITEMS_MAX: usize = 1024;
 
 /// What the shell must do.
@@ -42,28 +37,14 @@ pub(crate) enum Effect {
     Join(Box<Join>),
     /// Introduced, but joins no swarm.
     Observe,
+    /// Offer datagrams, accept the peer, and go on with this channel in datagrams.
+    AcceptInDatagrams(Accepted, Channel, [u8; NONCE_BYTES]),
     /// Answer with the process's counters.
     Stats,
     /// A fetch ended.
     Fetched(FetchId, Result<FetchedChunk, FetchFailure>),
     /// The manifest came, or did not.
     Manifest(Result<Arc<Manifest>, FetchFailure>),
-}
-
-/// What a hello asks for.
-#[derive(Debug)]
-pub(crate) struct Join {
-    pub key: SwarmKey,
-    pub claims: Bitfield,
-    pub order: Order,
-    pub seeding: Option<Seeding>,
-}
-
-impl Join {
-    pub(crate) fn request(self, from: ConnectionRef, remote: IpAddr) -> JoinRequest {
-        let Self { key, claims, order, seeding } = self;
-        JoinRequest { from, remote, key, claims, order, seeding }
-    }
 }
 
 #[derive(Debug)]
@@ -103,6 +84,9 @@ pub(crate) struct Session {
     is_stats_due: bool,
     fetching: Fetching,
     manifest: ManifestState,
+    /// The channel that the peer wants in datagrams.
+    datagrams: Option<Channel>,
+    peer_nonce: [u8; NONCE_BYTES],
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +118,8 @@ impl Session {
             is_stats_due: false,
             fetching: Fetching::default(),
             manifest: ManifestState::default(),
+            datagrams: None,
+            peer_nonce: [0; NONCE_BYTES],
         }
     }
 
@@ -142,6 +128,11 @@ impl Session {
         let effect = self.effects.pop_front();
         self.is_stats_due &= !matches!(effect, Some(Effect::Stats));
         effect
+    }
+
+    /// The challenge that the relay gave.
+    pub(crate) fn nonce(&self) -> &[u8; NONCE_BYTES] {
+        &self.nonce
     }
 
     /// Whether the peer has introduced itself.
@@ -188,6 +179,7 @@ impl Session {
             Message::Ping { token } => self.send(Message::Pong { token }),
             Message::Pong { .. } => {}
             Message::Failure(failure) => return Err(Fault::of_peer(&failure)),
+            Message::DatagramRequest { channel } => return self.handle_datagram_request(channel),
             Message::Hello(hello) => return self.handle_hello(hello),
             Message::BitfieldPart { offset_bytes, bytes } => {
                 return self.handle_bitfield_part(offset_bytes, &bytes);
@@ -208,11 +200,20 @@ impl Session {
         Ok(())
     }
 
+    fn handle_datagram_request(&mut self, channel: Channel) -> Result<(), Fault> {
+        if !matches!(self.phase, Phase::Hello) || self.datagrams.is_some() {
+            return Err(Fault::protocol("a request for datagrams out of place"));
+        }
+        self.datagrams = Some(channel);
+        Ok(())
+    }
+
     fn handle_hello(&mut self, hello: Hello) -> Result<(), Fault> {
         if !matches!(self.phase, Phase::Hello) {
             return Err(Fault::protocol("a second hello"));
         }
         self.check_token(&hello)?;
+        self.peer_nonce = hello.nonce;
         let Some(key) = hello.key else {
             self.phase = Phase::Observer;
             self.effects.push_back(Effect::Observe);
@@ -286,7 +287,13 @@ impl Session {
     pub(crate) fn handle_joined_swarm(&mut self, connection: u64, manifest: Option<Arc<Manifest>>) {
         if let Phase::Joining(key) = self.phase {
             self.phase = Phase::Joined(key);
-            self.send(Message::Accepted(Accepted { connection }));
+            let accepted = Accepted { connection };
+            if let Some(channel) = self.datagrams {
+                let effect = Effect::AcceptInDatagrams(accepted, channel, self.peer_nonce);
+                self.effects.push_back(effect);
+            } else {
+                self.send(Message::Accepted(accepted));
+            }
             self.manifest.sending = None;
             self.handle_manifest_known(manifest);
             self.news_due = true;
@@ -388,9 +395,19 @@ impl Session {
         piece: &[u8],
         is_last: bool,
     ) -> Result<(), Fault> {
-        if let Some(ended) = self.fetching.handle_data(header, piece, is_last)? {
-            self.effects.push_back(Effect::Fetched(ended.fetch_id, ended.result));
-        }
+        let ended = self.fetching.handle_data(header, piece, is_last)?;
+        self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));
+        Ok(())
+    }
+
+    /// A sealed piece of a chunk was received, in a datagram.
+    pub(crate) fn handle_piece(
+        &mut self,
+        header: &DataPieceHeader,
+        piece: &[u8],
+    ) -> Result<(), Fault> {
+        let ended = self.fetching.handle_piece(header, piece)?;
+        self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));
         Ok(())
     }
 
@@ -418,9 +435,11 @@ impl Session {
         Some(lease)
     }
 
-    /// Ask the peer for the manifest.
+    /// Ask the peer for the manifest, unless it is at it: who goes on would be blamed for that.
     pub(crate) fn handle_fetch_manifest(&mut self) {
-        if let Phase::Joined(key) = self.phase {
+        if let Phase::Joined(key) = self.phase
+            && self.manifest.builder.is_none()
+        {
             self.manifest.builder = Some(ManifestBuilder::new(key));
             self.send(Message::ManifestRequest);
         }

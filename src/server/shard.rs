@@ -13,12 +13,13 @@ use std::{
     time::Duration,
 };
 
-use shards::{Shard, ShardId, bell::LocalBell, clock, task};
+use shards::{Shard, ShardId, bell::LocalBell, clock, steering::DatagramGroup, task};
 
 use super::{
     cells::ShardCells,
     closing::Lingering,
     connection::Connection,
+    datagrams::ShardDatagrams,
     handshake::Handshakes,
     homes::Homes,
     message::{ConnectionRef, Handled, PeerNews, Request, SwarmRef},
@@ -73,6 +74,7 @@ pub(crate) struct ShardState {
     calls_seen: Cell<u64>,
     /// No window of this shard is larger for now.
     pub window_ceiling: Cell<u64>,
+    pub datagrams: ShardDatagrams,
 }
 
 pub(crate) fn now() -> Time {
@@ -80,7 +82,11 @@ pub(crate) fn now() -> Time {
 }
 
 impl ShardState {
-    pub(crate) fn new(shard: Shard<Request, Handled>, shared: &Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(
+        shard: Shard<Request, Handled>,
+        shared: &Arc<Shared>,
+        groups: &[DatagramGroup],
+    ) -> Rc<Self> {
         let (id, shard_count) = (shard.id, shard.port.shard_count());
         let cells = Arc::clone(&shared.cells[id.index()]);
         Rc::new(Self {
@@ -102,12 +108,14 @@ impl ShardState {
             activity: LocalBell::new(),
             calls_seen: Cell::new(0),
             window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
+            datagrams: ShardDatagrams::new(id, groups),
             shard,
         })
     }
 
     /// Puts the connection into the pump's round, if it has something to write.
     pub(crate) fn pump(&self, connection: &Rc<Connection>) {
+        self.datagrams.mark_ready(connection, &self.pump_bell);
         if connection.wants_write() && !connection.is_pumped.replace(true) {
             self.pumped.borrow_mut().push_back(Rc::clone(connection));
             self.pump_bell.ring();
@@ -226,6 +234,7 @@ impl ShardState {
         let _alarm = Alarm;
         task::spawn(super::pump::run(Rc::clone(&self)));
         task::spawn(tick(Rc::clone(&self)));
+        super::datagrams::start(&self);
         loop {
             let more = self.turn();
             let calls = self.shared.watch.calls();

@@ -210,12 +210,17 @@ impl Nonces {
     }
 
     pub(crate) fn next(&self, remote: SocketAddr) -> [u8; NONCE_BYTES] {
+        let mut nonce = [0; NONCE_BYTES];
+        nonce.copy_from_slice(&self.next_secret(remote)[..NONCE_BYTES]);
+        nonce
+    }
+
+    /// The same, as long as a key. None of it is ever shown as a nonce.
+    pub(crate) fn next_secret(&self, remote: SocketAddr) -> [u8; 32] {
         let count = self.counter.fetch_add(1, Ordering::Relaxed);
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(&count.to_le_bytes());
         hasher.update(remote.to_string().as_bytes());
-        let mut nonce = [0; NONCE_BYTES];
-        nonce.copy_from_slice(&hasher.finalize().as_bytes()[..NONCE_BYTES]);
-        nonce
+        *hasher.finalize().as_bytes()
     }
 }

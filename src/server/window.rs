@@ -8,7 +8,7 @@
 //! is the delivery rate. A queue of our own making inflates round trips, so now and then the window
 //! closes to its least for one of them (the probe of BBR).
 //!
-//! Invariant: `received ≤ sent`, `allowance ≤ granted`, `allowance − received ≤ W`.
+//! Invariant: `received + lost ≤ sent`, `allowance ≤ granted`, `allowance − received ≤ W`.
 
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(crate) struct Window {
     granted_bytes: u64,
     received_bytes: u64,
     sent_bytes: u64,
+    /// Of these, what was lost on its way, as far as is known.
+    lost_bytes: u64,
     size_bytes: u64,
     ceiling_bytes: u64,
     rate_bytes_per_second: f64,
@@ -82,6 +84,7 @@ impl Window {
             granted_bytes: 0,
             received_bytes: 0,
             sent_bytes: 0,
+            lost_bytes: 0,
             size_bytes: initial_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_INITIAL),
             ceiling_bytes: WINDOW_BYTES_MAX,
             rate_bytes_per_second: 0.0,
@@ -100,7 +103,7 @@ impl Window {
         let frame = bytes.min(FRAME_PAYLOAD_BYTES_MAX as u64);
         if self.rtt_mark.is_none() {
             self.rtt_mark = Some(RttMark {
-                position_bytes: self.sent_bytes + frame,
+                position_bytes: self.arriving_bytes() + frame,
                 at: now,
                 is_clear: self.unacknowledged_bytes() <= WINDOW_BYTES_MIN,
             });
@@ -108,12 +111,23 @@ impl Window {
         self.sent_bytes += bytes;
         if self.rate_mark.is_none() {
             self.rate_mark = Some(RateMark {
-                position_bytes: self.sent_bytes,
+                position_bytes: self.arriving_bytes(),
                 received_bytes: self.received_bytes,
                 at: now,
                 is_window_limited: self.probe.is_none() && self.room_bytes() < WINDOW_BYTES_MIN,
             });
         }
+    }
+
+    /// `bytes` of payload that were sent are lost: they are under way no longer. What was only
+    /// thought to be lost, and is reported after all, was not.
+    pub(crate) fn handle_lost(&mut self, bytes: u64) {
+        self.lost_bytes = (self.lost_bytes + bytes).min(self.sent_bytes - self.received_bytes);
+    }
+
+    /// Payload bytes that have arrived or are under way.
+    fn arriving_bytes(&self) -> u64 {
+        self.sent_bytes - self.lost_bytes
     }
 
     /// The peer reports; both figures are cumulative, older reports are ignored.
@@ -127,6 +141,7 @@ impl Window {
             return Err(ProgressError::NeverSent { received, sent: self.sent_bytes });
         }
         self.received_bytes = self.received_bytes.max(received);
+        self.lost_bytes = self.lost_bytes.min(self.sent_bytes - self.received_bytes);
         self.granted_bytes = self.granted_bytes.max(granted);
         if let Some(mark) = self.rtt_mark
             && self.received_bytes >= mark.position_bytes
@@ -214,12 +229,12 @@ impl Window {
 
     /// Payload bytes that may be written now.
     pub(crate) fn room_bytes(&self) -> u64 {
-        self.allowance_bytes().saturating_sub(self.sent_bytes)
+        self.allowance_bytes().saturating_sub(self.arriving_bytes())
     }
 
     /// Payload bytes out and not reported.
     pub(crate) fn unacknowledged_bytes(&self) -> u64 {
-        self.sent_bytes - self.received_bytes
+        self.arriving_bytes() - self.received_bytes
     }
 
     /// Payload bytes that the peer took in.
@@ -281,6 +296,20 @@ mod tests {
     fn acknowledging_what_was_never_sent_is_an_error() {
         let mut window = Window::new(WINDOW_BYTES_INITIAL);
         assert!(window.handle_progress(Time(0), 1, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn what_was_lost_is_under_way_no_longer_unless_it_comes_after_all() {
+        let mut window = Window::new(WINDOW_BYTES_INITIAL);
+        window.handle_progress(Time(0), 0, 5000).expect("nothing claimed");
+        window.handle_sent(Time(1), 5000);
+        window.handle_lost(2000);
+        assert_eq!((window.unacknowledged_bytes(), window.room_bytes()), (3000, 2000));
+        window.handle_progress(Time(2), 4000, 5000).expect("was sent");
+        assert_eq!((window.unacknowledged_bytes(), window.room_bytes()), (0, 1000));
+        window.handle_lost(9000);
+        assert_eq!(window.unacknowledged_bytes(), 0);
+        assert!(window.handle_progress(Time(3), 5001, 5000).is_err(), "never sent");
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Swarm {
             let delivery = self.peers[slot].take_delivery(chunk);
             let delivered = delivery.is_some();
             if let Some(delivery) = delivery {
+                self.take_back_decision(slot, delivery);
                 let bytes = self.chunk_bytes(chunk) - delivery.offset_bytes;
                 self.peers[slot].down.sample(now, bytes);
                 self.unprotect(chunk);
@@ -93,6 +94,7 @@ impl Swarm {
         if chunk < self.chunks.count() && self.peers.get(slot).is_some() {
             self.note_progress(now, slot);
             if let Some(delivery) = self.peers[slot].take_delivery(chunk) {
+                self.take_back_decision(slot, delivery);
                 self.release_unwritten(now, slot, delivery);
                 self.refresh_down(now, slot);
             }
@@ -104,6 +106,16 @@ impl Swarm {
             self.serve(now, slot);
         }
         self.settle(now);
+    }
+
+    /// The peer spoke of a chunk before the shell has looked at the decision to deliver it: the rest
+    /// of a delivery that was taken back, though more of it had come than was known.
+    fn take_back_decision(&mut self, slot: PeerSlot, delivery: Delivery) {
+        if delivery.stage == Stage::Queued {
+            let Delivery { chunk, offset_bytes: offset, .. } = delivery;
+            let void = Action::Deliver { chunk, peer: slot, offset };
+            self.actions.retain(|action| *action != void);
+        }
     }
 
     /// The kernel has taken the first frame of this delivery.

@@ -2,11 +2,20 @@
 //!
 //! At most one fetch per chunk, two while hedged. A fetch uses up one chunk's room; when it ends
 //! without bytes the shell gives the lease back.
+//!
+//! Whoever claims a chunk and does not answer costs one wait. Each fetch, hedged or not, comes due
+//! again and again, and goes to somebody else whenever there is a better one to ask
+//! (`Swarm::find_better`). A holder that was late before gets a turn as long as all its silence so
+//! far before a fetch moves on to one that has proven nothing: turns grow, so an honest holder,
+//! however slow, gets one that is long enough, however many others only pretend.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    Action, FetchFailure, FetchId, PeerSlot, Swarm, chunks::Place, holders::Pick, meter::Latencies,
+    Action, FetchFailure, FetchId, PeerSlot, Swarm,
+    chunks::Place,
+    holders::{Except, Pick},
+    meter::Latencies,
 };
 use crate::time::Time;
 
@@ -16,8 +25,8 @@ const HEDGE_AFTER_UNMEASURED: Duration = Duration::from_secs(1);
 /// No fetch is hedged before this age: a wake-up and a round trip on a busy machine.
 const HEDGE_AFTER_MIN: Duration = Duration::from_millis(50);
 
-/// A holder that has let fetches wait for so long in all, without an answer, counts as one that
-/// holds nothing, until it says otherwise. Long enough for 256 KiB at 8 KiB/s with a second chunk queued before it.
+/// A holder that has let us wait for so long in all, without an answer, counts as one that holds
+/// nothing, until it says otherwise. Long enough for 256 KiB at 8 KiB/s with a second chunk queued before it.
 const FETCH_GIVE_UP: Duration = Duration::from_secs(60);
 
 /// Why a chunk is fetched.
@@ -39,12 +48,16 @@ pub(super) struct Fetch {
     pub(super) chunk: u32,
     pub(super) holder: PeerSlot,
     pub(super) started_at: Time,
-    /// Up to then its age counts as its holder's silence.
-    timed_from: Time,
+    /// What its age has added to its holder's silence.
+    charged: Duration,
+    /// It does not move to somebody unproven before this age.
+    turn: Duration,
+    /// Its holder had supplied nothing yet.
+    pub(super) on_trial: bool,
     pub(super) need: Need,
     /// The other fetch of the same chunk, while hedged.
     pub(super) rival: Option<FetchId>,
-    /// It ran into its time-out and nobody else can be asked.
+    /// It ran into its time-out and goes on.
     pub(super) overdue: bool,
 }
 
@@ -52,10 +65,12 @@ pub(super) struct Fetch {
 #[derive(Debug, Default)]
 pub(super) struct FetchQueue {
     next_id: u32,
-    due: VecDeque<(Time, FetchId)>,
+    pub(super) due: VecDeque<(Time, FetchId)>,
     pub(super) latencies: Latencies,
     /// Fetches that are overdue.
     pub(super) overdue: u32,
+    /// Fetches of holders that had supplied nothing yet.
+    pub(super) on_trial: u32,
     /// Nothing could be fetched when last tried, and nothing has changed since.
     pub(super) nothing: bool,
 }
@@ -65,8 +80,12 @@ impl Swarm {
     pub fn handle_fetched(&mut self, now: Time, fetch_id: FetchId) {
         self.begin(now);
         if let Some(fetch) = self.end_fetch(now, fetch_id) {
-            if let Some(rival) = fetch.rival {
-                self.cancel_fetch(now, rival, false);
+            if let Some(rival) = fetch.rival
+                && let Some(rival) = self.cancel_fetch(now, rival, false)
+            {
+                // It came from elsewhere: nobody waited for this one in vain.
+                let holder = &mut self.peers[rival.holder];
+                holder.unanswered = holder.unanswered.saturating_sub(rival.charged);
             }
             let bytes = self.chunk_bytes(fetch.chunk);
             self.fetch_queue.latencies.sample(now.since(fetch.started_at));
@@ -74,7 +93,9 @@ impl Swarm {
             holder.up.sample(now, bytes);
             holder.slow = false;
             holder.unanswered = Duration::ZERO;
+            holder.counted_until = now;
             holder.progress_at = now;
+            self.prove(fetch.holder);
             self.cache(now, fetch);
         }
         self.settle(now);
@@ -154,14 +175,20 @@ impl Swarm {
         let fetch_id = FetchId(self.fetch_queue.next_id);
         self.fetch_queue.next_id += 1;
         let Pick { chunk, holder, need } = pick;
+        let on_trial = !self.peers[holder].is_proven;
+        let turn = self.peers[holder].unanswered;
+        let (charged, overdue) = (Duration::ZERO, false);
         let fetch =
-            Fetch { chunk, holder, started_at: now, timed_from: now, need, rival, overdue: false };
+            Fetch { chunk, holder, started_at: now, charged, turn, on_trial, need, rival, overdue };
         self.fetches.insert(fetch_id, fetch);
+        self.fetch_queue.on_trial += u32::from(on_trial);
         self.chunks.change(chunk, |state| {
             state.place = Place::Fetching;
             state.flight = Some(fetch_id);
         });
-        if let Need::Seeding(owner) = need {
+        if let Need::Seeding(owner) = need
+            && rival.is_none()
+        {
             self.seeding_fetching(owner, chunk);
         }
         let peer = &mut self.peers[holder];
@@ -171,9 +198,9 @@ impl Swarm {
         if let Some(rival) = rival {
             self.fetches.get_mut(&rival).expect("the rival is under way").rival = Some(fetch_id);
         } else {
-            self.fetch_queue.due.push_back((now + self.hedge_after(), fetch_id));
             self.counters.misses += 1;
         }
+        self.fetch_queue.due.push_back((now + self.hedge_after(), fetch_id));
         self.counters.fetches += 1;
         self.actions.push_back(Action::Fetch { fetch_id, chunk, holder });
     }
@@ -185,6 +212,7 @@ impl Swarm {
             rival.rival = None;
         }
         self.fetch_queue.overdue -= u32::from(fetch.overdue);
+        self.fetch_queue.on_trial -= u32::from(fetch.on_trial);
         self.chunks.news = true;
         if let Some(holder) = self.peers.get_mut(fetch.holder) {
             holder.fetches -= 1;
@@ -237,27 +265,43 @@ impl Swarm {
         self.fetch_queue.due.front().map(|&(at, _)| at)
     }
 
-    /// Hedges what is due, or gives it up.
+    /// Asks somebody else for what is due, or goes on waiting, or gives the holder up.
     pub(super) fn check_fetches(&mut self, now: Time) {
         while let Some(&(at, fetch_id)) = self.fetch_queue.due.front()
             && at <= now
         {
             self.fetch_queue.due.pop_front();
-            let Some(&fetch) = self.fetches.get(&fetch_id) else { continue };
-            if fetch.rival.is_some() {
-                continue;
-            }
+            let Some(fetch) = self.fetches.get_mut(&fetch_id) else { continue };
             let holder = &mut self.peers[fetch.holder];
+            let silence = now.since(holder.counted_until.max(fetch.started_at));
             holder.slow = true;
-            holder.unanswered += now.since(fetch.timed_from);
-            if holder.unanswered >= FETCH_GIVE_UP {
+            holder.unanswered += silence;
+            holder.counted_until = now;
+            fetch.charged += silence;
+            let fetch = *fetch;
+            if self.peers[fetch.holder].unanswered >= FETCH_GIVE_UP {
                 self.disbelieve(now, fetch.holder);
-            } else if let Some(other) = self.find_holder(fetch.chunk, Some(fetch.holder)) {
-                self.hedge(now, fetch_id, fetch, other.slot);
+            } else if let Some(other) = self.find_better(now, &fetch) {
+                self.hedge(now, fetch_id, fetch, other);
             } else {
                 self.mark_overdue(now, fetch_id);
             }
         }
+    }
+
+    /// Whom to ask as well; or instead, if somebody was already or there is no room.
+    fn find_better(&self, now: Time, fetch: &Fetch) -> Option<PeerSlot> {
+        let rival = fetch.rival.map(|rival| self.fetches[&rival].holder);
+        let except = Except { holder: fetch.holder, rival };
+        let other = self.find_holder(fetch.chunk, Some(except))?.slot;
+        let (this, that) = (&self.peers[fetch.holder], &self.peers[other]);
+        let is_sure = that.is_proven
+            && (!this.is_proven || !that.slow)
+            && (!that.is_suspect || this.is_suspect);
+        let turn_is_over = now.since(fetch.started_at) >= fetch.turn;
+        let joins = fetch.rival.is_none() && self.room.held > 0;
+        let is_next = turn_is_over && that.unanswered < this.unanswered;
+        (joins || is_sure || is_next).then_some(other)
     }
 
     /// The holder answers nothing: what it claims to hold counts as missing.
@@ -268,22 +312,24 @@ impl Swarm {
         }
     }
 
-    /// Asks another holder as well if there is room, else instead.
+    /// Asks another holder as well if there is room and none was asked yet, else instead.
     fn hedge(&mut self, now: Time, fetch_id: FetchId, fetch: Fetch, holder: PeerSlot) {
         self.counters.hedges += 1;
         let pick = Pick { chunk: fetch.chunk, holder, need: fetch.need };
-        if self.room.held > 0 {
+        if fetch.rival.is_none() && self.room.held > 0 {
+            self.mark_overdue(now, fetch_id);
             self.start_fetch(now, pick, Some(fetch_id));
         } else {
             self.cancel_fetch(now, fetch_id, true);
-            self.release_chunk(&fetch);
-            self.start_fetch(now, pick, None);
+            if fetch.rival.is_none() {
+                self.release_chunk(&fetch);
+            }
+            self.start_fetch(now, pick, fetch.rival);
         }
     }
 
     fn mark_overdue(&mut self, now: Time, fetch_id: FetchId) {
         let fetch = self.fetches.get_mut(&fetch_id).expect("it was just looked up");
-        fetch.timed_from = now;
         if !std::mem::replace(&mut fetch.overdue, true) {
             self.fetch_queue.overdue += 1;
         }

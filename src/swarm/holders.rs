@@ -3,6 +3,12 @@
 //! The chunk that most peers want, of an idle holder if there is one, else of the holder that
 //! is expected to finish first. Idle holders come first, so that many slow uplinks are all kept
 //! busy; a fast one gets several fetches at once, a slow one never more than one.
+//!
+//! To claim is cheap, so a claim is not trusted far: a holder that has supplied nothing yet is on
+//! trial, with one fetch; and as soon as somebody has proven to supply, all trials together hold
+//! half of the fetches at most.
+
+use std::collections::VecDeque;
 
 use super::{PeerSlot, Swarm, chunks::Place, fetching::Need, peers::Peer};
 use crate::{
@@ -16,6 +22,13 @@ pub(super) struct Pick {
     pub(super) chunk: u32,
     pub(super) holder: PeerSlot,
     pub(super) need: Need,
+}
+
+/// Who was asked for a chunk already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Except {
+    pub(super) holder: PeerSlot,
+    pub(super) rival: Option<PeerSlot>,
 }
 
 /// A holder that may be asked.
@@ -49,8 +62,12 @@ const STARVING_PER_SCAN: usize = 16;
 /// Seconds of a holder's own rate that may be outstanding beyond its latency: a busy relay's turn.
 const DEPTH_SECONDS: f64 = 0.05;
 
-/// Fetches at a holder whose rate is not yet known.
+/// Fetches at a holder that is proven and whose rate is not yet known.
 const DEPTH_UNKNOWN: u32 = 4;
+
+/// Holders that are remembered because they supplied something: so that one of them is found among
+/// any number that only claim.
+const SUPPLIERS_MAX: usize = 16;
 
 /// Wants of one peer in peer order that are fetched ahead while memory lies idle, at least.
 const WANTS_AHEAD_MIN: u32 = 4;
@@ -65,6 +82,8 @@ pub(super) struct IdleHolders {
     turn: usize,
     /// Where a peer was found last that could be asked for something.
     askable_hint: u32,
+    /// Some of those who supplied something, the latest to do so for the first time last.
+    suppliers: VecDeque<PeerSlot>,
 }
 
 impl Swarm {
@@ -87,6 +106,23 @@ impl Swarm {
             }
             _ => {}
         }
+    }
+
+    /// The peer has supplied something that is right.
+    pub(super) fn prove(&mut self, slot: PeerSlot) {
+        let suppliers = &mut self.idle_holders.suppliers;
+        if std::mem::replace(&mut self.peers[slot].is_proven, true) && suppliers.contains(&slot) {
+            return;
+        }
+        if suppliers.len() == SUPPLIERS_MAX {
+            suppliers.pop_front();
+        }
+        suppliers.push_back(slot);
+    }
+
+    /// The peer supplies nothing any more.
+    pub(super) fn supplier_lost(&mut self, slot: PeerSlot) {
+        self.idle_holders.suppliers.retain(|&other| other != slot);
     }
 
     /// Chooses the next fetch.
@@ -232,7 +268,7 @@ impl Swarm {
             self.idle_holders.turn = (self.idle_holders.turn + 1) % count;
             let holder = self.idle_holders.peers[self.idle_holders.turn];
             let peer = &self.peers[holder];
-            if peer.slow || peer.may_go || peer.is_suspect {
+            if peer.slow || peer.may_go || peer.is_suspect || !self.may_ask(peer) {
                 continue;
             }
             let words = peer.have.words().iter().zip(self.chunks.fetchable_bits.words());
@@ -259,25 +295,30 @@ impl Swarm {
         steps.map(move |step| &self.peers[peers[(turn + step) % peers.len()]])
     }
 
-    /// The best holder of this chunk that can take one more fetch.
-    pub(super) fn find_holder(&self, chunk: u32, except: Option<PeerSlot>) -> Option<Choice> {
+    /// The best holder of this chunk that can take one more fetch. Where somebody was asked in vain
+    /// already, those come first who have proven to supply.
+    pub(super) fn find_holder(&self, chunk: u32, except: Option<Except>) -> Option<Choice> {
         let state = self.chunks.get(chunk);
         debug_assert!(except.is_some() || state.place == Place::Absent);
         let (slots, start) = (self.peers.slot_count(), state.holder_hint);
         let (mut best, mut seen): (Option<(Rank, Choice)>, u32) = (None, 0);
         let mut is_trusted_held = false;
-        for slot in (0..slots).map(|step| PeerSlot((start + step) % slots)) {
+        let is_excepted =
+            |slot| except.is_some_and(|except| slot == except.holder || Some(slot) == except.rival);
+        let proven = self.idle_holders.suppliers.iter().map(|&slot| (slot, 0));
+        let all = (0..slots).map(|step| (PeerSlot((start + step) % slots), 1));
+        for (slot, counts) in proven.chain(all) {
             let Some(peer) = self.peers.get(slot) else { continue };
             if !peer.have.contains(chunk) || !peer.is_holder() {
                 continue;
             }
-            seen += 1;
+            seen += counts;
             let spared = peer.may_go && state.holders > 1;
             // Whoever is slow may never answer: then suspects are as good.
             let is_sure = !peer.is_suspect && !peer.slow && !spared;
-            is_trusted_held |= is_sure && Some(slot) != except;
-            if Some(slot) != except && !spared && self.may_ask(peer) {
-                let rank = self.rank(peer);
+            is_trusted_held |= is_sure && !is_excepted(slot);
+            if !is_excepted(slot) && !spared && self.may_ask(peer) {
+                let rank = self.rank(peer, except.is_some());
                 if best.is_none_or(|(least, _)| rank < least) {
                     best = Some((rank, Choice { slot, idle: peer.fetches == 0 && !peer.slow }));
                 }
@@ -296,17 +337,30 @@ impl Swarm {
     }
 
     /// Whether the holder can take one more fetch. Slow holders together may hold half of the
-    /// fetches at most.
+    /// fetches at most, and so may those on trial once somebody is proven.
     pub(super) fn may_ask(&self, peer: &Peer) -> bool {
+        let half = self.config.fetches_max / 2;
+        if !peer.is_proven && self.fetch_queue.on_trial > half && self.is_anybody_sure() {
+            return false;
+        }
         if peer.slow {
-            return peer.fetches == 0 && self.fetch_queue.overdue <= self.config.fetches_max / 2;
+            return peer.fetches == 0 && self.fetch_queue.overdue <= half;
         }
         peer.fetches < self.depth(peer)
+    }
+
+    /// Whether somebody is there who has supplied something and answers in time.
+    fn is_anybody_sure(&self) -> bool {
+        let suppliers = self.idle_holders.suppliers.iter().map(|&slot| &self.peers[slot]);
+        suppliers.into_iter().any(|peer| !peer.slow && !peer.may_go)
     }
 
     /// Fetches that the holder may have outstanding.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
     fn depth(&self, peer: &Peer) -> u32 {
+        if !peer.is_proven {
+            return 1;
+        }
         let latency = self.fetch_queue.latencies.min().map_or(0.0, |min| min.as_secs_f64());
         peer.up.rate().map_or(DEPTH_UNKNOWN, |rate| {
             let bytes = rate * (latency + DEPTH_SECONDS);
@@ -315,20 +369,24 @@ impl Swarm {
         })
     }
 
-    fn rank(&self, peer: &Peer) -> Rank {
+    fn rank(&self, peer: &Peer, is_hedge: bool) -> Rank {
         let ahead = f64::from(peer.fetches + 1) * f64::from(self.config.chunk_size_bytes);
-        Rank(
-            peer.is_suspect,
-            peer.slow,
-            peer.fetches,
-            peer.up.rate().map_or(0.0, |rate| ahead / rate),
-        )
+        let seconds = match peer.slow {
+            true => peer.unanswered.as_secs_f64(),
+            false => peer.up.rate().map_or(0.0, |rate| ahead / rate),
+        };
+        let is_doubted = !peer.is_proven && (is_hedge || peer.slow);
+        let (first, second) =
+            if is_hedge { (is_doubted, peer.slow) } else { (peer.slow, is_doubted) };
+        Rank(peer.is_suspect, first, second, peer.fetches, seconds)
     }
 }
 
-/// Suspects last, then slow ones, idle ones first, then the earliest expected finish in seconds.
+/// Suspects last, then slow ones, then unproven ones among those; a hedge goes to proven ones rather
+/// than to fast ones. Idle ones first, then the earliest expected finish in seconds; of slow ones
+/// whoever has let us wait least.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
-struct Rank(bool, bool, u32, f64);
+struct Rank(bool, bool, bool, u32, f64);
 
 /// The set bits of a sequence of words.
 pub(super) fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u32> {

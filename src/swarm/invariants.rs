@@ -109,5 +109,13 @@ impl Swarm {
         }
         let overdue = self.fetches.values().filter(|fetch| fetch.overdue).count();
         assert_eq!(overdue, self.fetch_queue.overdue as usize);
+        let on_trial = self.fetches.values().filter(|fetch| fetch.on_trial).count();
+        assert_eq!(on_trial, self.fetch_queue.on_trial as usize);
+        for id in self.fetches.keys() {
+            assert!(
+                self.fetch_queue.due.iter().any(|(_, due)| due == id),
+                "{id:?} never comes due"
+            );
+        }
     }
 }

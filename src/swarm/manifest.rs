@@ -1,12 +1,22 @@
-//! From whom the manifest is asked: one peer at a time, the next if it fails.
+//! From whom the manifest is asked: one peer, the next if it refuses or lies, and more and more of
+//! them if they say nothing.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use super::{Action, FetchFailure, PeerSlot, Swarm};
 use crate::time::Time;
 
-/// After so long without an answer somebody else is asked as well.
-const ASK_NEXT_AFTER: Duration = Duration::from_secs(5);
+/// After so long without an answer others are asked as well: twice as many each time, so that it
+/// takes a few seconds to find one honest peer among a thousand that say nothing.
+const ASK_NEXT_AFTER: Duration = Duration::from_secs(1);
+
+/// Digests of all manifests that one step may ask for: 4 MiB of them come at once at most, beside
+/// those of earlier steps. A large manifest is asked of one more each time.
+const DIGESTS_PER_STEP_MAX: u32 = 1 << 17;
+
+/// When nobody is left to ask, those who were asked last have so long before the manifest counts as
+/// missing.
+const MISSING_AFTER: Duration = Duration::from_secs(5);
 
 /// When nobody is left to ask, all are asked again after so long: a peer that had none may have
 /// got one.
@@ -16,7 +26,11 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct ManifestState {
     known: bool,
-    asked: Option<PeerSlot>,
+    /// In the order in which they were asked; none of them has answered.
+    asked: Vec<PeerSlot>,
+    asked_at: Time,
+    /// How many the next step asks.
+    width: u32,
     /// Everybody who could have it was asked in vain: no chunk can be verified.
     exhausted: bool,
     /// When to look again.
@@ -25,7 +39,14 @@ pub(super) struct ManifestState {
 
 impl ManifestState {
     pub(super) fn new(chunk_count: u32) -> Self {
-        Self { known: chunk_count == 0, asked: None, exhausted: false, next_at: None }
+        Self {
+            known: chunk_count == 0,
+            asked: Vec::new(),
+            asked_at: Time::ZERO,
+            width: 1,
+            exhausted: false,
+            next_at: None,
+        }
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -46,7 +67,11 @@ impl Swarm {
             Ok(()) => {
                 self.manifest.known = true;
                 self.manifest.next_at = None;
+                self.manifest.asked = Vec::new();
                 self.chunks.news = true;
+                if self.peers.get(slot).is_some_and(super::peers::Peer::is_holder) {
+                    self.prove(slot);
+                }
             }
             Err(failure) => {
                 self.manifest_lost(slot);
@@ -61,10 +86,12 @@ impl Swarm {
         self.settle(now);
     }
 
-    /// The peer that was asked will not answer.
+    /// The peer will not answer, if it was asked.
     pub(super) fn manifest_lost(&mut self, slot: PeerSlot) {
-        if self.manifest.asked == Some(slot) {
-            self.manifest.asked = None;
+        let asked = &mut self.manifest.asked;
+        let before = asked.len();
+        asked.retain(|&other| other != slot);
+        if asked.len() < before && asked.is_empty() {
             self.manifest.next_at = None;
         }
     }
@@ -78,32 +105,53 @@ impl Swarm {
             return;
         }
         let wanted = self.peers.iter().any(|(_, peer)| !peer.settled.is_full());
+        let next = if wanted { self.next_with_manifest() } else { Vec::new() };
+        if next.is_empty() {
+            return self.manifest_exhausted(now, wanted);
+        }
+        self.manifest.asked_at = now;
+        self.manifest.next_at = Some(now + ASK_NEXT_AFTER);
+        let width_max = DIGESTS_PER_STEP_MAX / self.chunks.count().max(1);
+        self.manifest.width = (2 * self.manifest.width).min(width_max.max(1));
+        for holder in next {
+            self.peers[holder].manifest_tried = true;
+            self.manifest.asked.push(holder);
+            self.actions.push_back(Action::FetchManifest { holder });
+        }
+    }
+
+    /// Who is asked next: who is trusted and claims most, of equals who came first.
+    fn next_with_manifest(&self) -> Vec<PeerSlot> {
         let holders = self.peers.iter().filter(|(_, peer)| peer.have.count() > 0);
-        let untried = holders.filter(|(_, peer)| !peer.manifest_tried);
-        let trust = |peer: &super::peers::Peer| (!peer.is_suspect, peer.have.count());
-        let best = untried.max_by_key(|(_, peer)| trust(peer)).map(|(slot, _)| slot);
-        match best.filter(|_| wanted) {
-            Some(holder) => {
-                self.peers[holder].manifest_tried = true;
-                self.manifest.asked = Some(holder);
-                self.manifest.next_at = Some(now + ASK_NEXT_AFTER);
-                self.actions.push_back(Action::FetchManifest { holder });
-            }
-            None => {
-                self.manifest.asked = None;
-                self.manifest.exhausted = true;
-                self.manifest.next_at = wanted.then(|| now + ASK_AGAIN_AFTER);
-                for (_, peer) in self.peers.iter_mut() {
-                    peer.manifest_tried = false;
-                }
-            }
+        let mut untried: Vec<_> = holders
+            .filter(|(_, peer)| !peer.manifest_tried)
+            .map(|(slot, peer)| (peer.is_suspect, Reverse(peer.have.count()), slot.0))
+            .collect();
+        untried.sort_unstable();
+        untried.truncate(self.manifest.width as usize);
+        untried.into_iter().map(|(.., slot)| PeerSlot(slot)).collect()
+    }
+
+    /// Nobody is left to ask.
+    fn manifest_exhausted(&mut self, now: Time, wanted: bool) {
+        let patient_until = self.manifest.asked_at + MISSING_AFTER;
+        if !self.manifest.asked.is_empty() && now < patient_until {
+            self.manifest.next_at = Some(patient_until);
+            return;
+        }
+        self.manifest.asked.clear();
+        self.manifest.width = 1;
+        self.manifest.exhausted = true;
+        self.manifest.next_at = wanted.then(|| now + ASK_AGAIN_AFTER);
+        for (_, peer) in self.peers.iter_mut() {
+            peer.manifest_tried = false;
         }
     }
 
     /// Somebody joined or got its first chunk: it can be asked at once.
     pub(super) fn manifest_holder_came(&mut self) {
         self.manifest.exhausted = false;
-        if self.manifest.asked.is_none() {
+        if self.manifest.asked.is_empty() {
             self.manifest.next_at = None;
         }
     }

@@ -94,6 +94,7 @@ impl Swarm {
             self.chunks.change(chunk, |state| state.holders -= 1);
         }
         self.peers[slot].have = crate::protocol::Bitfield::empty(self.chunks.count());
+        self.supplier_lost(slot);
         self.drop_fetches_of(now, slot);
         self.seeding_lost(now, slot);
         self.manifest_lost(slot);

@@ -84,8 +84,14 @@ pub(super) struct Peer {
     pub(super) fetches: u32,
     /// It let a fetch run into its time-out and has not answered one since.
     pub(super) slow: bool,
-    /// How long fetches have waited for it since it last answered one.
+    /// How long it has let us wait since it last answered a fetch. Fetches that wait at the same
+    /// time count once.
     pub(super) unanswered: Duration,
+    /// Up to then its silence is counted.
+    pub(super) counted_until: Time,
+    /// It has supplied something that proved right: a chunk, or the manifest. Until then it is
+    /// asked for one chunk at a time.
+    pub(super) is_proven: bool,
     /// It was told that it may go: what others hold too is not asked of it.
     pub(super) may_go: bool,
     pub(super) is_suspect: bool,
@@ -121,6 +127,8 @@ impl Peer {
             fetches: 0,
             slow: false,
             unanswered: Duration::ZERO,
+            counted_until: now,
+            is_proven: false,
             may_go: false,
             is_suspect: join.is_suspect,
             manifest_tried: false,

@@ -12,6 +12,10 @@
 //! makes equal peers thrash. In a deep cache jitter averages out, and less patience is needed. And
 //! what peers in peer order lack but have not named is not about to come free either: where the
 //! order is random, hardly anybody is about to take any chunk, and patience would only cost time.
+//!
+//! Who starves beside a cached chunk that he lacks (in peer order, he wants another one first) won't
+//! set it free by waiting: he is not keen on it. A chunk that only such peers need costs nothing, as
+//! nothing that happens by itself makes room.
 
 use std::time::Duration;
 
@@ -54,6 +58,8 @@ pub(super) struct Rent {
     pace: f64,
     /// When so much was lost, prices are looked at (again).
     look_at: f64,
+    /// Prices were not looked at since the count started.
+    is_fresh: bool,
 }
 
 impl Rent {
@@ -67,6 +73,7 @@ impl Rent {
             counted_to: Time::ZERO,
             pace: 0.0,
             look_at: price_min,
+            is_fresh: true,
         }
     }
 
@@ -115,16 +122,20 @@ impl Rent {
     pub(super) fn reset(&mut self) {
         self.lost_chunks = 0.0;
         self.look_at = self.price_min;
+        self.is_fresh = true;
     }
 }
 
 impl Swarm {
     /// The wanted chunk whose price has been lost, if any. Looks seldom: not again before as much
-    /// was lost as the cheapest chunk costs.
+    /// was lost as the cheapest chunk costs, but once at first where it may cost nothing.
     pub(super) fn affordable(&mut self) -> Option<u32> {
-        if self.rent.lost_chunks < self.rent.look_at {
+        let first = self.starving.peers.first().map(|&slot| self.peers[slot].order);
+        let may_cost_nothing = self.rent.is_fresh && first == Some(Order::Peer);
+        if self.rent.lost_chunks < self.rent.look_at && !may_cost_nothing {
             return None;
         }
+        self.rent.is_fresh = false;
         self.look_at_pace();
         self.chunks.cached.tidy();
         let offer = self.cheapest();
@@ -154,20 +165,25 @@ impl Swarm {
             .iter_up()
             .filter(|&(chunk, needers)| needers == 0 || !self.chunks.get(chunk).protected);
         let priced = candidates.take(CHUNKS_COMPARED).map(|(chunk, needers)| {
-            let (keen, seen) = self.keen_needers(chunk);
-            (keen, needers, chunk, f64::from(keen) / f64::from(seen.max(1)))
+            let (keen, served, seen) = self.needers_of(chunk);
+            let price = match seen {
+                0 => self.rent.price_min,
+                _ if served == 0 => 0.0,
+                _ => self.rent.price_min * (1.0 + KEEN * f64::from(keen) / f64::from(seen)),
+            };
+            (keen, needers, chunk, price)
         });
         let best = priced.min_by_key(|&(keen, needers, ..)| (keen, needers));
-        best.map(|(.., chunk, share)| (chunk, self.rent.price_min * (1.0 + KEEN * share)))
+        best.map(|(.., chunk, price)| (chunk, price))
     }
 
-    /// How many peers that need the chunk keep up with the pace, and how many need it, among the
-    /// next few.
-    fn keen_needers(&self, chunk: u32) -> (u32, u32) {
+    /// Among the next few peers: how many that need the chunk will take it soon as they keep up with
+    /// the pace, how many that need it don't starve for another, and how many need it.
+    fn needers_of(&self, chunk: u32) -> (u32, u32, u32) {
         let slots = self.peers.slot_count();
         let looked_at = slots.min(PEERS_LOOKED_AT);
         let start = if slots > looked_at { chunk.wrapping_mul(looked_at) % slots } else { 0 };
-        let (mut keen, mut seen) = (0, 0);
+        let (mut keen, mut served, mut seen) = (0, 0, 0);
         for step in 0..looked_at {
             let slot = PeerSlot((start + step) % slots);
             if let Some(peer) = self.peers.get(slot)
@@ -181,10 +197,13 @@ impl Swarm {
                 // Who chooses the order takes next what it has named: what it has not may be far off.
                 let is_far = is_lacked && peer.order == Order::Peer && !peer.wants.contains(chunk);
                 let slow = |rate| rate < KEEN_RATE * self.rent.pace;
+                let starves = is_lacked && peer.starving.is_some();
+                let is_slow = peer.down.settled_rate().is_some_and(slow);
                 seen += 1;
-                keen += u32::from(!is_far && !peer.down.settled_rate().is_some_and(slow));
+                served += u32::from(!starves);
+                keen += u32::from(!is_far && !starves && !is_slow);
             }
         }
-        (keen, seen)
+        (keen, served, seen)
     }
 }

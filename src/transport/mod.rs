@@ -1,38 +1,74 @@
 //! The contract between sessions and whatever moves their frames.
 //!
 //! A session has a **control channel** (messages, no file bytes) and a **data channel** (frames
-//! of file bytes). A transport moves frames and knows no meaning. What it promises:
+//! of file bytes). A transport moves frames and knows no meaning; sessions and swarms don't know
+//! which one they run on. Which channel runs on what is a [`Transport`]:
 //!
-//! - *Control*: what is pushed arrives whole, in order among control messages, or the connection
-//!   fails with an error. A message may overtake data that was pushed earlier but not yet given
-//!   to the kernel; it never waits behind it.
-//! - *Data*: what is pushed arrives at most once. Frames of one send arrive in the order of
-//!   their offsets. Sends are begun in the order in which they were pushed.
+//! | `--transport` | control | data |
+//! |---|---|---|
+//! | `tcp` | the stream | the stream |
+//! | `udp-control` | datagrams | the stream |
+//! | `udp-data` | the stream | datagrams |
+//!
+//! Every connection has a **stream** (TCP). Its handshake, up to and with `Accepted`, and the last
+//! word, `Failure`, go over the stream whatever the transport; the connection lives exactly as long
+//! as its stream. So whoever holds one end can close, name a reason, and notice the other's end
+//! without a datagram's getting through.
+//!
+//! # What a transport promises
+//!
+//! - *Control*: each message that is pushed is handed to the other side's session exactly once,
+//!   unless the connection ends. Messages of [`Lane::InOrder`] come in the order in which they
+//!   were pushed. Those of [`Lane::Prompt`] come as soon as they can, before or after others. Of
+//!   [`Lane::Latest`] only the newest is sure to come: older ones may be left out, or come late.
+//!   A message never waits behind data that was not yet given to the kernel.
+//! - *Data*: what is pushed arrives at most once. Sends are begun in the order in which they
+//!   were pushed. On a stream all of it arrives, and the frames of one send in the order of their
+//!   offsets. In datagrams pieces come in any order, all of them as long as they are not withdrawn,
+//!   and one that was thought to be lost may come twice; the other side must be read from and able
+//!   to answer.
 //! - *Pinning*: a chunk is pinned only while one non-blocking write call runs. Between calls a
 //!   send is a position; [`Payload::withdraw`] takes the bytes away at any time, and at most one
-//!   half-written frame is copied.
+//!   half-written frame is copied. Nothing is pinned to be sent again: what was lost in a datagram
+//!   is a range that its send lacks, as long as it is not withdrawn.
 //! - *Events*: each send that wrote its first frame reports [`SendEvent::Begun`], each that wrote
-//!   its last [`SendEvent::Finished`], both in order. A withdrawn or cancelled one reports
+//!   its last [`SendEvent::Finished`], both in order; in datagrams, when all has arrived. A withdrawn or cancelled one reports
 //!   nothing further.
 //! - *Closing*: either side may close; the other reads the end of the stream after everything
-//!   that was written before. Whoever closes sends a `Failure` first if something was wrong.
+//!   that was written to the stream before. Whoever closes sends a `Failure` first if something
+//!   was wrong, and that arrives. Other control messages under way in datagrams may be lost with
+//!   the connection: nothing depends on a message that was followed by the end. Either direction
+//!   of the stream may be closed first; what comes the other way is still received.
+//! - *Back-pressure*: a side that does not read takes no messages either; what waits for it is
+//!   counted by [`Channels::control_bytes`], and the caller bounds it.
 //!
-//! What it does not promise: order between control and data, timing, or that what was written
-//! has arrived (that is what `Progress` and `Have` are for).
+//! # What it does not promise
 //!
-//! | file | control | data |
-//! |---|---|---|
-//! | [`tcp`] | TCP | the same connection |
+//! Order between control and data, or between lanes; timing; or that what was written has arrived
+//! (that is what `Progress` and `Have` are for).
 //!
-//! A further transport is one more file here. [`send_queue`] is what all that write to a byte
-//! stream share.
+//! # Where it is
+//!
+//! [`Channels`] is one end of a connection, and the one place that knows which channel runs on
+//! what. [`send_queue`] and [`tcp`] are the stream's two directions, [`datagrams`] is what
+//! goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here, one more variant of [`Transport`], and its
+//! arm in [`Channels`].
 
+pub mod channels;
+pub mod data;
+pub mod datagrams;
+pub mod lane;
 pub mod payload;
 pub mod send_queue;
 pub mod tcp;
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::protocol::{DATA_HEADER_BYTES, limits::FRAME_PAYLOAD_BYTES_MAX};
 
+pub use channels::Channels;
+pub use datagrams::{Datagrams, DatagramsConfig};
+pub use lane::{Lane, Transport};
 pub use payload::Payload;
 pub use send_queue::{SendEvent, SendQueue, Written};
 pub use tcp::{ReadError, ReadOutcome, Reader};
@@ -45,3 +81,15 @@ pub const WRITE_BYTES_MAX: usize = 256 << 10;
 /// number of full data frames, so that a busy stream's frames are seldom split between two reads
 /// and BLAKE3 gets them whole.
 pub const READ_BYTES_MAX: usize = 16 * (DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX);
+
+/// Where a datagram comes from or goes to, as one side sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Which of this side's sockets.
+    pub socket: u8,
+    /// The other side's address.
+    pub remote: SocketAddr,
+    /// This side's own address, where the socket has several: answers must come from the one that
+    /// was asked.
+    pub local: Option<IpAddr>,
+}

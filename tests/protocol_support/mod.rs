@@ -5,13 +5,14 @@
 
 use proptest::{collection::vec, option, prelude::*, string::string_regex};
 use relay::protocol::{
-    Accepted, ChunkRange, Claims, DataHeader, DecodeError, Decoder, Digest, Event, Failure,
-    FailureCode, Hello, Message, Order, Seeding, Stats, SwarmKey, SwarmStatus, Welcome,
+    Accepted, Channel, ChunkRange, Claims, DataHeader, DatagramOffer, DecodeError, Decoder, Digest,
+    Event, Failure, FailureCode, Hello, Message, Order, PacketRange, Seeding, Stats, SwarmKey,
+    SwarmStatus, Welcome,
     codec::BUFFERED_BYTES_MAX,
     encode_control, encode_preamble, frame_crc,
     limits::{
         BITFIELD_PART_BYTES_MAX, CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN,
-        FAILURE_TEXT_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HAVE_RANGES_MAX,
+        DATA_ACK_RANGES_MAX, FAILURE_TEXT_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HAVE_RANGES_MAX,
         MANIFEST_PART_DIGESTS_MAX, STATS_NAME_BYTES_MAX, WANT_CHUNKS_MAX,
     },
 };
@@ -232,6 +233,8 @@ fn failure() -> impl Strategy<Value = Message> {
         FailureCode::ShuttingDown,
         FailureCode::Internal,
         FailureCode::LinkCorrupt,
+        FailureCode::TransportRefused,
+        FailureCode::DatagramsSilent,
     ]);
     (code, string_regex(&format!(".{{0,{FAILURE_TEXT_BYTES_MAX}}}")).unwrap())
         .prop_map(|(code, text)| Message::Failure(Failure::new(code, text)))
@@ -262,6 +265,8 @@ fn fixed() -> impl Strategy<Value = Message> {
         Message::Leaving,
         Message::LeaveGranted,
         Message::StatsRequest,
+        Message::DatagramRequest { channel: Channel::Control },
+        Message::DatagramRequest { channel: Channel::Data },
         Message::SwarmStatusRequest,
     ]);
     prop_oneof![
@@ -289,7 +294,19 @@ fn fixed() -> impl Strategy<Value = Message> {
         ),
         1 => any::<u64>().prop_map(|token| Message::Ping { token }),
         1 => any::<u64>().prop_map(|token| Message::Pong { token }),
+        1 => (any::<u32>(), packet_ranges()).prop_map(|(room_bytes, ranges)| {
+            Message::DataAck { room_bytes, ranges }
+        }),
+        1 => any::<(u8, u64, [u8; 32])>().prop_map(|(shard, connection, secret)| {
+            Message::DatagramOffer(DatagramOffer { shard, connection, secret })
+        }),
     ]
+}
+
+fn packet_ranges() -> impl Strategy<Value = Vec<PacketRange>> {
+    let range = (any::<u64>(), 1..=u32::MAX);
+    let range = range.prop_map(|(first, count)| PacketRange { first, count });
+    vec(range, 0..=DATA_ACK_RANGES_MAX)
 }
 
 /// Any message within all limits.

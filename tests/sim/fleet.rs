@@ -8,7 +8,9 @@ use relay::{
 };
 
 use super::{
-    FRAME, MILLISECOND, Rng, SECOND, nanoseconds,
+    FRAME, MILLISECOND, Rng, SECOND,
+    channel::Weather,
+    nanoseconds,
     outcome::Outcome,
     peer::{PeerPlan, Vice},
     world::{HomePlan, Plan, World},
@@ -48,7 +50,7 @@ pub(crate) const CHUNK: u32 = 4 * FRAME;
 pub(crate) const RATE: f64 = 10.0 * CHUNK as f64;
 
 impl Fleet {
-    /// A hundred peers, four hundred chunks, as in LIMITS.md.
+    /// A hundred peers, four hundred chunks.
     pub(crate) fn new(seed: u64, cache_chunks: u32, lambda: f64) -> Self {
         Self {
             seed,
@@ -82,6 +84,7 @@ impl Fleet {
             vice: Vice::None,
             leaves: false,
             loses_percent: 0,
+            weather: Weather::default(),
             is_suspect: false,
         };
         let seeding =

@@ -7,7 +7,7 @@ use relay::{
     swarm::PeerSlot,
 };
 
-use super::{FRAME, nanoseconds, rng::Rng};
+use super::{FRAME, channel::Weather, nanoseconds, rng::Rng};
 
 /// What is wrong with a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +47,7 @@ pub(crate) struct PeerPlan {
     pub leaves: bool,
     /// Deliveries out of a hundred that it loses after they came.
     pub loses_percent: u64,
+    pub weather: Weather,
     /// Somebody lied where it comes from.
     pub is_suspect: bool,
 }
@@ -88,7 +89,14 @@ pub(crate) struct SimPeer {
     pub partials: VecDeque<(u32, u32)>,
     pub uploads: VecDeque<(relay::swarm::FetchId, u32)>,
     pub uploading: bool,
-    pub cancelled: BTreeSet<u32>,
+    /// Chunks that are verified, whether or not the relay has heard of it.
+    pub complete: BTreeSet<u32>,
+    /// Deliveries that were written and are not known to have arrived.
+    pub open: Vec<u32>,
+    /// When the last message of the lane in order comes.
+    pub in_order_at: u64,
+    /// The largest report of progress that has come.
+    pub reported: u64,
     pub jitter_now: (u32, f64),
     pub finished_at: Option<u64>,
     pub given_up: bool,
@@ -118,7 +126,10 @@ impl SimPeer {
             partials: VecDeque::new(),
             uploads: VecDeque::new(),
             uploading: false,
-            cancelled: BTreeSet::new(),
+            complete: BTreeSet::new(),
+            open: Vec::new(),
+            in_order_at: 0,
+            reported: 0,
             jitter_now: (u32::MAX, 1.0),
             finished_at: None,
             given_up: false,
@@ -143,8 +154,16 @@ impl SimPeer {
         self.partials.clear();
         self.uploads.clear();
         self.uploading = false;
+        self.open.clear();
+        (self.in_order_at, self.reported) = (0, 0);
+        self.complete = self.have.iter().collect();
         self.data_waits_since = None;
         self.leaving = false;
+    }
+
+    /// Something is still to be taken, or in datagrams to be acknowledged: the relay's clock runs.
+    pub(super) fn has_data_waiting(&self) -> bool {
+        !self.queue.is_empty() || !self.open.is_empty()
     }
 
     pub(crate) fn is_liar(&self) -> bool {
@@ -182,14 +201,19 @@ impl SimPeer {
     /// A frame has come; whether it completes its chunk, or can't (`Some(false)`).
     pub(crate) fn receive(&mut self, flight: Flight) -> Option<bool> {
         self.received += u64::from(flight.end - flight.start);
+        if self.complete.contains(&flight.chunk) {
+            return None;
+        }
         let at = self.partials.iter().position(|&(chunk, _)| chunk == flight.chunk);
         let reached = at.map_or(0, |at| self.partials[at].1);
-        if flight.start != 0 && reached != flight.start {
+        let overlaps = self.plan.weather.in_datagrams && flight.start < reached;
+        if flight.start != 0 && reached != flight.start && !overlaps {
             // It has dropped what this goes on with.
             return flight.last.then_some(false);
         }
         if let Some(at) = at {
-            self.partials[at].1 = flight.end;
+            let known = if overlaps { reached } else { 0 };
+            self.partials[at].1 = flight.end.max(known);
         } else {
             if self.partials.len() == PARTIAL_CHUNKS_MAX {
                 self.partials.pop_front();

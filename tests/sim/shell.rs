@@ -222,12 +222,13 @@ impl World {
         let home = self.peers[index].plan.home;
         let Some(slot) = self.peers[index].slot else { return };
         self.homes[home].slots.remove(&slot);
-        let queue: Vec<Sending> = self.peers[index].queue.drain(..).collect();
+        let mut chunks: Vec<u32> = self.peers[index].queue.drain(..).map(|s| s.chunk).collect();
+        chunks.append(&mut self.peers[index].open);
         let lost = self.homes[home].fetches.iter().filter(|(_, (_, peer))| *peer == index);
         let lost: Vec<FetchId> = lost.map(|(&id, _)| id).collect();
         self.peers[index].reset();
-        for sending in queue {
-            self.writer_done(home, sending.chunk);
+        for chunk in chunks {
+            self.writer_done(home, chunk);
         }
         self.input(home, |swarm, now| swarm.handle_gone(now, slot));
         self.pump();
@@ -255,6 +256,16 @@ impl World {
             self.peers[peer].have.contains(chunk) || self.peers[peer].plan.vice != Vice::None,
             "asked a peer that never claimed the chunk"
         );
+        match self.fetch_at(peer) {
+            Some(at) => {
+                let connection = self.peers[peer].connection;
+                self.schedule(at, Event::Fetch { peer, connection, fetch_id, chunk });
+            }
+            None => self.fetch_came(peer, fetch_id, chunk),
+        }
+    }
+
+    pub(super) fn fetch_came(&mut self, peer: usize, fetch_id: FetchId, chunk: u32) {
         self.peers[peer].uploads.push_back((fetch_id, chunk));
         self.upload_next(peer);
     }
@@ -328,7 +339,7 @@ impl World {
         self.touched.push(index);
     }
 
-    fn writer_done(&mut self, home: usize, chunk: u32) {
+    pub(super) fn writer_done(&mut self, home: usize, chunk: u32) {
         if let Some(memory) = self.homes[home].memory.get_mut(&chunk) {
             memory.writers -= 1;
             self.free_if_unused(home, chunk);
@@ -352,6 +363,10 @@ impl World {
             if let Some(at) = queue.iter().position(|sending| sending.chunk == chunk) {
                 let sending = queue.remove(at).expect("just found");
                 rest.push((slot, sending.written));
+                self.writer_done(home, chunk);
+                self.touched.push(index);
+            } else if let Some(known) = self.take_back(index, chunk) {
+                rest.push((slot, known));
                 self.writer_done(home, chunk);
                 self.touched.push(index);
             }
@@ -383,7 +398,9 @@ impl World {
             let Some(flight) = self.peers[index].next_frame() else { break };
             self.peers[index].flights.push_back(flight);
             self.peers[index].data_waits_since = None;
-            if flight.last {
+            if flight.last && self.peers[index].plan.weather.in_datagrams {
+                self.peers[index].open.push(flight.chunk);
+            } else if flight.last {
                 self.writer_done(home, flight.chunk);
                 self.peer_input(index, |swarm, now, slot| {
                     swarm.handle_written(now, slot, flight.chunk);
@@ -396,7 +413,11 @@ impl World {
         }
         let peer = &mut self.peers[index];
         let connection = peer.connection;
-        if !peer.queue.is_empty() && peer.data_waits_since.is_none() {
+        if !peer.has_data_waiting() {
+            // Nothing waits, though nothing was taken: it was recalled.
+            peer.data_waits_since = None;
+        }
+        if peer.has_data_waiting() && peer.data_waits_since.is_none() {
             peer.data_waits_since = Some(self.now);
             if peer.stopped || peer.dead || matches!(peer.plan.vice, Vice::Stops(_)) {
                 self.schedule(self.now + 10 * SECOND, Event::StallCheck(index, connection));

@@ -53,6 +53,8 @@ pub(super) enum Event {
     FrameDone(usize, u32),
     Progress(usize, u32, u64),
     Verified(usize, u32, u32, bool),
+    Arrived(usize, u32, u32),
+    Fetch { peer: usize, connection: u32, fetch_id: FetchId, chunk: u32 },
     UploadDone(usize, u32),
     FetchResult { home: usize, life: u32, fetch_id: FetchId, peer: usize },
     Manifest { peer: usize, connection: u32 },
@@ -186,6 +188,8 @@ impl World {
             Event::FrameDone(peer, _) => self.frame_done(peer),
             Event::Progress(peer, _, received) => self.progress(peer, received),
             Event::Verified(peer, _, chunk, ok) => self.verified(peer, chunk, ok),
+            Event::Arrived(peer, _, chunk) => self.delivery_arrived(peer, chunk),
+            Event::Fetch { peer, fetch_id, chunk, .. } => self.fetch_came(peer, fetch_id, chunk),
             Event::UploadDone(peer, _) => self.upload_done(peer),
             Event::FetchResult { home, fetch_id, peer, .. } => {
                 self.fetch_result(home, fetch_id, peer);
@@ -213,6 +217,8 @@ impl World {
             Event::FrameDone(peer, connection)
             | Event::Progress(peer, connection, _)
             | Event::Verified(peer, connection, ..)
+            | Event::Arrived(peer, connection, _)
+            | Event::Fetch { peer, connection, .. }
             | Event::UploadDone(peer, connection)
             | Event::Manifest { peer, connection }
             | Event::Gone(peer, connection)
@@ -293,30 +299,39 @@ impl World {
         }
         let Some(flight) = peer.flights.pop_front() else { return };
         let done = peer.receive(flight);
+        self.acknowledge(index, flight);
+        let peer = &mut self.peers[index];
         let (connection, rtt) = (peer.connection, peer.plan.rtt);
         let received = peer.received;
         if let Some(ok) = done {
             let ok = ok && !self.rng.percent(self.peers[index].plan.loses_percent);
-            if rtt == 0 {
+            if ok {
+                self.peers[index].complete.insert(flight.chunk);
+            }
+            if rtt == 0 && self.peers[index].plan.weather.is_clear() {
                 self.verified(index, flight.chunk, ok);
             } else {
-                self.schedule(self.now + rtt, Event::Verified(index, connection, flight.chunk, ok));
+                let at = self.in_order_at(index);
+                self.schedule(at, Event::Verified(index, connection, flight.chunk, ok));
             }
         }
-        if rtt == 0 {
+        if rtt == 0 && self.peers[index].plan.weather.is_clear() {
             self.progress(index, received);
         } else {
-            self.schedule(self.now + rtt, Event::Progress(index, connection, received));
+            self.report(index);
         }
         self.touched.push(index);
     }
 
     fn progress(&mut self, index: usize, received: u64) {
-        let allowance = received + self.peers[index].plan.window;
+        let peer = &mut self.peers[index];
+        peer.reported = peer.reported.max(received);
+        let allowance = peer.reported + peer.plan.window;
         self.peer_input(index, |swarm, now, slot| swarm.handle_allowance(now, slot, allowance));
     }
 
     fn verified(&mut self, index: usize, chunk: u32, ok: bool) {
+        self.forget_sends(index, chunk);
         if ok {
             self.peers[index].have.insert(chunk);
             self.peer_input(index, |swarm, now, slot| swarm.handle_have(now, slot, chunk));
@@ -357,7 +372,7 @@ impl World {
     fn stall_check(&mut self, index: usize) {
         let peer = &mut self.peers[index];
         let waits = peer.data_waits_since.is_some_and(|since| self.now - since >= 10 * SECOND);
-        if waits && !peer.queue.is_empty() {
+        if waits && peer.has_data_waiting() {
             self.gone(index);
         }
     }

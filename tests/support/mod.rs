@@ -10,6 +10,7 @@ pub(crate) mod chromium;
 pub(crate) mod file;
 pub(crate) mod honest;
 pub(crate) mod http;
+pub(crate) mod network;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod proxy;

@@ -180,12 +180,19 @@ impl Wire {
     /// Sends the message again and again, reading nothing, until the relay takes no more of it;
     /// how many it took. Nothing can be sent after that.
     pub(crate) fn flood(&mut self, message: &Message) -> usize {
+        self.flood_at_most(message, usize::MAX)
+    }
+
+    /// The same, until it took so many bytes at most.
+    pub(crate) fn flood_at_most(&mut self, message: &Message, bytes_max: usize) -> usize {
         let mut bytes = Vec::new();
         encode_control(message, &mut bytes);
         let many = bytes.repeat(1000);
         self.stream.set_write_timeout(Some(FLOOD_PATIENCE)).expect("a socket");
         let mut taken = 0;
-        while let Ok(count) = self.stream.write(&many[taken % bytes.len()..]) {
+        while taken < bytes_max
+            && let Ok(count) = self.stream.write(&many[taken % bytes.len()..])
+        {
             taken += count;
         }
         taken / bytes.len()

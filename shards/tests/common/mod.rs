@@ -1,6 +1,6 @@
 //! What the tests of the runtime share. Tests nothing by itself.
 
-#![expect(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
     net::{TcpListener, TcpStream},

@@ -47,7 +47,7 @@ impl Link {
     fn write_last(&self) -> io::Result<bool> {
         let queue = &mut self.core.borrow_mut().queue;
         queue.write(&self.socket, 0)?;
-        Ok(queue.is_empty())
+        Ok(queue.is_stream_empty())
     }
 
     async fn linger(&self, scratch: &Scratch) -> io::Result<()> {

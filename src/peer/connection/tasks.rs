@@ -8,14 +8,15 @@ use std::{
 
 use shards::{clock, task};
 
-use super::{HANDSHAKE_TICK, LIMITED_STEP, Link, Stage, now};
+use super::{HANDSHAKE_TICK, Link, Stage, now};
+use crate::peer::intake::LIMITED_STEP;
 
 /// Writes on when the socket has room again. It owns the link while it does: the socket must not
 /// go while somebody waits for it.
 pub(super) async fn write_when_full(link: Rc<Link>) {
     loop {
         link.full.wait().await;
-        while !link.broken.get() && !link.core.borrow().queue.is_empty() {
+        while !link.broken.get() && !link.core.borrow().queue.is_stream_empty() {
             if link.socket.writable().await.is_err() {
                 link.shutdown();
                 break;
@@ -74,7 +75,8 @@ impl Link {
     }
 }
 
-pub(super) fn fail(link: &Weak<Link>, text: &str) {
+/// A task of the connection panicked: it ends.
+pub(in crate::peer) fn fail(link: &Weak<Link>, text: &str) {
     if let Some(link) = link.upgrade() {
         let error = io::Error::other(format!("a task of this connection panicked: {text}"));
         link.fail(link.io_error(error));

@@ -8,6 +8,7 @@ use shards::DriverChoice;
 
 use crate::{
     protocol::{RelayAddr, Ticket},
+    transport::Transport,
     units::{parse_driver, parse_duration},
 };
 
@@ -50,9 +51,9 @@ pub struct CommonArgs {
     #[arg(long, env = "PEER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// How messages and data travel
+    /// How messages and data travel: tcp, udp-control or udp-data
     #[arg(long, env = "PEER_TRANSPORT", value_name = "T", default_value = "tcp")]
-    pub transport: TransportArg,
+    pub transport: Transport,
 
     /// What drives the event loop
     #[arg(long, env = "PEER_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
@@ -65,13 +66,6 @@ pub struct CommonArgs {
     /// Print JSON objects on stdout, one a line
     #[arg(long, env = "PEER_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
-}
-
-/// `--transport`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum TransportArg {
-    /// One TCP connection.
-    Tcp,
 }
 
 /// `peer share`.

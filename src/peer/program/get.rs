@@ -274,6 +274,7 @@ impl Context<'_> {
         let job = Job {
             remote: Remote::from(args.ticket.relay.clone()),
             token: self.token.clone(),
+            transport: args.common.transport,
             place,
             manifest_only,
             timeout: args.timeout,

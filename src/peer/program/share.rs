@@ -24,6 +24,7 @@ use crate::{
     },
     protocol::{Seeding, Ticket, Token, limits::NONCE_BYTES},
     time::Time,
+    transport::Transport,
     units::bytes_text,
 };
 use watch::{Sharing, Verdict};
@@ -61,7 +62,8 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     ));
     let interrupt = Interrupt::watch()?;
     let sharing = Rc::new(RefCell::new(Sharing::new(args, voice, ticket)));
-    let serving = serve(args.timeout, remote, token, origin, sharing, interrupt);
+    let serving =
+        serve((args.timeout, args.common.transport), remote, token, origin, sharing, interrupt);
     event_loop::run(args.common.driver, serving)?
 }
 
@@ -109,7 +111,7 @@ fn peer_of(
 }
 
 async fn serve(
-    timeout: Option<Duration>,
+    (timeout, transport): (Option<Duration>, Transport),
     remote: Remote,
     token: Option<Token>,
     origin: OriginFile,
@@ -121,6 +123,7 @@ async fn serve(
     })?;
     let later = timeout.unwrap_or(FOREVER);
     let peer = peer_of(&origin, &disk, remote, token, later, &sharing);
+    let peer = peer.with_transport(transport);
     let handle = peer.handle();
     let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);
     shards::task::spawn(watching);

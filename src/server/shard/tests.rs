@@ -145,7 +145,7 @@ fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
     let now = Arc::new(AtomicBool::new(false));
     let (of_shards, order, told) = (Arc::clone(&shared), Arc::clone(&manifest), Arc::clone(&now));
     let shards = shards::start(start, move |shard| {
-        let state = ShardState::new(shard, &of_shards);
+        let state = ShardState::new(shard, &of_shards, &[]);
         let (order, told) = (Arc::clone(&order), Arc::clone(&told));
         async move {
             task::spawn(make_a_mistake(Rc::clone(&state), order, told));

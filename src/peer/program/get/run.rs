@@ -29,6 +29,7 @@ use crate::{
     },
     protocol::{FailureCode, Manifest, Token, limits::NONCE_BYTES},
     time::Time,
+    transport::Transport,
 };
 
 /// How often signals and time-outs are looked at.
@@ -39,6 +40,9 @@ const FIRST_CONNECT: Duration = Duration::from_secs(10);
 
 /// The relay gives leave by then, or this peer goes without.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The same for a stream, of which nothing can be served: until the relay has heard of the last chunks.
+const STREAM_LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// After the relay gave up waiting for chunks: it is asked again after so long.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -62,6 +66,7 @@ pub(crate) enum Place {
 pub(crate) struct Job {
     pub(crate) remote: Remote,
     pub(crate) token: Option<Token>,
+    pub(crate) transport: Transport,
     pub(crate) place: Place,
     /// Only the list of digests is wanted: what is on disk must be hashed before anything is got.
     pub(crate) manifest_only: bool,
@@ -128,7 +133,8 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
     loop {
         let store = local.store(&disk, &file);
         let config = local.peer_config(store.keeps_bytes());
-        let peer = Peer::new(config, file, store, Box::new(Watch(Rc::clone(&local))));
+        let peer = Peer::new(config, file, store, Box::new(Watch(Rc::clone(&local))))
+            .with_transport(local.job.transport);
         file = match local.run_peer(peer).await? {
             Ended::Done(done) => return Ok(done),
             Ended::AskAgain(file) => file,
@@ -248,9 +254,10 @@ impl Local {
         // Only what is safely in its place is served, or left.
         let finished = self.finished.borrow().clone()?;
         let seeded = clock::now() - whole_at;
-        let is_over = match job.seed_for {
-            SeedFor::Auto => seeded >= LEAVE_TIMEOUT,
-            SeedFor::For(time) => seeded >= time,
+        let is_over = match (&job.place, job.seed_for) {
+            (Place::Stream(_), _) => seeded >= STREAM_LEAVE_TIMEOUT,
+            (_, SeedFor::Auto) => seeded >= LEAVE_TIMEOUT,
+            (_, SeedFor::For(time)) => seeded >= time,
         };
         match finished {
             Err(error) => Some(Err(error)),
@@ -377,7 +384,8 @@ struct Watch(Rc<Local>);
 impl Observer for Watch {
     fn notice(&mut self, _: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
         let (local, status) = (&self.0, &self.0.job.status);
-        let is_leaving = local.job.seed_for == SeedFor::Auto;
+        let is_stream = matches!(local.job.place, Place::Stream(_));
+        let is_leaving = is_stream || local.job.seed_for == SeedFor::Auto;
         match notice {
             Notice::Accepted => {
                 status.handle_accepted();

@@ -1,0 +1,140 @@
+//! What the command line promises: exit codes, and errors that say what to do.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+};
+
+use crate::support::{command, run};
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
+    for (args, reason) in [
+        (&["--clients", "many"][..], "--clients"),
+        (&["--clients", "0"], "not between"),
+        (&["--file", "no-such-file"], "no such file"),
+        (&["--transport", "pigeon"], "choose one of tcp, udp-control"),
+        (&["--corrupt", "100"], "leave none"),
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["--relay", "nonsense:port"], "--relay"),
+        (&["--token-file", "/no/such/file"], "/no/such/file"),
+    ] {
+        let output = command(args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(reason), "{args:?}: {stderr}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn flags_read_the_environment() {
+    let output = command(&[]).env("LOADGEN_CLIENTS", "0").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--clients 0"));
+}
+
+#[test]
+fn help_has_an_example_and_the_exit_codes() {
+    let output = command(&["--help"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("loadgen --clients 100 --file 100M"));
+    assert!(text.contains("Exit codes"));
+    assert!(text.contains("sweep") && text.contains("compare"));
+}
+
+#[test]
+fn an_unreadable_file_and_a_directory_are_told_apart() {
+    let run = run(&["--file", "/", "--relay-args", "--cores 1"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("/ is not a file"), "{}", run.stderr);
+}
+
+#[test]
+fn a_relay_that_is_not_there_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let run = run(&["--relay", &address]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains(&address) && run.stderr.contains("refused"), "{}", run.stderr);
+}
+
+/// Answers one connection with these bytes, and runs against it.
+fn run_against(answer: &'static [u8]) -> crate::support::Run {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(answer).unwrap();
+            // Until the other side has gone.
+            stream.read_to_end(&mut Vec::new()).ok();
+        });
+        run(&["--relay", &address])
+    })
+}
+
+#[test]
+fn what_is_no_relay_or_of_another_version_is_told() {
+    let http = run_against(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    assert_eq!(http.code, Some(1));
+    assert!(http.stderr.contains("does not speak this protocol"), "{}", http.stderr);
+    let version = run_against(b"PSPRELAY\x63\0\0\0\0\0\0\0");
+    assert_eq!(version.code, Some(1));
+    assert!(version.stderr.contains("version 99"), "{}", version.stderr);
+}
+
+#[test]
+fn a_relay_of_its_own_that_does_not_start_says_why() {
+    let run = run(&["--clients", "1", "--file", "1", "--relay-args", "--no-such-flag"]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("no-such-flag"), "{}", run.stderr);
+}
+
+#[test]
+fn a_run_that_takes_too_long_says_who_waits_for_what() {
+    let run = run(&[
+        "--clients",
+        "2",
+        "--file",
+        "10M",
+        "--rate",
+        "100K",
+        "--timeout",
+        "2s",
+        "--relay-args",
+        "--cores 1",
+    ]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stdout.contains("timed out after 2 s"), "{}", run.stdout);
+    assert!(run.stdout.contains("client-1 has"), "{}", run.stdout);
+    assert_eq!(run.report["clients_verified"], 0);
+}
+
+#[test]
+fn the_report_can_go_to_stdout_alone() {
+    let output = command(&[
+        "--clients",
+        "2",
+        "--file",
+        "100K",
+        "--seed",
+        "3",
+        "--json",
+        "-",
+        "--timeout",
+        "60s",
+        "--relay-args",
+        "--cores 1",
+    ])
+    .output()
+    .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["clients_verified"], 2);
+    assert_eq!(report["seed"], 3);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("2 of 2 clients"));
+}

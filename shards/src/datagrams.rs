@@ -1,0 +1,133 @@
+//! UDP sockets of a shard: wait for readiness, then send and receive without blocking, several
+//! datagrams a call where the kernel can (segmentation and receive offload).
+//!
+//! As with streams, the event loop never owns a buffer. Does not know what datagrams hold.
+
+use std::{
+    fmt, io,
+    io::IoSliceMut,
+    net::{SocketAddr, UdpSocket},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
+
+pub use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit};
+use quinn_udp::{UdpSockRef, UdpSocketState};
+use socket2::SockRef;
+
+/// Bytes that one receive buffer must have: what the kernel puts together of equal datagrams.
+pub const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+
+/// Bytes of a socket's receive buffer that are asked for; systems often allow less. More would let a
+/// peer that does not read hold more.
+const WISHED_BUFFER_BYTES: usize = 1 << 20;
+
+/// A UDP socket that belongs to this shard. One task may wait per direction.
+pub struct DatagramSocket {
+    socket: monoio::net::udp::UdpSocket,
+    state: UdpSocketState,
+    room_bytes: u32,
+}
+
+impl fmt::Debug for DatagramSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatagramSocket").field("fd", &self.socket.as_raw_fd()).finish()
+    }
+}
+
+impl AsFd for DatagramSocket {
+    #[expect(unsafe_code, reason = "the event loop's socket lends its descriptor as a number only")]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket owns the descriptor and closes it only when dropped, and the borrow
+        // keeps the socket from being dropped.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+}
+
+impl DatagramSocket {
+    /// Takes a bound socket into this shard's event loop. Makes it non-blocking, keeps datagrams
+    /// from being cut up on their way, and asks for the address that each was sent to.
+    ///
+    /// # Errors
+    /// The system refuses, for example because descriptors to watch have run out.
+    pub fn from_std(socket: UdpSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // What the system allows: a smaller buffer is a smaller burst, nothing worse.
+        SockRef::from(&socket).set_recv_buffer_size(WISHED_BUFFER_BYTES).ok();
+        let room_bytes = SockRef::from(&socket).recv_buffer_size()? / 2;
+        let room_bytes = u32::try_from(room_bytes).unwrap_or(u32::MAX);
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Ok(Self { socket: monoio::net::udp::UdpSocket::from_std(socket)?, state, room_bytes })
+    }
+
+    /// Waits until a datagram is there, or an error.
+    ///
+    /// # Errors
+    /// The event loop can't watch the socket.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable(false).await
+    }
+
+    /// Waits until a datagram would be taken.
+    ///
+    /// # Errors
+    /// The event loop can't watch the socket.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.socket.writable(false).await
+    }
+
+    /// Receives what is there, into as many buffers as there are, each of at least
+    /// [`RECEIVE_BUFFER_BYTES`]; how many were used. A buffer may hold several datagrams of
+    /// `stride` bytes each, the last one shorter.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing. What others say of earlier datagrams (nobody listens
+    /// there, and the like) is not an error of this socket and is left out.
+    pub fn try_receive(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> io::Result<usize> {
+        loop {
+            match self.state.recv(UdpSockRef::from(self), buffers, metas) {
+                Err(error)
+                    if [io::ErrorKind::Interrupted, io::ErrorKind::ConnectionRefused]
+                        .contains(&error.kind()) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends one datagram, or several of `segment_size` bytes in one call.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the kernel takes none now; otherwise why the datagram can't be sent.
+    pub fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        loop {
+            match self.state.try_send(UdpSockRef::from(self), transmit) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Datagrams of equal size that one [`Self::try_send`] may hold.
+    #[must_use]
+    pub fn segments_max(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Bytes of datagrams that were not received yet that it surely holds: half of its buffer, since
+    /// the kernel counts its own memory for them.
+    #[must_use]
+    pub fn room_bytes(&self) -> u32 {
+        self.room_bytes
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}

@@ -1,0 +1,94 @@
+//! A session's file bytes: frames of a stream, in order, or sealed pieces in any.
+//!
+//! Pure, like all of the session. Puts nothing together itself: that is the assembler's business.
+
+use std::time::Duration;
+
+use super::{Outbox, Session, Stage, Wants};
+use crate::{
+    peer::{SessionError, SessionEvent, assembler::Assembled},
+    protocol::{DataHeader, DataPieceHeader, Message},
+    time::Time,
+};
+
+impl Session {
+    /// A piece of a data frame, `piece_offset` bytes into its payload; with `is_last` its end.
+    ///
+    /// # Errors
+    /// Data has no place in this state, lies outside of the file, or its chunk's digest is wrong.
+    pub fn handle_data(
+        &mut self,
+        now: Time,
+        header: &DataHeader,
+        piece_offset: u32,
+        piece: &[u8],
+        is_last: bool,
+    ) -> Result<(), SessionError> {
+        let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
+            return Err(self.unexpected("data before the manifest"));
+        };
+        if is_last {
+            // Only whole frames are acknowledged: the relay, too, counts what it sent by frames.
+            self.intake.handle_received(u64::from(header.payload_len));
+        }
+        if piece_offset == 0 {
+            let wanted = !self.file.have().contains(header.chunk);
+            if let Assembled::Lost { chunk } =
+                self.assembler.handle_frame(manifest, header, wanted)?
+            {
+                lost(&mut self.outbox, &mut self.wants, chunk);
+            }
+        }
+        let assembled = self.assembler.handle_piece(manifest, piece)?;
+        self.handle_assembled(now, assembled);
+        Ok(())
+    }
+
+    /// A sealed piece of a chunk came, in a datagram.
+    ///
+    /// # Errors
+    /// As for [`Self::handle_data`].
+    pub fn handle_piece(
+        &mut self,
+        now: Time,
+        header: &DataPieceHeader,
+        piece: &[u8],
+    ) -> Result<(), SessionError> {
+        let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
+            return Err(self.unexpected("data before the manifest"));
+        };
+        self.intake.handle_received(piece.len() as u64);
+        let wanted = !self.file.have().contains(header.chunk);
+        let assembled = self.assembler.handle_sealed(manifest, header, piece, wanted)?;
+        while let Some(chunk) = self.assembler.poll_dropped() {
+            lost(&mut self.outbox, &mut self.wants, chunk);
+        }
+        self.handle_assembled(now, assembled);
+        Ok(())
+    }
+
+    fn handle_assembled(&mut self, now: Time, assembled: Assembled) {
+        if let Assembled::Chunk { chunk, bytes } = assembled {
+            let intended = match &mut self.wants {
+                // What it wants at once bounds what it has not kept yet.
+                Some(wants) => wants.since(chunk),
+                None => {
+                    if bytes.is_some() {
+                        self.intake.hold(self.file.key().chunk_len_bytes(chunk));
+                    }
+                    self.intake.credit_time(self.intake.received_bytes())
+                }
+            };
+            let latency = intended.map_or(Duration::ZERO, |intended| now.since(intended));
+            self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
+        }
+    }
+}
+
+/// What had come of a chunk is gone.
+fn lost(outbox: &mut Outbox, wants: &mut Option<Wants>, chunk: u32) {
+    outbox.push(Message::Lacking { chunk });
+    if let Some(wants) = wants {
+        wants.handle_lost(chunk);
+    }
+}

@@ -1,0 +1,455 @@
+//! The datagrams of one shard: its UDP sockets, who has something to send, what is due when.
+//!
+//! A datagram is handled on the shard that its first byte names; the kernel brings it there, or the
+//! shard that got it passes it on. Nothing that was not sealed with a connection's key is answered.
+//! What datagrams mean is the transport's business ([`crate::transport::datagrams`]).
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, VecDeque},
+    io::{self, IoSliceMut},
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use shards::{
+    ShardId,
+    bell::LocalBell,
+    clock,
+    datagrams::{DatagramSocket, RECEIVE_BUFFER_BYTES, RecvMeta, Transmit},
+    steering::DatagramGroup,
+    task,
+};
+
+use super::{
+    CREDITS_PER_PAIR,
+    accept::{fail, perform_effects},
+    cells::ShardCells,
+    closing::{close, forget},
+    connection::{Connection, ReadCounts, Sent},
+    fault::Fault,
+    message::{PeerRequest, Request},
+    shard::{ShardState, now},
+};
+use crate::{
+    protocol::{
+        Accepted, Channel, DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Failure,
+        FailureCode, Message, Side,
+        limits::{DATAGRAM_SHARDS_MAX, NONCE_BYTES},
+    },
+    time::Time,
+    transport::{
+        Datagrams, DatagramsConfig, ReadError, Route,
+        datagrams::{DatagramError, Received},
+    },
+};
+
+/// Receive calls on one socket before other tasks get their turn.
+const RECEIVES_PER_TURN_MAX: usize = 4;
+
+/// Buffers of one receive call.
+const RECEIVE_BUFFERS: usize = 8;
+
+/// Credits of a pair of shards that passing datagrams on leaves to others: a datagram may be lost,
+/// what else goes between shards may not have to wait for that.
+const CREDITS_LEFT: usize = CREDITS_PER_PAIR / 2;
+
+/// Nothing is due twice within this, so that the timer can't spin.
+const DUE_AGAIN_MIN: Duration = Duration::from_millis(1);
+
+/// How long to wait when a socket can't be received from.
+const ERROR_BACKOFF: Duration = Duration::from_millis(100);
+
+/// What a shard keeps for datagrams.
+pub(crate) struct ShardDatagrams {
+    /// One for each address that the relay listens on; a route names its index.
+    sockets: Vec<Rc<DatagramSocket>>,
+    /// What this shard's connections are called by their first byte.
+    shard: Option<u8>,
+    /// Connections with datagrams to send.
+    ready: RefCell<VecDeque<Rc<Connection>>>,
+    /// When connections have something to do, by index and generation; one entry each.
+    due: RefCell<BTreeSet<(Time, u32, u32)>>,
+    /// Rung when something is due before all else.
+    due_bell: LocalBell,
+    scratch: RefCell<Vec<u8>>,
+    /// What a socket holds of data that was not read yet.
+    room_bytes: u32,
+}
+
+impl ShardDatagrams {
+    /// Takes this shard's sockets over. Without them it serves on, but offers no datagrams.
+    pub(crate) fn new(id: ShardId, groups: &[DatagramGroup]) -> Self {
+        let open = |group: &DatagramGroup| {
+            DatagramSocket::from_std(group.sockets[id.index()].try_clone()?).map(Rc::new)
+        };
+        let sockets = groups.iter().map(open).collect::<io::Result<Vec<_>>>();
+        let sockets = sockets.unwrap_or_else(|error| {
+            tracing::error!(shard = %id, "failed to take over the UDP sockets: {error}");
+            Vec::new()
+        });
+        let room_bytes = sockets.iter().map(|socket| socket.room_bytes()).min().unwrap_or(0);
+        let shard = u8::try_from(id.0).ok().filter(|_| !sockets.is_empty());
+        const { assert!(DATAGRAM_SHARDS_MAX == 1 + u8::MAX as usize) };
+        Self {
+            sockets,
+            shard,
+            ready: RefCell::new(VecDeque::new()),
+            due: RefCell::new(BTreeSet::new()),
+            due_bell: LocalBell::new(),
+            scratch: RefCell::new(Vec::new()),
+            room_bytes,
+        }
+    }
+
+    /// Puts the connection among those with datagrams to send, if it has any.
+    pub(crate) fn mark_ready(&self, connection: &Rc<Connection>, bell: &LocalBell) {
+        if connection.queue.borrow().datagrams().is_some()
+            && connection.wants_transmit(now())
+            && !connection.is_transmitting.replace(true)
+        {
+            self.ready.borrow_mut().push_back(Rc::clone(connection));
+            bell.ring();
+        }
+    }
+
+    /// Whether any connection has datagrams to send.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.borrow().is_empty()
+    }
+
+    /// The connection is gone.
+    pub(crate) fn forget(&self, connection: &Connection, cells: &ShardCells) {
+        if let Some(at) = connection.datagrams_due.take() {
+            let reference = connection.reference;
+            self.due.borrow_mut().remove(&(at, reference.index, reference.generation));
+        }
+        if connection.queue.borrow().datagrams().is_some() {
+            cells.datagram_connections.sub(1);
+        }
+    }
+
+    /// Sees to it that the connection is looked at when it has something to do.
+    fn schedule(&self, now: Time, connection: &Connection) {
+        if connection.is_closed.get() {
+            return;
+        }
+        let Some(due) = connection.poll_datagrams_timeout() else { return };
+        let due = due.max(now + DUE_AGAIN_MIN);
+        let planned = connection.datagrams_due.get();
+        if planned.is_some_and(|planned| planned <= due) {
+            // It is looked at earlier, and then again.
+            return;
+        }
+        let reference = connection.reference;
+        let mut all = self.due.borrow_mut();
+        if let Some(planned) = planned {
+            all.remove(&(planned, reference.index, reference.generation));
+        }
+        let entry = (due, reference.index, reference.generation);
+        all.insert(entry);
+        connection.datagrams_due.set(Some(due));
+        if all.first() == Some(&entry) {
+            self.due_bell.ring();
+        }
+    }
+}
+
+/// Starts the shard's tasks.
+pub(crate) fn start(state: &Rc<ShardState>) {
+    for (index, socket) in state.datagrams.sockets.iter().enumerate() {
+        let index = u8::try_from(index).expect("a relay listens on fewer than 256 addresses");
+        task::spawn(receive(Rc::clone(state), index, Rc::clone(socket)));
+    }
+    task::spawn(watch_time(Rc::clone(state)));
+}
+
+/// Accepts a peer that asked for datagrams: from then on they carry that channel.
+pub(crate) fn accept(
+    state: &Rc<ShardState>,
+    connection: &Rc<Connection>,
+    accepted: Accepted,
+    channel: Channel,
+    peer_nonce: &[u8; NONCE_BYTES],
+) {
+    let Some(shard) = state.datagrams.shard else {
+        let text = "this relay has no UDP socket for the connection: use --transport tcp";
+        close(state, connection, Failure::new(FailureCode::TransportRefused, text));
+        return;
+    };
+    let (nonces, remote) = (&state.shared.nonces, connection.remote);
+    let secret = nonces.next_secret(remote);
+    let reference = connection.reference;
+    let number = u64::from(reference.generation) << 32 | u64::from(reference.index);
+    let seed = nonces.next_secret(remote);
+    let config = DatagramsConfig {
+        side: Side::Relay,
+        shard,
+        connection: number,
+        keys: DatagramKeys::derive(&secret, connection.session.borrow().nonce(), peer_nonce),
+        route: None,
+        challenge_seed: seed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+    };
+    let offer = DatagramOffer { shard, connection: number, secret };
+    connection.send(&Message::DatagramOffer(offer));
+    connection.send(&Message::Accepted(accepted));
+    let now = now();
+    let mut datagrams = Datagrams::new(config, now);
+    if channel == Channel::Data {
+        datagrams.open_data(state.datagrams.room_bytes);
+    }
+    connection.queue.borrow_mut().open_datagrams(datagrams);
+    state.cells.datagram_connections.add(1);
+    state.datagrams.schedule(now, connection);
+}
+
+/// Sends the datagrams of all connections that have any.
+pub(crate) fn send_ready(state: &ShardState) {
+    loop {
+        let Some(connection) = state.datagrams.ready.borrow_mut().pop_front() else { return };
+        connection.is_transmitting.set(false);
+        transmit(state, &connection);
+    }
+}
+
+fn transmit(state: &ShardState, connection: &Rc<Connection>) {
+    if connection.is_closed.get() {
+        return;
+    }
+    let now = now();
+    let cells = &state.cells;
+    let mut scratch = state.datagrams.scratch.borrow_mut();
+    connection.transmit(now, &mut scratch, |route, contents| {
+        let transmit = Transmit {
+            destination: route.remote,
+            ecn: None,
+            contents,
+            segment_size: None,
+            src_ip: route.local,
+        };
+        // What the kernel does not take is lost like anything else on its way.
+        if let Err(error) = state.datagrams.sockets[usize::from(route.socket)].try_send(&transmit) {
+            tracing::debug!(remote = %route.remote, "failed to send a datagram: {error}");
+        }
+        cells.datagrams_out.add(1);
+        cells.datagrams_out_bytes.add(contents.len() as u64);
+        cells.control_out_bytes.add(contents.len() as u64);
+    });
+    drop(scratch);
+    cells.messages_resent.add(connection.take_resent());
+    state.datagrams.schedule(now, connection);
+}
+
+/// Sends data of one connection; file bytes in it.
+pub(crate) fn transmit_data(state: &ShardState, connection: &Rc<Connection>) -> u64 {
+    if connection.queue.borrow().data().is_none() || connection.is_closed.get() {
+        return 0;
+    }
+    let (now, cells) = (now(), &state.cells);
+    let mut scratch = state.datagrams.scratch.borrow_mut();
+    let sockets = &state.datagrams.sockets;
+    let segments_max = sockets.iter().map(|socket| socket.segments_max()).min().unwrap_or(1);
+    let bytes = connection.transmit_data(now, segments_max, &mut scratch, |data, contents| {
+        let segments = contents.len().div_ceil(data.segment_bytes);
+        let transmit = Transmit {
+            destination: data.route.remote,
+            ecn: None,
+            contents,
+            segment_size: (segments > 1).then_some(data.segment_bytes),
+            src_ip: data.route.local,
+        };
+        cells.data_datagrams_out.add(segments as u64);
+        cells.data_datagrams_out_bytes.add(contents.len() as u64);
+        match sockets[usize::from(data.route.socket)].try_send(&transmit) {
+            Ok(()) => Sent::Taken,
+            Err(error) if is_too_long(&error) => Sent::TooLong,
+            Err(error) => {
+                tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
+                Sent::Refused
+            }
+        }
+    });
+    drop(scratch);
+    cells.data_out_bytes.add(bytes);
+    let counts = connection.take_data_counts();
+    cells.data_lost_bytes.add(counts.lost_bytes);
+    cells.data_resent_bytes.add(counts.resent_bytes);
+    state.datagrams.schedule(now, connection);
+    bytes
+}
+
+/// Receives for as long as the shard lives.
+async fn receive(state: Rc<ShardState>, index: u8, socket: Rc<DatagramSocket>) {
+    let mut bytes = vec![0; RECEIVE_BUFFERS * RECEIVE_BUFFER_BYTES];
+    loop {
+        let mut more = true;
+        for _ in 0..RECEIVES_PER_TURN_MAX {
+            match receive_once(&state, index, &socket, &mut bytes) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    more = false;
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!("failed to receive datagrams: {error}");
+                    clock::sleep(ERROR_BACKOFF).await;
+                }
+            }
+        }
+        if more {
+            task::yield_now().await;
+        } else if let Err(error) = socket.readable().await {
+            tracing::error!("failed to wait for datagrams: {error}");
+            return;
+        }
+    }
+}
+
+fn receive_once(
+    state: &Rc<ShardState>,
+    index: u8,
+    socket: &DatagramSocket,
+    bytes: &mut [u8],
+) -> io::Result<()> {
+    let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
+    let count = {
+        let mut buffers = bytes.chunks_mut(RECEIVE_BUFFER_BYTES).map(IoSliceMut::new);
+        let mut buffers: [_; RECEIVE_BUFFERS] =
+            std::array::from_fn(|_| buffers.next().expect("as many as there are"));
+        socket.try_receive(&mut buffers, &mut metas)?
+    };
+    for (meta, buffer) in metas[..count].iter().zip(bytes.chunks(RECEIVE_BUFFER_BYTES)) {
+        let route = Route { socket: index, remote: meta.addr, local: meta.dst_ip };
+        for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+            arrive(state, route, datagram);
+        }
+    }
+    Ok(())
+}
+
+/// Handles a datagram here, or passes it on to the shard that it is for.
+fn arrive(state: &Rc<ShardState>, route: Route, datagram: &[u8]) {
+    let header = DatagramHeader::peek(datagram);
+    // Noise counts, too: somebody may be flooding the port.
+    if header.is_some_and(|header| header.kind == DatagramKind::Data) {
+        state.cells.data_datagrams_in.add(1);
+        state.cells.data_datagrams_in_bytes.add(datagram.len() as u64);
+    } else {
+        state.cells.datagrams_in.add(1);
+        state.cells.datagrams_in_bytes.add(datagram.len() as u64);
+    }
+    let Some(header) = header else {
+        state.cells.count_datagram_dropped("malformed");
+        return;
+    };
+    if state.datagrams.shard == Some(header.shard) {
+        handle(state, route, datagram);
+        return;
+    }
+    let (to, port) = (ShardId(header.shard.into()), &state.shard.port);
+    let bytes = Bytes::copy_from_slice(datagram);
+    let request = Request::Peer(PeerRequest::Datagram { route, bytes });
+    let is_known = to.index() < port.shard_count();
+    if is_known && port.credits(to) > CREDITS_LEFT && port.try_request(to, request).is_ok() {
+        state.cells.datagrams_passed_on.add(1);
+    } else {
+        state.cells.count_datagram_dropped("not_passed_on");
+    }
+}
+
+/// Handles a datagram of one of this shard's connections.
+pub(crate) fn handle(state: &Rc<ShardState>, route: Route, datagram: &[u8]) {
+    let connection = DatagramHeader::peek(datagram).and_then(|header| {
+        let index = u32::try_from(header.connection & u64::from(u32::MAX)).ok()?;
+        state.connection(index, u32::try_from(header.connection >> 32).ok()?)
+    });
+    let Some(connection) = connection else {
+        state.cells.count_datagram_dropped("unknown_connection");
+        return;
+    };
+    // As with its stream, a panic of one connection ends that connection.
+    let step = || handle_of(state, &connection, route, datagram);
+    if catch_unwind(AssertUnwindSafe(step)).is_err() {
+        tracing::error!(remote = %connection.remote, "a connection panicked over a datagram");
+        state.cells.panics.add(1);
+        state.cells.count_refused("panic");
+        connection.close_now();
+        forget(state, &connection);
+    }
+}
+
+fn handle_of(state: &Rc<ShardState>, connection: &Rc<Connection>, route: Route, datagram: &[u8]) {
+    let (now, cells) = (now(), &state.cells);
+    let delivery_seconds = &cells.delivery_seconds;
+    let mut counts = ReadCounts { now, total_bytes: 0, data_bytes: 0, delivery_seconds };
+    let could_read = connection.may_read();
+    let received = connection.handle_datagram(now, route, datagram, &mut counts);
+    cells.data_in_bytes.add(counts.data_bytes);
+    match received {
+        Ok(Received::Taken) if is_data(datagram) => {}
+        Ok(Received::Taken) => cells.control_in_bytes.add(datagram.len() as u64),
+        Ok(Received::Forged) => return cells.count_datagram_dropped("forged"),
+        Ok(Received::Replayed) => return cells.count_datagram_dropped("replayed"),
+        Ok(Received::Refused) => cells.count_datagram_dropped("refused"),
+        Err(error) => {
+            let error = match error {
+                DatagramError::Handler(fault) => ReadError::Handler(fault),
+                DatagramError::Decode(error) => ReadError::Decode(error),
+                error => ReadError::Handler(Fault::protocol(error.to_string())),
+            };
+            fail(state, connection, error);
+        }
+    }
+    state.activity.ring();
+    perform_effects(state, connection);
+    state.mark_news(connection);
+    state.pump(connection);
+    if !could_read && connection.may_read() {
+        // Acknowledgements made room.
+        connection.read_bell.ring();
+    }
+    state.datagrams.schedule(now, connection);
+}
+
+/// Does what is due, as long as the shard lives.
+async fn watch_time(state: Rc<ShardState>) {
+    let datagrams = &state.datagrams;
+    loop {
+        let first = datagrams.due.borrow().first().copied();
+        let Some((at, index, generation)) = first else {
+            datagrams.due_bell.wait().await;
+            continue;
+        };
+        let now = now();
+        if at > now {
+            // Rung or due, all the same: it is looked at again.
+            clock::timeout(at.since(now), datagrams.due_bell.wait()).await;
+            continue;
+        }
+        datagrams.due.borrow_mut().pop_first();
+        let Some(connection) = state.connection(index, generation) else { continue };
+        connection.datagrams_due.set(None);
+        if let Err(silence) = connection.handle_datagrams_timeout(now)
+            && !connection.is_closing.get()
+        {
+            state.cells.count_refused("datagrams_silent");
+            tracing::info!(remote = %connection.remote, "disconnected: {silence}");
+            let text = format!("{silence}: connect again, or use --transport tcp");
+            close(&state, &connection, Failure::new(FailureCode::DatagramsSilent, text));
+        }
+        transmit(&state, &connection);
+        state.mark_news(&connection);
+        state.pump(&connection);
+    }
+}
+
+fn is_data(datagram: &[u8]) -> bool {
+    DatagramHeader::peek(datagram).is_some_and(|header| header.kind == DatagramKind::Data)
+}
+
+/// What the kernel can take of these datagrams at once, but the path's first link can't carry.
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
+}

@@ -1,0 +1,81 @@
+//! Pieces of chunks in any order, and whom they are blamed on.
+
+use shards::{Budget, DriverChoice, Placement, Ringer, Shard, ShardId, Start};
+
+use super::*;
+
+const LEN: usize = 5 * FRAME_PAYLOAD_BYTES_MAX + 77;
+
+fn content() -> Vec<u8> {
+    (0..LEN).map(|at| u8::try_from(at % 251).expect("small")).collect()
+}
+
+/// Of a shard that has nothing to do.
+fn ringer() -> Ringer {
+    let start = Start {
+        placement: Placement::plan(1.try_into().ok(), false),
+        driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
+        name: "test",
+        credits_per_pair: 1,
+        handoff_capacity: 1,
+    };
+    let shards = shards::start(start, |_: Shard<(), ()>| async {}).expect("a shard can start");
+    let ringer = shards.ringer(ShardId(0));
+    shards.drain();
+    shards.join().expect("it had nothing to do");
+    ringer
+}
+
+/// A fetch of the only chunk of a file, and the budget that it was leased from.
+fn fetching() -> (Fetching, Budget) {
+    let manifest = Arc::new(Manifest::of(&content(), 17).expect("one chunk"));
+    let budget = Budget::new(1 << 17, 1);
+    let lease = budget.waiter(ringer()).expect("one").try_lease(1 << 17).expect("all is free");
+    let mut fetching = Fetching::default();
+    fetching.begin(FetchOrder { fetch_id: FetchId(7), chunk: 0, manifest, lease });
+    (fetching, budget)
+}
+
+fn header(offset: usize) -> DataPieceHeader {
+    DataPieceHeader { chunk: 0, offset: u32::try_from(offset).expect("small"), tag: 7 }
+}
+
+#[test]
+fn pieces_in_any_order_make_the_chunk_in_its_own_buffer() {
+    let (mut fetching, budget) = fetching();
+    let bytes = content();
+    let pieces: Vec<usize> = (0..LEN).step_by(1136).collect();
+    let (even, odd): (Vec<_>, Vec<_>) = pieces.into_iter().partition(|at| at / 1136 % 2 == 0);
+    let mut ended = None;
+    for at in odd.into_iter().rev().chain(even) {
+        let piece = &bytes[at..LEN.min(at + 1136)];
+        assert!(ended.is_none(), "not before the last piece");
+        ended = fetching.handle_piece(&header(at), piece).expect("as was asked for");
+    }
+    let chunk = ended.expect("whole").result.expect("right");
+    assert!(chunk.bytes == bytes);
+    assert_eq!(budget.in_use_bytes(), 1 << 17, "no memory but what was leased");
+    drop(chunk);
+    assert_eq!(budget.in_use_bytes(), 0);
+    assert!(matches!(fetching.handle_piece(&header(0), &bytes[..9]), Ok(None)), "late");
+    assert_eq!(fetching.take_dropped()[Drop::Late as usize], 9);
+}
+
+#[test]
+fn a_sealed_chunk_with_a_wrong_byte_is_a_lie() {
+    let (mut fetching, _budget) = fetching();
+    let mut bytes = content();
+    bytes[4711] ^= 1;
+    let ended = fetching.handle_piece(&header(0), &bytes).expect("as was asked for");
+    assert!(matches!(ended.expect("whole").result, Err(FetchFailure::Lied)));
+}
+
+#[test]
+fn pieces_beyond_the_chunk_or_too_many_to_remember_break_the_protocol() {
+    let (mut beyond, _budget) = fetching();
+    assert!(beyond.handle_piece(&header(LEN - 1), &[0; 2]).is_err());
+    assert!(beyond.handle_piece(&header(u32::MAX as usize), &[0; 2]).is_err());
+    let (mut many, _budget) = fetching();
+    let refused = (0..LEN).step_by(2).position(|at| many.handle_piece(&header(at), &[0]).is_err());
+    assert!(refused.expect("bounded") <= LEN / 1024 + 3);
+}

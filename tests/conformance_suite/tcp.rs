@@ -1,0 +1,115 @@
+//! Both channels on one TCP connection.
+
+use std::{net::Shutdown, rc::Rc};
+
+use relay::{
+    protocol::{Event, Message},
+    transport::{
+        Payload, READ_BYTES_MAX, ReadOutcome, Reader, SendEvent, SendQueue, send_queue::CutOff,
+    },
+};
+use shards::Socket;
+
+use super::{End, Heard, Kind};
+
+/// `--transport tcp`.
+pub(crate) const KIND: Kind = Kind { name: "tcp", is_data_ordered: true, pair };
+
+struct Tcp {
+    socket: Socket,
+    queue: SendQueue,
+    reader: Reader,
+    scratch: Vec<u8>,
+    heard: Heard,
+}
+
+/// Two connected sockets.
+pub(crate) fn sockets() -> (Socket, Socket) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let near = std::net::TcpStream::connect(listener.local_addr().expect("bound"));
+    let (far, _) = listener.accept().expect("it was connected");
+    let socket = |stream| Socket::from_std(stream).expect("a socket can be watched");
+    (socket(near.expect("loopback")), socket(far))
+}
+
+fn pair() -> (Box<dyn End>, Box<dyn End>) {
+    let end = |socket: Socket| {
+        let mut queue = SendQueue::new();
+        queue.push_preamble();
+        let scratch = vec![0; READ_BYTES_MAX];
+        let end = Tcp { socket, queue, reader: Reader::new(), scratch, heard: Heard::default() };
+        Box::new(end)
+    };
+    let (near, far) = sockets();
+    (end(near), end(far))
+}
+
+impl End for Tcp {
+    fn push_control(&mut self, message: &Message) {
+        self.queue.push_control(message);
+    }
+
+    fn push_data(&mut self, payload: Rc<Payload>, tag: u32, offset: u32) {
+        self.queue.push_data(payload, tag, offset);
+    }
+
+    fn cancel(&mut self, tag: u32) -> Option<CutOff> {
+        self.queue.cancel(tag)
+    }
+
+    fn recall(&mut self, chunk: u32) -> Option<CutOff> {
+        self.queue.recall(chunk)
+    }
+
+    fn poll_event(&mut self) -> Option<SendEvent> {
+        self.queue.poll_event()
+    }
+
+    fn control_bytes(&self) -> usize {
+        self.queue.control_bytes()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    fn write(&mut self, data_bytes_max: u64) -> (u64, bool) {
+        // Whoever was told that the other side has gone writes no more.
+        match self.queue.write(&self.socket, data_bytes_max) {
+            Ok(written) => (written.data_bytes, written.total_bytes > 0),
+            Err(_) => (0, false),
+        }
+    }
+
+    fn read(&mut self) -> bool {
+        if self.heard.is_closed {
+            return false;
+        }
+        let heard = &mut self.heard;
+        let mut handler = |event: Event<'_>| {
+            heard.take(event);
+            Ok::<(), std::convert::Infallible>(())
+        };
+        match self.reader.read(&self.socket, &mut self.scratch, &mut handler) {
+            Ok(ReadOutcome::Read(_)) => true,
+            Ok(ReadOutcome::Blocked) => false,
+            Ok(ReadOutcome::Closed) => {
+                self.heard.is_closed = true;
+                true
+            }
+            Err(error) => panic!("a well-behaved end was misunderstood: {error}"),
+        }
+    }
+
+    fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    fn shut_write(&mut self) {
+        self.socket.shutdown(Shutdown::Write).expect("open");
+    }
+
+    fn shut(&mut self) {
+        self.socket.shutdown(Shutdown::Both).expect("open");
+    }
+}

@@ -1,0 +1,152 @@
+//! Datagrams as users meet them: files are shared, served and got over every transport; the relay's
+//! UDP port is the TCP port's, says nothing to strangers, and is missed without harm.
+
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    process::Command,
+    time::Duration,
+};
+
+use crate::support::{
+    file::TestFile,
+    process::{RelayProcess, Running, drivers, run},
+    wait_for, wait_until,
+};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+/// Five chunks of the protocol's default, the last of them short.
+const FILE_BYTES: usize = (4 << 18) + 5;
+
+fn relay() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_relay"))
+}
+
+fn peer(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+    command.args(args);
+    command
+}
+
+/// A file in a directory of its own, and its path as text.
+fn file(seed: u64) -> (TempDir, String, Vec<u8>) {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let path = dir.path().join("file");
+    let bytes = TestFile::new(seed, FILE_BYTES, 18).bytes;
+    std::fs::write(&path, &bytes).expect("a file can be written");
+    let path = path.to_str().expect("temporary paths are text").to_owned();
+    (dir, path, bytes)
+}
+
+/// Gets the ticket's file over this transport.
+fn get(ticket: &str, transport: &str, dir: &TempDir) -> Vec<u8> {
+    let target = dir.path().join("got");
+    let text = target.to_str().expect("temporary paths are text");
+    let ended = run(&mut peer(&["get", ticket, "-o", text, "--force", "--transport", transport]));
+    assert_eq!(ended.code, 0, "{transport}: {}", ended.stderr);
+    std::fs::read(target).expect("it is there")
+}
+
+#[test]
+fn files_are_shared_served_and_got_over_every_transport_whatever_the_others_use() {
+    let (dir, path, bytes) = file(1);
+    let (_served_dir, served_path, served_bytes) = file(2);
+    for driver in drivers(relay) {
+        let relay = RelayProcess::start(relay(), &["--serve", &served_path, "--driver", driver]);
+        let served = relay.tickets[0].split(' ').next().expect("a ticket, then its file");
+        let addr = relay.addr.to_string();
+        let datagrams = || {
+            ["control", "data"].map(|kind| {
+                let kind = format!("kind=\"{kind}\"");
+                relay.metric("relay_datagrams_total", &["direction=\"out\"", &kind])
+            })
+        };
+        for (shares, gets) in [
+            ("tcp", "tcp"),
+            ("udp-control", "udp-control"),
+            ("udp-data", "udp-data"),
+            ("udp-data", "udp-control"),
+        ] {
+            let args = ["share", &path, "--relay", &addr, "--transport", shares];
+            let running = Running::start(peer(&args).args(["--driver", driver]));
+            let ticket = wait_for("the ticket", || {
+                running.stdout().split_once('\n').map(|(line, _)| line.to_owned())
+            });
+            let before = datagrams();
+            assert!(get(&ticket, gets, &dir) == bytes, "{shares} to {gets}");
+            assert!(get(served, gets, &dir) == served_bytes, "served to {gets}");
+            let [control, data] = [0, 1].map(|kind| datagrams()[kind] > before[kind]);
+            assert_eq!((control, data), (gets != "tcp", gets == "udp-data"), "{shares} to {gets}");
+            running.signal(Signal::INT);
+            let ended = running.wait();
+            assert_eq!(ended.code, 0, "{shares}: {}", ended.stderr);
+        }
+        assert_eq!(relay.metric("relay_peers_banned_total", &[]), 0.0);
+        assert_eq!(relay.metric("relay_panics_total", &[]), 0.0);
+    }
+}
+
+#[test]
+fn strangers_get_no_answer_whatever_they_send() {
+    let relay = RelayProcess::start(relay(), &["--cores", "2", "--oversubscribe"]);
+    let stranger = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    stranger.connect(relay.addr).expect("loopback");
+    let mut sent = 0;
+    for length in [1, 8, 36, 37, 100, 1200, 9000] {
+        for first in [0_u8, 1, 2, 255] {
+            // One that looks right but for its seal, and noise.
+            let mut proper = vec![0; length];
+            proper[0] = first;
+            if let Some(kind) = proper.get_mut(1) {
+                *kind = 1;
+            }
+            let noise: Vec<u8> =
+                (0..length).map(|at| first ^ u8::try_from(at * 31 % 251).expect("small")).collect();
+            for bytes in [proper, noise] {
+                stranger.send(&bytes).expect("loopback takes it");
+                sent += 1;
+            }
+        }
+    }
+    relay.wait_metric("relay_datagrams_total", &["direction=\"in\""], f64::from(sent));
+    relay.wait_metric("relay_datagrams_dropped_total", &[], f64::from(sent));
+    assert_eq!(relay.metric("relay_datagrams_total", &["direction=\"out\""]), 0.0);
+    stranger.set_read_timeout(Some(Duration::from_millis(50))).expect("it can be set");
+    assert!(stranger.recv(&mut [0; 2000]).is_err(), "it was answered");
+}
+
+#[test]
+fn tcp_and_udp_have_the_same_port_and_both_are_the_relays_own() {
+    let first = RelayProcess::start(relay(), &[]);
+    UdpSocket::bind(first.addr).expect_err("the relay has the UDP port, too");
+    let listen = first.addr.to_string();
+    let ended = run(relay().args(["--listen", &listen, "--http", "127.0.0.1:0"]));
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("another program uses the port"), "{}", ended.stderr);
+}
+
+#[test]
+fn without_its_udp_port_a_relay_serves_streams_and_says_what_to_do_about_datagrams() {
+    let somebody = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let addr: SocketAddr = somebody.local_addr().expect("bound");
+    // As far as TCP goes it is free, or the test would show nothing.
+    if TcpListener::bind(addr).is_err() {
+        return;
+    }
+    let relay = RelayProcess::start_on(relay(), addr, &[]);
+    assert!(relay.log().contains("another program has the UDP port"), "{}", relay.log());
+    let (_dir, path, _) = file(3);
+    for (transport, code) in [("udp-control", 1), ("udp-data", 1), ("tcp", 0)] {
+        let to = addr.to_string();
+        let args = ["share", &path, "--relay", &to, "--transport", transport];
+        let running = Running::start(&mut peer(&args));
+        if code == 0 {
+            wait_until("the ticket", || running.stdout().contains('\n'));
+            running.kill();
+            continue;
+        }
+        let ended = running.wait();
+        assert_eq!(ended.code, code, "{transport}: {}", ended.stderr);
+        assert!(ended.stderr.contains("--transport tcp"), "{transport}: {}", ended.stderr);
+    }
+}

@@ -1,0 +1,15 @@
+//! Whole programs in trouble: peers that lie, stop, flood or vanish, and people who mistype.
+//!
+//! One crate, so that what they share is compiled and linked once.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod blame;
+mod chaos;
+mod last_words;
+mod limits;
+mod network;
+mod peers;
+mod siege;
+mod usage;

@@ -1,0 +1,11 @@
+//! The wire format from outside: golden vectors, limits, streams cut anywhere, tickets.
+
+#[path = "../protocol_support/mod.rs"]
+mod protocol_support;
+
+mod bitfield;
+mod golden;
+mod limits;
+mod manifests;
+mod streams;
+mod ticket;

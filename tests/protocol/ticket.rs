@@ -1,0 +1,137 @@
+//! Tickets: golden ones, round trips, and what copying and pasting does to them.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on ends")]
+
+use proptest::prelude::*;
+use relay::protocol::{
+    Digest, RelayAddr, SwarmKey, Ticket, TicketError,
+    limits::{TICKET_CHARS_MAX, TICKET_NAME_BYTES_MAX, TICKET_TEXT_BYTES_MAX},
+};
+
+fn ticket(relay: &str, size_bytes: u64, name: &str) -> Ticket {
+    let key = SwarmKey { id: Digest([0xab; 32]), size_bytes, chunk_size_log2: 18 };
+    Ticket::new(relay.parse().unwrap(), key, name).unwrap()
+}
+
+fn samples() -> [(&'static str, Ticket); 4] {
+    [
+        ("name", ticket("relay.example.org:7440", 100 << 20, "movie.mkv")),
+        ("ipv4", ticket("192.0.2.1:1", 0, "empty")),
+        ("ipv6", ticket("[2001:db8::1]:65535", 1, "Käse 🧀.txt")),
+        ("nameless", ticket("localhost:7440", 1 << 36, "")),
+    ]
+}
+
+#[test]
+fn every_ticket_has_the_golden_text() {
+    let text: String =
+        samples().iter().map(|(name, ticket)| format!("{name} {ticket}\n")).collect();
+    assert_eq!(text, include_str!("../golden/tickets.txt"), "is now:\n{text}");
+}
+
+#[test]
+fn golden_tickets_are_read() {
+    for (line, (name, ticket)) in include_str!("../golden/tickets.txt").lines().zip(samples()) {
+        let text = line.strip_prefix(name).unwrap();
+        assert_eq!(text.parse(), Ok(ticket));
+    }
+}
+
+#[test]
+fn a_ticket_survives_mail_programs_and_sentences() {
+    let (_, ticket) = &samples()[0];
+    let text = ticket.to_string();
+    let broken: String = text
+        .as_bytes()
+        .chunks(20)
+        .map(|part| str::from_utf8(part).unwrap())
+        .collect::<Vec<_>>()
+        .join("\r\n  ");
+    for pasted in [
+        text.to_uppercase(),
+        format!("  {text}\n"),
+        format!("\"{text}\"."),
+        format!("<{text}>,"),
+        format!("\u{feff}{text}\u{200b}"),
+        broken,
+    ] {
+        assert_eq!(pasted.parse().as_ref(), Ok(ticket), "{pasted:?}");
+    }
+}
+
+#[test]
+fn what_is_no_ticket_is_told_apart_from_a_damaged_one() {
+    let text = samples()[0].1.to_string();
+    for (pasted, part) in [
+        ("", "not a ticket"),
+        ("relay", "not a ticket"),
+        ("http://example.org", "not a ticket"),
+        ("relay.example.org:7440", "not a ticket"),
+        (&format!("relay2{}", &text[6..]), "version 2"),
+        (&text[..text.len() - 1], "damaged"),
+        (&text[..7], "damaged"),
+        (&format!("{text}a"), "damaged"),
+        (&text.replacen(&text[20..21], "0", 1), "'0'"),
+        (&"relay1a".repeat(TICKET_CHARS_MAX), "longer than"),
+        (&" ".repeat(TICKET_TEXT_BYTES_MAX + 1), "longer than"),
+    ] {
+        let error = pasted.parse::<Ticket>().unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn names_and_keys_have_limits() {
+    let (_, ticket) = &samples()[0];
+    let named = |len: usize| Ticket::new(ticket.relay.clone(), ticket.key, "x".repeat(len));
+    let longest = named(TICKET_NAME_BYTES_MAX).unwrap();
+    assert_eq!(longest.to_string().parse(), Ok(longest));
+    assert_eq!(
+        named(TICKET_NAME_BYTES_MAX + 1),
+        Err(TicketError::NameTooLong(TICKET_NAME_BYTES_MAX + 1))
+    );
+    let key = SwarmKey { size_bytes: u64::MAX, ..ticket.key };
+    assert!(matches!(Ticket::new(ticket.relay.clone(), key, "x"), Err(TicketError::Key(_))));
+}
+
+prop_compose! {
+    fn any_ticket()(
+        id in any::<[u8; 32]>(),
+        chunk_size_log2 in 10u8..=24,
+        size in any::<u64>(),
+        port in 1u16..,
+        host in "[a-z0-9]{1,63}(\\.[a-z0-9_-]{1,63}){0,2}",
+        name in "\\PC{0,63}",
+    ) -> Ticket {
+        let size_bytes = size % (1 << (18 + chunk_size_log2));
+        let key = SwarmKey { id: Digest(id), size_bytes, chunk_size_log2 };
+        Ticket::new(RelayAddr::new(&host, port).unwrap(), key, name).unwrap()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn every_ticket_is_read_as_it_was_written(ticket in any_ticket()) {
+        prop_assert_eq!(ticket.to_string().parse(), Ok(ticket));
+    }
+
+    #[test]
+    fn one_changed_character_is_noticed(
+        ticket in any_ticket(),
+        at in any::<prop::sample::Index>(),
+        with in "[a-z2-7]",
+    ) {
+        let text = ticket.to_string();
+        let at = 6 + at.index(text.len() - 6);
+        let changed = format!("{}{with}{}", &text[..at], &text[at + 1..]);
+        prop_assume!(changed != text);
+        prop_assert!(changed.parse::<Ticket>().is_err());
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "(relay1)?.{0,300}") {
+        prop_assert!(text.parse::<Ticket>().is_err());
+    }
+}
