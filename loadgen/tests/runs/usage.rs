@@ -49,8 +49,8 @@ fn help_has_an_example_and_the_exit_codes() {
 #[test]
 fn an_unreadable_file_and_a_directory_are_told_apart() {
     let run = run(&["--file", "/", "--relay-args", "--cores 1"]);
-    assert_eq!(run.code, Some(1));
-    assert!(run.stderr.contains("/ is not a file"), "{}", run.stderr);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("/ is a directory"), "{}", run.stderr);
 }
 
 #[test]
