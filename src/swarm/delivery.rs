@@ -62,12 +62,7 @@ impl Swarm {
             let delivery = self.peers[slot].take_delivery(chunk);
             let delivered = delivery.is_some();
             if let Some(delivery) = delivery {
-                if delivery.stage == Stage::Queued {
-                    // Perhaps the shell has not even looked at it: the rest of a delivery that was
-                    // taken back, while all of it had come.
-                    let is_void = |action: &Action| matches!(*action, Action::Deliver { chunk: other, peer, .. } if other == chunk && peer == slot);
-                    self.actions.retain(|action| !is_void(action));
-                }
+                self.take_back_decision(slot, delivery);
                 let bytes = self.chunk_bytes(chunk) - delivery.offset_bytes;
                 self.peers[slot].down.sample(now, bytes);
                 self.unprotect(chunk);
@@ -102,6 +97,7 @@ impl Swarm {
         if chunk < self.chunks.count() && self.peers.get(slot).is_some() {
             self.note_progress(now, slot);
             if let Some(delivery) = self.peers[slot].take_delivery(chunk) {
+                self.take_back_decision(slot, delivery);
                 self.release_unwritten(now, slot, delivery);
                 self.refresh_down(now, slot);
             }
@@ -113,6 +109,16 @@ impl Swarm {
             self.serve(now, slot);
         }
         self.settle(now);
+    }
+
+    /// The peer spoke of a chunk before the shell has looked at the decision to deliver it: the rest
+    /// of a delivery that was taken back, though more of it had come than was known.
+    fn take_back_decision(&mut self, slot: PeerSlot, delivery: Delivery) {
+        if delivery.stage == Stage::Queued {
+            let Delivery { chunk, offset_bytes: offset, .. } = delivery;
+            let void = Action::Deliver { chunk, peer: slot, offset };
+            self.actions.retain(|action| *action != void);
+        }
     }
 
     /// The kernel has taken the first frame of this delivery.

@@ -104,7 +104,7 @@ impl World {
         self.peer_input(index, |swarm, now, slot| swarm.handle_written(now, slot, chunk));
     }
 
-    /// The peer has the chunk: in datagrams, nothing more of it is sent to it.
+    /// The peer has the chunk, or has lost it: in datagrams, what is being sent of it is forgotten.
     pub(super) fn forget_sends(&mut self, index: usize, chunk: u32) {
         let peer = &mut self.peers[index];
         if !peer.plan.weather.in_datagrams {

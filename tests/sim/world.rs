@@ -331,9 +331,9 @@ impl World {
     }
 
     fn verified(&mut self, index: usize, chunk: u32, ok: bool) {
+        self.forget_sends(index, chunk);
         if ok {
             self.peers[index].have.insert(chunk);
-            self.forget_sends(index, chunk);
             self.peer_input(index, |swarm, now, slot| swarm.handle_have(now, slot, chunk));
             if self.peers[index].slot.is_some() && !self.peers[index].wants.is_empty() {
                 self.say_more_wants(index, 1);

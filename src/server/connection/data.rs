@@ -4,7 +4,7 @@
 
 use super::{Connection, ReadCounts};
 use crate::{
-    protocol::Message,
+    protocol::{ChunkRange, Message},
     server::{fault::Fault, message::NewsItem, session::Session, shard::now},
     time::Time,
     transport::{
@@ -70,9 +70,15 @@ impl Connection {
         let mut queue = self.queue.borrow_mut();
         match queue.handle_control(now, message) {
             Some(message) => {
-                if let (Message::Have { ranges }, Some(data)) = (&message, queue.data_mut()) {
-                    // It may have come of a delivery that was taken back, and cross the next one.
-                    data.handle_have(ranges);
+                // It may cross a delivery that was begun since: the swarm then forgets that one.
+                if let Some(data) = queue.data_mut() {
+                    match &message {
+                        Message::Have { ranges } => data.forget(ranges),
+                        &Message::Lacking { chunk } => {
+                            data.forget(&[ChunkRange { first: chunk, count: 1 }]);
+                        }
+                        _ => {}
+                    }
                     self.after_data(&mut queue, session);
                 }
                 drop(queue);

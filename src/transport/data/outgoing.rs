@@ -149,10 +149,10 @@ impl DataOut {
         self.sends.recall(chunk)
     }
 
-    /// The other side has these chunks, whatever it has acknowledged of them.
-    pub fn handle_have(&mut self, ranges: &[ChunkRange]) {
-        let has = |chunk: u32| ranges.iter().any(|r| chunk.wrapping_sub(r.first) < r.count);
-        self.sends.forget(has);
+    /// The other side has these chunks whole, or nothing of them any more: what is being sent is of
+    /// no use.
+    pub fn forget(&mut self, ranges: &[ChunkRange]) {
+        self.sends.forget(|chunk| ranges.iter().any(|r| chunk.wrapping_sub(r.first) < r.count));
     }
 
     /// Drops all sends: the connection is about to end.

@@ -105,9 +105,9 @@ impl Sends {
         Some(CutOff { chunk: send.payload.chunk(), tag: send.tag, reached_bytes })
     }
 
-    /// The other side has the chunks of which this is so: nothing more of them is sent, or told.
-    pub(super) fn forget(&mut self, has: impl Fn(u32) -> bool) {
-        self.all.retain(|send| !has(send.payload.chunk()));
+    /// Of the chunks of which this is so nothing more is sent, or told.
+    pub(super) fn forget(&mut self, is_void: impl Fn(u32) -> bool) {
+        self.all.retain(|send| !is_void(send.payload.chunk()));
         self.finish_first();
     }
 

@@ -360,7 +360,7 @@ fn what_is_cut_off_or_known_to_be_there_keeps_no_other_send_from_finishing() {
         world.transmit();
         let data = world.relay.data_mut().expect("opened");
         if is_known {
-            data.handle_have(&[ChunkRange { first: 0, count: 1 }]);
+            data.forget(&[ChunkRange { first: 0, count: 1 }]);
         } else {
             data.recall(0).expect("it is under way");
         }

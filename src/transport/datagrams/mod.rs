@@ -49,7 +49,7 @@ use crate::{
         decode_body, encode_body,
         limits::{
             DATAGRAM_ACK_DELAY_MAX, DATAGRAM_ANSWER_TIMEOUT, DATAGRAM_KEEPALIVE_INTERVAL,
-            DATAGRAM_SILENCE_TIMEOUT,
+            DATAGRAM_LANE_MAX, DATAGRAM_SILENCE_TIMEOUT,
         },
         next_frame,
     },
@@ -58,6 +58,10 @@ use crate::{
 
 /// Packets that came without being acknowledged, at most: then the acknowledgement waits no longer.
 const UNACKNOWLEDGED_MAX: u32 = 8;
+
+/// Messages in them, at most: a sender whose lane is full waits for the acknowledgement, and must not
+/// wait for its delay as well.
+const UNACKNOWLEDGED_MESSAGES_MAX: u32 = DATAGRAM_LANE_MAX / 4;
 
 /// What one side needs to know.
 #[derive(Debug)]
@@ -97,6 +101,7 @@ pub struct Datagrams {
     ping_due: bool,
     /// Packets to acknowledge, and when that is due.
     unacknowledged: u32,
+    unacknowledged_messages: u32,
     ack_due: Option<Time>,
     opened_at: Time,
     /// When something sealed came last.
@@ -135,6 +140,7 @@ impl Datagrams {
             response: None,
             ping_due: side == Side::Peer,
             unacknowledged: 0,
+            unacknowledged_messages: 0,
             ack_due: None,
             opened_at: now,
             heard_at: None,
@@ -224,7 +230,10 @@ impl Datagrams {
                     self.handle_response(route, token);
                 }
                 _ if !takes_messages => is_refused = true,
-                message => self.handle_message(&message, handler)?,
+                message => {
+                    self.unacknowledged_messages += 1;
+                    self.handle_message(&message, handler)?;
+                }
             }
         }
         if is_refused {
@@ -291,11 +300,9 @@ impl Datagrams {
     fn plan_ack(&mut self, now: Time, number: u64, is_newest: bool) {
         self.unacknowledged += 1;
         let is_disorder = !is_newest || self.replay.has_gap_before(number);
-        let due = if is_disorder || self.unacknowledged >= UNACKNOWLEDGED_MAX {
-            now
-        } else {
-            now + DATAGRAM_ACK_DELAY_MAX
-        };
+        let is_much = self.unacknowledged >= UNACKNOWLEDGED_MAX
+            || self.unacknowledged_messages >= UNACKNOWLEDGED_MESSAGES_MAX;
+        let due = if is_disorder || is_much { now } else { now + DATAGRAM_ACK_DELAY_MAX };
         self.ack_due = Some(self.ack_due.map_or(due, |planned| planned.min(due)));
     }
 
@@ -390,7 +397,7 @@ impl Datagrams {
             && let Some(ack) = self.replay.ack()
         {
             DatagramFrame::Ack(ack).encode(out);
-            (self.unacknowledged, self.ack_due) = (0, None);
+            (self.unacknowledged, self.unacknowledged_messages, self.ack_due) = (0, 0, None);
         }
         if wants_packet {
             self.fill(start, out);
