@@ -11,7 +11,7 @@
 //! says. Does not carry file bytes.
 //!
 //! Invariant: what is kept for one connection is bounded: two lanes of at most
-//! [`DATAGRAM_LANE_MAX`](crate::protocol::limits::DATAGRAM_LANE_MAX) messages each way, what the
+//! [`DATAGRAM_LANE_MAX`] messages each way, what the
 //! caller pushes beyond, which he bounds by [`Datagrams::waiting_bytes`], and a number and a time
 //! for each of at most 130 packets.
 
