@@ -114,7 +114,14 @@ impl Swarm {
         if delivery.stage == Stage::Queued {
             let Delivery { chunk, offset_bytes: offset, .. } = delivery;
             let void = Action::Deliver { chunk, peer: slot, offset };
+            let before = self.actions.len();
             self.actions.retain(|action| *action != void);
+            if self.actions.len() < before {
+                // It is never sent, so it uses up none of the peer's allowance.
+                let length = u64::from(self.chunk_bytes(chunk) - offset);
+                let peer = &mut self.peers[slot];
+                peer.assigned_bytes = peer.assigned_bytes.saturating_sub(length);
+            }
         }
     }
 
