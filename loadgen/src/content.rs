@@ -15,10 +15,7 @@ use std::{
 use bytes::Bytes;
 use relay::{
     peer::{ChunkStore, Disk, FileStore, MemoryStore},
-    protocol::{
-        ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
-        limits::{CHUNK_SIZE_LOG2_DEFAULT, CHUNK_SIZE_LOG2_MAX},
-    },
+    protocol::{ChunkHasher, Digest, KeyError, Manifest, ManifestHasher},
 };
 
 /// One file.
@@ -65,17 +62,6 @@ pub(crate) enum ContentError {
     /// More than this machine holds.
     #[error("could not get {0} bytes of memory for generated content: give a smaller --file")]
     Memory(u64),
-}
-
-/// The chunk size for so many bytes: the default, or what the relay's cache is fit for, or more
-/// if there would be too many chunks.
-pub(crate) fn chunk_size_log2(size_bytes: u64, relay_max: u8) -> u8 {
-    let fits = |log2: &u8| {
-        let key = SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2: *log2 };
-        key.validate().is_ok()
-    };
-    let wanted = CHUNK_SIZE_LOG2_DEFAULT.min(relay_max);
-    (wanted..=CHUNK_SIZE_LOG2_MAX).find(fits).unwrap_or(CHUNK_SIZE_LOG2_MAX)
 }
 
 impl Content {
@@ -249,12 +235,5 @@ mod tests {
         assert!(error.to_string().contains("/no/such/file"), "{error}");
         let error = Content::open(Path::new("/"), 18).unwrap_err();
         assert!(error.to_string().contains("not a file"), "{error}");
-    }
-
-    #[test]
-    fn chunks_fit_the_relay_and_the_protocol() {
-        assert_eq!(chunk_size_log2(100 << 20, 24), CHUNK_SIZE_LOG2_DEFAULT);
-        assert_eq!(chunk_size_log2(100 << 20, 16), 16);
-        assert_eq!(chunk_size_log2(1 << 40, 24), 22);
     }
 }
