@@ -164,7 +164,30 @@ pub struct RelayConfig {
     /// HTTP requests must present it.
     pub http_token: Option<String>,
     /// Congestion control to set on the listener.
-    pub congestion: Option<String>,
+    pub congestion: Congestion,
+}
+
+/// Whose congestion control it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Congestion {
+    /// The system's.
+    System,
+    /// Ours, where the system lets us.
+    Preferred(&'static str),
+    /// The one that was asked for: that or none.
+    Asked(String),
+}
+
+impl Congestion {
+    /// What is set; `None` leaves the system's.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::System => None,
+            Self::Preferred(name) => Some(name),
+            Self::Asked(name) => Some(name),
+        }
+    }
 }
 
 /// Why a configuration can't be used.
@@ -219,8 +242,11 @@ impl RelayConfig {
         }
         let all_loopback =
             !args.listen.is_empty() && args.listen.iter().all(|addr| addr.ip().is_loopback());
-        let congestion =
-            args.congestion.clone().or_else(|| all_loopback.then(|| "cubic".to_owned()));
+        let congestion = match &args.congestion {
+            Some(name) => Congestion::Asked(name.clone()),
+            None if all_loopback => Congestion::Preferred("cubic"),
+            None => Congestion::System,
+        };
         let listen = args.listen.clone();
         let tokens = tokens.iter().filter_map(|line| Token::from_line(line)).collect();
         Ok(Self { listen, chunk_size_log2_max, tokens, http_token, congestion, args })

@@ -21,6 +21,7 @@ use shards::{Heartbeats, Ringer, clock};
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use super::{
+    http,
     metrics::Metrics,
     shared::Shared,
     snapshot::ShardSnapshot,
@@ -98,7 +99,7 @@ pub(crate) fn serve(
         let keeping = keeper.run(watching.snapshots, watching.asks);
         let router = router(control);
         tokio::select! {
-            served = async { axum::serve(listener, router).await } => served?,
+            () = http::serve(listener, router) => {}
             () = upkeep => {}
             () = keeping => {}
             () = ended => {}
