@@ -18,7 +18,7 @@ use crate::{
     swarm::Eviction,
 };
 
-pub use crate::units::{parse_driver, parse_duration, parse_size};
+pub use crate::units::{parse_count, parse_driver, parse_duration, parse_listen, parse_size};
 
 /// Where peers connect unless told otherwise.
 pub const DATA_PORT_DEFAULT: u16 = 7440;
@@ -45,7 +45,7 @@ relay \
 )]
 pub struct RelayArgs {
     /// Event loops, each pinned to a core [default: all available]
-    #[arg(long, env = "RELAY_CORES", value_name = "N")]
+    #[arg(long, env = "RELAY_CORES", value_name = "N", value_parser = parse_count::<NonZeroUsize>)]
     pub cores: Option<NonZeroUsize>,
 
     /// Really start N event loops even on fewer cores
@@ -53,11 +53,11 @@ pub struct RelayArgs {
     pub oversubscribe: bool,
 
     /// Address for peers; repeatable; port 0 picks one [default: port 7440 of all addresses]
-    #[arg(long, env = "RELAY_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    #[arg(long, env = "RELAY_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_listen)]
     pub listen: Vec<SocketAddr>,
 
     /// Address for the status page, /api/v1, /metrics, /healthz and /readyz
-    #[arg(long, env = "RELAY_HTTP", value_name = "ADDR", default_value = "127.0.0.1:7441")]
+    #[arg(long, env = "RELAY_HTTP", value_name = "ADDR", default_value = "127.0.0.1:7441", value_parser = parse_listen)]
     pub http: SocketAddr,
 
     /// File whose first line HTTP requests must present as a bearer token; needed beyond loopback
@@ -93,7 +93,7 @@ pub struct RelayArgs {
     pub token_file: Option<PathBuf>,
 
     /// Introduced peers, at most; lowered to what descriptors allow
-    #[arg(long, env = "RELAY_MAX_PEERS", value_name = "N", default_value = "16384")]
+    #[arg(long, env = "RELAY_MAX_PEERS", value_name = "N", default_value = "16384", value_parser = parse_count::<NonZeroUsize>)]
     pub max_peers: NonZeroUsize,
 
     /// On SIGINT or SIGTERM, how long chunks in flight may take to finish

@@ -9,7 +9,7 @@ use shards::DriverChoice;
 use crate::{
     protocol::{RelayAddr, Ticket},
     transport::Transport,
-    units::{parse_driver, parse_duration},
+    units::{parse_count, parse_driver, parse_duration},
 };
 
 /// Shares files through a relay, and gets them.
@@ -88,7 +88,7 @@ pub struct ShareArgs {
     pub once: bool,
 
     /// Leave when N peers have the whole file
-    #[arg(long, env = "PEER_UNTIL_COPIES", value_name = "N", conflicts_with = "once")]
+    #[arg(long, env = "PEER_UNTIL_COPIES", value_name = "N", conflicts_with = "once", value_parser = parse_count::<NonZeroU32>)]
     pub until_copies: Option<NonZeroU32>,
 
     /// End with an error after so long without handing out a chunk [default: never]

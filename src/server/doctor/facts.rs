@@ -13,12 +13,10 @@ use rustix::{
 use shards::{Driver, DriverChoice, Placement, driver::FORCE_EPOLL_VARIABLE};
 use socket2::{Domain, Socket, Type};
 
-use super::{
-    groups::Groups,
-    ports::{self, Port},
-};
+use super::ports::{self, Port};
 use crate::{
     config::{Congestion, RelayConfig},
+    machine::{self, Groups},
     server::descriptors,
 };
 
@@ -68,7 +66,6 @@ impl Facts {
         let driver = shards::driver::choose(args.driver)
             .map(|chosen| (chosen.driver != Driver::Epoll, chosen.reason))
             .map_err(|error| error.to_string());
-        let groups = Groups::gather();
         let ports = ports::ports(config);
         let addresses = ports.iter().filter(|port| port.what == ports::Use::Streams).count();
         let (shard_count, own) = (placement.shard_count(), args.serve.len());
@@ -97,9 +94,9 @@ impl Facts {
             shard_count,
             cores_available: placement.available(),
             cores_wished: args.cores.map_or(0, std::num::NonZeroUsize::get),
-            quota_cores: groups.cores,
+            quota_cores: Groups::gather().cores,
             cache_bytes: args.cache,
-            memory_bytes: memory(groups.memory_bytes),
+            memory_bytes: machine::memory_bytes(),
             loopback: ports::loopback(),
             ipv6: ports::ipv6(),
             unreadable: args.serve.iter().filter_map(|path| unreadable(path)).collect(),
@@ -131,14 +128,6 @@ fn set_congestion(congestion: &Congestion) -> Result<(), (io::ErrorKind, String)
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of cores")]
 pub(super) fn floor(cores: f64) -> usize {
     cores.max(0.0) as usize
-}
-
-/// What may be used: what is available, or less if a group limits it.
-fn memory(limit: Option<u64>) -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let available = number(line.trim().trim_end_matches("kB"))? << 10;
-    Some(limit.map_or(available, |limit| limit.min(available)))
 }
 
 fn unreadable(path: &Path) -> Option<(PathBuf, String)> {

@@ -4,7 +4,6 @@
 //! nothing, and opens ports only to see whether they are free.
 
 mod facts;
-mod groups;
 mod judge;
 mod ports;
 

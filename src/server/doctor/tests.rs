@@ -6,8 +6,7 @@ use shards::DriverChoice;
 
 use super::{
     Grade,
-    facts::{self, Facts},
-    groups::{self, hierarchies},
+    facts::Facts,
     judge::judge,
     ports::{Port, Refusal, Use},
 };
@@ -163,52 +162,7 @@ fn a_port_that_cannot_be_had_is_mended_by_its_reason() {
 }
 
 #[test]
-fn quotas_are_read_as_the_kernel_writes_them() {
-    let files = |files: &'static [(&str, &str)]| {
-        move |name: &str| {
-            files.iter().find(|(file, _)| *file == name).map(|(_, text)| (*text).to_owned())
-        }
-    };
-    let quota = |of| groups::quota(&files(of));
-    assert_eq!(quota(&[("cpu.max", "max 100000\n")]), None);
-    assert_eq!(quota(&[("cpu.max", "150000 100000\n")]), Some(1.5));
-    assert_eq!(quota(&[("cpu.max", "")]), None);
-    assert_eq!(quota(&[]), None);
-    assert_eq!(quota(&[("cpu.cfs_quota_us", "-1\n"), ("cpu.cfs_period_us", "100000\n")]), None);
-    assert_eq!(
-        quota(&[("cpu.cfs_quota_us", "50000\n"), ("cpu.cfs_period_us", "100000\n")]),
-        Some(0.5)
-    );
-    let memory = |of| groups::memory(&files(of));
-    assert_eq!(memory(&[("memory.max", "max\n")]), None);
-    assert_eq!(memory(&[("memory.max", "1048576\n")]), Some(1 << 20));
-    assert_eq!(memory(&[("memory.limit_in_bytes", "9223372036854771712\n")]), None);
-    assert_eq!(memory(&[("memory.limit_in_bytes", "4096\n")]), Some(4096));
-    assert_eq!(facts::floor(1.5), 1);
-}
-
-#[test]
-fn groups_are_found_where_they_are_mounted_in_both_versions() {
-    let v2 = "30 23 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
-    let found = hierarchies(v2, "0::/system.slice/relay.service\n");
-    let paths = |at: usize, found: &[groups::Hierarchy]| {
-        found[at].groups.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
-    };
-    assert_eq!(
-        paths(0, &found),
-        [
-            "/sys/fs/cgroup/system.slice/relay.service",
-            "/sys/fs/cgroup/system.slice",
-            "/sys/fs/cgroup/"
-        ]
-    );
-    let v1 = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
-              32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
-              35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory";
-    let found = hierarchies(v1, "3:cpu,cpuacct:/limited\n4:memory:/docker/abc\n0::/\n");
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert_eq!(found[0].controllers, ["cpu", "cpuacct"]);
-    assert_eq!(paths(0, &found)[0], "/sys/fs/cgroup/cpu,cpuacct/limited");
-    // A container sees only its own part, as the root of what is mounted.
-    assert_eq!(paths(1, &found), ["/sys/fs/cgroup/memory/"]);
+fn a_quota_is_whole_cores_at_most() {
+    assert_eq!(super::facts::floor(1.5), 1);
+    assert_eq!(super::facts::floor(0.5), 0);
 }
