@@ -18,7 +18,7 @@ use relay::{
     peer::{ChunkStore, Disk, FileStore, MemoryStore},
     protocol::{
         ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
-        limits::{CHUNK_SIZE_LOG2_DEFAULT, CHUNK_SIZE_LOG2_MAX},
+        limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_DEFAULT, CHUNK_SIZE_LOG2_MAX},
     },
 };
 
@@ -61,8 +61,14 @@ pub(crate) enum ContentError {
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),
     /// It can't be cut into chunks of this size.
-    #[error("{0}")]
+    #[error(transparent)]
     Key(#[from] KeyError),
+    /// No chunks are large enough.
+    #[error(
+        "{0} bytes are more than the {CHUNK_COUNT_MAX} chunks of 16 MiB that a file may have (4 TiB): \
+         give a smaller --file"
+    )]
+    TooLarge(u64),
     /// More than this machine holds.
     #[error(
         "generated content lies in memory, and {wanted} bytes of it are more than this machine has \
@@ -95,7 +101,7 @@ const MEMORY_BESIDE_BYTES: u64 = 512 << 20;
 pub(crate) fn check_size(size_bytes: u64, files: usize) -> Result<(), ContentError> {
     let largest =
         SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2: CHUNK_SIZE_LOG2_MAX };
-    largest.validate()?;
+    largest.validate().map_err(|_| ContentError::TooLarge(size_bytes))?;
     let wanted = size_bytes.saturating_mul(files as u64);
     let there = machine::memory_bytes().unwrap_or(u64::MAX);
     let there = there.saturating_sub(MEMORY_BESIDE_BYTES.min(there / 2));
@@ -288,7 +294,7 @@ mod tests {
         assert!(error.contains("smaller --file"), "{error}");
         assert!(check_size(1 << 30, 1 << 20).is_err(), "all files count");
         let error = check_size(10 << 40, 1).unwrap_err().to_string();
-        assert!(error.contains("chunks"), "{error}");
+        assert!(error.contains("4 TiB"), "{error}");
     }
 
     #[test]

@@ -313,9 +313,7 @@ impl Context<'_> {
     fn with_hint(&self, error: &str, target: &FileTarget) -> String {
         let have = self.status.have_bytes.load(Relaxed);
         if have == 0 {
-            return format!(
-                "{error}; nothing of it has come yet: run this again when that is mended"
-            );
+            return format!("{error}; nothing of it has come yet");
         }
         let have = bytes_text(have);
         let size = bytes_text(self.args.ticket.key.size_bytes);
