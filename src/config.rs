@@ -37,11 +37,11 @@ const CACHE_CHUNKS_TYPICAL: u64 = 8;
     version,
     after_help = "Example:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n\nSizes: 100M is \
                   100 MiB, 100MB is 10^8 bytes. Durations: 500ms, 10s, 5m.\nThe log's level comes \
-                  from RELAY_LOG (error, warn, info, debug, trace).
-`relay doctor` with the same \
-                  options says what this machine allows, and what mends what is amiss;
-relay \
-                  completions SHELL prints a shell's completions, relay man the manual."
+                  from RELAY_LOG (error, warn, info, debug, trace).\nExit codes: 0 ended by a \
+                  signal; 1 it could not start, a second signal, or an event loop failed; 2 wrong \
+                  usage.\n`relay doctor` with the same options says what this machine allows, and \
+                  what mends what is amiss;\nrelay completions SHELL prints a shell's completions, \
+                  relay man the manual."
 )]
 pub struct RelayArgs {
     /// Event loops, each pinned to a core [default: all available]
@@ -80,7 +80,7 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<RelayAddr>,
 
-    /// What drives the event loops
+    /// What drives the event loops: auto, io-uring or epoll
     #[arg(long, env = "RELAY_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
     pub driver: DriverChoice,
 
@@ -303,5 +303,12 @@ mod tests {
     fn http_beyond_loopback_wants_a_token() {
         let args = RelayArgs::parse_from(["relay", "--http", "0.0.0.0:0"]);
         assert!(matches!(RelayConfig::new(args), Err(ConfigError::HttpExposed(_))));
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        use clap::CommandFactory as _;
+        let without = crate::pages::options_without_variable(&RelayArgs::command(), "RELAY");
+        assert!(without.is_empty(), "{without:?}");
     }
 }

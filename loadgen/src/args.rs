@@ -44,7 +44,7 @@ Exit codes: 0 every client has the file, verified; 1 the job failed; 2 wrong usa
 
 /// Runs many clients against a relay, measures, verifies and reports.
 #[derive(Parser, Debug)]
-#[command(name = "loadgen", version, about, after_help = EXAMPLES)]
+#[command(name = "loadgen", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Clients, all in this one process, on pinned event loops
     #[arg(long, env = "LOADGEN_CLIENTS", value_name = "N", default_value = "100", value_parser = parse_count::<usize>)]
@@ -471,5 +471,12 @@ mod tests {
     fn words_are_cut_as_a_shell_would() {
         let words = split_words(r#" --a 'b c'  "d"e '' "#).unwrap();
         assert_eq!(words, ["--a", "b c", "de", ""]);
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        use clap::CommandFactory as _;
+        let without = relay::pages::options_without_variable(&Args::command(), "LOADGEN");
+        assert!(without.is_empty(), "{without:?}");
     }
 }

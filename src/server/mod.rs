@@ -125,7 +125,9 @@ pub fn main_with_args(
     renounce_huge_pages();
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     if args.get(1).is_some_and(|word| word == "doctor") {
-        return doctor::main(args.into_iter().skip(1));
+        return doctor::main(
+            std::iter::once("relay doctor".into()).chain(args.into_iter().skip(2)),
+        );
     }
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
