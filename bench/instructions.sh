@@ -21,5 +21,5 @@ events=$(sed -n 's/.*: \([0-9]*\) events.*/\1/p' "$out/stdout")
 total=$(sed -n 's/.*Collected : \([0-9]*\).*/\1/p' "$out/log")
 sed 's/, [0-9]* ns each//; s/; a join took.*/)/' "$out/stdout"
 awk -v t="$total" -v e="$events" \
-    'BEGIN { printf "%.0f instructions per event, joins included (%d in all)\n\n", t / e, t }'
-callgrind_annotate --threshold=90 "$out/callgrind" | sed -n '/Ir/,$p' | cut -c1-150 | head -30
+    'BEGIN { printf "%.0f instructions per event, joins included (%.0f in all)\n\n", t / e, t }'
+callgrind_annotate --threshold=90 "$out/callgrind" | sed -n '/PROGRAM TOTALS/,$p' | cut -c1-150 | head -30

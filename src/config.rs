@@ -18,7 +18,7 @@ use crate::{
     swarm::Eviction,
 };
 
-pub use crate::units::{parse_driver, parse_duration, parse_size};
+pub use crate::units::{parse_count, parse_driver, parse_duration, parse_listen, parse_size};
 
 /// Where peers connect unless told otherwise.
 pub const DATA_PORT_DEFAULT: u16 = 7440;
@@ -37,15 +37,15 @@ const CACHE_CHUNKS_TYPICAL: u64 = 8;
     version,
     after_help = "Example:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n\nSizes: 100M is \
                   100 MiB, 100MB is 10^8 bytes. Durations: 500ms, 10s, 5m.\nThe log's level comes \
-                  from RELAY_LOG (error, warn, info, debug, trace).
-`relay doctor` with the same \
-                  options says what this machine allows, and what mends what is amiss;
-relay \
-                  completions SHELL prints a shell's completions, relay man the manual."
+                  from RELAY_LOG (error, warn, info, debug, trace).\nExit codes: 0 ended by a \
+                  signal; 1 it could not start, a second signal, or an event loop failed; 2 wrong \
+                  usage.\n`relay doctor` with the same options says what this machine allows, and \
+                  what mends what is amiss;\nrelay completions SHELL prints a shell's completions, \
+                  relay man the manual."
 )]
 pub struct RelayArgs {
     /// Event loops, each pinned to a core [default: all available]
-    #[arg(long, env = "RELAY_CORES", value_name = "N")]
+    #[arg(long, env = "RELAY_CORES", value_name = "N", value_parser = parse_count::<NonZeroUsize>)]
     pub cores: Option<NonZeroUsize>,
 
     /// Really start N event loops even on fewer cores
@@ -53,11 +53,11 @@ pub struct RelayArgs {
     pub oversubscribe: bool,
 
     /// Address for peers; repeatable; port 0 picks one [default: port 7440 of all addresses]
-    #[arg(long, env = "RELAY_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    #[arg(long, env = "RELAY_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_listen)]
     pub listen: Vec<SocketAddr>,
 
     /// Address for the status page, /api/v1, /metrics, /healthz and /readyz
-    #[arg(long, env = "RELAY_HTTP", value_name = "ADDR", default_value = "127.0.0.1:7441")]
+    #[arg(long, env = "RELAY_HTTP", value_name = "ADDR", default_value = "127.0.0.1:7441", value_parser = parse_listen)]
     pub http: SocketAddr,
 
     /// File whose first line HTTP requests must present as a bearer token; needed beyond loopback
@@ -80,7 +80,7 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<RelayAddr>,
 
-    /// What drives the event loops
+    /// What drives the event loops: auto, io-uring or epoll
     #[arg(long, env = "RELAY_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
     pub driver: DriverChoice,
 
@@ -93,7 +93,7 @@ pub struct RelayArgs {
     pub token_file: Option<PathBuf>,
 
     /// Introduced peers, at most; lowered to what descriptors allow
-    #[arg(long, env = "RELAY_MAX_PEERS", value_name = "N", default_value = "16384")]
+    #[arg(long, env = "RELAY_MAX_PEERS", value_name = "N", default_value = "16384", value_parser = parse_count::<NonZeroUsize>)]
     pub max_peers: NonZeroUsize,
 
     /// On SIGINT or SIGTERM, how long chunks in flight may take to finish
@@ -164,7 +164,30 @@ pub struct RelayConfig {
     /// HTTP requests must present it.
     pub http_token: Option<String>,
     /// Congestion control to set on the listener.
-    pub congestion: Option<String>,
+    pub congestion: Congestion,
+}
+
+/// Whose congestion control it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Congestion {
+    /// The system's.
+    System,
+    /// Ours, where the system lets us.
+    Preferred(&'static str),
+    /// The one that was asked for: that or none.
+    Asked(String),
+}
+
+impl Congestion {
+    /// What is set; `None` leaves the system's.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::System => None,
+            Self::Preferred(name) => Some(name),
+            Self::Asked(name) => Some(name),
+        }
+    }
 }
 
 /// Why a configuration can't be used.
@@ -219,8 +242,11 @@ impl RelayConfig {
         }
         let all_loopback =
             !args.listen.is_empty() && args.listen.iter().all(|addr| addr.ip().is_loopback());
-        let congestion =
-            args.congestion.clone().or_else(|| all_loopback.then(|| "cubic".to_owned()));
+        let congestion = match &args.congestion {
+            Some(name) => Congestion::Asked(name.clone()),
+            None if all_loopback => Congestion::Preferred("cubic"),
+            None => Congestion::System,
+        };
         let listen = args.listen.clone();
         let tokens = tokens.iter().filter_map(|line| Token::from_line(line)).collect();
         Ok(Self { listen, chunk_size_log2_max, tokens, http_token, congestion, args })
@@ -277,5 +303,12 @@ mod tests {
     fn http_beyond_loopback_wants_a_token() {
         let args = RelayArgs::parse_from(["relay", "--http", "0.0.0.0:0"]);
         assert!(matches!(RelayConfig::new(args), Err(ConfigError::HttpExposed(_))));
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        use clap::CommandFactory as _;
+        let without = crate::pages::options_without_variable(&RelayArgs::command(), "RELAY");
+        assert!(without.is_empty(), "{without:?}");
     }
 }

@@ -15,12 +15,14 @@
 //!        │
 //!       time           a point in time, handed in from outside
 //!       units          sizes and durations as people write them
+//!       machine        memory and processor time that may be used
 //!       pages          completions and manual pages
 //! ```
 //!
 //! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
 //! no clock, no threads.
 
+pub mod machine;
 pub mod pages;
 pub mod time;
 pub mod units;

@@ -46,6 +46,21 @@ pub fn print(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
+/// Options without the variable that they should have: the program's name, an underscore, the option.
+/// Of all subcommands.
+#[must_use]
+pub fn options_without_variable(command: &clap::Command, program: &str) -> Vec<String> {
+    let of_own = command.get_arguments().filter_map(|option| {
+        let name = option.get_long().filter(|name| !["help", "version"].contains(name))?;
+        let wanted = format!("{program}_{}", name.to_uppercase().replace('-', "_"));
+        let is_there = option.get_env().is_some_and(|variable| variable == wanted.as_str());
+        (!is_there).then(|| format!("--{name}"))
+    });
+    let of_subcommands =
+        command.get_subcommands().flat_map(|command| options_without_variable(command, program));
+    of_own.chain(of_subcommands).collect()
+}
+
 /// For programs that know options only: `PROGRAM completions SHELL` and `PROGRAM man` are done
 /// here, before the command line is looked at. `None` if it is something else.
 pub fn intercept<C: CommandFactory>(args: &[OsString]) -> Option<ExitCode> {

@@ -1,7 +1,12 @@
 //! What people write on command lines, as values, and values as people read them. For all
 //! programs; knows none of their options.
 
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    num::{IntErrorKind, ParseIntError},
+    str::FromStr,
+    time::Duration,
+};
 
 use shards::DriverChoice;
 
@@ -33,6 +38,31 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err(fail("has a unit that is not known")),
     };
     number.checked_mul(base.pow(power)).ok_or_else(|| fail("is too large"))
+}
+
+/// A whole number, of the kind that is wanted.
+///
+/// # Errors
+/// A sentence that says what it must be.
+pub fn parse_count<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::Zero => "it must be at least 1".to_owned(),
+        IntErrorKind::PosOverflow => format!("'{text}' is too large"),
+        _ => format!("'{text}' is not a whole number: write for example 8"),
+    })
+}
+
+/// An address to listen on.
+///
+/// # Errors
+/// A sentence that says what one looks like.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.trim().parse().map_err(|_| {
+        format!(
+            "'{text}' is not an address with a port: write for example 0.0.0.0:7440 or [::1]:7440; \
+             names are not looked up here"
+        )
+    })
 }
 
 /// `500ms`, `10s`, `5m`, `2h`; a bare number is seconds.

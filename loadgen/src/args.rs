@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use relay::{
-    config::{parse_duration, parse_size},
+    config::{parse_count, parse_duration, parse_size},
     peer::Rng,
     protocol::{
         Token,
@@ -44,16 +44,16 @@ Exit codes: 0 every client has the file, verified; 1 the job failed; 2 wrong usa
 
 /// Runs many clients against a relay, measures, verifies and reports.
 #[derive(Parser, Debug)]
-#[command(name = "loadgen", version, about, after_help = EXAMPLES)]
+#[command(name = "loadgen", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Clients, all in this one process, on pinned event loops
-    #[arg(long, env = "LOADGEN_CLIENTS", value_name = "N", default_value = "100")]
+    #[arg(long, env = "LOADGEN_CLIENTS", value_name = "N", default_value = "100", value_parser = parse_count::<usize>)]
     clients: usize,
     /// An existing file, or a size of generated, incompressible, seeded content
     #[arg(long, env = "LOADGEN_FILE", value_name = "SIZE or PATH", default_value = "100M")]
     file: String,
     /// Different files at once, clients spread over them
-    #[arg(long, env = "LOADGEN_FILES", value_name = "N", default_value = "1")]
+    #[arg(long, env = "LOADGEN_FILES", value_name = "N", default_value = "1", value_parser = parse_count::<usize>)]
     files: usize,
     /// The relay [default: one that answers on 127.0.0.1:7440, else one of its own]
     #[arg(long, env = "LOADGEN_RELAY", value_name = "ADDR")]
@@ -62,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, env = "LOADGEN_RELAY_ARGS", value_name = "ARGS", allow_hyphen_values = true)]
     relay_args: Option<String>,
     /// Event loops of the load generator [default: all available]
-    #[arg(long, env = "LOADGEN_CORES", value_name = "N")]
+    #[arg(long, env = "LOADGEN_CORES", value_name = "N", value_parser = parse_count::<NonZeroUsize>)]
     cores: Option<NonZeroUsize>,
     /// What drives the load generator's event loops: auto, io-uring or epoll
     #[arg(long, env = "LOADGEN_DRIVER", value_name = "D", default_value = "auto")]
@@ -101,10 +101,10 @@ pub(crate) struct Args {
     #[arg(long, env = "LOADGEN_CHURN", value_name = "kill=N,join=N", value_parser = parse_churn)]
     churn: Option<Churn>,
     /// Of the clients, N claim every chunk and answer every fetch with wrong bytes
-    #[arg(long, env = "LOADGEN_CORRUPT", value_name = "N", default_value = "0")]
+    #[arg(long, env = "LOADGEN_CORRUPT", value_name = "N", default_value = "0", value_parser = parse_count::<usize>)]
     corrupt: usize,
     /// Replays content, orders, churn [default: random, printed]
-    #[arg(long, env = "LOADGEN_SEED", value_name = "N")]
+    #[arg(long, env = "LOADGEN_SEED", value_name = "N", value_parser = parse_count::<u64>)]
     seed: Option<u64>,
     /// For the whole run; then it fails and says who waits for what
     #[arg(long, env = "LOADGEN_TIMEOUT", value_name = "DUR", default_value = "10m", value_parser = parse_duration)]
@@ -241,11 +241,8 @@ impl Args {
             }
             _ if PathBuf::from(&self.file).exists() => FileChoice::Path(self.file.into()),
             Ok(bytes) => FileChoice::Generated(bytes),
-            Err(_) => {
-                return Err(format!(
-                    "--file {}: there is no such file, and it is not a size such as 100M",
-                    self.file
-                ));
+            Err(why) => {
+                return Err(format!("--file {}: there is no such file, and {why}", self.file));
             }
         };
         if self.files > 1 && matches!(file, FileChoice::Path(_)) {
@@ -446,6 +443,10 @@ mod tests {
         for (args, reason) in [
             (&["--clients", "0"][..], "not between 1"),
             (&["--file", "no-such-file"], "no such file"),
+            (&["--file", "no-such-file"], "is not a size: write for example 100M"),
+            (&["--file", "99999999T"], "is too large"),
+            (&["--clients", "many"], "not a whole number"),
+            (&["--cores", "0"], "at least 1"),
             (&["--files", "3", "--clients", "2"], "--files 3"),
             (&["--chunk", "100K"], "power of two"),
             (&["--transport", "pigeon"], "choose one of tcp, udp-control, udp-data"),
@@ -470,5 +471,12 @@ mod tests {
     fn words_are_cut_as_a_shell_would() {
         let words = split_words(r#" --a 'b c'  "d"e '' "#).unwrap();
         assert_eq!(words, ["--a", "b c", "de", ""]);
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        use clap::CommandFactory as _;
+        let without = relay::pages::options_without_variable(&Args::command(), "LOADGEN");
+        assert!(without.is_empty(), "{without:?}");
     }
 }

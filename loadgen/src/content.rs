@@ -14,8 +14,12 @@ use std::{
 
 use bytes::Bytes;
 use relay::{
+    machine,
     peer::{ChunkStore, Disk, FileStore, MemoryStore},
-    protocol::{ChunkHasher, Digest, KeyError, Manifest, ManifestHasher},
+    protocol::{
+        ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
+        limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX},
+    },
 };
 
 /// One file.
@@ -57,11 +61,43 @@ pub(crate) enum ContentError {
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),
     /// It can't be cut into chunks of this size.
-    #[error("{0}")]
+    #[error(transparent)]
     Key(#[from] KeyError),
+    /// No chunks are large enough.
+    #[error(
+        "{0} bytes are more than the {CHUNK_COUNT_MAX} chunks of 16 MiB that a file may have (4 TiB): \
+         give a smaller --file"
+    )]
+    TooLarge(u64),
     /// More than this machine holds.
-    #[error("could not get {0} bytes of memory for generated content: give a smaller --file")]
-    Memory(u64),
+    #[error(
+        "generated content lies in memory, and {wanted} bytes of it are more than this machine has \
+         to spare ({there}): give a smaller --file, or name an existing file"
+    )]
+    Memory {
+        /// All files.
+        wanted: u64,
+        /// What there is, less what else a run needs.
+        there: u64,
+    },
+}
+
+/// What a run needs beside its content: clients, and a relay with its cache.
+const MEMORY_BESIDE_BYTES: u64 = 512 << 20;
+
+/// Whether so many files of so many bytes can be made at all: systems promise more memory than they
+/// have, and end whoever believes it.
+pub(crate) fn check_size(size_bytes: u64, files: usize) -> Result<(), ContentError> {
+    let largest =
+        SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2: CHUNK_SIZE_LOG2_MAX };
+    largest.validate().map_err(|_| ContentError::TooLarge(size_bytes))?;
+    let wanted = size_bytes.saturating_mul(files as u64);
+    let there = machine::memory_bytes().unwrap_or(u64::MAX);
+    let there = there.saturating_sub(MEMORY_BESIDE_BYTES.min(there / 2));
+    if wanted > there {
+        return Err(ContentError::Memory { wanted, there });
+    }
+    Ok(())
 }
 
 impl Content {
@@ -72,9 +108,12 @@ impl Content {
         seed: u64,
         index: usize,
     ) -> Result<Self, ContentError> {
-        let size = usize::try_from(size_bytes).map_err(|_| ContentError::Memory(size_bytes))?;
+        let short = |_| ContentError::Memory { wanted: size_bytes, there: 0 };
+        let size = usize::try_from(size_bytes).map_err(short)?;
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(size).map_err(|_| ContentError::Memory(size_bytes))?;
+        bytes
+            .try_reserve_exact(size)
+            .map_err(|_| ContentError::Memory { wanted: size_bytes, there: 0 })?;
         bytes.resize(size, 0);
         fill(&mut bytes, seed, index);
         let chunk_size = 1usize << chunk_size_log2;
@@ -235,5 +274,15 @@ mod tests {
         assert!(error.to_string().contains("/no/such/file"), "{error}");
         let error = Content::open(Path::new("/"), 18).unwrap_err();
         assert!(error.to_string().contains("not a file"), "{error}");
+    }
+
+    #[test]
+    fn what_no_machine_holds_is_refused_before_it_is_made() {
+        assert!(check_size(100 << 20, 1).is_ok());
+        let error = check_size(1 << 41, 1).unwrap_err().to_string();
+        assert!(error.contains("smaller --file"), "{error}");
+        assert!(check_size(1 << 30, 1 << 20).is_err(), "all files count");
+        let error = check_size(10 << 40, 1).unwrap_err().to_string();
+        assert!(error.contains("4 TiB"), "{error}");
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     args::{Config, FileChoice, OrderMode, RelayChoice, SeedingMode, Store},
     board::Board,
     client::{Record, client_path},
-    content::{Content, digest_files},
+    content::{Content, check_size, digest_files},
     fleet::{self, Job, Outcome},
     latency::{ChunkSeconds, ClientSeconds, Latencies},
     plan::Plan,
@@ -40,12 +40,22 @@ const WAITING_SHOWN_MAX: usize = 10;
 /// # Errors
 /// It could not begin, or its report could not be written.
 pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
+    if let FileChoice::Generated(bytes) = config.file {
+        check_size(bytes, config.files).context("--file can't be had")?;
+    }
     if let Some(dir) = &config.report {
         report_dir::prepare(dir)?;
     }
+    if let Store::Dir(dir) = &config.store {
+        std::fs::create_dir_all(dir).with_context(|| {
+            format!("could not make the directory {} of --store; choose another", dir.display())
+        })?;
+    }
     if let Some(path) = config.json.as_deref().filter(|path| *path != Path::new("-")) {
         let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        file.with_context(|| format!("could not write {}", path.display()))?;
+        file.with_context(|| {
+            format!("could not write {} of --json; choose another, or - for stdout", path.display())
+        })?;
     }
     let descriptors = if config.store == Store::Verify { 1 } else { 2 };
     let members = (config.clients + config.files) as u64;

@@ -54,12 +54,13 @@ fn main() -> ExitCode {
     // Flags alone are a run, so what is something else says so by its first word.
     match first.as_ref().and_then(|word| word.to_str()) {
         Some("sweep") => {
-            let args = SweepArgs::parse_from(std::iter::once("sweep".into()).chain(words));
+            let args = SweepArgs::parse_from(std::iter::once("loadgen sweep".into()).chain(words));
             start_log();
             return exit(sweep::run(&args));
         }
         Some("compare") => {
-            let args = CompareArgs::parse_from(std::iter::once("compare".into()).chain(words));
+            let args =
+                CompareArgs::parse_from(std::iter::once("loadgen compare".into()).chain(words));
             start_log();
             return exit(compare::run(&args).map(|()| true));
         }

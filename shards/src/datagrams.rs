@@ -19,7 +19,7 @@ pub const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 
 /// Bytes of a socket's receive buffer that are asked for; systems often allow less. More would let a
 /// peer that does not read hold more.
-const WISHED_BUFFER_BYTES: usize = 1 << 20;
+pub const WISHED_BUFFER_BYTES: usize = 1 << 20;
 
 /// A UDP socket that belongs to this shard. One task may wait per direction.
 pub struct DatagramSocket {

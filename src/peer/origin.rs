@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
     /// It can't be opened.
-    #[error("failed to open {path}: {error}")]
+    #[error("failed to open {path}: {error}: check its name, and that this user may read it")]
     Open {
         /// The file.
         path: PathBuf,

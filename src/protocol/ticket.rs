@@ -56,7 +56,9 @@ pub enum RelayAddrError {
     #[error("it is no IPv6 address in brackets: write for example [2001:db8::1]:7440")]
     Brackets,
     /// The host is neither an address nor a name.
-    #[error("its host is neither a name nor an address")]
+    #[error(
+        "its host is neither a name nor an address: write HOST:PORT, for example relay.example.org:7440"
+    )]
     Host,
     /// It is longer than a name can be.
     #[error("its host is longer than {HOST_BYTES_MAX} characters")]

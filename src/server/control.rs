@@ -21,6 +21,7 @@ use shards::{Heartbeats, Ringer, clock};
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use super::{
+    http,
     metrics::Metrics,
     shared::Shared,
     snapshot::ShardSnapshot,
@@ -98,7 +99,7 @@ pub(crate) fn serve(
         let keeping = keeper.run(watching.snapshots, watching.asks);
         let router = router(control);
         tokio::select! {
-            served = async { axum::serve(listener, router).await } => served?,
+            () = http::serve(listener, router) => {}
             () = upkeep => {}
             () = keeping => {}
             () = ended => {}
@@ -134,16 +135,19 @@ async fn metrics(State(control): State<Arc<Control>>) -> Response {
 
 async fn healthz(State(control): State<Arc<Control>>) -> Response {
     let ages = control.heartbeats.ages(clock::now());
-    let stuck: Vec<String> = ages
-        .iter()
-        .enumerate()
-        .filter(|(_, age)| **age > HEARTBEAT_AGE_MAX)
-        .map(|(shard, age)| format!("shard {shard} has not turned for {:.1} s", age.as_secs_f64()))
-        .collect();
-    if stuck.is_empty() {
-        return "ok\n".into_response();
+    match stuck(&ages) {
+        None => "ok\n".into_response(),
+        Some(which) => (StatusCode::SERVICE_UNAVAILABLE, which).into_response(),
     }
-    (StatusCode::SERVICE_UNAVAILABLE, stuck.join("\n") + "\n").into_response()
+}
+
+/// The shards that have not turned for too long, a line each.
+fn stuck(ages: &[Duration]) -> Option<String> {
+    let stuck = ages.iter().enumerate().filter(|(_, age)| **age > HEARTBEAT_AGE_MAX);
+    let line = |(shard, age): (usize, &Duration)| {
+        format!("shard {shard} has not turned for {:.1} s\n", age.as_secs_f64())
+    };
+    Some(stuck.map(line).collect::<String>()).filter(|lines| !lines.is_empty())
 }
 
 async fn readyz(State(control): State<Arc<Control>>) -> Response {
@@ -154,4 +158,17 @@ async fn readyz(State(control): State<Arc<Control>>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response();
     }
     "ok\n".into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_that_are_stuck_are_named_and_no_others() {
+        let [fresh, old] = [Duration::from_millis(600), HEARTBEAT_AGE_MAX * 2];
+        assert_eq!(stuck(&[fresh, HEARTBEAT_AGE_MAX]), None);
+        let told = stuck(&[fresh, old, fresh, old]).expect("two are stuck");
+        assert_eq!(told, "shard 1 has not turned for 4.0 s\nshard 3 has not turned for 4.0 s\n");
+    }
 }

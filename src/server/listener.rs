@@ -24,7 +24,7 @@ use shards::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::shared::Shared;
-use crate::config::{RelayConfig, SteeringArg};
+use crate::config::{Congestion, RelayConfig, SteeringArg};
 
 /// Connections that the kernel completes for us while the listener is busy.
 const BACKLOG: i32 = 4096;
@@ -159,7 +159,7 @@ fn bind_both(
     let steers = config.args.datagram_steering == SteeringArg::Auto;
     let mut tries = if addr.port() == 0 { PORT_TRIES_MAX } else { 1 };
     loop {
-        let listener = bind(addr, config.congestion.as_deref())?;
+        let listener = bind(addr, &config.congestion)?;
         let bound = listener.local_addr().map_err(|error| ListenError::new(addr, &error))?;
         tries -= 1;
         match bind_group(bound, shard_count, steers) {
@@ -180,7 +180,35 @@ fn bind_both(
     }
 }
 
-fn bind(addr: SocketAddr, congestion: Option<&str>) -> Result<TcpListener, ListenError> {
+/// On the listener: set after accept, it leaves another one's pacing on. What nobody asked for by name
+/// is a wish: the system may keep it for the privileged (`net.ipv4.tcp_allowed_congestion_control`).
+pub(super) fn set_congestion(socket: &Socket, congestion: &Congestion) -> Result<(), String> {
+    let Some(name) = congestion.name() else { return Ok(()) };
+    match (sockopt::set_tcp_congestion(socket, name), congestion) {
+        (Ok(()), _) => Ok(()),
+        (Err(error), Congestion::Preferred(_)) => {
+            tracing::info!("congestion control {name} is not to be had ({error})");
+            Ok(())
+        }
+        (Err(error), _) => {
+            let kind = io::Error::from(error).kind();
+            let hint = if kind == io::ErrorKind::PermissionDenied {
+                format!(
+                    "the system keeps it for the privileged: have `sysctl -w \
+                     net.ipv4.tcp_allowed_congestion_control=\"... {name}\"` done"
+                )
+            } else {
+                "see `sysctl net.ipv4.tcp_available_congestion_control`".to_owned()
+            };
+            Err(format!(
+                "congestion control '{name}' is not to be had ({error}): {hint}, or leave \
+                 --congestion out"
+            ))
+        }
+    }
+}
+
+fn bind(addr: SocketAddr, congestion: &Congestion) -> Result<TcpListener, ListenError> {
     let fail = |error: &io::Error| ListenError::new(addr, error);
     let bound = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -194,16 +222,7 @@ fn bind(addr: SocketAddr, congestion: Option<&str>) -> Result<TcpListener, Liste
         Ok(socket)
     };
     let socket = bound().map_err(|error| fail(&error))?;
-    if let Some(name) = congestion {
-        // On the listener: set after accept, it leaves another one's pacing on.
-        sockopt::set_tcp_congestion(&socket, name).map_err(|error| ListenError {
-            addr,
-            why: format!(
-                "congestion control '{name}' is not to be had ({error}): see \
-                 `sysctl net.ipv4.tcp_available_congestion_control`, or leave --congestion out"
-            ),
-        })?;
-    }
+    set_congestion(&socket, congestion).map_err(|why| ListenError { addr, why })?;
     socket.listen(BACKLOG).map_err(|error| fail(&error))?;
     Ok(socket.into())
 }
@@ -308,4 +327,20 @@ fn pause(time: Duration, stop: &OwnedFd) -> bool {
 /// A listener that can be told to stop.
 pub(crate) fn stop_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_congestion_control_is_demanded_only_if_somebody_asked_for_it() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let set = |congestion| set_congestion(&socket, &congestion);
+        assert_eq!(set(Congestion::System), Ok(()));
+        // As where the system keeps it for the privileged.
+        assert_eq!(set(Congestion::Preferred("no-such")), Ok(()));
+        let why = set(Congestion::Asked("no-such".into())).expect_err("there is none");
+        assert!(why.contains("'no-such'") && why.contains("--congestion"), "{why}");
+    }
 }

@@ -18,6 +18,7 @@ mod closing;
 mod connection;
 mod control;
 mod datagrams;
+mod descriptors;
 mod doctor;
 mod drain;
 mod fault;
@@ -25,6 +26,7 @@ mod fetching;
 mod handshake;
 mod home;
 mod homes;
+mod http;
 mod listener;
 mod logging;
 mod message;
@@ -94,12 +96,6 @@ const CREDITS_PER_PAIR: usize = 256;
 /// Sockets that wait for one shard to take them over.
 const HANDOFF_CAPACITY: usize = 1024;
 
-/// Descriptors that are not peers: rings, doorbells, listeners, logs, spare ones.
-const DESCRIPTORS_RESERVED: u64 = 128;
-
-/// Descriptors of a connection from within: both its ends, and the file that is served.
-const DESCRIPTORS_PER_OWN: u64 = 3;
-
 /// Chunk memory that is touched before the first peer is let in, within `--cache`: what a wave of
 /// deliveries needs while the rest is still to be had from the system. More would make an idle
 /// relay large, and delay its start (20 ms on iron, 0.2 s in a virtual machine with two cores).
@@ -129,7 +125,9 @@ pub fn main_with_args(
     renounce_huge_pages();
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     if args.get(1).is_some_and(|word| word == "doctor") {
-        return doctor::main(args.into_iter().skip(1));
+        return doctor::main(
+            std::iter::once("relay doctor".into()).chain(args.into_iter().skip(2)),
+        );
     }
     let args = match RelayArgs::try_parse_from(args) {
         Ok(args) => args,
@@ -180,8 +178,11 @@ fn run(
     let first_signal = signals.watch()?;
     let mut companion = prepare(&config, chosen.driver)?;
     let own = companion.connections();
-    let peers_max = own + peers_max(args.max_peers.get(), own as u64 * DESCRIPTORS_PER_OWN);
+    let descriptors = descriptors::raise();
     let mut listeners = Listeners::bind(&config, placement.shard_count())?;
+    let addresses = listeners.local_addrs().len();
+    let reserved = descriptors::reserved(placement.shard_count(), addresses, own);
+    let peers_max = own + descriptors::peers_max(args.max_peers.get(), descriptors, reserved);
     let http = control::bind(args.http)?;
     tracing::info!("driver {}", chosen.reason);
     tracing::info!("congestion control {}", listeners.congestion);
@@ -333,28 +334,4 @@ fn spawn<T: Send + 'static>(
 ) -> anyhow::Result<thread::JoinHandle<T>> {
     let builder = thread::Builder::new().name(name.into());
     builder.spawn(run).with_context(|| format!("failed to start thread {name}"))
-}
-
-/// Raises the descriptor limit as far as allowed; peers as many as fit.
-fn peers_max(wished: usize, reserved: u64) -> usize {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!("failed to raise the descriptor limit: {error}");
-            limit = getrlimit(Resource::Nofile);
-        }
-    }
-    let descriptors = limit.current.unwrap_or(u64::MAX);
-    let fit =
-        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED).saturating_sub(reserved))
-            .unwrap_or(usize::MAX);
-    if fit < wished {
-        tracing::warn!(
-            "--max-peers lowered from {wished} to {fit}: the process may open {descriptors} \
-             descriptors; raise the hard limit (ulimit -Hn) for more"
-        );
-    }
-    wished.min(fit.max(1))
 }

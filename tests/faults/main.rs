@@ -7,6 +7,7 @@ mod support;
 
 mod blame;
 mod chaos;
+mod http;
 mod last_words;
 mod limits;
 mod network;

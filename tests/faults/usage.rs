@@ -151,3 +151,33 @@ fn help_shows_an_example_and_version_a_version() {
         (0, concat!("relay ", env!("CARGO_PKG_VERSION")))
     );
 }
+
+#[test]
+fn what_is_wrong_usage_says_what_would_be_right() {
+    for (args, parts) in [
+        (&["--cores", "0"][..], &["--cores", "at least 1"][..]),
+        (&["--cores", "many"], &["'many'", "whole number"]),
+        (&["--max-peers", "99999999999999999999999"], &["too large"]),
+        (&["--listen", "localhost:7440"], &["'localhost:7440'", "0.0.0.0:7440"]),
+        (&["--listen", "7440"], &["'7440'", "0.0.0.0:7440"]),
+        (&["--http", "nowhere"], &["'nowhere'", "with a port"]),
+        (&["--cache", "99999999T"], &["--cache", "too large"]),
+    ] {
+        let ended = run(relay().args(args));
+        assert_eq!(ended.code, 2, "{args:?}: {}", ended.stderr);
+        for part in parts {
+            assert!(ended.stderr.contains(part), "{args:?}: '{part}' in: {}", ended.stderr);
+        }
+        assert_eq!(ended.stdout, "");
+    }
+}
+
+#[test]
+fn a_level_that_is_none_is_told_and_the_log_goes_on() {
+    let mut command = relay();
+    command.env("RELAY_LOG", "verbose");
+    let relay = RelayProcess::start(command, &[]);
+    let log = relay.log();
+    assert!(log.contains("RELAY_LOG=verbose is no level"), "{log}");
+    assert!(log.contains("driver "), "{log}");
+}

@@ -1,7 +1,7 @@
 //! The page of a sweep: each analysis as pictures, with what the ancestors published beside it.
 
 use super::{
-    plan::{Analysis, Cell, THEIR_CHUNK, THEIR_FILE},
+    plan::{Analysis, Cell},
     results::{CellResult, Results},
 };
 use crate::{
@@ -87,11 +87,11 @@ fn draw_analysis(page: &mut Page, analysis: &Analysis, results: &Results) {
         }
         "clients" => {
             page.heading("3: total time by number of clients");
-            page.text(&format!(
-                "{THEIR_FILE} in chunks of {THEIR_CHUNK}iB is their job. With 100 clients their server \
-                 crashed, and so it did with files of 1 MB and more on that machine; 24 to 30 \
-                 minutes for 50 clients and 100 MB are their author's figures."
-            ));
+            page.text(
+                "118 kB in chunks of 1 KiB is their job. With 100 clients their server crashed, and so \
+                 it did with files of 1 MB and more on that machine; 24 to 30 minutes for 50 clients \
+                 and 100 MB are their author's figures.",
+            );
             page.figures(&[
                 by_clients(analysis, results, "From the first connect", "/wall_seconds", true),
                 by_clients(
@@ -352,6 +352,7 @@ mod tests {
             let page = draw(&analyses, &results);
             assert!(!page.contains("<timed>") && !page.contains("NaN"));
             assert!(page.contains("the ancestors: 34 s"));
+            assert!(page.contains("118 kB in chunks of 1 KiB"));
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::args::TRANSPORTS;
 
 /// The ancestors' file, of those that they could distribute: 118 kB in chunks of 1 KiB.
-pub(crate) const THEIR_FILE: &str = "118kB";
-pub(crate) const THEIR_CHUNK: &str = "1K";
+const THEIR_FILE: &str = "118kB";
+const THEIR_CHUNK: &str = "1K";
 
 /// How many chunks they cached, as far as they say.
 const THEIR_CACHES: [u64; 10] = [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000];

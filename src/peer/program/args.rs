@@ -9,7 +9,7 @@ use shards::DriverChoice;
 use crate::{
     protocol::{RelayAddr, Ticket},
     transport::Transport,
-    units::{parse_driver, parse_duration},
+    units::{parse_count, parse_driver, parse_duration},
 };
 
 /// Shares files through a relay, and gets them.
@@ -55,7 +55,7 @@ pub struct CommonArgs {
     #[arg(long, env = "PEER_TRANSPORT", value_name = "T", default_value = "tcp")]
     pub transport: Transport,
 
-    /// What drives the event loop
+    /// What drives the event loop: auto, io-uring or epoll
     #[arg(long, env = "PEER_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
     pub driver: DriverChoice,
 
@@ -88,7 +88,7 @@ pub struct ShareArgs {
     pub once: bool,
 
     /// Leave when N peers have the whole file
-    #[arg(long, env = "PEER_UNTIL_COPIES", value_name = "N", conflicts_with = "once")]
+    #[arg(long, env = "PEER_UNTIL_COPIES", value_name = "N", conflicts_with = "once", value_parser = parse_count::<NonZeroU32>)]
     pub until_copies: Option<NonZeroU32>,
 
     /// End with an error after so long without handing out a chunk [default: never]
@@ -167,7 +167,7 @@ pub struct CheckArgs {
     #[arg(long, env = "PEER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// What drives the event loop
+    /// What drives the event loop: auto, io-uring or epoll
     #[arg(long, env = "PEER_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
     pub driver: DriverChoice,
 
@@ -202,4 +202,16 @@ pub struct CompletionsArgs {
     /// The shell
     #[arg(value_name = "SHELL")]
     pub shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_has_its_variable() {
+        use clap::CommandFactory as _;
+        let without = crate::pages::options_without_variable(&PeerArgs::command(), "PEER");
+        assert!(without.is_empty(), "{without:?}");
+    }
 }

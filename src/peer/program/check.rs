@@ -170,10 +170,9 @@ fn report(args: &CheckArgs, voice: Voice, verdict: &Verdict) -> Result<(), Progr
             key.size_bytes
         ))),
         Verdict::Differs { first: Some((chunk, count)), .. } => Err(ProgramError::Job(format!(
-            "{path} is not the ticket's file: {} of {} differ, the first is chunk {chunk}, from \
-             offset {} on",
-            count_text(u64::from(*count), "chunk"),
-            key.chunk_count(),
+            "{path} is not the ticket's file: {count} of its {} differ, the first is chunk {chunk}, \
+             from offset {} on",
+            count_text(u64::from(key.chunk_count()), "chunk"),
             key.chunk_offset_bytes(*chunk),
         ))),
         Verdict::Differs { why_not, .. } => Err(ProgramError::Job(format!(

@@ -311,7 +311,11 @@ impl Context<'_> {
 
     /// Adds what is kept, and how to go on.
     fn with_hint(&self, error: &str, target: &FileTarget) -> String {
-        let have = bytes_text(self.status.have_bytes.load(Relaxed));
+        let have = self.status.have_bytes.load(Relaxed);
+        if have == 0 {
+            return format!("{error}; nothing of it has come yet");
+        }
+        let have = bytes_text(have);
         let size = bytes_text(self.args.ticket.key.size_bytes);
         let part = target.part_path();
         format!("{error}; {have} of {size} are kept in {}: run this again to go on", part.display())

@@ -1,20 +1,24 @@
 //! What there is on this machine: limits, quotas, ports. Says nothing of what it means.
 
 use std::{
-    fs, io,
-    net::{SocketAddr, TcpListener, UdpSocket},
-    path::Path,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
 };
 
-use rustix::process::{Resource, getrlimit};
-use shards::{Driver, Placement};
+use rustix::{
+    net::sockopt,
+    process::{Resource, getrlimit},
+};
+use shards::{Driver, DriverChoice, Placement, driver::FORCE_EPOLL_VARIABLE};
 use socket2::{Domain, Socket, Type};
 
-use crate::config::RelayConfig;
-
-/// Buffer sizes that the system caps, by the names of its settings.
-const BUFFERS: [&str; 4] =
-    ["net.core.rmem_max", "net.core.wmem_max", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"];
+use super::ports::{self, Port};
+use crate::{
+    config::{Congestion, RelayConfig},
+    machine::{self, Groups},
+    server::descriptors,
+};
 
 /// What was found.
 #[derive(Debug)]
@@ -22,24 +26,36 @@ pub(super) struct Facts {
     pub(super) is_linux: bool,
     /// Whether it is `io_uring` (or this system's best), and why; or why it does not work.
     pub(super) driver: Result<(bool, String), String>,
+    pub(super) driver_wished: DriverChoice,
+    /// An environment variable rules rings out.
+    pub(super) is_uring_renounced: bool,
     pub(super) io_uring_disabled: Option<u64>,
     pub(super) locked_bytes: Option<u64>,
     pub(super) descriptors: Option<u64>,
+    /// Of them, those that aren't for peers.
+    pub(super) descriptors_reserved: u64,
     pub(super) peers_wished: usize,
-    /// Largest size of each kind of buffer.
-    pub(super) buffers: Vec<(&'static str, u64)>,
+    /// Settings that cap socket buffers, as the kernel tells them.
+    pub(super) buffers: Vec<(&'static str, String)>,
     pub(super) congestion_default: Option<String>,
-    pub(super) congestion_available: Vec<String>,
-    pub(super) congestion_wanted: Option<String>,
+    pub(super) congestion_available: String,
+    /// What those without privileges may choose.
+    pub(super) congestion_allowed: String,
+    pub(super) congestion: Congestion,
+    /// Whether a socket takes it.
+    pub(super) congestion_outcome: Result<(), (io::ErrorKind, String)>,
     pub(super) is_loopback_only: bool,
     pub(super) shard_count: usize,
+    pub(super) cores_available: usize,
     pub(super) cores_wished: usize,
     pub(super) quota_cores: Option<f64>,
     pub(super) cache_bytes: u64,
     pub(super) memory_bytes: Option<u64>,
+    pub(super) loopback: Result<(), String>,
     pub(super) ipv6: Result<(), String>,
-    /// For what, where, and whether it can be.
-    pub(super) ports: Vec<(&'static str, SocketAddr, Result<(), String>)>,
+    /// The files of `--serve` that can't be read, and why.
+    pub(super) unreadable: Vec<(PathBuf, String)>,
+    pub(super) ports: Vec<Port>,
 }
 
 impl Facts {
@@ -50,30 +66,41 @@ impl Facts {
         let driver = shards::driver::choose(args.driver)
             .map(|chosen| (chosen.driver != Driver::Epoll, chosen.reason))
             .map_err(|error| error.to_string());
-        let groups = own_groups();
+        let ports = ports::ports(config);
+        let addresses = ports.iter().filter(|port| port.what == ports::Use::Streams).count();
+        let (shard_count, own) = (placement.shard_count(), args.serve.len());
+        let buffer = |name| Some((name, setting(name)?));
         Self {
             is_linux: cfg!(target_os = "linux"),
             driver,
+            driver_wished: args.driver,
+            is_uring_renounced: std::env::var_os(FORCE_EPOLL_VARIABLE).is_some(),
             io_uring_disabled: setting("kernel.io_uring_disabled").and_then(|text| number(&text)),
             locked_bytes: getrlimit(Resource::Memlock).current,
             // The relay raises the soft limit by itself.
             descriptors: getrlimit(Resource::Nofile).maximum,
+            descriptors_reserved: descriptors::reserved(shard_count, addresses, own),
             peers_wished: args.max_peers.get(),
-            buffers: BUFFERS.iter().filter_map(|&name| Some((name, largest(name)?))).collect(),
+            buffers: super::judge::BUFFERS.iter().filter_map(|(name, _)| buffer(*name)).collect(),
             congestion_default: setting("net.ipv4.tcp_congestion_control"),
             congestion_available: setting("net.ipv4.tcp_available_congestion_control")
-                .map(|names| names.split_whitespace().map(str::to_owned).collect())
                 .unwrap_or_default(),
-            congestion_wanted: config.congestion.clone(),
+            congestion_allowed: setting("net.ipv4.tcp_allowed_congestion_control")
+                .unwrap_or_default(),
+            congestion: config.congestion.clone(),
+            congestion_outcome: set_congestion(&config.congestion),
             is_loopback_only: !config.listen.is_empty()
                 && config.listen.iter().all(|addr| addr.ip().is_loopback()),
-            shard_count: placement.shard_count(),
+            shard_count,
+            cores_available: placement.available(),
             cores_wished: args.cores.map_or(0, std::num::NonZeroUsize::get),
-            quota_cores: groups.iter().filter_map(|group| quota(group)).reduce(f64::min),
+            quota_cores: Groups::gather().cores,
             cache_bytes: args.cache,
-            memory_bytes: memory(&groups),
-            ipv6: ipv6(),
-            ports: ports(config),
+            memory_bytes: machine::memory_bytes(),
+            loopback: ports::loopback(),
+            ipv6: ports::ipv6(),
+            unreadable: args.serve.iter().filter_map(|path| unreadable(path)).collect(),
+            ports,
         }
     }
 }
@@ -88,32 +115,13 @@ fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// The last of a setting's numbers: the most.
-fn largest(name: &str) -> Option<u64> {
-    number(setting(name)?.split_whitespace().last()?)
-}
-
-/// The control groups that this process is in, the innermost first, as directories.
-fn own_groups() -> Vec<std::path::PathBuf> {
-    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::/")) else {
-        return Vec::new();
+/// Whether a socket takes it: what is there may still be kept for the privileged.
+fn set_congestion(congestion: &Congestion) -> Result<(), (io::ErrorKind, String)> {
+    let set = |name: &str| -> io::Result<()> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        Ok(sockopt::set_tcp_congestion(&socket, name)?)
     };
-    let root = Path::new("/sys/fs/cgroup");
-    let innermost = root.join(own);
-    innermost.ancestors().take_while(|path| path.starts_with(root)).map(Path::to_owned).collect()
-}
-
-/// The cores that a group may use, if that is limited.
-fn quota(group: &Path) -> Option<f64> {
-    parse_quota(&fs::read_to_string(group.join("cpu.max")).ok()?)
-}
-
-/// `QUOTA PERIOD` in microseconds, or `max PERIOD`.
-pub(super) fn parse_quota(text: &str) -> Option<f64> {
-    let (quota, period) = text.trim().split_once(' ')?;
-    let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
-    (period > 0.0).then_some(quota / period)
+    congestion.name().map_or(Ok(()), set).map_err(|error| (error.kind(), error.to_string()))
 }
 
 /// Whole cores of a quota.
@@ -122,57 +130,11 @@ pub(super) fn floor(cores: f64) -> usize {
     cores.max(0.0) as usize
 }
 
-/// What may be used: what is available, or less if a group limits it.
-fn memory(groups: &[std::path::PathBuf]) -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let available = number(line.trim().trim_end_matches("kB"))? << 10;
-    let limit =
-        |group: &std::path::PathBuf| number(&fs::read_to_string(group.join("memory.max")).ok()?);
-    Some(groups.iter().filter_map(limit).fold(available, u64::min))
-}
-
-fn ipv6() -> Result<(), String> {
-    let addr: SocketAddr = (std::net::Ipv6Addr::LOCALHOST, 0).into();
-    TcpListener::bind(addr).map(drop).map_err(|error| error.to_string())
-}
-
-fn ports(config: &RelayConfig) -> Vec<(&'static str, SocketAddr, Result<(), String>)> {
-    let is_default = config.listen.is_empty();
-    let listen =
-        if is_default { RelayConfig::listen_defaults().to_vec() } else { config.listen.clone() };
-    let mut ports = Vec::new();
-    for addr in listen {
-        // By default IPv6 is used where it exists.
-        if is_default && addr.is_ipv6() && ipv6().is_err() {
-            continue;
-        }
-        ports.push(("peers (TCP)", addr, bind(addr, Type::STREAM)));
-        ports.push(("peers (UDP)", addr, bind(addr, Type::DGRAM)));
-    }
-    let http = config.args.http;
-    ports.push(("HTTP", http, bind(http, Type::STREAM)));
-    ports
-}
-
-/// Whether a relay could bind it: as it does, then let go.
-fn bind(addr: SocketAddr, kind: Type) -> Result<(), String> {
-    let bound = || -> io::Result<()> {
-        let socket = Socket::new(Domain::for_address(addr), kind, None)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        if kind == Type::STREAM {
-            socket.set_reuse_address(true)?;
-            socket.bind(&addr.into())?;
-            // With reuse, only listening shows that somebody else does.
-            socket.listen(1)?;
-            drop(TcpListener::from(socket));
-        } else {
-            socket.bind(&addr.into())?;
-            drop(UdpSocket::from(socket));
-        }
-        Ok(())
+fn unreadable(path: &Path) -> Option<(PathBuf, String)> {
+    let why = match File::open(path).and_then(|file| file.metadata()) {
+        Ok(about) if about.is_file() => return None,
+        Ok(_) => "it is not a regular file".to_owned(),
+        Err(error) => error.to_string(),
     };
-    bound().map_err(|error| error.to_string())
+    Some((path.to_owned(), why))
 }

@@ -1,27 +1,48 @@
 //! What facts mean.
 
-use super::{Grade, facts, facts::Facts, judge};
+use std::io;
+
+use shards::DriverChoice;
+
+use super::{
+    Grade,
+    facts::Facts,
+    judge::judge,
+    ports::{Port, Refusal, Use},
+};
+use crate::config::Congestion;
 
 fn healthy() -> Facts {
     Facts {
         is_linux: true,
         driver: Ok((true, "io-uring: it works here".into())),
+        driver_wished: DriverChoice::Auto,
+        is_uring_renounced: false,
         io_uring_disabled: Some(0),
         locked_bytes: Some(8 << 20),
         descriptors: Some(1 << 20),
+        descriptors_reserved: 128,
         peers_wished: 16_384,
-        buffers: vec![("net.core.rmem_max", 4 << 20), ("net.ipv4.tcp_rmem", 6 << 20)],
+        buffers: vec![
+            ("net.core.rmem_max", "4194304".into()),
+            ("net.ipv4.tcp_rmem", "4096\t131072\t6291456".into()),
+        ],
         congestion_default: Some("bbr".into()),
-        congestion_available: vec!["reno".into(), "cubic".into(), "bbr".into()],
-        congestion_wanted: None,
+        congestion_available: "reno cubic bbr".into(),
+        congestion_allowed: "reno bbr".into(),
+        congestion: Congestion::System,
+        congestion_outcome: Ok(()),
         is_loopback_only: false,
         shard_count: 4,
+        cores_available: 4,
         cores_wished: 0,
         quota_cores: None,
         cache_bytes: 256 << 20,
         memory_bytes: Some(8 << 30),
+        loopback: Ok(()),
         ipv6: Ok(()),
-        ports: vec![("HTTP", ([127, 0, 0, 1], 7441).into(), Ok(()))],
+        unreadable: Vec::new(),
+        ports: vec![Port { what: Use::Http, addr: ([127, 0, 0, 1], 7441).into(), outcome: Ok(()) }],
     }
 }
 
@@ -35,69 +56,113 @@ fn amiss(change: impl FnOnce(&mut Facts)) -> Vec<(Grade, &'static str, String)> 
         .collect()
 }
 
+fn only(change: impl FnOnce(&mut Facts), grade: Grade, what: &str, command: &str) {
+    let found = amiss(change);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].0, found[0].1), (grade, what));
+    assert!(found[0].2.contains(command), "{found:?}");
+}
+
 #[test]
 fn a_healthy_machine_is_told_so() {
     assert_eq!(amiss(|_| {}), []);
-    assert_eq!(judge(&healthy()).len(), 9);
+    assert_eq!(judge(&healthy()).len(), 10);
 }
 
 #[test]
-fn each_thing_amiss_is_named_with_the_command_that_mends_it() {
-    let only = |change: fn(&mut Facts), grade: Grade, what: &str, command: &str| {
-        let found = amiss(change);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!((found[0].0, found[0].1), (grade, what));
-        assert!(found[0].2.contains(command), "{found:?}");
-    };
+fn each_event_loop_that_is_not_the_best_is_mended_where_it_can_be() {
     let epoll = |facts: &mut Facts| facts.driver = Ok((false, "epoll: fallback".into()));
-    only(epoll, Grade::Note, "event loops", "seccomp");
-    only(
-        |facts| {
-            facts.driver = Ok((false, "epoll: fallback".into()));
-            facts.io_uring_disabled = Some(2);
-        },
-        Grade::Note,
-        "event loops",
-        "kernel.io_uring_disabled=0",
-    );
-    only(|facts| facts.driver = Err("no ring".into()), Grade::Bad, "event loops", "--driver auto");
-    only(
-        |facts| facts.locked_bytes = Some(64 << 10),
-        Grade::Note,
-        "locked memory",
-        "ulimit -l 4096",
-    );
-    only(|facts| facts.descriptors = Some(1024), Grade::Note, "descriptors", "ulimit -Hn 16512");
-    only(|facts| facts.descriptors = Some(100), Grade::Bad, "descriptors", "LimitNOFILE=");
-    only(
-        |facts| facts.buffers[0].1 = 212_992,
-        Grade::Note,
-        "socket buffers",
-        "sysctl -w net.core.rmem_max=4194304",
-    );
-    only(
-        |facts| facts.congestion_wanted = Some("vegas".into()),
-        Grade::Bad,
-        "congestion control",
-        "modprobe tcp_vegas",
-    );
-    only(
-        |facts| facts.is_loopback_only = true,
-        Grade::Note,
-        "congestion control",
-        "--congestion cubic",
-    );
-    only(|facts| facts.quota_cores = Some(1.5), Grade::Note, "cores", "--cores 1");
-    only(|facts| facts.cores_wished = 8, Grade::Note, "cores", "--oversubscribe");
-    only(|facts| facts.memory_bytes = Some(200 << 20), Grade::Note, "memory", "--cache 100M");
-    only(|facts| facts.ipv6 = Err("no".into()), Grade::Note, "IPv6", "disable_ipv6=0");
-    only(|facts| facts.ports[0].2 = Err("in use".into()), Grade::Bad, "port", "sport = :7441");
+    let what = "event loops";
+    only(epoll, Grade::Note, what, "seccomp");
+    let disabled = |facts: &mut Facts| {
+        epoll(facts);
+        facts.io_uring_disabled = Some(2);
+    };
+    only(disabled, Grade::Note, what, "kernel.io_uring_disabled=0");
+    let renounced = |facts: &mut Facts| {
+        epoll(facts);
+        facts.is_uring_renounced = true;
+    };
+    only(renounced, Grade::Note, what, "unset MONOIO_FORCE_LEGACY_DRIVER");
+    let old = |facts: &mut Facts| {
+        epoll(facts);
+        facts.io_uring_disabled = None;
+    };
+    only(old, Grade::Note, what, "a kernel from 5.11 on");
+    let wished = |facts: &mut Facts| {
+        epoll(facts);
+        facts.driver_wished = DriverChoice::Epoll;
+    };
+    assert_eq!(amiss(wished), [], "whoever asks for epoll knows");
+    only(|facts| facts.driver = Err("no ring".into()), Grade::Bad, what, "--driver auto");
 }
 
 #[test]
-fn quotas_are_read_as_the_kernel_writes_them() {
-    assert_eq!(facts::parse_quota("max 100000\n"), None);
-    assert_eq!(facts::parse_quota("150000 100000\n"), Some(1.5));
-    assert_eq!(facts::parse_quota(""), None);
-    assert_eq!(facts::floor(1.5), 1);
+fn limits_that_are_too_small_are_named_with_the_command_that_mends_them() {
+    let locked = |facts: &mut Facts| facts.locked_bytes = Some(64 << 10);
+    only(locked, Grade::Note, "locked memory", "ulimit -l 4096");
+    only(|facts| facts.descriptors = Some(1024), Grade::Note, "descriptors", "ulimit -Hn 16512");
+    // With hardly any it still starts, for one peer.
+    only(|facts| facts.descriptors = Some(100), Grade::Note, "descriptors", "LimitNOFILE=16512");
+    let datagrams = |facts: &mut Facts| facts.buffers[0].1 = "212992".into();
+    let (note, buffers) = (Grade::Note, "socket buffers");
+    only(datagrams, note, buffers, "sysctl -w net.core.rmem_max=1048576");
+    let streams = |facts: &mut Facts| facts.buffers[1].1 = "4096\t16384\t999".into();
+    only(streams, note, buffers, "net.ipv4.tcp_rmem='4096 16384 4194304'");
+    only(|facts| facts.quota_cores = Some(1.5), note, "cores", "--cores 1");
+    only(|facts| facts.cores_wished = 8, note, "cores", "--oversubscribe");
+    only(|facts| facts.shard_count = 8, note, "cores", "--cores 4 without --oversubscribe");
+    only(|facts| facts.memory_bytes = Some(200 << 20), note, "memory", "--cache 100M");
+    only(|facts| facts.loopback = Err("no".into()), note, "loopback", "ip link set lo up");
+    only(|facts| facts.ipv6 = Err("no".into()), note, "IPv6", "disable_ipv6=0");
+    let unreadable = |facts: &mut Facts| facts.unreadable.push(("film.mkv".into(), "no".into()));
+    only(unreadable, Grade::Bad, "file to serve", "chmod");
+}
+
+#[test]
+fn a_congestion_control_that_was_asked_for_must_be_there_and_ours_need_not() {
+    let what = "congestion control";
+    let refused = |congestion, kind: io::ErrorKind| {
+        move |facts: &mut Facts| {
+            facts.congestion = congestion;
+            facts.congestion_outcome = Err((kind, "no".into()));
+        }
+    };
+    let asked = |name: &str| Congestion::Asked(name.into());
+    let missing = refused(asked("vegas"), io::ErrorKind::NotFound);
+    only(missing, Grade::Bad, what, "modprobe tcp_vegas");
+    let allow = "net.ipv4.tcp_allowed_congestion_control='reno bbr cubic'";
+    only(refused(asked("cubic"), io::ErrorKind::PermissionDenied), Grade::Bad, what, allow);
+    let preferred = Congestion::Preferred("cubic");
+    only(refused(preferred, io::ErrorKind::PermissionDenied), Grade::Note, what, allow);
+    let slow = |facts: &mut Facts| {
+        facts.congestion = asked("bbr");
+        facts.is_loopback_only = true;
+    };
+    only(slow, Grade::Note, what, "--congestion cubic");
+}
+
+#[test]
+fn a_port_that_cannot_be_had_is_mended_by_its_reason() {
+    let refused = |what, kind, is_own| {
+        move |facts: &mut Facts| {
+            facts.ports[0].what = what;
+            facts.ports[0].outcome = Err(Refusal { kind, text: "no".into(), is_own });
+        }
+    };
+    let taken = io::ErrorKind::AddrInUse;
+    only(refused(Use::Http, taken, false), Grade::Bad, "port", "ss -lntp 'sport = :7441'");
+    only(refused(Use::Http, taken, true), Grade::Bad, "port", "two options want it");
+    // The relay then serves streams.
+    only(refused(Use::Datagrams, taken, false), Grade::Note, "port", "ss -lnup");
+    let elsewhere = io::ErrorKind::AddrNotAvailable;
+    only(refused(Use::Streams, elsewhere, false), Grade::Bad, "port", "ip addr");
+    let denied = io::ErrorKind::PermissionDenied;
+    only(refused(Use::Streams, denied, false), Grade::Bad, "port", "unprivileged_port_start=7441");
+}
+
+#[test]
+fn a_quota_is_whole_cores_at_most() {
+    assert_eq!(super::facts::floor(1.5), 1);
+    assert_eq!(super::facts::floor(0.5), 0);
 }

@@ -19,7 +19,10 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 
 use super::{api::problem, page};
-use crate::server::control::Control;
+use crate::server::{
+    control::Control,
+    http::{ANSWER_PATIENCE, Talk},
+};
 
 /// The cookie's name.
 const COOKIE: &str = "relay-session";
@@ -71,14 +74,35 @@ pub(crate) async fn authorize(
         return refuse(&control, wants_page && accepts_html(request.headers()), false);
     }
     let is_public = ["/metrics", "/healthz", "/readyz"].contains(&path);
-    if control.access.token.is_none() && !is_public && !is_named_local(request.headers()) {
-        return problem(
-            StatusCode::FORBIDDEN,
-            "this relay answers to localhost and loopback addresses only: use one of these, or \
-             start it with --http-token-file",
-        );
+    if control.access.token.is_none() {
+        let headers = request.headers();
+        let is_local = is_public || is_named_local(headers) && is_asked_for_locally(&request);
+        if !is_local || is_of_another_site(headers) {
+            return problem(
+                StatusCode::FORBIDDEN,
+                "this relay answers to localhost and loopback addresses only, and to no other site's \
+                 pages: use one of these, or start it with --http-token-file",
+            );
+        }
     }
-    next.run(request).await
+    answer(request, next, is_login).await
+}
+
+/// What the service says, in good time. A stranger's connection is not kept for its sake.
+async fn answer(request: Request, next: Next, is_stranger: bool) -> Response {
+    let talk = request.extensions().get::<Arc<Talk>>().cloned();
+    let stays = request.uri().path() == "/api/v1/events";
+    if let Some(talk) = talk.as_ref().filter(|_| !is_stranger) {
+        talk.answer();
+    }
+    let answered = tokio::time::timeout(ANSWER_PATIENCE, next.run(request)).await;
+    let response = answered.unwrap_or_else(|_| {
+        problem(StatusCode::REQUEST_TIMEOUT, "the request did not end in time: send it again")
+    });
+    if let Some(talk) = talk.filter(|_| !stays || !response.status().is_success()) {
+        talk.pause();
+    }
+    response
 }
 
 fn accepts_html(headers: &HeaderMap) -> bool {
@@ -88,8 +112,11 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 
 /// Whether the request names this machine, as browsers say it; programs may say nothing.
 fn is_named_local(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
-    let Ok(host) = host.to_str() else { return false };
+    headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_local))
+}
+
+/// Whether a host, perhaps with a port, is this machine.
+fn is_local(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -97,6 +124,22 @@ fn is_named_local(headers: &HeaderMap) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
         || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a whole address, where the request's line has one as proxies are sent it, names this machine.
+fn is_asked_for_locally(request: &Request) -> bool {
+    request.uri().authority().is_none_or(|authority| is_local(authority.as_str()))
+}
+
+/// Whether a browser says that it asks on behalf of another site's page. Such a page can't read the
+/// answer, but it could take the place of pages that can. Following a link to here is no such thing.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_fetched = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"))
+        && text("sec-fetch-mode") != Some("navigate");
+    let origin =
+        text("origin").map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
+    is_fetched || origin.is_some_and(|origin| Some(origin) != text("host"))
 }
 
 fn refuse(control: &Control, with_form: bool, was_wrong: bool) -> Response {
@@ -153,6 +196,29 @@ mod tests {
         let restarted = Access::new(Some("secret".into()), [8; 32]);
         assert!(!restarted.admits(&headers(header::COOKIE, &format!("{COOKIE}={session}"))));
         assert!(Access::new(None, [7; 32]).admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_told_apart_from_ours_and_from_programs() {
+        let ask = |lines: &[(&'static str, &str)]| {
+            let mut all = headers(header::HOST, "localhost:7441");
+            for (name, value) in lines {
+                all.insert(*name, value.parse().expect("a header's value"));
+            }
+            is_of_another_site(&all)
+        };
+        assert!(!ask(&[]), "programs say nothing");
+        assert!(!ask(&[("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate")]));
+        assert!(!ask(&[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:7441")]));
+        assert!(!ask(&[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")]));
+        assert!(ask(&[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")]));
+        assert!(
+            ask(&[("sec-fetch-site", "same-site"), ("sec-fetch-mode", "cors")]),
+            "another port"
+        );
+        assert!(ask(&[("origin", "https://evil.example")]));
+        assert!(ask(&[("origin", "http://localhost:8080")]));
+        assert!(ask(&[("origin", "null")]));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::super::{
     voice::Voice,
 };
 use crate::{
-    peer::{ConnectionError, Notice, Reaction, SessionError, origin::Change},
-    protocol::{Bitfield, FailureCode, SwarmStatus, Ticket},
+    peer::{ConnectionError, Notice, Reaction, origin::Change},
+    protocol::{Bitfield, SwarmStatus, Ticket},
     time::Time,
     units::{bytes_text, count_text},
 };
@@ -271,10 +271,8 @@ pub(super) fn advise(error: &ConnectionError) -> String {
     let advice = match error {
         ConnectionError::Connect { .. } => "check --relay, and that the relay runs there",
         ConnectionError::LookUp { .. } => "check the name in --relay",
-        ConnectionError::Session { error: SessionError::Relay(failure), .. }
-            if failure.code == FailureCode::TokenRefused =>
-        {
-            "check the first line of --token-file"
+        ConnectionError::Decode { .. } => {
+            "check the port in --relay (not that of the relay's HTTP), and that both are of one version"
         }
         _ => return error.to_string(),
     };
