@@ -345,14 +345,13 @@ impl Connection {
         self.read_bell.ring();
     }
 
-    /// Takes the chunk back; bytes reached if it was under way here. A chunk that the peer lost is
-    /// queued anew while the old send is still there: then the newest one counts.
-    pub(crate) fn recall(&self, chunk: u32) -> Option<u32> {
+    /// Takes the chunk back; bytes reached by each send of it that was under way here, the newest first:
+    /// a chunk that the peer spoke of is queued anew while an old send is still there.
+    pub(crate) fn recall(&self, chunk: u32) -> Vec<u32> {
         let mut queue = self.queue.borrow_mut();
-        let mut reached = None;
-        while let Some(cut_off) = queue.recall(chunk) {
-            reached = Some(cut_off.reached_bytes);
-        }
+        let cut_offs = std::iter::from_fn(|| queue.recall(chunk));
+        let mut reached: Vec<u32> = cut_offs.map(|cut_off| cut_off.reached_bytes).collect();
+        reached.reverse();
         drop(queue);
         self.deliveries.borrow_mut().retain(|&(c, _)| c != chunk);
         reached

@@ -121,15 +121,15 @@ impl ShardState {
         if let Some(payload) = payload.and_then(|weak| weak.upgrade()) {
             for connection in self.members(swarm) {
                 let Some((_, peer)) = connection.member.get() else { continue };
-                match connection.recall(chunk) {
-                    Some(reached) if reached < payload.len_bytes() => rest.push((peer, reached)),
-                    Some(_) => {
+                for reached in connection.recall(chunk) {
+                    if reached < payload.len_bytes() {
+                        rest.push((peer, reached));
+                    } else {
                         // Its last frame was half-written and is on its way as a copy.
                         let written = super::message::NewsItem::Written(chunk);
                         connection.session.borrow_mut().tell(written);
                         self.mark_news(&connection);
                     }
-                    None => {}
                 }
                 self.pump(&connection);
             }

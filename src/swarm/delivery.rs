@@ -150,15 +150,20 @@ impl Swarm {
         self.settle(now);
     }
 
-    /// Answer to [`Action::Recall`]: these deliveries were cut off, each at the offset named.
+    /// Answer to [`Action::Recall`]: these deliveries were cut off, each at the offset named. Of several
+    /// to one peer the newest comes first: it spoke of the chunk while an older one was on its way.
     pub fn handle_recalled(&mut self, now: Time, chunk: u32, rest: &[(PeerSlot, u32)]) {
         self.begin(now);
         for &(slot, offset_bytes) in rest {
-            let Some(peer) = self.peers.get_mut(slot) else { continue };
-            let Some(delivery) = peer.take_delivery(chunk) else { continue };
             let kept = u64::from(self.chunk_bytes(chunk).saturating_sub(offset_bytes));
-            let peer = &mut self.peers[slot];
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            // Also of one that counts no longer: what will never come must not use up credit.
             peer.assigned_bytes = peer.assigned_bytes.saturating_sub(kept);
+            let Some(delivery) = peer.take_delivery(chunk) else {
+                self.serve(now, slot);
+                continue;
+            };
+            let peer = &mut self.peers[slot];
             peer.remember_partial(chunk, offset_bytes);
             self.release_unwritten(now, slot, delivery);
             self.set_settled(slot, chunk, false);

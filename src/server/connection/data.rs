@@ -4,7 +4,7 @@
 
 use super::{Connection, ReadCounts};
 use crate::{
-    protocol::{ChunkRange, Message},
+    protocol::Message,
     server::{fault::Fault, message::NewsItem, session::Session, shard::now},
     time::Time,
     transport::{
@@ -70,17 +70,6 @@ impl Connection {
         let mut queue = self.queue.borrow_mut();
         match queue.handle_control(now, message) {
             Some(message) => {
-                // It may cross a delivery that was begun since: the swarm then forgets that one.
-                if let Some(data) = queue.data_mut() {
-                    match &message {
-                        Message::Have { ranges } => data.forget(ranges),
-                        &Message::Lacking { chunk } => {
-                            data.forget(&[ChunkRange { first: chunk, count: 1 }]);
-                        }
-                        _ => {}
-                    }
-                    self.after_data(&mut queue, session);
-                }
                 drop(queue);
                 self.handle_message(session, message, counts)
             }

@@ -12,9 +12,7 @@ use super::{
     sends::{Piece, Sends},
 };
 use crate::{
-    protocol::{
-        ChunkRange, PacketRange, datagram::DATA_DATAGRAM_OVERHEAD_BYTES, limits::DATAGRAM_BYTES_MAX,
-    },
+    protocol::{PacketRange, datagram::DATA_DATAGRAM_OVERHEAD_BYTES, limits::DATAGRAM_BYTES_MAX},
     time::Time,
 };
 
@@ -147,12 +145,6 @@ impl DataOut {
     /// Cuts off the send of this chunk, if there is one.
     pub fn recall(&mut self, chunk: u32) -> Option<CutOff> {
         self.sends.recall(chunk)
-    }
-
-    /// The other side has these chunks whole, or nothing of them any more: what is being sent is of
-    /// no use.
-    pub fn forget(&mut self, ranges: &[ChunkRange]) {
-        self.sends.forget(|chunk| ranges.iter().any(|r| chunk.wrapping_sub(r.first) < r.count));
     }
 
     /// Drops all sends: the connection is about to end.

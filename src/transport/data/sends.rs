@@ -105,12 +105,6 @@ impl Sends {
         Some(CutOff { chunk: send.payload.chunk(), tag: send.tag, reached_bytes })
     }
 
-    /// Of the chunks of which this is so nothing more is sent, or told.
-    pub(super) fn forget(&mut self, is_void: impl Fn(u32) -> bool) {
-        self.all.retain(|send| !is_void(send.payload.chunk()));
-        self.finish_first();
-    }
-
     fn position(&self, id: u64) -> Option<usize> {
         self.all.binary_search_by_key(&id, |send| send.id).ok()
     }
