@@ -111,17 +111,16 @@ impl Swarm {
     /// The peer spoke of a chunk before the shell has looked at the decision to deliver it: the rest
     /// of a delivery that was taken back, though more of it had come than was known.
     fn take_back_decision(&mut self, slot: PeerSlot, delivery: Delivery) {
-        if delivery.stage == Stage::Queued {
-            let Delivery { chunk, offset_bytes: offset, .. } = delivery;
-            let void = Action::Deliver { chunk, peer: slot, offset };
-            let before = self.actions.len();
-            self.actions.retain(|action| *action != void);
-            if self.actions.len() < before {
-                // It is never sent, so it uses up none of the peer's allowance.
-                let length = u64::from(self.chunk_bytes(chunk) - offset);
-                let peer = &mut self.peers[slot];
-                peer.assigned_bytes = peer.assigned_bytes.saturating_sub(length);
-            }
+        // Whatever its stage: that may be an older send's of the same chunk.
+        let Delivery { chunk, offset_bytes: offset, .. } = delivery;
+        let void = Action::Deliver { chunk, peer: slot, offset };
+        let before = self.actions.len();
+        self.actions.retain(|action| *action != void);
+        if self.actions.len() < before {
+            // It is never sent, so it uses up none of the peer's allowance.
+            let length = u64::from(self.chunk_bytes(chunk) - offset);
+            let peer = &mut self.peers[slot];
+            peer.assigned_bytes = peer.assigned_bytes.saturating_sub(length);
         }
     }
 
