@@ -302,8 +302,9 @@ impl Connection {
     pub(crate) fn deliver(&self, now: Time, payload: Rc<Payload>, offset: u32) {
         self.deliveries.borrow_mut().push_back((payload.chunk(), now));
         let mut queue = self.queue.borrow_mut();
-        if queue.data().is_some_and(DataOut::is_empty) {
-            // Nothing was waited for until now.
+        if queue.data().is_some_and(|data| data.is_empty() && data.timeouts() == 0) {
+            // Nothing was waited for until now. Of a peer that did not answer either, what it was sent
+            // may have been recalled, and what is sent anew is no reason to wait for longer.
             self.last_progress.set(now);
         }
         queue.push_data(payload, 0, offset);
