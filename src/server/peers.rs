@@ -116,12 +116,13 @@ impl ShardState {
     }
 
     fn recall(self: &Rc<Self>, swarm: SwarmRef, chunk: u32) {
+        let now = now();
         let payload = self.payloads.borrow_mut().remove(&(swarm, chunk));
         let mut rest = Vec::new();
         if let Some(payload) = payload.and_then(|weak| weak.upgrade()) {
             for connection in self.members(swarm) {
                 let Some((_, peer)) = connection.member.get() else { continue };
-                for reached in connection.recall(chunk) {
+                for reached in connection.recall(now, chunk) {
                     if reached < payload.len_bytes() {
                         rest.push((peer, reached));
                     } else {
