@@ -89,7 +89,8 @@ fn peers_that_stop_are_cut_off_whatever_their_data_goes_in() {
     let fleets: Vec<Running> = ["tcp", "udp-control", "udp-data"]
         .iter()
         .map(|transport| {
-            let args = ["--clients", "2", "--slow", "100@1M", "--file", "60M", "--seeding", "origin"];
+            let args =
+                ["--clients", "2", "--slow", "100@1M", "--file", "60M", "--seeding", "origin"];
             let mut command = loadgen();
             command.args(["--relay", &address, "--transport", transport, "--timeout", "100s"]);
             Running::start(command.args(args))

@@ -162,6 +162,17 @@ impl Sends {
         }
     }
 
+    /// The piece did not go out after all. Of several, the last one is told first.
+    pub(super) fn handle_unsent(&mut self, piece: &Piece) {
+        let Some(at) = self.position(piece.send) else { return };
+        let send = &mut self.all[at];
+        send.lacking.insert(piece.range.clone());
+        if !piece.is_again {
+            send.reached = piece.range.start;
+        }
+        self.next_lacking = self.next_lacking.min(piece.send);
+    }
+
     /// This part of a send has arrived.
     pub(super) fn handle_arrived(&mut self, id: u64, range: &Range<u32>) {
         let Some(at) = self.position(id) else { return };
