@@ -113,9 +113,10 @@ def shares(mbits, congestion):
         with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, link(mbits):
             files = [os.path.join(folder, name) for name in ("datagrams", "streams")]
             for path in files:
+                block = os.urandom(1 << 20)
                 with open(path, "wb") as file:
                     for _ in range(size >> 20):
-                        file.write(os.urandom(1 << 20))
+                        file.write(block)
             serve = [option for path in files for option in ("--serve", path)]
             with relay(congestion, *serve, "--advertise", f"{ADDRESSES[0]}:7440") as tickets:
                 gets = [get(ticket, transport, os.path.join(folder, transport))
