@@ -13,6 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, pread},
+};
 use shards::bell::LocalBell;
 
 use super::{ChunkStore, Disk, StoreEvent, disk::DISK_QUEUE_BYTES_MAX};
@@ -132,14 +136,22 @@ impl ChunkStore for FileStore {
 /// Reads a chunk and checks that it still is what it was.
 fn read_chunk(file: &File, key: &SwarmKey, chunk: u32, digest: Digest) -> io::Result<Bytes> {
     let changed = |how: String| io::Error::new(io::ErrorKind::InvalidData, how);
-    let mut bytes = vec![0; key.chunk_len_bytes(chunk) as usize];
+    let len = key.chunk_len_bytes(chunk) as usize;
     let offset = key.chunk_offset_bytes(chunk);
-    file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            changed(format!("the file has shrunk: it had {} bytes", key.size_bytes))
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let position = offset + bytes.len() as u64;
+        match pread(file, spare_capacity(&mut bytes), position) {
+            Ok(0) => {
+                let size_bytes = key.size_bytes;
+                return Err(changed(format!("the file has shrunk: it had {size_bytes} bytes")));
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
-        _ => error,
-    })?;
+    }
+    // The allocator may have given more than was asked for.
+    bytes.truncate(len);
     if digest_chunk(key, chunk, &bytes) != digest {
         return Err(changed(format!("the file has changed at bytes {offset} and following")));
     }
