@@ -1,12 +1,10 @@
 //! Runs over datagrams: they find their shard however they are steered, and who can't be reached by
 //! them is told what to do.
 
-use rustix::process::Signal;
-
 use super::loadgen;
 use crate::support::{
     network::{Faults, Proxy},
-    process::{RelayProcess, Running, run},
+    process::{RelayProcess, run},
 };
 
 fn relay(args: &[&str]) -> RelayProcess {
@@ -80,28 +78,4 @@ fn a_relay_that_no_datagram_reaches_is_given_up_and_the_way_out_is_named() {
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("not answered for 3 s"), "{text}");
     assert!(text.contains("--transport tcp"), "{text}");
-}
-
-#[test]
-fn peers_that_stop_are_cut_off_whatever_their_data_goes_in() {
-    let relay = relay(&[]);
-    let address = relay.addr.to_string();
-    let fleets: Vec<Running> = ["tcp", "udp-control", "udp-data"]
-        .iter()
-        .map(|transport| {
-            let args =
-                ["--clients", "2", "--slow", "100@1M", "--file", "60M", "--seeding", "origin"];
-            let mut command = loadgen();
-            command.args(["--relay", &address, "--transport", transport, "--timeout", "100s"]);
-            Running::start(command.args(args))
-        })
-        .collect();
-    relay.wait_metric("relay_peers", &[], 9.0);
-    relay.wait_metric("relay_bytes_total", &["direction=\"out\"", "kind=\"data\""], 12e6);
-    fleets.iter().for_each(|fleet| fleet.signal(Signal::STOP));
-    relay.wait_metric("relay_connections_stalled_total", &[], 6.0);
-    for fleet in fleets {
-        fleet.signal(Signal::CONT);
-        fleet.kill();
-    }
 }
