@@ -264,7 +264,7 @@ fn check_tells_whether_and_where_a_file_differs() {
     fs::write(&other, &bytes).expect("a file can be written");
     let end = check(&other);
     assert_eq!(end.code, 1);
-    assert!(end.stderr.contains("2 chunks of 4 differ"), "{}", end.stderr);
+    assert!(end.stderr.contains("2 of its 4 chunks differ"), "{}", end.stderr);
     assert!(end.stderr.contains("chunk 1, from offset 262144"), "{}", end.stderr);
     fs::write(&other, b"short").expect("a file can be written");
     let end = check(&other);
