@@ -46,10 +46,11 @@ def fail(text):
     sys.exit(f"error: {text}")
 
 
-def build():
-    """Builds both programs, unless told that they are built."""
+def build(*more):
+    """Builds both programs and these, unless told that they are built."""
     if not os.environ.get("LOADGEN_BUILT"):
         command = ["cargo", "build", "--quiet", "--release", "--bin", "loadgen", "--bin", "relay"]
+        command += [word for name in more for word in ("--bin", name)]
         subprocess.run(command, cwd=ROOT, check=True)
 
 

@@ -18,7 +18,7 @@ use relay::{
     peer::{ChunkStore, Disk, FileStore, MemoryStore},
     protocol::{
         ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
-        limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_DEFAULT, CHUNK_SIZE_LOG2_MAX},
+        limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX},
     },
 };
 
@@ -80,17 +80,6 @@ pub(crate) enum ContentError {
         /// What there is, less what else a run needs.
         there: u64,
     },
-}
-
-/// The chunk size for so many bytes: the default, or what the relay's cache is fit for, or more
-/// if there would be too many chunks.
-pub(crate) fn chunk_size_log2(size_bytes: u64, relay_max: u8) -> u8 {
-    let fits = |log2: &u8| {
-        let key = SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2: *log2 };
-        key.validate().is_ok()
-    };
-    let wanted = CHUNK_SIZE_LOG2_DEFAULT.min(relay_max);
-    (wanted..=CHUNK_SIZE_LOG2_MAX).find(fits).unwrap_or(CHUNK_SIZE_LOG2_MAX)
 }
 
 /// What a run needs beside its content: clients, and a relay with its cache.
@@ -295,12 +284,5 @@ mod tests {
         assert!(check_size(1 << 30, 1 << 20).is_err(), "all files count");
         let error = check_size(10 << 40, 1).unwrap_err().to_string();
         assert!(error.contains("4 TiB"), "{error}");
-    }
-
-    #[test]
-    fn chunks_fit_the_relay_and_the_protocol() {
-        assert_eq!(chunk_size_log2(100 << 20, 24), CHUNK_SIZE_LOG2_DEFAULT);
-        assert_eq!(chunk_size_log2(100 << 20, 16), 16);
-        assert_eq!(chunk_size_log2(1 << 40, 24), 22);
     }
 }

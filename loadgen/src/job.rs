@@ -8,14 +8,17 @@ use std::{
 };
 
 use anyhow::Context;
-use relay::{protocol::Stats, time::Time};
+use relay::{
+    protocol::{Stats, chunk_size_log2_for},
+    time::Time,
+};
 use shards::{Placement, clock};
 
 use crate::{
     args::{Config, FileChoice, OrderMode, RelayChoice, SeedingMode, Store},
     board::Board,
     client::{Record, client_path},
-    content::{Content, check_size, chunk_size_log2, digest_files},
+    content::{Content, check_size, digest_files},
     fleet::{self, Job, Outcome},
     latency::{ChunkSeconds, ClientSeconds, Latencies},
     plan::Plan,
@@ -176,7 +179,8 @@ fn find_relay(
 fn make_contents(config: &Config, relay_max: u8) -> anyhow::Result<Vec<Content>> {
     match &config.file {
         FileChoice::Generated(bytes) => {
-            let log2 = config.chunk_size_log2.unwrap_or_else(|| chunk_size_log2(*bytes, relay_max));
+            let log2 =
+                config.chunk_size_log2.unwrap_or_else(|| chunk_size_log2_for(*bytes, relay_max));
             let content = |index| Content::generate(*bytes, log2, config.seed, index);
             Ok((0..config.files).map(content).collect::<Result<_, _>>()?)
         }
@@ -186,7 +190,7 @@ fn make_contents(config: &Config, relay_max: u8) -> anyhow::Result<Vec<Content>>
                 metadata.with_context(|| format!("could not read {}", path.display()))?;
             let log2 = config
                 .chunk_size_log2
-                .unwrap_or_else(|| chunk_size_log2(metadata.len(), relay_max));
+                .unwrap_or_else(|| chunk_size_log2_for(metadata.len(), relay_max));
             Ok(vec![Content::open(path, log2)?])
         }
     }

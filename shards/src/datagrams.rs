@@ -21,6 +21,11 @@ pub const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 /// peer that does not read hold more.
 pub const WISHED_BUFFER_BYTES: usize = 1 << 20;
 
+/// Bytes of a socket's send buffer; the kernel doubles that and counts its own memory in. Like the two
+/// segments of a stream's that Linux lets wait in a network card's queue ("TCP small queues"): with
+/// more in that queue datagrams crowd streams out, with the system's default by two to one.
+const SEND_BUFFER_BYTES: usize = 96 << 10;
+
 /// A UDP socket that belongs to this shard. One task may wait per direction.
 pub struct DatagramSocket {
     socket: monoio::net::udp::UdpSocket,
@@ -53,6 +58,7 @@ impl DatagramSocket {
         socket.set_nonblocking(true)?;
         // What the system allows: a smaller buffer is a smaller burst, nothing worse.
         SockRef::from(&socket).set_recv_buffer_size(WISHED_BUFFER_BYTES).ok();
+        SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES).ok();
         let room_bytes = SockRef::from(&socket).recv_buffer_size()? / 2;
         let room_bytes = u32::try_from(room_bytes).unwrap_or(u32::MAX);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;

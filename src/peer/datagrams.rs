@@ -27,6 +27,7 @@ use crate::{
     time::Time,
     transport::{
         Datagrams, DatagramsConfig, Route, Transport,
+        data::CongestionControl,
         datagrams::{DatagramError, Silence},
     },
 };
@@ -41,6 +42,8 @@ pub(super) struct DatagramEnd {
     timer: LocalBell,
     /// What the timer waits for.
     timer_due: Cell<Time>,
+    /// Rung when the socket had no room for data.
+    full: LocalBell,
     /// Rung when the connection has ended.
     ended: LocalBell,
 }
@@ -67,22 +70,24 @@ impl Link {
             socket,
             timer: LocalBell::new(),
             timer_due: Cell::new(Time::ZERO),
+            full: LocalBell::new(),
             ended: LocalBell::new(),
         });
         let mut core = self.core.borrow_mut();
         let mut datagrams = self.datagrams(&core, &offer);
         if core.session.datagram_channel() == Some(Channel::Data) {
-            datagrams.open_data(end.socket.room_bytes());
+            datagrams.open_data(congestion_control(&self.socket), end.socket.room_bytes());
         }
         core.queue.open_datagrams(datagrams);
         core.datagrams = Some(Rc::clone(&end));
         drop(core);
-        for task in [Task::Receive, Task::WatchTime] {
+        for task in [Task::Receive, Task::WaitWritable, Task::WatchTime] {
             let (link, end, panicked) = (Rc::clone(self), Rc::clone(&end), Rc::downgrade(self));
             let scratch = Rc::clone(scratch);
             let run = async move {
                 match task {
                     Task::Receive => receive(&link, &end, &scratch).await,
+                    Task::WaitWritable => wait_writable(&link, &end).await,
                     Task::WatchTime => watch_time(&link, &end).await,
                 }
             };
@@ -105,6 +110,7 @@ impl Link {
     pub(super) fn end_datagrams(&self) {
         if let Some(end) = &self.core.borrow().datagrams {
             end.ended.ring();
+            end.full.ring();
             end.timer.ring();
         }
     }
@@ -231,6 +237,11 @@ impl Core {
                 src_ip: None,
             };
             if let Err(error) = end.socket.try_send(&transmit) {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    datagrams.data_mut().expect("just sent by it").handle_unsent(data.first);
+                    end.full.ring();
+                    break;
+                }
                 tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
                 if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
                     && let Some(data) = datagrams.data_mut()
@@ -251,7 +262,20 @@ impl Core {
 #[derive(Clone, Copy)]
 enum Task {
     Receive,
+    WaitWritable,
     WatchTime,
+}
+
+/// As the stream's, so that its datagrams are no rougher than it is.
+#[cfg(target_os = "linux")]
+fn congestion_control(stream: &shards::Socket) -> CongestionControl {
+    let name = rustix::net::sockopt::tcp_congestion(stream);
+    name.map(|name| CongestionControl::like_tcp(&name)).unwrap_or_default()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn congestion_control(_: &shards::Socket) -> CongestionControl {
+    CongestionControl::default()
 }
 
 /// On the address that the stream uses, so that datagrams take the same path.
@@ -276,6 +300,24 @@ async fn receive(link: &Rc<Link>, end: &DatagramEnd, scratch: &Scratch) {
             Ok(Err(error)) => return link.fail(link.io_error(error)),
             Err(()) => return,
         }
+    }
+}
+
+/// Goes on with the data that the socket had no room for. Its wait ends by itself: the kernel sends
+/// what the socket holds.
+async fn wait_writable(link: &Rc<Link>, end: &DatagramEnd) {
+    loop {
+        end.full.wait().await;
+        if link.closed.get() {
+            return;
+        }
+        if let Err(error) = end.socket.writable().await {
+            return link.fail(link.io_error(error));
+        }
+        if let Some(data) = link.core.borrow_mut().queue.data_mut() {
+            data.handle_writable();
+        }
+        link.pump();
     }
 }
 

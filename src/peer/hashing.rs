@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use crate::protocol::{ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey};
+use crate::protocol::{ChunkHasher, Digest, KeyError, Manifest, ManifestHasher};
 
 /// Bytes of one read. BLAKE3 is at its best from 64 KiB on, and a disk from a megabyte on.
 const READ_BYTES: usize = 1 << 20;
@@ -216,16 +216,6 @@ pub fn first_difference(own: &Manifest, other: &Manifest) -> Option<(u32, u32)> 
     Some((first, 1 + u32::try_from(different.count()).expect("fewer than chunks")))
 }
 
-/// The least chunk size from `chunk_size_log2` on that cuts so many bytes into few enough chunks.
-#[must_use]
-pub fn chunk_size_log2_for(size_bytes: u64, chunk_size_log2: u8) -> u8 {
-    let fits = |log2: &u8| {
-        let key = SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2: *log2 };
-        key.validate().is_ok()
-    };
-    (chunk_size_log2..64).find(fits).unwrap_or(chunk_size_log2)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -272,14 +262,6 @@ mod tests {
         let threads = threads_default();
         let error = hash_file(&file, 5000, 10, threads, &mut |_| {}).unwrap_err();
         assert!(matches!(error, HashError::Shrunk(_)), "{error}");
-    }
-
-    #[test]
-    fn large_files_take_larger_chunks() {
-        assert_eq!(chunk_size_log2_for(100 << 20, 18), 18);
-        assert_eq!(chunk_size_log2_for(1 << 36, 18), 18);
-        assert_eq!(chunk_size_log2_for((1 << 36) + 1, 18), 19);
-        assert_eq!(chunk_size_log2_for(1 << 42, 18), 24);
     }
 
     #[test]

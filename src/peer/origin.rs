@@ -16,7 +16,7 @@ use super::{
     store::{Disk, FileStore},
 };
 use crate::{
-    protocol::{Manifest, limits::CHUNK_SIZE_LOG2_DEFAULT, limits::CHUNK_SIZE_LOG2_SLACK},
+    protocol::{Manifest, chunk_size_log2_for, limits::CHUNK_SIZE_LOG2_SLACK},
     units::bytes_text,
 };
 
@@ -153,9 +153,8 @@ impl OpenFile {
     /// # Errors
     /// The file would have too many chunks of the largest size that the relay takes.
     pub fn chunk_size_log2(&self, most_log2: u8) -> Result<u8, OriginError> {
-        let wished = CHUNK_SIZE_LOG2_DEFAULT.min(most_log2);
-        let wanted_log2 = hashing::chunk_size_log2_for(self.size_bytes(), wished);
-        if wanted_log2 > wished.max(most_log2) + CHUNK_SIZE_LOG2_SLACK {
+        let wanted_log2 = chunk_size_log2_for(self.size_bytes(), most_log2);
+        if wanted_log2 > most_log2 + CHUNK_SIZE_LOG2_SLACK {
             let (path, size_bytes) = (self.path.clone(), self.size_bytes());
             return Err(OriginError::TooLarge { path, size_bytes, wanted_log2, most_log2 });
         }

@@ -53,6 +53,9 @@ pub const CHUNK_SIZE_LOG2_MAX: u8 = 24;
 /// The chunk that publishers choose unless told otherwise, 256 KiB: see BENCHMARKS.md.
 pub const CHUNK_SIZE_LOG2_DEFAULT: u8 = 18;
 
+/// The same for large files, at most: 1 MiB. Larger ones were no faster.
+pub const CHUNK_SIZE_LOG2_DEFAULT_MAX: u8 = 20;
+
 /// How far above the size that the relay's welcome names a chunk may be, as a binary logarithm:
 /// the welcome names an eighth of the cache, and four chunks are the least that it works with.
 pub const CHUNK_SIZE_LOG2_SLACK: u8 = 1;
@@ -126,7 +129,8 @@ const _: () = {
     assert!(FRAME_PAYLOAD_LEN_MAX as usize == FRAME_PAYLOAD_BYTES_MAX);
     assert!(FRAME_PAYLOAD_BYTES_MAX <= u16::MAX as usize);
     assert!(CHUNK_SIZE_LOG2_DEFAULT >= CHUNK_SIZE_LOG2_MIN);
-    assert!(CHUNK_SIZE_LOG2_DEFAULT <= CHUNK_SIZE_LOG2_MAX);
+    assert!(CHUNK_SIZE_LOG2_DEFAULT <= CHUNK_SIZE_LOG2_DEFAULT_MAX);
+    assert!(CHUNK_SIZE_LOG2_DEFAULT_MAX <= CHUNK_SIZE_LOG2_MAX);
 };
 
 /// Shards that datagrams can be steered to: as many as their first byte has values.

@@ -324,7 +324,7 @@ pub use datagram::{
     FrameError, next_frame,
 };
 pub use digest::{ChunkHasher, digest_chunk, digest_file};
-pub use key::{Digest, KeyError, SwarmKey};
+pub use key::{Digest, KeyError, SwarmKey, chunk_size_log2_for};
 pub use manifest::{Manifest, ManifestBuilder, ManifestError, ManifestHasher};
 pub use message::{
     Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,

@@ -12,6 +12,7 @@ use std::{
     io,
     net::{Shutdown, SocketAddr},
     rc::Rc,
+    time::Duration,
 };
 
 use shards::{bell::LocalBell, net::Socket};
@@ -80,6 +81,9 @@ pub(crate) struct Connection {
     pub blocked_bell: LocalBell,
     is_write_shut: Cell<bool>,
     last_progress: Cell<Time>,
+    /// For so long data in datagrams had waited when all of it was recalled: that clock stands, and
+    /// goes on with the next delivery, so that recalls don't keep a peer that stopped.
+    waited: Cell<Duration>,
     /// Deliveries under way, in order: (chunk, since), for the latency metric.
     deliveries: RefCell<VecDeque<(u32, Time)>>,
 }
@@ -120,6 +124,7 @@ impl Connection {
             read_bell: LocalBell::new(),
             blocked_bell: LocalBell::new(),
             last_progress: Cell::new(now),
+            waited: Cell::new(Duration::ZERO),
             deliveries: RefCell::new(VecDeque::new()),
         })
     }
@@ -146,7 +151,7 @@ impl Connection {
             counts.total_bytes += count as u64;
         }
         if session.window().received_bytes() > received_before {
-            self.last_progress.set(now);
+            self.took(now);
         }
         Ok(outcome)
     }
@@ -242,7 +247,7 @@ impl Connection {
         let received =
             datagrams.handle_datagram(now, route, datagram, takes_messages, &mut handle)?;
         if session.window().received_bytes() > received_before {
-            self.last_progress.set(now);
+            self.took(now);
         }
         Ok(received)
     }
@@ -290,8 +295,9 @@ impl Connection {
         queue.acknowledge_data();
         let written = queue.write(&self.socket, session.window().room_bytes())?;
         session.window_mut().handle_sent(now, written.data_bytes);
-        if written.total_bytes > 0 {
-            self.last_progress.set(now);
+        if written.total_bytes > 0 && queue.data().is_none_or(DataOut::is_empty) {
+            // While data waits in datagrams, what the kernel takes for the stream tells nothing of it.
+            self.took(now);
         }
         self.is_blocked.set(written.blocked);
         tell_sent(&mut queue, &mut session);
@@ -304,7 +310,7 @@ impl Connection {
         let mut queue = self.queue.borrow_mut();
         if queue.data().is_some_and(DataOut::is_empty) {
             // Nothing was waited for until now.
-            self.last_progress.set(now);
+            self.last_progress.set(now - self.waited.take());
         }
         queue.push_data(payload, 0, offset);
     }
@@ -345,13 +351,16 @@ impl Connection {
         self.read_bell.ring();
     }
 
-    /// Takes the chunk back; bytes reached if it was under way here. A chunk that the peer lost is
-    /// queued anew while the old send is still there: then the newest one counts.
-    pub(crate) fn recall(&self, chunk: u32) -> Option<u32> {
+    /// Takes the chunk back; bytes reached by each send of it that was under way here, the newest first:
+    /// a chunk that the peer spoke of is queued anew while an old send is still there.
+    pub(crate) fn recall(&self, now: Time, chunk: u32) -> Vec<u32> {
+        let waited = self.stalled_for(now).unwrap_or_default();
         let mut queue = self.queue.borrow_mut();
-        let mut reached = None;
-        while let Some(cut_off) = queue.recall(chunk) {
-            reached = Some(cut_off.reached_bytes);
+        let cut_offs = std::iter::from_fn(|| queue.recall(chunk));
+        let mut reached: Vec<u32> = cut_offs.map(|cut_off| cut_off.reached_bytes).collect();
+        reached.reverse();
+        if !reached.is_empty() && queue.data().is_some_and(DataOut::is_empty) {
+            self.waited.set(waited);
         }
         drop(queue);
         self.deliveries.borrow_mut().retain(|&(c, _)| c != chunk);
@@ -365,8 +374,14 @@ impl Connection {
         deliveries.remove(at).map(|(_, since)| since)
     }
 
+    /// The peer takes what it is given.
+    fn took(&self, now: Time) {
+        self.last_progress.set(now);
+        self.waited.set(Duration::ZERO);
+    }
+
     /// How long data has been waiting for the peer to take a byte; none if no data waits.
-    pub(crate) fn stalled_for(&self, now: Time) -> Option<std::time::Duration> {
+    pub(crate) fn stalled_for(&self, now: Time) -> Option<Duration> {
         let (queue, session) = (self.queue.borrow(), self.session.borrow());
         let room_bytes = session.window().room_bytes();
         let next_piece = queue.data().and_then(DataOut::next_piece_len);

@@ -42,6 +42,7 @@ use crate::{
     time::Time,
     transport::{
         Datagrams, DatagramsConfig, ReadError, Route,
+        data::CongestionControl,
         datagrams::{DatagramError, Received},
     },
 };
@@ -66,6 +67,8 @@ const ERROR_BACKOFF: Duration = Duration::from_millis(100);
 pub(crate) struct ShardDatagrams {
     /// One for each address that the relay listens on; a route names its index.
     sockets: Vec<Rc<DatagramSocket>>,
+    /// For each: connections whose data it had no room for, and what rings when there are any.
+    blocked: Vec<(RefCell<Vec<Rc<Connection>>>, LocalBell)>,
     /// What this shard's connections are called by their first byte.
     shard: Option<u8>,
     /// Connections with datagrams to send.
@@ -91,10 +94,12 @@ impl ShardDatagrams {
             Vec::new()
         });
         let room_bytes = sockets.iter().map(|socket| socket.room_bytes()).min().unwrap_or(0);
+        let blocked = sockets.iter().map(|_| Default::default()).collect();
         let shard = u8::try_from(id.0).ok().filter(|_| !sockets.is_empty());
         const { assert!(DATAGRAM_SHARDS_MAX == 1 + u8::MAX as usize) };
         Self {
             sockets,
+            blocked,
             shard,
             ready: RefCell::new(VecDeque::new()),
             due: RefCell::new(BTreeSet::new()),
@@ -162,6 +167,7 @@ pub(crate) fn start(state: &Rc<ShardState>) {
     for (index, socket) in state.datagrams.sockets.iter().enumerate() {
         let index = u8::try_from(index).expect("a relay listens on fewer than 256 addresses");
         task::spawn(receive(Rc::clone(state), index, Rc::clone(socket)));
+        task::spawn(wait_writable(Rc::clone(state), index, Rc::clone(socket)));
     }
     task::spawn(watch_time(Rc::clone(state)));
 }
@@ -198,7 +204,8 @@ pub(crate) fn accept(
     let now = now();
     let mut datagrams = Datagrams::new(config, now);
     if channel == Channel::Data {
-        datagrams.open_data(state.datagrams.room_bytes);
+        let control = CongestionControl::like_tcp(&state.shared.congestion);
+        datagrams.open_data(control, state.datagrams.room_bytes);
     }
     connection.queue.borrow_mut().open_datagrams(datagrams);
     state.cells.datagram_connections.add(1);
@@ -260,10 +267,18 @@ pub(crate) fn transmit_data(state: &ShardState, connection: &Rc<Connection>) -> 
             segment_size: (segments > 1).then_some(data.segment_bytes),
             src_ip: data.route.local,
         };
-        cells.data_datagrams_out.add(segments as u64);
-        cells.data_datagrams_out_bytes.add(contents.len() as u64);
         match sockets[usize::from(data.route.socket)].try_send(&transmit) {
-            Ok(()) => Sent::Taken,
+            Ok(()) => {
+                cells.data_datagrams_out.add(segments as u64);
+                cells.data_datagrams_out_bytes.add(contents.len() as u64);
+                Sent::Taken
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let (waiting, bell) = &state.datagrams.blocked[usize::from(data.route.socket)];
+                waiting.borrow_mut().push(Rc::clone(connection));
+                bell.ring();
+                Sent::Full
+            }
             Err(error) if is_too_long(&error) => Sent::TooLong,
             Err(error) => {
                 tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
@@ -303,6 +318,22 @@ async fn receive(state: Rc<ShardState>, index: u8, socket: Rc<DatagramSocket>) {
         } else if let Err(error) = socket.readable().await {
             tracing::error!("failed to wait for datagrams: {error}");
             return;
+        }
+    }
+}
+
+/// Goes on with the data that the socket had no room for, as long as the shard lives.
+async fn wait_writable(state: Rc<ShardState>, index: u8, socket: Rc<DatagramSocket>) {
+    let (waiting, bell) = &state.datagrams.blocked[usize::from(index)];
+    loop {
+        bell.wait().await;
+        if let Err(error) = socket.writable().await {
+            tracing::error!("failed to wait until datagrams can be sent: {error}");
+            return;
+        }
+        for connection in waiting.take() {
+            connection.handle_datagrams_writable();
+            state.pump(&connection);
         }
     }
 }

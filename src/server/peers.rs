@@ -116,20 +116,21 @@ impl ShardState {
     }
 
     fn recall(self: &Rc<Self>, swarm: SwarmRef, chunk: u32) {
+        let now = now();
         let payload = self.payloads.borrow_mut().remove(&(swarm, chunk));
         let mut rest = Vec::new();
         if let Some(payload) = payload.and_then(|weak| weak.upgrade()) {
             for connection in self.members(swarm) {
                 let Some((_, peer)) = connection.member.get() else { continue };
-                match connection.recall(chunk) {
-                    Some(reached) if reached < payload.len_bytes() => rest.push((peer, reached)),
-                    Some(_) => {
+                for reached in connection.recall(now, chunk) {
+                    if reached < payload.len_bytes() {
+                        rest.push((peer, reached));
+                    } else {
                         // Its last frame was half-written and is on its way as a copy.
                         let written = super::message::NewsItem::Written(chunk);
                         connection.session.borrow_mut().tell(written);
                         self.mark_news(&connection);
                     }
-                    None => {}
                 }
                 self.pump(&connection);
             }

@@ -108,27 +108,40 @@ impl Swarm {
         self.settle(now);
     }
 
+    /// The shell looks at the decision to deliver.
+    pub(super) fn decision_told(&mut self, slot: PeerSlot, chunk: u32) {
+        if let Some(delivery) = self.peers.get_mut(slot).and_then(|peer| peer.delivery(chunk)) {
+            delivery.stage = delivery.stage.max(Stage::Queued);
+        }
+    }
+
     /// The peer spoke of a chunk before the shell has looked at the decision to deliver it: the rest
     /// of a delivery that was taken back, though more of it had come than was known.
     fn take_back_decision(&mut self, slot: PeerSlot, delivery: Delivery) {
-        if delivery.stage == Stage::Queued {
-            let Delivery { chunk, offset_bytes: offset, .. } = delivery;
-            let void = Action::Deliver { chunk, peer: slot, offset };
-            let before = self.actions.len();
-            self.actions.retain(|action| *action != void);
-            if self.actions.len() < before {
-                // It is never sent, so it uses up none of the peer's allowance.
-                let length = u64::from(self.chunk_bytes(chunk) - offset);
-                let peer = &mut self.peers[slot];
-                peer.assigned_bytes = peer.assigned_bytes.saturating_sub(length);
-            }
+        if delivery.stage != Stage::Decided {
+            return;
         }
+        let Delivery { chunk, offset_bytes: offset, .. } = delivery;
+        let void = Action::Deliver { chunk, peer: slot, offset };
+        let before = self.actions.len();
+        self.actions.retain(|action| *action != void);
+        debug_assert_eq!(self.actions.len() + 1, before, "decided and not told");
+        // It is never sent, so it uses up none of the peer's allowance.
+        let length = u64::from(self.chunk_bytes(chunk) - offset);
+        let peer = &mut self.peers[slot];
+        peer.assigned_bytes = peer.assigned_bytes.saturating_sub(length);
+    }
+
+    /// The delivery that news of a send is about: not one that the shell does not know yet.
+    fn told_delivery(&mut self, slot: PeerSlot, chunk: u32) -> Option<&mut Delivery> {
+        let delivery = self.peers.get_mut(slot)?.delivery(chunk)?;
+        (delivery.stage > Stage::Decided).then_some(delivery)
     }
 
     /// The kernel has taken the first frame of this delivery.
     pub fn handle_begun(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
         self.begin(now);
-        if let Some(delivery) = self.peers.get_mut(slot).and_then(|peer| peer.delivery(chunk)) {
+        if let Some(delivery) = self.told_delivery(slot, chunk) {
             delivery.stage = delivery.stage.max(Stage::Begun);
             self.note_progress(now, slot);
             self.unprotect(chunk);
@@ -139,7 +152,7 @@ impl Swarm {
     /// The kernel has taken all of this delivery: it holds the chunk no longer.
     pub fn handle_written(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
         self.begin(now);
-        if self.peers.get_mut(slot).and_then(|peer| peer.delivery(chunk)).is_some() {
+        if self.told_delivery(slot, chunk).is_some() {
             self.note_progress(now, slot);
             self.unprotect(chunk);
             let delivery = self.peers[slot].delivery(chunk).expect("just found");
@@ -150,15 +163,21 @@ impl Swarm {
         self.settle(now);
     }
 
-    /// Answer to [`Action::Recall`]: these deliveries were cut off, each at the offset named.
+    /// Answer to [`Action::Recall`]: these deliveries were cut off, each at the offset named. Of several
+    /// to one peer the newest comes first: it spoke of the chunk while an older one was on its way.
     pub fn handle_recalled(&mut self, now: Time, chunk: u32, rest: &[(PeerSlot, u32)]) {
         self.begin(now);
         for &(slot, offset_bytes) in rest {
-            let Some(peer) = self.peers.get_mut(slot) else { continue };
-            let Some(delivery) = peer.take_delivery(chunk) else { continue };
             let kept = u64::from(self.chunk_bytes(chunk).saturating_sub(offset_bytes));
-            let peer = &mut self.peers[slot];
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            // Also of one that counts no longer: what will never come must not use up credit.
             peer.assigned_bytes = peer.assigned_bytes.saturating_sub(kept);
+            let is_told = peer.delivery(chunk).is_some_and(|it| it.stage > Stage::Decided);
+            let Some(delivery) = is_told.then(|| peer.take_delivery(chunk)).flatten() else {
+                self.serve(now, slot);
+                continue;
+            };
+            let peer = &mut self.peers[slot];
             peer.remember_partial(chunk, offset_bytes);
             self.release_unwritten(now, slot, delivery);
             self.set_settled(slot, chunk, false);
@@ -230,7 +249,7 @@ impl Swarm {
         self.set_settled(slot, chunk, true);
         let length = self.chunk_bytes(chunk) - offset_bytes;
         let peer = &mut self.peers[slot];
-        peer.deliveries.push_back(Delivery { chunk, offset_bytes, stage: Stage::Queued });
+        peer.deliveries.push_back(Delivery { chunk, offset_bytes, stage: Stage::Decided });
         peer.assigned_bytes += u64::from(length);
         peer.wants.remove(chunk);
         let counted = peer.counted;

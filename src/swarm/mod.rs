@@ -107,6 +107,7 @@ impl Swarm {
         let action = self.actions.pop_front();
         match action {
             Some(Action::WantRoom) => self.room.told = true,
+            Some(Action::Deliver { chunk, peer, .. }) => self.decision_told(peer, chunk),
             Some(_) => {}
             None => self.peers.recycle(),
         }

@@ -13,6 +13,8 @@ use crate::{
 /// How far a delivery has come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Stage {
+    /// The shell has not looked at the decision yet: news of the chunk is of an older send.
+    Decided,
     /// The shell has it and the kernel has nothing of it.
     Queued,
     /// The kernel has taken a frame.

@@ -85,7 +85,10 @@ pub(super) fn pair_with(data: bool) -> (Box<dyn End>, Box<dyn End>) {
     let (relay, peer) = introduced(to_far, to_near);
     let end = |socket, datagram_socket: DatagramSocket, mut datagrams: Datagrams, other| {
         if data {
-            datagrams.open_data(datagram_socket.room_bytes());
+            datagrams.open_data(
+                relay::transport::data::CongestionControl::Cubic,
+                datagram_socket.room_bytes(),
+            );
         }
         let mut channels = Channels::new();
         channels.push_preamble();

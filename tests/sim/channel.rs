@@ -104,21 +104,6 @@ impl World {
         self.peer_input(index, |swarm, now, slot| swarm.handle_written(now, slot, chunk));
     }
 
-    /// The peer has the chunk, or has lost it: in datagrams, what is being sent of it is forgotten.
-    pub(super) fn forget_sends(&mut self, index: usize, chunk: u32) {
-        let peer = &mut self.peers[index];
-        if !peer.plan.weather.in_datagrams {
-            return;
-        }
-        let before = peer.queue.len() + peer.open.len();
-        peer.queue.retain(|sending| sending.chunk != chunk);
-        peer.open.retain(|&open| open != chunk);
-        let (gone, home) = (before - peer.queue.len() - peer.open.len(), peer.plan.home);
-        for _ in 0..gone {
-            self.writer_done(home, chunk);
-        }
-    }
-
     /// Takes back a delivery of which all is under way, if there is one: as far as it is known to
     /// have arrived. What is under way may still come, or be lost for good.
     pub(super) fn take_back(&mut self, index: usize, chunk: u32) -> Option<u32> {

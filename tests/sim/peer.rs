@@ -163,7 +163,7 @@ impl SimPeer {
 
     /// Something is still to be taken, or in datagrams to be acknowledged: the relay's clock runs.
     pub(super) fn has_data_waiting(&self) -> bool {
-        !self.queue.is_empty() || !self.open.is_empty()
+        !self.queue.is_empty() || !self.open.is_empty() || self.written > self.received
     }
 
     pub(crate) fn is_liar(&self) -> bool {

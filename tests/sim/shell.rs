@@ -17,6 +17,9 @@ use super::{
 #[derive(Debug, Default)]
 struct Memory {
     cached: bool,
+    /// The cached one, and those that are still being written to peers which have spoken of the
+    /// chunk meanwhile. Here all go together.
+    copies: usize,
     writers: u32,
     bytes: u64,
 }
@@ -59,7 +62,8 @@ impl Home {
 
     /// Every lease is one full chunk.
     pub(super) fn leased_bytes(&self) -> u64 {
-        self.chunk_size * (self.memory.len() + self.fetches.len() + self.held as usize) as u64
+        let copies: usize = self.memory.values().map(|memory| memory.copies).sum();
+        self.chunk_size * (copies + self.fetches.len() + self.held as usize) as u64
     }
 
     /// What must hold after every event.
@@ -243,7 +247,8 @@ impl World {
     fn fetch(&mut self, home: usize, fetch_id: FetchId, chunk: u32, holder: PeerSlot) {
         let state = &mut self.homes[home];
         state.held = state.held.checked_sub(1).expect("a fetch uses leased room");
-        assert!(!state.memory.contains_key(&chunk), "fetched what is in memory");
+        let is_cached = state.memory.get(&chunk).is_some_and(|memory| memory.cached);
+        assert!(!is_cached, "fetched what is cached");
         let flying = state.fetches.values().filter(|(other, _)| *other == chunk).count();
         assert!(flying < 2, "a third fetch of chunk {chunk}");
         let peer = state.slots.get(&holder).copied();
@@ -311,8 +316,10 @@ impl World {
     pub(super) fn fetched(&mut self, home: usize, fetch_id: FetchId) {
         let Some((chunk, _)) = self.homes[home].fetches.remove(&fetch_id) else { return };
         let bytes = u64::from(self.plan.chunk_size);
-        let memory = Memory { cached: true, writers: 0, bytes };
-        assert!(self.homes[home].memory.insert(chunk, memory).is_none(), "two copies of a chunk");
+        let none = Memory { cached: false, copies: 0, writers: 0, bytes };
+        let memory = self.homes[home].memory.entry(chunk).or_insert(none);
+        assert!(!std::mem::replace(&mut memory.cached, true), "two copies of a chunk in the cache");
+        memory.copies += 1;
         let start = u64::from(chunk) * bytes;
         self.homes[home].fetched_bytes += bytes.min(self.plan.homes[home].size_bytes - start);
         self.input(home, |swarm, now| swarm.handle_fetched(now, fetch_id));
@@ -349,7 +356,7 @@ impl World {
     fn free_if_unused(&mut self, home: usize, chunk: u32) {
         let memory = &self.homes[home].memory[&chunk];
         if !memory.cached && memory.writers == 0 {
-            let bytes = memory.bytes;
+            let bytes = memory.bytes * memory.copies as u64;
             self.homes[home].memory.remove(&chunk);
             self.budget.give_back(bytes);
         }
@@ -359,20 +366,26 @@ impl World {
     fn recall(&mut self, home: usize, chunk: u32) {
         let mut rest = Vec::new();
         for (&slot, &index) in &self.homes[home].slots.clone() {
-            let queue = &mut self.peers[index].queue;
-            if let Some(at) = queue.iter().position(|sending| sending.chunk == chunk) {
-                let sending = queue.remove(at).expect("just found");
-                rest.push((slot, sending.written));
-                self.writer_done(home, chunk);
-                self.touched.push(index);
-            } else if let Some(known) = self.take_back(index, chunk) {
-                rest.push((slot, known));
+            let mut cuts = Vec::new();
+            while let Some(known) =
+                self.take_back(index, chunk).or_else(|| self.take_out(index, chunk))
+            {
+                cuts.push((slot, known));
                 self.writer_done(home, chunk);
                 self.touched.push(index);
             }
+            // The newest first.
+            rest.extend(cuts.into_iter().rev());
         }
         let (life, delay) = (self.homes[home].life, self.rng.below(MILLISECOND));
         self.schedule(self.now + delay, Event::Recalled { home, life, chunk, rest });
+    }
+
+    /// Takes out a delivery that is not all under way; how far it had come.
+    fn take_out(&mut self, index: usize, chunk: u32) -> Option<u32> {
+        let queue = &mut self.peers[index].queue;
+        let at = queue.iter().position(|sending| sending.chunk == chunk)?;
+        Some(queue.remove(at)?.written)
     }
 
     /// Sessions write what their windows allow, freed memory goes to who waits for it.

@@ -331,7 +331,6 @@ impl World {
     }
 
     fn verified(&mut self, index: usize, chunk: u32, ok: bool) {
-        self.forget_sends(index, chunk);
         if ok {
             self.peers[index].have.insert(chunk);
             self.peer_input(index, |swarm, now, slot| swarm.handle_have(now, slot, chunk));

@@ -24,7 +24,10 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use relay::config::{parse_duration, parse_size};
+use relay::{
+    config::{parse_duration, parse_size},
+    protocol::chunk_size_log2_for,
+};
 use serde::Serialize;
 use serde_json::Value;
 use shards::{DriverChoice, Placement};
@@ -32,7 +35,7 @@ use shards::{DriverChoice, Placement};
 use self::nginx::Nginx;
 use crate::{
     args::SeedingMode,
-    content::{Content, chunk_size_log2},
+    content::Content,
     sweep::{last_words, own_command},
     units::{seconds, size},
     usage,
@@ -124,7 +127,8 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let Opponent::Nginx = args.with;
     usage::raise_descriptor_limit(u64::from(args.clients)).map_err(anyhow::Error::msg)?;
     let program = nginx::find(args.nginx.as_deref())?;
-    let content = Content::generate(args.file, chunk_size_log2(args.file, CHUNK_LOG2_ANY), 1, 0)?;
+    let content =
+        Content::generate(args.file, chunk_size_log2_for(args.file, CHUNK_LOG2_ANY), 1, 0)?;
     let workers = Placement::plan(None, false).shard_count();
     let nginx = Nginx::start(&program, workers, &content, CONGESTION)?;
     let mut theirs = Side {

@@ -4,7 +4,7 @@
 
 use super::{Connection, ReadCounts};
 use crate::{
-    protocol::{ChunkRange, Message},
+    protocol::Message,
     server::{fault::Fault, message::NewsItem, session::Session, shard::now},
     time::Time,
     transport::{
@@ -44,19 +44,29 @@ impl Connection {
             let Some(transmit) = datagrams.poll_data(now, room_bytes, segments_max, scratch) else {
                 break;
             };
+            let sent = send(&transmit, scratch);
+            if sent == Sent::Full {
+                datagrams.data_mut().expect("just sent by it").handle_unsent(transmit.first);
+                break;
+            }
             sent_bytes += transmit.data_bytes;
             session.window_mut().handle_sent(now, transmit.data_bytes);
-            match send(&transmit, scratch) {
-                Sent::Taken => {}
-                Sent::Refused => break,
-                Sent::TooLong => {
-                    datagrams.data_mut().expect("just sent by it").handle_refused();
-                    break;
-                }
+            if sent == Sent::TooLong {
+                datagrams.data_mut().expect("just sent by it").handle_refused();
+            }
+            if sent != Sent::Taken {
+                break;
             }
         }
         self.after_data(&mut queue, &mut session);
         sent_bytes
+    }
+
+    /// The socket of its datagrams has room again.
+    pub(crate) fn handle_datagrams_writable(&self) {
+        if let Some(data) = self.queue.borrow_mut().data_mut() {
+            data.handle_writable();
+        }
     }
 
     /// A message came over the stream; some are for its channels.
@@ -70,17 +80,6 @@ impl Connection {
         let mut queue = self.queue.borrow_mut();
         match queue.handle_control(now, message) {
             Some(message) => {
-                // It may cross a delivery that was begun since: the swarm then forgets that one.
-                if let Some(data) = queue.data_mut() {
-                    match &message {
-                        Message::Have { ranges } => data.forget(ranges),
-                        &Message::Lacking { chunk } => {
-                            data.forget(&[ChunkRange { first: chunk, count: 1 }]);
-                        }
-                        _ => {}
-                    }
-                    self.after_data(&mut queue, session);
-                }
                 drop(queue);
                 self.handle_message(session, message, counts)
             }
@@ -110,7 +109,9 @@ impl Connection {
 pub(crate) enum Sent {
     /// They are on their way.
     Taken,
-    /// They are lost: the kernel takes nothing more for now.
+    /// The kernel takes nothing more for now.
+    Full,
+    /// They are lost: the kernel refuses them.
     Refused,
     /// They are lost: the kernel takes none of this length.
     TooLong,

@@ -1,5 +1,5 @@
-//! How much may be under way: congestion control and pacing (CUBIC with slow start that ends early, from s2n-quic),
-//! and what the other side's socket can hold.
+//! How much may be under way: congestion control and pacing (CUBIC with slow start that ends early, or
+//! BBR, both from s2n-quic), and what the other side's socket can hold.
 //!
 //! The library's types end here: times are ours, and nothing it wants to publish is of use.
 
@@ -9,8 +9,9 @@ use s2n_quic_core::{
     packet::number::PacketNumberSpace,
     random::Generator,
     recovery::{
-        CongestionController as _, CubicCongestionController, RttEstimator,
-        bandwidth::{Bandwidth, RateSample},
+        CongestionController, CubicCongestionController, RttEstimator,
+        bandwidth::{Bandwidth, PacketInfo, RateSample},
+        bbr::{self, BbrCongestionController},
         congestion_controller::Publisher,
         cubic::ApplicationSettings,
     },
@@ -40,10 +41,44 @@ const PACING_SLACK: Duration = Duration::from_millis(1);
 /// believe that the path has become slower.
 const RATE_DECAY: f64 = 1.0 / 16.0;
 
+/// Which congestion control: that of the streams beside it, so that neither crowds the other out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CongestionControl {
+    /// Fills the path's queue and gives way when something is lost.
+    #[default]
+    Cubic,
+    /// Follows the path's rate and round trip.
+    Bbr,
+}
+
+impl CongestionControl {
+    /// The kin of what a system's TCP calls by this name.
+    #[must_use]
+    pub fn like_tcp(name: &str) -> Self {
+        if name.starts_with("bbr") { Self::Bbr } else { Self::Cubic }
+    }
+}
+
+#[derive(Debug)]
+enum Controller {
+    Cubic(CubicCongestionController),
+    Bbr(Box<BbrCongestionController>),
+}
+
+/// The same call to whichever it is.
+macro_rules! of_either {
+    ($controller:expr, $it:ident => $call:expr) => {
+        match $controller {
+            Controller::Cubic($it) => $call,
+            Controller::Bbr($it) => $call,
+        }
+    };
+}
+
 /// The congestion state of one direction of one path.
 #[derive(Debug)]
 pub(super) struct Congestion {
-    controller: CubicCongestionController,
+    controller: Controller,
     rtt: RttEstimator,
     has_rtt: bool,
     room_bytes: u64,
@@ -57,20 +92,32 @@ pub(super) struct Mark {
     pub(super) at: Time,
     pub(super) bytes: u32,
     delivered_bytes: u64,
+    /// What BBR wants to be told again.
+    info: Option<PacketInfo>,
 }
 
 impl Mark {
     /// Of what the controller does not count.
     pub(super) fn of_probe(at: Time) -> Self {
-        Self { at, bytes: 0, delivered_bytes: 0 }
+        Self { at, bytes: 0, delivered_bytes: 0, info: None }
     }
 }
 
 impl Congestion {
-    pub(super) fn new(datagram_bytes_max: u16) -> Self {
-        let settings = ApplicationSettings::default();
+    pub(super) fn new(control: CongestionControl, datagram_bytes_max: u16) -> Self {
+        let bytes = datagram_bytes_max;
+        let controller = match control {
+            CongestionControl::Cubic => {
+                let settings = ApplicationSettings::default();
+                Controller::Cubic(CubicCongestionController::new(bytes, settings))
+            }
+            CongestionControl::Bbr => {
+                let settings = bbr::ApplicationSettings::default();
+                Controller::Bbr(Box::new(BbrCongestionController::new(bytes, settings)))
+            }
+        };
         Self {
-            controller: CubicCongestionController::new(datagram_bytes_max, settings),
+            controller,
             rtt: RttEstimator::new(RTT_INITIAL),
             has_rtt: false,
             room_bytes: ROOM_BYTES_INITIAL,
@@ -81,7 +128,11 @@ impl Congestion {
 
     /// The path carries longer datagrams, or only shorter ones.
     pub(super) fn set_datagram_bytes_max(&mut self, bytes: u16) {
-        self.controller.on_mtu_update(bytes, &mut Silent);
+        match &mut self.controller {
+            Controller::Cubic(it) => it.on_mtu_update(bytes, &mut Silent),
+            // Four of them must fit into what it counts them in.
+            Controller::Bbr(it) => it.on_mtu_update(bytes.min(u16::MAX / 4), &mut Silent),
+        }
     }
 
     /// What the other side's socket holds.
@@ -92,7 +143,7 @@ impl Congestion {
     /// Bytes that may be sent now. What lies in the other side's socket is bounded by its room;
     /// beside that the path itself holds rate × round trip.
     pub(super) fn room(&self) -> u64 {
-        let in_flight = u64::from(self.controller.bytes_in_flight());
+        let in_flight = u64::from(self.bytes_in_flight());
         let on_path = self.rate_bytes_per_second * self.rtt.min_rtt().as_secs_f64();
         #[expect(
             clippy::cast_possible_truncation,
@@ -100,17 +151,22 @@ impl Congestion {
             reason = "a number of bytes, never negative"
         )]
         let holds = self.room_bytes + if self.has_rtt { on_path as u64 } else { 0 };
-        holds.min(u64::from(self.controller.congestion_window())).saturating_sub(in_flight)
+        let window = of_either!(&self.controller, it => it.congestion_window());
+        holds.min(u64::from(window)).saturating_sub(in_flight)
+    }
+
+    fn bytes_in_flight(&self) -> u32 {
+        of_either!(&self.controller, it => it.bytes_in_flight())
     }
 
     /// Nothing is under way, so that even a datagram that does not fit may go.
     pub(super) fn is_idle(&self) -> bool {
-        self.controller.bytes_in_flight() == 0
+        self.bytes_in_flight() == 0
     }
 
     /// When the next datagram may go, if it must wait.
     pub(super) fn departs_at(&self, now: Time) -> Option<Time> {
-        let at = self.controller.earliest_departure_time()?;
+        let at = of_either!(&self.controller, it => it.earliest_departure_time())?;
         let at = Time::from_start(at - NoopClock.get_time());
         // Timers are coarse, and a burst of a millisecond harms nobody.
         (at > now + PACING_SLACK).then_some(at)
@@ -119,8 +175,17 @@ impl Congestion {
     /// A datagram goes out.
     pub(super) fn handle_sent(&mut self, now: Time, bytes: u32, has_more: bool) -> Mark {
         let at = stamp(now);
-        self.controller.on_packet_sent(at, bytes as usize, Some(!has_more), &self.rtt, &mut Silent);
-        Mark { at: now, bytes, delivered_bytes: self.delivered_bytes }
+        let (len, is_last) = (bytes as usize, Some(!has_more));
+        let info = match &mut self.controller {
+            Controller::Cubic(it) => {
+                it.on_packet_sent(at, len, is_last, &self.rtt, &mut Silent);
+                None
+            }
+            Controller::Bbr(it) => {
+                Some(it.on_packet_sent(at, len, is_last, &self.rtt, &mut Silent))
+            }
+        };
+        Mark { at: now, bytes, delivered_bytes: self.delivered_bytes, info }
     }
 
     /// The other side has these; `newest` was sent last of them.
@@ -131,9 +196,16 @@ impl Congestion {
         let space = PacketNumberSpace::ApplicationData;
         self.rtt.update_rtt(Duration::ZERO, took, came, true, space);
         self.has_rtt = true;
-        self.controller.on_rtt_update(sent, came, &self.rtt, &mut Silent);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        self.controller.on_ack(sent, bytes, (), &self.rtt, &mut NoChance, came, &mut Silent);
+        let (rtt, chance, silent) = (&self.rtt, &mut NoChance, &mut Silent);
+        of_either!(&mut self.controller, it => it.on_rtt_update(sent, came, rtt, silent));
+        match (&mut self.controller, newest.info) {
+            (Controller::Bbr(it), Some(info)) => {
+                it.on_ack(sent, bytes, info, rtt, chance, came, silent);
+            }
+            (Controller::Cubic(it), _) => it.on_ack(sent, bytes, (), rtt, chance, came, silent),
+            (Controller::Bbr(_), None) => {}
+        }
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let delivered = (self.delivered_bytes - newest.delivered_bytes) as f64;
         let rate = delivered / took.as_secs_f64();
@@ -153,13 +225,22 @@ impl Congestion {
         is_persistent: bool,
     ) {
         let (bytes, at) = (mark.bytes, stamp(now));
-        let chance = &mut NoChance;
-        self.controller.on_packet_lost(bytes, (), is_persistent, is_first, chance, at, &mut Silent);
+        let (chance, silent) = (&mut NoChance, &mut Silent);
+        match (&mut self.controller, mark.info) {
+            (Controller::Bbr(it), Some(info)) => {
+                it.on_packet_lost(bytes, info, is_persistent, is_first, chance, at, silent);
+            }
+            (Controller::Cubic(it), _) => {
+                it.on_packet_lost(bytes, (), is_persistent, is_first, chance, at, silent);
+            }
+            (Controller::Bbr(_), None) => {}
+        }
     }
 
     /// It is under way no longer, which tells nothing about the path.
     pub(super) fn handle_forgotten(&mut self, mark: Mark) {
-        self.controller.on_packet_discarded(mark.bytes as usize, &mut Silent);
+        let bytes = mark.bytes as usize;
+        of_either!(&mut self.controller, it => it.on_packet_discarded(bytes, &mut Silent));
     }
 
     /// After so long a datagram is lost if a later one has come.
@@ -197,7 +278,7 @@ impl Publisher for Silent {
     fn on_bbr_state_changed(&mut self, _: s2n_quic_core::event::builder::BbrState) {}
 }
 
-/// CUBIC draws no lots; a run can be replayed.
+/// CUBIC draws no lots, and BBR need not: when it probes matters little. A run can be replayed.
 struct NoChance;
 
 impl Generator for NoChance {

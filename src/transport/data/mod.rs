@@ -20,6 +20,7 @@ mod ranges;
 mod sends;
 
 pub use self::{
+    congestion::CongestionControl,
     incoming::DataIn,
     outgoing::{DataCounts, DataOut},
     ranges::RangeSet,

@@ -79,6 +79,11 @@ impl Mtu {
         self.probe = Some((number, now));
     }
 
+    /// It did not go out: it is made anew.
+    pub(super) fn handle_probe_unsent(&mut self) {
+        self.probe = None;
+    }
+
     /// A packet came through; whether that made datagrams longer.
     pub(super) fn handle_acked(&mut self, number: u64) -> bool {
         let is_probe = self.probe.is_some_and(|(probe, _)| probe == number);

@@ -7,14 +7,12 @@ use std::{collections::BTreeMap, ops::Range, rc::Rc};
 
 use super::{
     super::{Payload, SendEvent, send_queue::CutOff},
-    congestion::{Congestion, Mark},
+    congestion::{Congestion, CongestionControl, Mark},
     mtu::{LONGEST_BYTES, Mtu},
     sends::{Piece, Sends},
 };
 use crate::{
-    protocol::{
-        ChunkRange, PacketRange, datagram::DATA_DATAGRAM_OVERHEAD_BYTES, limits::DATAGRAM_BYTES_MAX,
-    },
+    protocol::{PacketRange, datagram::DATA_DATAGRAM_OVERHEAD_BYTES, limits::DATAGRAM_BYTES_MAX},
     time::Time,
 };
 
@@ -40,7 +38,7 @@ pub struct DataCounts {
 
 #[derive(Debug)]
 enum Cargo {
-    Data { send: u64, range: Range<u32> },
+    Data(Piece),
     Probe,
 }
 
@@ -55,6 +53,7 @@ struct Flight {
 pub struct DataOut {
     sends: Sends,
     in_flight: BTreeMap<u64, Flight>,
+    control: CongestionControl,
     congestion: Congestion,
     mtu: Mtu,
     largest_acked: Option<u64>,
@@ -62,6 +61,8 @@ pub struct DataOut {
     /// too long since the last acknowledgement.
     waits_since: Option<Time>,
     timeouts: u32,
+    /// The system had no room for what was to be sent last.
+    is_blocked: bool,
     /// A piece waits for nothing but its time.
     departs_at: Option<Time>,
     counts: DataCounts,
@@ -70,29 +71,31 @@ pub struct DataOut {
     lost_bytes: u64,
 }
 
-impl Default for DataOut {
-    fn default() -> Self {
+fn new_congestion(control: CongestionControl) -> Congestion {
+    Congestion::new(control, u16::try_from(DATAGRAM_BYTES_MAX).expect("a short datagram"))
+}
+
+impl DataOut {
+    /// Nothing to send, over a path of which nothing is known.
+    #[must_use]
+    pub fn new(control: CongestionControl) -> Self {
         Self {
             sends: Sends::default(),
             in_flight: BTreeMap::new(),
-            congestion: new_congestion(),
+            control,
+            congestion: new_congestion(control),
             mtu: Mtu::default(),
             largest_acked: None,
             waits_since: None,
             timeouts: 0,
+            is_blocked: false,
             departs_at: None,
             counts: DataCounts::default(),
             counts_taken: DataCounts::default(),
             lost_bytes: 0,
         }
     }
-}
 
-fn new_congestion() -> Congestion {
-    Congestion::new(u16::try_from(DATAGRAM_BYTES_MAX).expect("a short datagram"))
-}
-
-impl DataOut {
     /// A chunk from `offset` (a whole number of frames) on.
     ///
     /// # Panics
@@ -149,12 +152,6 @@ impl DataOut {
         self.sends.recall(chunk)
     }
 
-    /// The other side has these chunks whole, or nothing of them any more: what is being sent is of
-    /// no use.
-    pub fn forget(&mut self, ranges: &[ChunkRange]) {
-        self.sends.forget(|chunk| ranges.iter().any(|r| chunk.wrapping_sub(r.first) < r.count));
-    }
-
     /// Drops all sends: the connection is about to end.
     pub fn drop_data(&mut self) {
         self.sends.clear();
@@ -170,7 +167,9 @@ impl DataOut {
     #[must_use]
     pub fn has_room(&self, now: Time) -> bool {
         let fits = self.congestion.room() >= self.mtu.datagram_bytes() as u64;
-        (fits || self.congestion.is_idle()) && self.congestion.departs_at(now).is_none()
+        (fits || self.congestion.is_idle())
+            && !self.is_blocked
+            && self.congestion.departs_at(now).is_none()
     }
 
     /// The next piece, at most `data_bytes_max` long, if the path takes it now.
@@ -210,15 +209,39 @@ impl DataOut {
         let has_more = self.sends.lacks_any();
         let bytes = u32::try_from(datagram_bytes).expect("a datagram");
         let mark = self.congestion.handle_sent(now, bytes, has_more);
-        let cargo = Cargo::Data { send: piece.send, range: piece.range.clone() };
+        let cargo = Cargo::Data(piece.clone());
         self.in_flight.insert(number, Flight { cargo, mark });
         self.waits_since.get_or_insert(now);
+    }
+
+    /// The system had no room for these packets, this one and all later ones: they did not go out, and
+    /// that says nothing about the path. Nothing is sent until [`Self::handle_writable`].
+    pub fn handle_unsent(&mut self, first: u64) {
+        self.is_blocked = true;
+        for (_, Flight { cargo, mark }) in self.in_flight.split_off(&first).into_iter().rev() {
+            match cargo {
+                Cargo::Probe => self.mtu.handle_probe_unsent(),
+                Cargo::Data(piece) => {
+                    let len = u64::from(piece.len_bytes());
+                    self.counts.sent_bytes -= len;
+                    self.counts.resent_bytes -= if piece.is_again { len } else { 0 };
+                    self.congestion.handle_forgotten(mark);
+                    self.sends.handle_unsent(&piece);
+                }
+            }
+        }
+        self.rest();
+    }
+
+    /// The system may have room again.
+    pub fn handle_writable(&mut self) {
+        self.is_blocked = false;
     }
 
     /// The length of the probe that is to be sent now, if any.
     pub fn poll_probe(&mut self, now: Time) -> Option<usize> {
         // Only who sends data needs to know.
-        if self.sends.is_empty() { None } else { self.mtu.poll_probe(now) }
+        if self.sends.is_empty() || self.is_blocked { None } else { self.mtu.poll_probe(now) }
     }
 
     /// It went out.
@@ -257,7 +280,7 @@ impl DataOut {
                             self.length_changed();
                         }
                     }
-                    Cargo::Data { send, range } => {
+                    Cargo::Data(Piece { send, range, .. }) => {
                         bytes += u64::from(flight.mark.bytes);
                         let is_newer = |(newest, _): &(u64, Mark)| *newest < number;
                         if newest.as_ref().is_none_or(is_newer) {
@@ -294,7 +317,7 @@ impl DataOut {
         for number in lost {
             let Some(flight) = self.in_flight.remove(&number) else { continue };
             // A probe that was lost tells about its length, not about the path's rate.
-            if let Cargo::Data { send, range } = flight.cargo {
+            if let Cargo::Data(Piece { send, range, .. }) = flight.cargo {
                 let is_first = before != Some(number.wrapping_sub(1));
                 self.congestion.handle_lost(now, flight.mark, is_first, is_persistent);
                 self.lost(send, &range);
@@ -313,7 +336,7 @@ impl DataOut {
 
     /// Nobody waits for what is not under way.
     fn rest(&mut self) {
-        let is_data = |flight: &Flight| matches!(flight.cargo, Cargo::Data { .. });
+        let is_data = |flight: &Flight| matches!(flight.cargo, Cargo::Data(_));
         if !self.in_flight.values().any(is_data) {
             self.waits_since = None;
         }
@@ -342,7 +365,7 @@ impl DataOut {
     /// These are sent again, which says nothing about the path.
     fn give_up(&mut self, numbers: &[u64]) {
         for number in numbers {
-            if let Some(Flight { cargo: Cargo::Data { send, range }, mark }) =
+            if let Some(Flight { cargo: Cargo::Data(Piece { send, range, .. }), mark }) =
                 self.in_flight.remove(number)
             {
                 self.congestion.handle_forgotten(mark);
@@ -356,7 +379,7 @@ impl DataOut {
     pub fn handle_path_changed(&mut self) {
         let all: Vec<u64> = self.in_flight.keys().copied().collect();
         self.give_up(&all);
-        self.congestion = new_congestion();
+        self.congestion = new_congestion(self.control);
         self.mtu = Mtu::default();
         (self.waits_since, self.timeouts) = (None, 0);
     }
@@ -383,7 +406,7 @@ impl DataOut {
     /// A probe is to be sent at once.
     #[must_use]
     pub fn wants_probe(&self) -> bool {
-        !self.sends.is_empty() && self.mtu.wants_probe()
+        !self.sends.is_empty() && !self.is_blocked && self.mtu.wants_probe()
     }
 
     /// Asserts what always holds.

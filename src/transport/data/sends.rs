@@ -105,12 +105,6 @@ impl Sends {
         Some(CutOff { chunk: send.payload.chunk(), tag: send.tag, reached_bytes })
     }
 
-    /// Of the chunks of which this is so nothing more is sent, or told.
-    pub(super) fn forget(&mut self, is_void: impl Fn(u32) -> bool) {
-        self.all.retain(|send| !is_void(send.payload.chunk()));
-        self.finish_first();
-    }
-
     fn position(&self, id: u64) -> Option<usize> {
         self.all.binary_search_by_key(&id, |send| send.id).ok()
     }
@@ -166,6 +160,17 @@ impl Sends {
             // Pieces are always of the first send that lacks something.
             self.next_lacking = piece.send + 1;
         }
+    }
+
+    /// The piece did not go out after all. Of several, the last one is told first.
+    pub(super) fn handle_unsent(&mut self, piece: &Piece) {
+        let Some(at) = self.position(piece.send) else { return };
+        let send = &mut self.all[at];
+        send.lacking.insert(piece.range.clone());
+        if !piece.is_again {
+            send.reached = piece.range.start;
+        }
+        self.next_lacking = self.next_lacking.min(piece.send);
     }
 
     /// This part of a send has arrived.

@@ -11,7 +11,7 @@ use crate::{
         datagram::DATA_DATAGRAM_OVERHEAD_BYTES,
     },
     time::Time,
-    transport::data::{DataIn, DataOut},
+    transport::data::{CongestionControl, DataIn, DataOut},
 };
 
 /// Bytes that one transmission may hold: what the system takes of equal datagrams in one call.
@@ -24,7 +24,7 @@ const POKE_TIMEOUTS: u32 = 2;
 const POKE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Both halves of a data channel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Data {
     out: DataOut,
     incoming: DataIn,
@@ -39,14 +39,16 @@ pub struct DataTransmit {
     pub segment_bytes: usize,
     /// File bytes in them.
     pub data_bytes: u64,
+    /// The first one's number.
+    pub first: u64,
 }
 
 impl Datagrams {
     /// The data channel runs in these datagrams, too. `room_bytes` is what this side's socket can
     /// hold of data that was not read yet.
-    pub fn open_data(&mut self, room_bytes: u32) {
-        let incoming = DataIn::new(room_bytes);
-        self.data = Some(Box::new(Data { out: DataOut::default(), incoming }));
+    pub fn open_data(&mut self, control: CongestionControl, room_bytes: u32) {
+        let (out, incoming) = (DataOut::new(control), DataIn::new(room_bytes));
+        self.data = Some(Box::new(Data { out, incoming }));
     }
 
     /// What is sent of chunks, if that runs in datagrams.
@@ -119,7 +121,8 @@ impl Datagrams {
         if let Some(bytes) = self.data.as_mut()?.out.poll_probe(now) {
             return Some(self.probe(now, route, bytes, out));
         }
-        let mut transmit = DataTransmit { route, segment_bytes: 0, data_bytes: 0 };
+        let mut transmit =
+            DataTransmit { route, segment_bytes: 0, data_bytes: 0, first: self.next_number };
         for _ in 0..segments_max {
             let left = data_bytes_max - transmit.data_bytes;
             let Some(piece) = self.data()?.peek_piece(now, left) else {
@@ -158,7 +161,7 @@ impl Datagrams {
         if let Some(data) = self.data_mut() {
             data.handle_probe_sent(now, number);
         }
-        DataTransmit { route, segment_bytes: bytes, data_bytes: 0 }
+        DataTransmit { route, segment_bytes: bytes, data_bytes: 0, first: number }
     }
 
     /// Whether [`Self::poll_data`] would give something.
