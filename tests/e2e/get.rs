@@ -318,7 +318,7 @@ fn who_waits_in_vain_is_told_for_what_and_what_is_kept() {
     let mut gone = stage;
     gone.relay.kill();
     let unreachable = gone.get("x", &["--timeout", "500ms"]);
-    unreachable.failed(1, &["no connection to the relay", "refused", "are kept in x.part"]);
+    unreachable.failed(1, &["to the relay", "refused", "are kept in x.part"]);
     assert_eq!(gone.chunks_in("x.part"), 4, "what came before is kept, whatever fails");
 }
 
