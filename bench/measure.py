@@ -70,6 +70,9 @@ def title(text):
 def loadgen(*args, ok=True):
     """One run of loadgen; its report. One that fails ends the script, unless it may."""
     command = [*LOADGEN, *map(str, args), "--json", "-"]
+    if not {"--relay", "--relay-args"} & set(args):
+        # A relay that happens to run at the usual address is somebody else's, and of another build.
+        command += ["--relay-args", ""]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if ok and run.returncode != 0:
         fail(f"{shlex.join(command)} exited with {run.returncode}:\n{run.stderr}")
@@ -180,11 +183,15 @@ def table(rows, columns, against=None, first="", extra=None):
 class RelayProcess:
     """A relay of the script's own, on loopback, on ports that are free; ends with the block."""
 
-    def __init__(self, *args):
-        self.args = args
+    def __init__(self, *args, group=None):
+        """`group`: a directory of a control group that it is born into, so that all is charged."""
+        self.args, self.group = args, group
 
     def __enter__(self):
         command = [*RELAY, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *map(str, self.args)]
+        if self.group:
+            enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+            command = ["sh", "-c", enter, self.group, *command]
         environment = {"RELAY_LOG": "warn", **os.environ}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         self.address = self._line("relay listening on ")

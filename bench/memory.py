@@ -2,14 +2,21 @@
 """What the relay holds, itself and in the kernel, with a file 50 times its cache.
 
   bench/memory.py
-  CGROUP=/sys/fs/cgroup/NAME bench/memory.py      the relay runs in this (empty, existing) group
+  CGROUP=/sys/fs/cgroup/memory bench/memory.py    each relay runs in a group below this one, as root
 
 Resident memory must stay below cache + 32 MiB + 64 KiB for each connection; what the kernel holds
 for its sockets is bounded by the sum of windows: 128 MiB, or 32 KiB for each connection if that is
 more. 100 clients take the whole file as fast as they can; 10,000 take 16 KB a second each, and the
 run is cut off when the figures no longer change. Sampled twice a second.
+
+With CGROUP the kernel enforces the bound: each relay is born into a new memory group (version 1, or 2
+with the controller enabled), whose limit is that bound; the kernel's TCP memory has the sum of windows
+as a limit of its own in version 1, and is part of the one limit in version 2. A group that would need
+more ends its relay. "hits" counts how often a limit was met, and only reclaiming helped. The group is
+removed after its run.
 """
 
+import contextlib
 import os
 import re
 import subprocess
@@ -51,28 +58,73 @@ def socket_bytes(port):
     return sum(sum(map(int, of)) for of in queues)
 
 
-def enter_group(pid):
-    group = os.environ.get("CGROUP")
-    if group:
-        with open(os.path.join(group, "cgroup.procs"), "w") as procs:
-            procs.write(str(pid))
+class Group:
+    """A memory group for one relay, with its limits; without CGROUP none."""
 
+    def __init__(self, memory_bytes, sockets_bytes):
+        self.parent, self.path = os.environ.get("CGROUP"), None
+        self.memory_bytes, self.sockets_bytes = memory_bytes, sockets_bytes
 
-def group_peak():
-    """Of all memory that the group is charged for, sockets included where the kernel does so."""
-    group = os.environ.get("CGROUP")
-    for name in ("memory.peak", "memory.max_usage_in_bytes") if group else ():
-        path = os.path.join(group, name)
-        if os.path.exists(path):
-            with open(path) as peak:
-                return int(peak.read()) / m.MIB
-    return None
+    def __enter__(self):
+        if self.parent:
+            self.path = os.path.join(self.parent, f"relay-bench-{os.getpid()}")
+            try:
+                os.mkdir(self.path)
+                self._limit()
+            except OSError as error:
+                self.__exit__()
+                m.fail(f"no memory group can be made below {self.parent}: {error}; be root, and name "
+                       "the memory controller's directory")
+        return self
+
+    def _limit(self):
+        self.is_second = not os.path.exists(os.path.join(self.path, "memory.limit_in_bytes"))
+        if self.is_second:
+            self._write("memory.max", self.memory_bytes + self.sockets_bytes)
+        else:
+            self._write("memory.limit_in_bytes", self.memory_bytes)
+            self._write("memory.kmem.tcp.limit_in_bytes", self.sockets_bytes)
+
+    def _write(self, name, value):
+        with open(os.path.join(self.path, name), "w") as file:
+            file.write(str(value))
+
+    def _read(self, name):
+        with open(os.path.join(self.path, name)) as file:
+            return file.read()
+
+    def figures(self):
+        """What the kernel charged at most, and how often a limit was met."""
+        if not self.path:
+            return {}
+        if self.is_second:
+            events = dict(line.split() for line in self._read("memory.events").splitlines())
+            return {"group MiB": int(self._read("memory.peak")) / m.MIB,
+                    "group limit MiB": (self.memory_bytes + self.sockets_bytes) / m.MIB,
+                    "hits": int(events["max"])}
+        return {"group MiB": int(self._read("memory.max_usage_in_bytes")) / m.MIB,
+                "group limit MiB": self.memory_bytes / m.MIB,
+                "hits": int(self._read("memory.failcnt")),
+                "group TCP MiB": int(self._read("memory.kmem.tcp.max_usage_in_bytes")) / m.MIB,
+                "TCP limit MiB": self.sockets_bytes / m.MIB,
+                "TCP hits": int(self._read("memory.kmem.tcp.failcnt"))}
+
+    def __exit__(self, *_):
+        if self.path:
+            # The last process is off its group a moment after it has been waited for.
+            for _ in range(50):
+                with contextlib.suppress(OSError):
+                    os.rmdir(self.path)
+                    return
+                time.sleep(0.1)
 
 
 def run(clients, *args, seconds=None):
+    bound = CACHE_MIB * m.MIB + 32 * m.MIB + clients * (64 << 10)
+    kernel_bound = max(WINDOWS_BYTES, clients * WINDOW_BYTES_MIN)
     size = f"{4 * CACHE_MIB if m.QUICK else FILE_MIB}M"
-    with m.RelayProcess("--cache", f"{CACHE_MIB}M") as relay:
-        enter_group(relay.pid)
+    with (Group(bound, kernel_bound) as group,
+          m.RelayProcess("--cache", f"{CACHE_MIB}M", group=group.path) as relay):
         watch = Watch(relay)
         watch.start()
         job = ("--relay", relay.address, "--clients", clients, "--file", size, *args)
@@ -83,9 +135,8 @@ def run(clients, *args, seconds=None):
             report = m.loadgen(*job, "--timeout", f"{seconds:g}s", ok=False)
         watch.stop()
         status = status_bytes(relay.pid)
-        chunk_peak = report["relay"]["chunk_bytes_peak"]
-    bound = CACHE_MIB * m.MIB + 32 * m.MIB + clients * (64 << 10)
-    kernel_bound = max(WINDOWS_BYTES, clients * WINDOW_BYTES_MIN)
+        charged = group.figures()
+    chunk_peak = report["relay"]["chunk_bytes_peak"]
     rss = max(watch.rss, status)
     return {
         "RSS MiB": rss / m.MIB,
@@ -97,7 +148,7 @@ def run(clients, *args, seconds=None):
         "windows MiB": kernel_bound / m.MIB,
         "loadgen MiB": report["loadgen"]["rss_bytes_peak"] / m.MIB,
         "delivered GB": report["relay"]["egress_bytes"] / 1e9,
-        "cgroup MiB": group_peak(),
+        **charged,
     }
 
 
@@ -119,9 +170,9 @@ def main():
     }
     columns = ["RSS MiB", "bound MiB", "chunks MiB", "KiB per connection", "relay's sockets MiB",
                "all sockets MiB", "windows MiB", "loadgen MiB", "delivered GB"]
-    if os.environ.get("CGROUP"):
-        columns.append("cgroup MiB")
     rows = m.alternate(cells)
+    first = next(iter(rows.values()))[0]
+    columns += [name for name in first if "group" in name or "TCP" in name or "hits" in name]
     m.table(rows, columns)
     broken = [name for name, of in rows.items() for row in of if row["RSS MiB"] > row["bound MiB"]]
     if broken:

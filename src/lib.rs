@@ -17,11 +17,13 @@
 //!       units          sizes and durations as people write them
 //!       machine        memory and processor time that may be used
 //!       pages          completions and manual pages
+//!       arguments      command lines and variables
 //! ```
 //!
 //! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
 //! no clock, no threads.
 
+pub mod arguments;
 pub mod machine;
 pub mod pages;
 pub mod time;

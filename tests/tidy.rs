@@ -49,15 +49,16 @@ const IMPURE_WORDS: [&str; 5] = ["async", "await", "monoio", "Instant", "SystemT
 const RUNTIME_CRATES: [&str; 3] = ["monoio", "crossbeam_channel", "core_affinity"];
 
 /// Which modules of `relay` each module may use; itself always.
-const DIRECTIONS: [(&str, &[&str]); 9] = [
+const DIRECTIONS: [(&str, &[&str]); 10] = [
     ("time", &[]),
     ("protocol", &["time"]),
     ("swarm", &["protocol", "time"]),
     ("transport", &["protocol", "time"]),
-    ("server", &["config", "protocol", "swarm", "time", "transport"]),
-    ("peer", &["pages", "protocol", "time", "transport", "units"]),
+    ("server", &["arguments", "config", "protocol", "swarm", "time", "transport"]),
+    ("peer", &["arguments", "pages", "protocol", "time", "transport", "units"]),
     ("units", &[]),
     ("pages", &[]),
+    ("arguments", &[]),
     ("serve", &["config", "pages", "peer", "protocol", "server", "time", "units"]),
 ];
 

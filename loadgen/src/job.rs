@@ -27,7 +27,7 @@ use crate::{
     relay_process::Relay,
     report::{LoadgenFigures, RelayFigures, Report, bound_by},
     report_dir::{self, Recorded},
-    sampler::Sampler,
+    sampler::{Sample, Sampler},
     stats::Observer,
     usage,
 };
@@ -35,31 +35,38 @@ use crate::{
 /// Clients that are named when time is up; the others are counted.
 const WAITING_SHOWN_MAX: usize = 10;
 
-/// Runs the job and reports; whether it succeeded.
+/// What a run left behind.
+struct Ran {
+    outcome: Outcome,
+    report: Report,
+    digests: Vec<(usize, String)>,
+    samples: Vec<Sample>,
+}
+
+/// Runs the job and reports; whether it succeeded. One that could not even begin has a report for
+/// machines all the same: who reads it need not know why it would be missing.
 ///
 /// # Errors
 /// It could not begin, or its report could not be written.
 pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
-    if let FileChoice::Generated(bytes) = config.file {
-        check_size(bytes, config.files).context("--file can't be had")?;
+    let ran = perform(config).inspect_err(|error| {
+        if let Some(path) = &config.json {
+            let report = failed_report(config, format!("{error:#}"));
+            // It may be the very file that can't be written: the error is told in any case.
+            write_json(path, &report).ok();
+        }
+    })?;
+    write_report(config.json.as_deref(), &ran.report, &ran.digests)?;
+    if let (Some(dir), Some(recorder)) = (&config.report, &ran.outcome.recorder) {
+        let recorded = Recorded { report: &ran.report, recorder, samples: &ran.samples };
+        report_dir::fill(dir, &recorded)?;
+        eprintln!("loadgen: the page is {}", dir.join(report_dir::PAGE).display());
     }
-    if let Some(dir) = &config.report {
-        report_dir::prepare(dir)?;
-    }
-    if let Store::Dir(dir) = &config.store {
-        std::fs::create_dir_all(dir).with_context(|| {
-            format!("could not make the directory {} of --store; choose another", dir.display())
-        })?;
-    }
-    if let Some(path) = config.json.as_deref().filter(|path| *path != Path::new("-")) {
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        file.with_context(|| {
-            format!("could not write {} of --json; choose another, or - for stdout", path.display())
-        })?;
-    }
-    let descriptors = if config.store == Store::Verify { 1 } else { 2 };
-    let members = (config.clients + config.files) as u64;
-    usage::raise_descriptor_limit(members * descriptors).map_err(anyhow::Error::msg)?;
+    Ok(ran.report.is_success())
+}
+
+fn perform(config: &Config) -> anyhow::Result<Ran> {
+    prepare(config)?;
     let placement = Placement::plan(config.cores, false);
     if let Some(warning) = placement.warning() {
         eprintln!("loadgen: {warning}");
@@ -105,13 +112,32 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
     let digests = digest_stores(&job, &outcome, &mut errors);
     drop(relay);
     let report = make_report(config, &job, &outcome, (&before, &after), loadgen, errors);
-    write_report(config.json.as_deref(), &report, &digests)?;
-    if let (Some(dir), Some(recorder)) = (&config.report, &outcome.recorder) {
-        let recorded = Recorded { report: &report, recorder, samples: &samples };
-        report_dir::fill(dir, &recorded)?;
-        eprintln!("loadgen: the page is {}", dir.join(report_dir::PAGE).display());
+    Ok(Ran { outcome, report, digests, samples })
+}
+
+/// Makes sure, before anything is started, of all that the run will need.
+fn prepare(config: &Config) -> anyhow::Result<()> {
+    if let FileChoice::Generated(bytes) = config.file {
+        check_size(bytes, config.files).context("--file can't be had")?;
     }
-    Ok(report.is_success())
+    if let Some(dir) = &config.report {
+        report_dir::prepare(dir)?;
+    }
+    if let Store::Dir(dir) = &config.store {
+        std::fs::create_dir_all(dir).with_context(|| {
+            format!("could not make the directory {} of --store; choose another", dir.display())
+        })?;
+    }
+    if let Some(path) = config.json.as_deref().filter(|path| *path != Path::new("-")) {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.with_context(|| {
+            format!("could not write {} of --json; choose another, or - for stdout", path.display())
+        })?;
+    }
+    let descriptors = if config.store == Store::Verify { 1 } else { 2 };
+    let members = (config.clients + config.files) as u64;
+    usage::raise_descriptor_limit(members * descriptors).map_err(anyhow::Error::msg)?;
+    Ok(())
 }
 
 fn now() -> Time {
@@ -395,14 +421,45 @@ fn write_report(
     let to_stdout = json == Some(Path::new("-"));
     if to_stdout {
         eprint!("{lines}{report}");
-        stdout().write_all(report.to_json().as_bytes()).context("could not write to stdout")?;
     } else {
         let text = format!("{lines}{report}");
         stdout().write_all(text.as_bytes()).context("could not write to stdout")?;
     }
-    if let Some(path) = json.filter(|_| !to_stdout) {
-        let written = std::fs::write(path, report.to_json());
-        written.with_context(|| format!("could not write {}", path.display()))?;
+    match json {
+        Some(path) => write_json(path, report),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn write_json(path: &Path, report: &Report) -> anyhow::Result<()> {
+    if path == Path::new("-") {
+        return stdout()
+            .write_all(report.to_json().as_bytes())
+            .context("could not write to stdout");
+    }
+    let written = std::fs::write(path, report.to_json());
+    written.with_context(|| format!("could not write {}", path.display()))
+}
+
+/// Of a run that could not begin: what was asked for, and why not. What only a run finds out is 0,
+/// or empty.
+fn failed_report(config: &Config, error: String) -> Report {
+    let file_size_bytes = match &config.file {
+        FileChoice::Generated(bytes) => *bytes,
+        FileChoice::Path(path) => std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+    };
+    Report {
+        clients: config.clients,
+        clients_expected: Plan::draw(config).must_succeed(),
+        files: config.files,
+        file_size_bytes,
+        chunk_size_bytes: config.chunk_size_log2.map_or(0, |log2| 1 << log2),
+        transport: config.transport.to_string(),
+        order: order_name(config.order).into(),
+        seeding: seeding_name(config.seeding).into(),
+        seed: config.seed,
+        bound_by: "neither".into(),
+        errors: vec![error],
+        ..Report::default()
+    }
 }

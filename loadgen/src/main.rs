@@ -36,7 +36,7 @@ mod table;
 mod units;
 mod usage;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
 
@@ -54,13 +54,12 @@ fn main() -> ExitCode {
     // Flags alone are a run, so what is something else says so by its first word.
     match first.as_ref().and_then(|word| word.to_str()) {
         Some("sweep") => {
-            let args = SweepArgs::parse_from(std::iter::once("loadgen sweep".into()).chain(words));
+            let args: SweepArgs = parse(std::iter::once("loadgen sweep".into()).chain(words));
             start_log();
             return exit(sweep::run(&args));
         }
         Some("compare") => {
-            let args =
-                CompareArgs::parse_from(std::iter::once("loadgen compare".into()).chain(words));
+            let args: CompareArgs = parse(std::iter::once("loadgen compare".into()).chain(words));
             start_log();
             return exit(compare::run(&args).map(|()| true));
         }
@@ -76,7 +75,7 @@ fn main() -> ExitCode {
     if let Some(code) = relay::pages::intercept::<Args>(&words) {
         return code;
     }
-    let config = match Args::parse().check() {
+    let config = match parse::<Args>(words).check() {
         Ok(config) => config,
         Err(text) => {
             eprintln!("loadgen: {text}");
@@ -85,6 +84,11 @@ fn main() -> ExitCode {
     };
     start_log();
     exit(job::run(&config))
+}
+
+/// The command line; wrong usage and pages of help end the program.
+fn parse<A: Parser>(words: impl IntoIterator<Item = OsString>) -> A {
+    relay::arguments::parse(words).unwrap_or_else(|error| error.exit())
 }
 
 fn exit(result: anyhow::Result<bool>) -> ExitCode {
@@ -104,7 +108,8 @@ fn exit(result: anyhow::Result<bool>) -> ExitCode {
 
 /// Warnings of the event loops; more with `LOADGEN_LOG`.
 fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LOADGEN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let level = std::env::var("LOADGEN_LOG").ok().filter(|level| !level.is_empty());
+    let filter = level.and_then(|level| tracing_subscriber::EnvFilter::try_new(level).ok());
+    let filter = filter.unwrap_or_else(|| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -133,7 +133,7 @@ impl OwnRelay {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(ROLE_ARGUMENT);
         command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]).args(args);
-        if std::env::var_os("RELAY_LOG").is_none() {
+        if std::env::var_os("RELAY_LOG").is_none_or(|level| level.is_empty()) {
             command.env("RELAY_LOG", "warn");
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;

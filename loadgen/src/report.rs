@@ -13,7 +13,7 @@ use crate::{
 const ERRORS_SHOWN_MAX: usize = 10;
 
 /// The whole report. The keys are a promise: none is renamed or missing.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct Report {
     pub(crate) clients: usize,
     pub(crate) clients_verified: usize,

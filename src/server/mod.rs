@@ -58,7 +58,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use metrics_exporter_prometheus::PrometheusRecorder;
 use shards::{Driver, JoinError, Placement, Shards, Start, budget::Budget};
 use tokio::sync::{mpsc, oneshot};
@@ -86,6 +85,7 @@ use self::{
     status::{Feed, access::Access},
 };
 use crate::{
+    arguments,
     config::{RelayArgs, RelayConfig},
     protocol::limits::CHUNK_SIZE_LOG2_DEFAULT,
 };
@@ -129,7 +129,7 @@ pub fn main_with_args(
             std::iter::once("relay doctor".into()).chain(args.into_iter().skip(2)),
         );
     }
-    let args = match RelayArgs::try_parse_from(args) {
+    let args = match arguments::parse::<RelayArgs>(args) {
         Ok(args) => args,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(2);

@@ -35,6 +35,22 @@ fn flags_read_the_environment() {
     let output = command(&[]).env("LOADGEN_CLIENTS", "0").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--clients 0"));
+    // Set to nothing is not set, for the relay of its own, too.
+    let mut command = command(&["--clients", "2", "--file", "1K"]);
+    for name in ["LOADGEN_CLIENTS", "LOADGEN_CORES", "LOADGEN_SEED", "LOADGEN_RELAY"] {
+        command.env(name, "");
+    }
+    command.env("LOADGEN_CACHE", "1M").env("RELAY_CORES", "").env("RELAY_MAX_PEERS", "");
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    for (args, name) in
+        [(&["compare", "nginx", "--help"][..], "LOADGEN_CLIENTS"), (&["--cores="], "LOADGEN_CORES")]
+    {
+        let output = self::command(args).env(name, "").output().unwrap();
+        let expected = if args.contains(&"--help") { 0 } else { 2 };
+        assert_eq!(output.status.code(), Some(expected), "an option without its value is an error");
+    }
 }
 
 #[test]
@@ -61,6 +77,29 @@ fn a_relay_that_is_not_there_is_named() {
     let run = run(&["--relay", &address]);
     assert_eq!(run.code, Some(1));
     assert!(run.stderr.contains(&address) && run.stderr.contains("refused"), "{}", run.stderr);
+    assert_has_failed_report(&run);
+}
+
+/// Of a run that could not begin: every key of one that did, what was asked for, and why not.
+fn assert_has_failed_report(failed: &crate::support::Run) {
+    let done = run(&["--clients", "1", "--file", "1", "--relay-args", "--cores 1"]);
+    assert_same_keys(&failed.report, &done.report, "");
+    assert_eq!(failed.report["seed"], 7);
+    assert_eq!(failed.report["clients_verified"], 0);
+    let [error] = &failed.report["errors"].as_array().unwrap()[..] else {
+        panic!("one reason: {}", failed.report["errors"]);
+    };
+    let error = error.as_str().unwrap();
+    assert!(!error.is_empty() && failed.stderr.contains(error), "{error}");
+}
+
+fn assert_same_keys(left: &serde_json::Value, right: &serde_json::Value, place: &str) {
+    let keys = |value: &serde_json::Value| value.as_object().map(|map| map.len());
+    assert_eq!(keys(left), keys(right), "{place}");
+    for (key, of_right) in right.as_object().into_iter().flatten() {
+        let of_left = left.get(key).unwrap_or_else(|| panic!("{place}/{key} is missing"));
+        assert_same_keys(of_left, of_right, &format!("{place}/{key}"));
+    }
 }
 
 /// Answers one connection with these bytes, and runs against it.
@@ -93,6 +132,7 @@ fn a_relay_of_its_own_that_does_not_start_says_why() {
     let run = run(&["--clients", "1", "--file", "1", "--relay-args", "--no-such-flag"]);
     assert_eq!(run.code, Some(2));
     assert!(run.stderr.contains("no-such-flag"), "{}", run.stderr);
+    assert_has_failed_report(&run);
 }
 
 #[test]

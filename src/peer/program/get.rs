@@ -192,8 +192,16 @@ impl Context<'_> {
     }
 
     fn get_file(&self, target: &FileTarget) -> Result<(), String> {
-        let key = self.args.ticket.key;
         let part = Part::open(target.clone())?;
+        let got = self.fill(target, part.clone());
+        if got.is_err() {
+            part.discard_if_empty(&self.args.ticket.key);
+        }
+        got
+    }
+
+    fn fill(&self, target: &FileTarget, part: Part) -> Result<(), String> {
+        let key = self.args.ticket.key;
         part.prepare(&key).map_err(|error| self.with_hint(&error, target))?;
         if self.is_empty()? {
             return part.finish(self.args.force);

@@ -22,14 +22,12 @@ mod voice;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser as _;
-
 pub use args::PeerArgs;
 pub use error::ProgramError;
 
 use args::Command;
 
-use crate::pages;
+use crate::{arguments, pages};
 
 /// Environment variable with the level of the log, which is silent otherwise.
 const LOG_VARIABLE: &str = "PEER_LOG";
@@ -37,7 +35,7 @@ const LOG_VARIABLE: &str = "PEER_LOG";
 /// The whole program: arguments to exit code.
 #[must_use]
 pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let args = match PeerArgs::try_parse_from(args) {
+    let args = match arguments::parse::<PeerArgs>(args) {
         Ok(args) => args,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
@@ -70,8 +68,9 @@ fn print_page(page: &[u8]) -> Result<(), ProgramError> {
 
 /// Errors of the event loop; more with `PEER_LOG`.
 fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env(LOG_VARIABLE)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+    let level = std::env::var(LOG_VARIABLE).ok().filter(|level| !level.is_empty());
+    let filter = level.and_then(|level| tracing_subscriber::EnvFilter::try_new(level).ok());
+    let filter = filter.unwrap_or_else(|| tracing_subscriber::EnvFilter::new("error"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A program that embeds this one may have its own.
     log.try_init().ok();

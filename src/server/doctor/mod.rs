@@ -12,7 +12,10 @@ use std::{ffi::OsString, fmt, io::Write as _, process::ExitCode};
 use clap::Parser;
 
 use self::{facts::Facts, judge::judge};
-use crate::config::{RelayArgs, RelayConfig};
+use crate::{
+    arguments,
+    config::{RelayArgs, RelayConfig},
+};
 
 /// Checks this machine for a relay with the same options, and says what would mend what is amiss.
 #[derive(Parser, Clone, Debug)]
@@ -75,7 +78,7 @@ fn bad(what: &'static str, found: impl Into<String>, mend: impl Into<String>) ->
 
 /// The subcommand: arguments, its own name first, to exit code.
 pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match DoctorArgs::try_parse_from(args) {
+    let args = match arguments::parse::<DoctorArgs>(args) {
         Ok(args) => args,
         Err(error) => {
             // Nowhere to say it if even this can't be written.

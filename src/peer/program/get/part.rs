@@ -14,6 +14,7 @@ use std::{
 
 use super::target::FileTarget;
 use crate::{
+    peer::resume::has_data,
     protocol::{Digest, Manifest, SwarmKey, limits::CHUNK_COUNT_MAX},
     units::bytes_text,
 };
@@ -115,6 +116,19 @@ impl Part {
             ));
         }
         Ok(())
+    }
+
+    /// Removes a partial file into which nothing was ever written, with what lies beside it: a get
+    /// that failed before its first byte leaves nothing. The lock is still held, so that whoever
+    /// opened the file meanwhile is told that it is in use, or finds that it is gone.
+    pub(crate) fn discard_if_empty(&self, key: &SwarmKey) {
+        let path = self.target.part_path();
+        let is_empty = key.size_bytes > 0 && matches!(has_data(&self.file, key), Ok(false));
+        if is_empty && is_at(&self.file, &path) {
+            // What can't be removed is taken up by the next get.
+            remove_if_there(&self.target.manifest_path()).ok();
+            remove_if_there(&path).ok();
+        }
     }
 
     /// What lies beside it.
