@@ -166,14 +166,14 @@ pub struct DataPieceHeader {
 }
 
 impl DataPieceHeader {
-    /// Its bytes on the wire, before these bytes of the file.
+    /// Its bytes on the wire, before bytes of the file that have this CRC-32C.
     #[must_use]
-    pub fn encode(&self, piece: &[u8]) -> [u8; DATA_PIECE_HEADER_BYTES] {
+    pub fn encode(&self, crc: u32) -> [u8; DATA_PIECE_HEADER_BYTES] {
         let mut bytes = [0; DATA_PIECE_HEADER_BYTES];
         bytes[0..4].copy_from_slice(&self.chunk.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.offset.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.tag.to_le_bytes());
-        bytes[12..16].copy_from_slice(&frame_crc(piece).to_le_bytes());
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
@@ -424,7 +424,9 @@ mod tests {
             DatagramHeader { shard: 3, kind: DatagramKind::Data, connection: 5, number: 9 };
         let mut bytes = header.encode().to_vec();
         let piece = [7; 100];
-        bytes.extend_from_slice(&DataPieceHeader { chunk: 1, offset: 2, tag: 3 }.encode(&piece));
+        bytes.extend_from_slice(
+            &DataPieceHeader { chunk: 1, offset: 2, tag: 3 }.encode(frame_crc(&piece)),
+        );
         bytes.extend_from_slice(&piece);
         key.seal(&mut bytes, 0);
         bytes

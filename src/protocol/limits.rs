@@ -84,8 +84,11 @@ pub const DATAGRAM_BYTES_MAX: usize = 1200;
 pub const DATAGRAM_LANE_MAX: u32 = 64;
 
 /// A datagram is acknowledged so much later at most; what shares a turn with other messages, or
-/// soon follows, needs no datagram of its own.
-pub const DATAGRAM_ACK_DELAY_MAX: Duration = Duration::from_millis(10);
+/// soon follows, needs no datagram of its own. As long as Linux lets a stream's wait at least.
+pub const DATAGRAM_ACK_DELAY_MAX: Duration = Duration::from_millis(40);
+
+/// When no other datagram has followed for so long, the acknowledgement waits for none.
+pub const DATAGRAM_ACK_QUIET: Duration = Duration::from_millis(10);
 
 /// A peer that has nothing to say pings so often: address translators forget a silent path.
 pub const DATAGRAM_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -117,6 +120,7 @@ pub const TICKET_CHARS_MAX: usize = 1024;
 pub const TICKET_TEXT_BYTES_MAX: usize = 16 << 10;
 
 const _: () = {
+    assert!(DATAGRAM_ACK_QUIET.as_millis() < DATAGRAM_ACK_DELAY_MAX.as_millis());
     assert!(DATA_ACK_RANGES_MAX * 15 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(DATAGRAM_SILENCE_TIMEOUT.as_millis() >= 3 * DATAGRAM_KEEPALIVE_INTERVAL.as_millis());
     assert!((HOST_BYTES_MAX + 8 + TICKET_NAME_BYTES_MAX + 64) * 8 <= TICKET_CHARS_MAX * 5);

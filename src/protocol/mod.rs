@@ -318,6 +318,7 @@ pub use check::MessageError;
 pub use codec::{
     CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, Decoder, Event,
     PREAMBLE_BYTES, decode_body, encode_body, encode_control, encode_preamble, frame_crc,
+    joined_crc,
 };
 pub use datagram::{
     Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind,

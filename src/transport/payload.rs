@@ -1,14 +1,15 @@
 //! A chunk's bytes as all sends of one shard share them, withdrawable at any time.
 
 use std::{
-    cell::{Ref, RefCell},
+    cell::{OnceCell, Ref, RefCell},
+    ops::Range,
     rc::Rc,
     sync::Arc,
 };
 
 use bytes::Bytes;
 
-use crate::protocol::{frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX};
+use crate::protocol::{frame_crc, joined_crc, limits::FRAME_PAYLOAD_BYTES_MAX};
 
 /// One chunk on this shard. Sends hold it by `Rc` and look inside only while they write.
 #[derive(Debug)]
@@ -16,7 +17,10 @@ pub struct Payload {
     chunk: u32,
     len_bytes: u32,
     bytes: RefCell<Option<Bytes>>,
+    /// As whoever sent the chunk stated them.
     crcs: Arc<[u32]>,
+    /// As they are. A receiver drops datagrams with a wrong one, so a sender's word will not do.
+    own_crcs: OnceCell<Arc<[u32]>>,
 }
 
 impl Payload {
@@ -29,14 +33,17 @@ impl Payload {
         assert!(!bytes.is_empty(), "chunks are never empty");
         assert_eq!(crcs.len(), bytes.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX));
         let len_bytes = u32::try_from(bytes.len()).expect("a chunk is at most 16 MiB");
-        Rc::new(Self { chunk, len_bytes, bytes: RefCell::new(Some(bytes)), crcs })
+        let (bytes, own_crcs) = (RefCell::new(Some(bytes)), OnceCell::new());
+        Rc::new(Self { chunk, len_bytes, bytes, crcs, own_crcs })
     }
 
     /// Shares `bytes` of `chunk` and computes the frames' checksums.
     #[must_use]
     pub fn with_crcs_of(chunk: u32, bytes: Bytes) -> Rc<Self> {
         let crcs = frame_crcs(&bytes);
-        Self::new(chunk, bytes, crcs)
+        let payload = Self::new(chunk, bytes, Arc::clone(&crcs));
+        payload.own_crcs.get_or_init(|| crcs);
+        payload
     }
 
     /// Which chunk.
@@ -70,6 +77,19 @@ impl Payload {
     /// CRC-32C of the frame that begins at `offset`.
     pub(super) fn crc(&self, offset: u32) -> u32 {
         self.crcs[offset as usize / FRAME_PAYLOAD_BYTES_MAX]
+    }
+
+    /// CRC-32C of a part of these bytes, which are the payload's. That of whole frames is computed
+    /// once for all sends of this shard.
+    pub(super) fn part_crc(&self, bytes: &[u8], part: &Range<u32>) -> u32 {
+        let (start, end) = (part.start as usize, part.end as usize);
+        if !start.is_multiple_of(FRAME_PAYLOAD_BYTES_MAX)
+            || !end.is_multiple_of(FRAME_PAYLOAD_BYTES_MAX)
+        {
+            return frame_crc(&bytes[start..end]);
+        }
+        let crcs = self.own_crcs.get_or_init(|| frame_crcs(bytes));
+        joined_crc(&crcs[start / FRAME_PAYLOAD_BYTES_MAX..end / FRAME_PAYLOAD_BYTES_MAX])
     }
 }
 

@@ -150,3 +150,37 @@ fn without_its_udp_port_a_relay_serves_streams_and_says_what_to_do_about_datagra
         assert!(ended.stderr.contains("--transport tcp"), "{transport}: {}", ended.stderr);
     }
 }
+
+/// A file of zeros that takes no room, of so many bytes.
+fn zeros(len: u64) -> (TempDir, String) {
+    let (dir, path, _) = file(4);
+    let zeros = std::fs::OpenOptions::new().write(true).truncate(true).open(&path);
+    zeros.and_then(|file| file.set_len(len)).expect("a file can be long");
+    (dir, path)
+}
+
+#[test]
+fn a_get_that_stops_amid_datagrams_is_cut_off_and_goes_on_when_it_wakes() {
+    const LEN: u64 = 256 << 20;
+    let (_dir, path) = zeros(LEN);
+    let relay = RelayProcess::start(relay(), &["--serve", &path]);
+    let ticket = relay.tickets[0].split(' ').next().expect("a ticket, then its file");
+    let given = || relay.metric("relay_bytes_total", &["direction=\"out\"", "kind=\"data\""]);
+    let script = "exec \"$0\" get \"$1\" --output - --transport udp-data >/dev/null";
+    // One that has got all before it is stopped shows nothing: then another one is.
+    let stopped = (0..20).find_map(|_| {
+        let before = given();
+        let mut get = Command::new("sh");
+        let get = get.args(["-c", script, env!("CARGO_BIN_EXE_peer"), ticket]);
+        let running = Running::start(get);
+        wait_until("data to be given", || given() > before);
+        running.signal(Signal::STOP);
+        (given() - before < LEN as f64 / 2.0).then_some(running)
+    });
+    let stopped = stopped.expect("twenty times the file was got at once");
+    relay.wait_metric("relay_connections_stalled_total", &[], 1.0);
+    assert_eq!(relay.metric("relay_peers_banned_total", &[]), 0.0);
+    stopped.signal(Signal::CONT);
+    let ended = stopped.wait();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+}

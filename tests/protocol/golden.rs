@@ -302,7 +302,7 @@ fn datagrams_have_the_golden_bytes() {
     for (name, number, header, bytes) in
         [("data", 3, piece, &b"123456789"[..]), ("data-probe", 4, probe, &[0; 5])]
     {
-        let body = [&header.encode(bytes)[..], bytes].concat();
+        let body = [&header.encode(frame_crc(bytes))[..], bytes].concat();
         let [to_relay, to_peer] = datagrams_of(DatagramKind::Data, number, &body);
         lines
             .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);

@@ -141,9 +141,8 @@ impl Sends {
         let (chunk, offset) = (send.payload.chunk(), piece.range.start);
         let header = DataPieceHeader { chunk, offset, tag: send.tag };
         let bytes = send.payload.bytes().expect("withdrawn sends were cut off");
-        let bytes = &bytes[piece.range.start as usize..piece.range.end as usize];
-        out.extend_from_slice(&header.encode(bytes));
-        out.extend_from_slice(bytes);
+        out.extend_from_slice(&header.encode(send.payload.part_crc(&bytes, &piece.range)));
+        out.extend_from_slice(&bytes[piece.range.start as usize..piece.range.end as usize]);
     }
 
     /// The piece went out.

@@ -8,7 +8,7 @@ use super::{DatagramError, Datagrams, Received, Route};
 use crate::{
     protocol::{
         DataPieceHeader, DatagramHeader, DatagramKind, Message, Side,
-        datagram::DATA_DATAGRAM_OVERHEAD_BYTES,
+        datagram::DATA_DATAGRAM_OVERHEAD_BYTES, frame_crc,
     },
     time::Time,
     transport::data::{CongestionControl, DataIn, DataOut},
@@ -154,7 +154,7 @@ impl Datagrams {
     fn probe(&mut self, now: Time, route: Route, bytes: usize, out: &mut Vec<u8>) -> DataTransmit {
         let start = self.begin_packet(DatagramKind::Data, out);
         let zeros = vec![0; bytes - DATA_DATAGRAM_OVERHEAD_BYTES];
-        out.extend_from_slice(&DataPieceHeader::of_probe().encode(&zeros));
+        out.extend_from_slice(&DataPieceHeader::of_probe().encode(frame_crc(&zeros)));
         out.extend_from_slice(&zeros);
         let number = self.next_number;
         self.end_packet(start, out);

@@ -48,8 +48,8 @@ use crate::{
         },
         decode_body, encode_body,
         limits::{
-            DATAGRAM_ACK_DELAY_MAX, DATAGRAM_ANSWER_TIMEOUT, DATAGRAM_KEEPALIVE_INTERVAL,
-            DATAGRAM_LANE_MAX, DATAGRAM_SILENCE_TIMEOUT,
+            DATAGRAM_ACK_DELAY_MAX, DATAGRAM_ACK_QUIET, DATAGRAM_ANSWER_TIMEOUT,
+            DATAGRAM_KEEPALIVE_INTERVAL, DATAGRAM_LANE_MAX, DATAGRAM_SILENCE_TIMEOUT,
         },
         next_frame,
     },
@@ -99,10 +99,11 @@ pub struct Datagrams {
     latest: (LatestOut, Latest),
     response: Option<(Route, u64)>,
     ping_due: bool,
-    /// Packets to acknowledge, and when that is due.
+    /// Packets to acknowledge, when that is due, and when at the latest, whatever still comes.
     unacknowledged: u32,
     unacknowledged_messages: u32,
     ack_due: Option<Time>,
+    ack_deadline: Time,
     opened_at: Time,
     /// When something sealed came last.
     heard_at: Option<Time>,
@@ -142,6 +143,7 @@ impl Datagrams {
             unacknowledged: 0,
             unacknowledged_messages: 0,
             ack_due: None,
+            ack_deadline: now,
             opened_at: now,
             heard_at: None,
             said_at: now,
@@ -298,12 +300,22 @@ impl Datagrams {
     }
 
     fn plan_ack(&mut self, now: Time, number: u64, is_newest: bool) {
+        if self.ack_due.is_none() {
+            self.ack_deadline = now + DATAGRAM_ACK_DELAY_MAX;
+        }
         self.unacknowledged += 1;
         let is_disorder = !is_newest || self.replay.has_gap_before(number);
         let is_much = self.unacknowledged >= UNACKNOWLEDGED_MAX
             || self.unacknowledged_messages >= UNACKNOWLEDGED_MESSAGES_MAX;
-        let due = if is_disorder || is_much { now } else { now + DATAGRAM_ACK_DELAY_MAX };
-        self.ack_due = Some(self.ack_due.map_or(due, |planned| planned.min(due)));
+        let due = if is_disorder || is_much {
+            now
+        } else {
+            // In a flow one acknowledgement tells of many: each wakes the other side.
+            self.ack_deadline.min(now + DATAGRAM_ACK_QUIET)
+        };
+        // What is due by now is not put off by what came since.
+        let planned = self.ack_due.filter(|&planned| planned <= now);
+        self.ack_due = Some(planned.unwrap_or(due));
     }
 
     /// Time has passed.

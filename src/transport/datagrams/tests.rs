@@ -341,3 +341,37 @@ fn a_peer_that_nobody_answers_says_so_after_three_seconds() {
     assert_eq!(silence, Silence::Unanswered(DATAGRAM_ANSWER_TIMEOUT));
     assert_eq!(world.now, Time::ZERO + DATAGRAM_ANSWER_TIMEOUT);
 }
+
+/// When the relay acknowledges a peer that says something so often, and how many it sends for `count`.
+fn acknowledgements(count: u32, every: Duration) -> (Duration, usize) {
+    let mut world = World::new(1, CLEAN);
+    world.sides[PEER_SIDE].push_control(&have(0));
+    world.run_until(|world| world.sides[PEER_SIDE].is_empty());
+    let (start, before) = (world.now, world.sides[RELAY_SIDE].next_number);
+    for number in 1..=count {
+        world.sides[PEER_SIDE].push_control(&have(number));
+        let next = start + every * number;
+        world.run_until(|world| {
+            let timers = world.sides.iter().map(Datagrams::poll_timeout);
+            let arrival = world.wire.first_key_value().map(|(&(at, _), _)| at);
+            let wants = world.sides.iter().any(|side| side.wants_transmit(world.now));
+            !wants && timers.chain(arrival).min().is_none_or(|at| at > next)
+        });
+        world.now = world.now.max(next);
+    }
+    world.run_until(|world| world.sides[PEER_SIDE].is_empty());
+    let acks = world.sides[RELAY_SIDE].next_number - before;
+    (world.now.since(start), usize::try_from(acks).expect("few"))
+}
+
+#[test]
+fn in_a_flow_one_acknowledgement_tells_of_many_and_what_is_alone_waits_little() {
+    let millis = Duration::from_millis;
+    let (_, acks) = acknowledgements(80, millis(2));
+    assert!((10..=12).contains(&acks), "{acks}: one for eight");
+    let (_, acks) = acknowledgements(80, millis(9));
+    assert!((15..=21).contains(&acks), "{acks}: one for each {DATAGRAM_ACK_DELAY_MAX:?}");
+    let (elapsed, acks) = acknowledgements(1, Duration::ZERO);
+    assert_eq!(acks, 1);
+    assert_eq!(elapsed, millis(5) + DATAGRAM_ACK_QUIET + millis(5), "there, and back");
+}
