@@ -6,7 +6,9 @@ the page open in a browser; and with `--report`.
 
 Each run has a relay of its own, so that all have the same past; rows are the same job in alternation.
 Target: with a page open the relay's speed drops by less than 2%. "Events taken" is what the page costs
-the relay: a program reads /api/v1/events and does nothing with it. "In a browser" (chromium, if it is
+the relay: a program reads /api/v1/events and does nothing with it. "Control" is the processor time of the
+thread that makes the page, in per cent of both programs': where all cores are busy, the job can't become
+slower by more, but for what the shards add when they are asked. "In a browser" (chromium, if it is
 installed) has the browser on the same cores as the rest, where it takes from the job what it draws
 with, which no page elsewhere would: look at the relay's CPU seconds there.
 """
@@ -84,13 +86,27 @@ def connections(address):
     return sum(line[1].endswith(port) and line[3] == established for line in lines)
 
 
+def control_seconds(pid):
+    """Processor time of the thread that serves HTTP; none before it has begun."""
+    tasks = f"/proc/{pid}/task"
+    for task in os.listdir(tasks):
+        with open(f"{tasks}/{task}/comm") as name, open(f"{tasks}/{task}/schedstat") as times:
+            if name.read().strip() == "relay-control":
+                return int(times.read().split()[0]) / 1e9
+    return 0
+
+
 def job(watch, *args):
     clients, size = (10, "2M") if m.QUICK else (100, "100M")
 
     def run():
         with m.RelayProcess() as relay, watch(relay) as taken:
+            before = control_seconds(relay.pid)
             report = m.loadgen("--clients", clients, "--file", size, "--relay", relay.address, *args)
-            return {**m.figures(report), "events MB": taken() / 1e6}
+            control = control_seconds(relay.pid) - before
+            figures = m.figures(report)
+            both = figures["relay CPU s"] + figures["loadgen CPU s"]
+            return {**figures, "control %": 100 * control / both, "events MB": taken() / 1e6}
     return run
 
 
@@ -105,7 +121,7 @@ def main():
             print("no chromium: the browser is left out", file=sys.stderr)
         cells["with --report"] = job(nobody, "--report", directory)
         rows = m.alternate(cells)
-    m.table(rows, ["wall s", "relay CPU s", "loadgen CPU s", "events MB"], against="nobody watches")
+    m.table(rows, ["wall s", "relay CPU s", "loadgen CPU s", "control %", "events MB"], against="nobody watches")
 
 
 if __name__ == "__main__":
