@@ -17,8 +17,12 @@ use crate::support::{
 /// Connections that the service has at once.
 const CONNECTIONS_MAX: usize = 64;
 
+/// A relay that has opened all that it opens by itself, so that the rest can be counted.
 fn relay() -> RelayProcess {
-    RelayProcess::start(Command::new(env!("CARGO_BIN_EXE_relay")), &["--cores", "2"])
+    let relay = RelayProcess::start(Command::new(env!("CARGO_BIN_EXE_relay")), &["--cores", "2"]);
+    let answers = |path| http::get(relay.http, path).is_ok_and(|answer| answer.status == 200);
+    wait_until("the relay to be ready", || answers("/readyz") && answers("/healthz"));
+    relay
 }
 
 fn connect(addr: SocketAddr) -> TcpStream {
@@ -110,7 +114,8 @@ fn who_takes_no_answer_is_ended_and_leaves_its_place() {
     let relay = relay();
     let before = descriptors(relay.id());
     let request = format!("GET /page.js HTTP/1.1\r\nHost: {}\r\n\r\n", relay.http);
-    let deaf: Vec<_> = (0..CONNECTIONS_MAX * 2)
+    // All places at once: were there more, each would have its full time before the next began.
+    let deaf: Vec<_> = (0..CONNECTIONS_MAX)
         .map(|_| {
             let mut stream = connect(relay.http);
             stream.set_nonblocking(true).expect("a socket");
