@@ -90,9 +90,11 @@ def control_seconds(pid):
     """Processor time of the thread that serves HTTP; none before it has begun."""
     tasks = f"/proc/{pid}/task"
     for task in os.listdir(tasks):
-        with open(f"{tasks}/{task}/comm") as name, open(f"{tasks}/{task}/schedstat") as times:
-            if name.read().strip() == "relay-control":
-                return int(times.read().split()[0]) / 1e9
+        # A thread that warms memory up may end meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with open(f"{tasks}/{task}/comm") as name, open(f"{tasks}/{task}/schedstat") as times:
+                if name.read().strip() == "relay-control":
+                    return int(times.read().split()[0]) / 1e9
     return 0
 
 
