@@ -1,7 +1,8 @@
 //! What this machine lets a process use: memory, and processor time, less what control groups take.
 //!
-//! Control groups come in version 1 and 2. A process is in one group of each hierarchy, and every group above it limits it as well. Where
-//! they are to be seen is told by the mounts: containers often see only their own part.
+//! Control groups come in version 1 and 2. A process is in one group of each hierarchy, and every
+//! group above it limits it as well. Where they are to be seen is told by the mounts: containers
+//! often see only their own part.
 
 use std::{
     fs,

@@ -3,6 +3,7 @@
 use shards::{Budget, DriverChoice, Placement, Ringer, Shard, ShardId, Start};
 
 use super::*;
+use crate::protocol::frame_crc;
 
 const LEN: usize = 5 * FRAME_PAYLOAD_BYTES_MAX + 77;
 
@@ -68,6 +69,38 @@ fn a_sealed_chunk_with_a_wrong_byte_is_a_lie() {
     bytes[4711] ^= 1;
     let ended = fetching.handle_piece(&header(0), &bytes).expect("as was asked for");
     assert!(matches!(ended.expect("whole").result, Err(FetchFailure::Lied)));
+}
+
+/// The chunk in frames, whose checksums are stated as `state` makes them of the right ones.
+fn in_frames(bytes: &[u8], state: impl Fn(u32) -> u32) -> Result<FetchedChunk, FetchFailure> {
+    let (mut fetching, _budget) = fetching();
+    let mut ended = None;
+    for (frame, number) in bytes.chunks(FRAME_PAYLOAD_BYTES_MAX).zip(0..) {
+        let header = DataHeader {
+            chunk: 0,
+            offset: number * FRAME_PAYLOAD_LEN_MAX,
+            payload_len: u32::try_from(frame.len()).expect("a frame"),
+            tag: 7,
+            crc: state(frame_crc(frame)),
+        };
+        ended = fetching.handle_data(&header, frame, true).expect("as was asked for");
+    }
+    ended.expect("whole").result
+}
+
+#[test]
+fn checksums_decide_about_blame_and_about_nothing_else() {
+    let bytes = content();
+    let right = in_frames(&bytes, |crc| crc).expect("right");
+    assert_eq!(right.crcs, frame_crcs(&bytes));
+    let misstated = in_frames(&bytes, |crc| !crc).expect("the digest is right");
+    assert!(misstated.bytes == bytes);
+    let stated: Vec<u32> = frame_crcs(&bytes).iter().map(|crc| !crc).collect();
+    assert_eq!(*misstated.crcs, stated, "as they came");
+    let mut wrong = bytes;
+    wrong[4711] ^= 1;
+    assert!(matches!(in_frames(&wrong, |crc| crc), Err(FetchFailure::Lied)));
+    assert!(matches!(in_frames(&wrong, |crc| !crc), Err(FetchFailure::Damaged)));
 }
 
 #[test]
