@@ -18,12 +18,14 @@
 //!       machine        memory and processor time that may be used
 //!       pages          completions and manual pages
 //!       arguments      command lines and variables
+//!       log_level      what the log tells
 //! ```
 //!
 //! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
 //! no clock, no threads.
 
 pub mod arguments;
+pub mod log_level;
 pub mod machine;
 pub mod pages;
 pub mod time;

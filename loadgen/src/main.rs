@@ -108,8 +108,6 @@ fn exit(result: anyhow::Result<bool>) -> ExitCode {
 
 /// Warnings of the event loops; more with `LOADGEN_LOG`.
 fn start_log() {
-    let level = std::env::var("LOADGEN_LOG").ok().filter(|level| !level.is_empty());
-    let filter = level.and_then(|level| tracing_subscriber::EnvFilter::try_new(level).ok());
-    let filter = filter.unwrap_or_else(|| tracing_subscriber::EnvFilter::new("warn"));
+    let filter = relay::log_level::of_variable("LOADGEN_LOG", "warn");
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -1,9 +1,8 @@
 //! The log: stderr, never blocking a shard.
 
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_subscriber::EnvFilter;
 
-use crate::config::LogFormat;
+use crate::{config::LogFormat, log_level};
 
 /// Environment variable with the level.
 const LEVEL_VARIABLE: &str = "RELAY_LOG";
@@ -16,7 +15,7 @@ pub(crate) fn init(format: LogFormat) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_MAX)
         .finish(std::io::stderr());
-    let filter = filter(std::env::var(LEVEL_VARIABLE).ok().as_deref());
+    let filter = log_level::of_variable(LEVEL_VARIABLE, "info");
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let set = match format {
         LogFormat::Text => {
@@ -29,45 +28,4 @@ pub(crate) fn init(format: LogFormat) -> WorkerGuard {
         eprintln!("failed to start the log: {error}");
     }
     guard
-}
-
-/// A level, or levels by module (`warn,relay::server=debug`). Any other single word would be taken for
-/// a module, and silence everything else: whoever mistypes a level sees nothing and doesn't know why.
-fn filter(wanted: Option<&str>) -> EnvFilter {
-    let default = || EnvFilter::new("info");
-    let Some(wanted) = wanted.map(str::trim).filter(|wanted| !wanted.is_empty()) else {
-        return default();
-    };
-    let is_word = wanted.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let is_known = !is_word || wanted.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
-    match EnvFilter::try_new(wanted) {
-        Ok(filter) if is_known => filter,
-        _ => {
-            eprintln!(
-                "{LEVEL_VARIABLE}={wanted} is no level: choose one of error, warn, info, debug, trace, \
-                 off; it is info now"
-            );
-            default()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mistyped_level_does_not_silence_the_log() {
-        for (wanted, is) in [
-            (None, "info"),
-            (Some(""), "info"),
-            (Some("verbose"), "info"),
-            (Some("debug"), "debug"),
-            (Some("WARN"), "warn"),
-            (Some("warn,relay=debug"), "relay=debug,warn"),
-            (Some("relay=nonsense"), "info"),
-        ] {
-            assert_eq!(filter(wanted).to_string(), is, "{wanted:?}");
-        }
-    }
 }

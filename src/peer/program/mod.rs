@@ -27,7 +27,7 @@ pub use error::ProgramError;
 
 use args::Command;
 
-use crate::{arguments, pages};
+use crate::{arguments, log_level, pages};
 
 /// Environment variable with the level of the log, which is silent otherwise.
 const LOG_VARIABLE: &str = "PEER_LOG";
@@ -68,9 +68,7 @@ fn print_page(page: &[u8]) -> Result<(), ProgramError> {
 
 /// Errors of the event loop; more with `PEER_LOG`.
 fn start_log() {
-    let level = std::env::var(LOG_VARIABLE).ok().filter(|level| !level.is_empty());
-    let filter = level.and_then(|level| tracing_subscriber::EnvFilter::try_new(level).ok());
-    let filter = filter.unwrap_or_else(|| tracing_subscriber::EnvFilter::new("error"));
+    let filter = log_level::of_variable(LOG_VARIABLE, "error");
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A program that embeds this one may have its own.
     log.try_init().ok();
