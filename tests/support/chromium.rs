@@ -94,6 +94,14 @@ impl Chromium {
     /// # Panics
     /// It fails, or is not answered.
     pub(crate) fn call(&mut self, method: &str, params: &Value) -> Value {
+        self.ask(method, params).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// One call, and its result or the browser's error.
+    ///
+    /// # Panics
+    /// It is not answered.
+    fn ask(&mut self, method: &str, params: &Value) -> Result<Value, Value> {
         self.calls += 1;
         let mut message = json!({ "id": self.calls, "method": method, "params": params });
         if let Some(session) = &self.session {
@@ -106,8 +114,8 @@ impl Chromium {
             let heard = self.from.recv_timeout(PATIENCE);
             let mut heard = heard.unwrap_or_else(|why| panic!("no answer to {method}: {why}"));
             if heard["id"] == self.calls {
-                assert!(heard["error"].is_null(), "{method}: {}", heard["error"]);
-                return heard["result"].take();
+                let error = heard["error"].take();
+                return if error.is_null() { Ok(heard["result"].take()) } else { Err(error) };
             }
             self.note(&heard);
         }
@@ -132,22 +140,34 @@ impl Chromium {
     /// What an expression is in the page.
     ///
     /// # Panics
-    /// It throws.
+    /// It throws, or the page goes away meanwhile.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
+        self.evaluate(expression).unwrap_or_else(|error| panic!("{expression}: {error}"))
+    }
+
+    /// What an expression is in the page, or the browser's error if there is no page to ask.
+    fn evaluate(&mut self, expression: &str) -> Result<Value, Value> {
         let params = json!({ "expression": expression, "returnByValue": true });
-        let mut result = self.call("Runtime.evaluate", &params);
+        let mut result = self.ask("Runtime.evaluate", &params)?;
         assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
-        result["result"]["value"].take()
+        Ok(result["result"]["value"].take())
+    }
+
+    /// Does something in the page that leads away from it. It happens after the answer: a page that
+    /// goes away first takes the answer with it.
+    pub(crate) fn leave_by(&mut self, action: &str) {
+        self.value(&format!("setTimeout(() => {{ {action} }}, 0)"));
     }
 
     /// Waits until an expression is true in the page; `what` says what is waited for.
     pub(crate) fn wait(&mut self, what: &str, expression: &str) {
         wait_for(what, || {
-            // While the page is loading there may be nothing to ask.
+            // While a page is loading there may be nothing to ask, and one that is being left
+            // answers with an error of the browser: either is "not yet".
             let safe = format!(
                 "(() => {{ try {{ return !!({expression}) }} catch {{ return false }} }})()"
             );
-            (self.value(&safe) == true).then_some(())
+            (self.evaluate(&safe).is_ok_and(|value| value == true)).then_some(())
         });
     }
 }
