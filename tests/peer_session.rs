@@ -265,6 +265,22 @@ fn data_beyond_the_file_or_before_the_manifest_is_an_error() {
 }
 
 #[test]
+fn a_chunk_ends_with_its_last_frame_and_what_lies_outside_ends_none() {
+    let bytes = content((1 << LOG2) + 5);
+    let (session, _) = downloading(config(), &bytes);
+    for chunk in 0..2 {
+        let frames = frames(&bytes, chunk, 0);
+        let ends: Vec<bool> = frames.iter().map(|(header, _)| session.ends_chunk(header)).collect();
+        let last = frames.len() - 1;
+        assert!(ends.iter().enumerate().all(|(at, &ends)| ends == (at == last)), "{ends:?}");
+    }
+    let outside = |chunk, offset, payload_len| {
+        session.ends_chunk(&DataHeader { chunk, offset, payload_len, tag: 0, crc: 0 })
+    };
+    assert!(!outside(2, 0, 5) && !outside(1, 0, 6) && !outside(0, u32::MAX, u32::MAX));
+}
+
+#[test]
 fn a_wrong_manifest_is_refused() {
     let bytes = content(3 << LOG2);
     let key = *manifest_of(&bytes).key();

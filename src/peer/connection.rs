@@ -233,8 +233,8 @@ impl Link {
         let outcome = reader.read(&self.socket, scratch, &mut |event: Event<'_>| match event {
             Event::Data { header, piece_offset, piece, is_last } => {
                 *frame_rest = (header.payload_len - piece_offset) as usize - piece.len();
-                // Latency counts to the moment of verification, so frames' ends ask the clock.
-                let now = if is_last { now() } else { started };
+                // Latency counts to the moment of verification, so chunks' ends ask the clock.
+                let now = if is_last && session.ends_chunk(&header) { now() } else { started };
                 session.handle_data(now, &header, piece_offset, piece, is_last)
             }
             Event::Control(message) => match queue.handle_control(started, message) {

@@ -5,6 +5,8 @@
 //! of at most [`BUFFERED_BYTES_MAX`]. What a message means in the state that a session is in, and
 //! whether that side may send it, is the session's to judge.
 
+use crc_fast::{CrcAlgorithm, checksum};
+
 use super::{
     check::{self, MessageError},
     limits::{
@@ -86,7 +88,7 @@ pub fn encode_body(message: &Message, out: &mut Vec<u8>) -> u16 {
 /// looked at only after a digest mismatch, to tell a bad link from a lying sender.
 #[must_use]
 pub fn frame_crc(payload: &[u8]) -> u32 {
-    crc32c::crc32c(payload)
+    u32::try_from(checksum(CrcAlgorithm::Crc32Iscsi, payload)).expect("32 bits")
 }
 
 /// [`frame_crc`] of whole frames one after another, from that of each.

@@ -44,6 +44,15 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a chunk ends with this frame.
+    #[must_use]
+    pub fn ends_chunk(&self, header: &DataHeader) -> bool {
+        let DataHeader { chunk, offset, payload_len, .. } = *header;
+        let key = self.file.key();
+        chunk < key.chunk_count()
+            && offset.checked_add(payload_len) == Some(key.chunk_len_bytes(chunk))
+    }
+
     /// A sealed piece of a chunk came, in a datagram.
     ///
     /// # Errors
