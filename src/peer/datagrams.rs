@@ -243,12 +243,11 @@ impl Core {
                     break;
                 }
                 tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
-                if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
-                    && let Some(data) = datagrams.data_mut()
-                {
-                    data.handle_refused();
+                if error.raw_os_error() != Some(rustix::io::Errno::MSGSIZE.raw_os_error()) {
+                    break;
                 }
-                break;
+                // Too long, mostly a probe: shorter ones may go.
+                datagrams.data_mut().expect("just sent by it").handle_refused();
             }
             contents.clear();
         }

@@ -141,7 +141,7 @@ impl ShardDatagrams {
     }
 
     /// Sees to it that the connection is looked at when it has something to do.
-    fn schedule(&self, now: Time, connection: &Connection) {
+    pub(crate) fn schedule(&self, now: Time, connection: &Connection) {
         if connection.is_closed.get() {
             return;
         }

@@ -3,7 +3,7 @@
 //! Invariant: every datagram under way is in `in_flight`, by its number, and in the congestion
 //! controller's count.
 
-use std::{collections::BTreeMap, ops::Range, rc::Rc};
+use std::{cell::Cell, collections::BTreeMap, ops::Range, rc::Rc};
 
 use super::{
     super::{Payload, SendEvent, send_queue::CutOff},
@@ -63,8 +63,9 @@ pub struct DataOut {
     timeouts: u32,
     /// The system had no room for what was to be sent last.
     is_blocked: bool,
-    /// A piece waits for nothing but its time.
-    departs_at: Option<Time>,
+    /// When a piece may go that waits for nothing but its time, as of whoever last asked for one:
+    /// every change makes somebody ask.
+    departs_at: Cell<Option<Time>>,
     counts: DataCounts,
     counts_taken: DataCounts,
     /// File bytes lost since they were last asked for.
@@ -89,7 +90,7 @@ impl DataOut {
             waits_since: None,
             timeouts: 0,
             is_blocked: false,
-            departs_at: None,
+            departs_at: Cell::new(None),
             counts: DataCounts::default(),
             counts_taken: DataCounts::default(),
             lost_bytes: 0,
@@ -163,33 +164,25 @@ impl DataOut {
         self.sends.next_piece_len()
     }
 
-    /// Whether the path takes a piece now; the other side's window is the caller's business.
-    #[must_use]
-    pub fn has_room(&self, now: Time) -> bool {
-        let fits = self.congestion.room() >= self.mtu.datagram_bytes() as u64;
-        (fits || self.congestion.is_idle())
-            && !self.is_blocked
-            && self.congestion.departs_at(now).is_none()
-    }
-
-    /// The next piece, at most `data_bytes_max` long, if the path takes it now.
+    /// The next piece, at most `data_bytes_max` long (the other side's window, which is the caller's
+    /// business), if the path takes it now. If it will do so by time alone, [`Self::poll_timeout`]
+    /// says when.
     #[must_use]
     pub fn peek_piece(&self, now: Time, data_bytes_max: u64) -> Option<Piece> {
+        self.departs_at.set(None);
         let least = self.next_piece_len()?;
-        if u64::from(least) > data_bytes_max || !self.has_room(now) {
+        let fits = self.congestion.room() >= self.mtu.datagram_bytes() as u64;
+        let takes = (fits || self.congestion.is_idle()) && !self.is_blocked;
+        if u64::from(least) > data_bytes_max || !takes {
+            return None;
+        }
+        self.departs_at.set(self.congestion.departs_at(now));
+        if self.departs_at.get().is_some() {
             return None;
         }
         let longest = self.mtu.datagram_bytes() - DATA_DATAGRAM_OVERHEAD_BYTES;
         let most = u32::try_from(data_bytes_max.min(longest as u64)).expect("a datagram");
         self.sends.next_piece(most)
-    }
-
-    /// No piece goes now: remembers whether time alone will change that.
-    pub fn plan_departure(&mut self, now: Time, data_bytes_max: u64) {
-        let is_within = self.next_piece_len().is_some_and(|len| u64::from(len) <= data_bytes_max);
-        let fits = self.congestion.room() >= self.mtu.datagram_bytes() as u64;
-        let waits = is_within && (fits || self.congestion.is_idle());
-        self.departs_at = self.congestion.departs_at(now).filter(|_| waits);
     }
 
     /// Appends the piece to a datagram.
@@ -346,7 +339,7 @@ impl DataOut {
     pub fn handle_timeout(&mut self, now: Time) {
         self.detect_lost(now);
         self.mtu.handle_timeout(now);
-        self.departs_at = self.departs_at.filter(|&at| at > now);
+        self.departs_at.set(self.departs_at.get().filter(|&at| at > now));
         let patience = self.congestion.probe_timeout(self.timeouts);
         let is_overdue = self.waits_since.is_some_and(|since| now.since(since) >= patience);
         if !is_overdue {
@@ -400,7 +393,7 @@ impl DataOut {
         let patience = self.congestion.probe_timeout(self.timeouts);
         let overdue = self.waits_since.map(|since| since + patience);
         let probe = self.mtu.poll_timeout();
-        [lost, overdue, self.departs_at, probe].into_iter().flatten().min()
+        [lost, overdue, self.departs_at.get(), probe].into_iter().flatten().min()
     }
 
     /// A probe is to be sent at once.
@@ -412,5 +405,53 @@ impl DataOut {
     /// Asserts what always holds.
     pub fn invariants(&self) {
         self.sends.invariants();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Sends what goes now; how many datagrams there were in all.
+    fn send_all(out: &mut DataOut, now: Time, mut number: u64) -> u64 {
+        while let Some(piece) = out.peek_piece(now, u64::MAX) {
+            let bytes = DATA_DATAGRAM_OVERHEAD_BYTES + piece.len_bytes() as usize;
+            out.handle_sent(now, number, bytes, &piece);
+            number += 1;
+        }
+        number
+    }
+
+    /// The first round trip is long, as if the address had to be found out; then everything under way
+    /// is acknowledged at once and soon. How often a piece had to wait for its time alone.
+    fn waits_of(control: CongestionControl) -> u32 {
+        let mut out = DataOut::new(control);
+        out.push(Payload::with_crcs_of(0, vec![7; 2_000_000].into()), 0, 0);
+        let mut now = Time::from_start(Duration::from_secs(1));
+        let (mut sent, mut waits) = (0, 0);
+        while !out.is_empty() {
+            let first = sent;
+            sent = send_all(&mut out, now, first);
+            now = now + Duration::from_millis(if first == 0 { 50 } else { 1 });
+            let all = PacketRange { first, count: u32::try_from(sent - first).expect("few") };
+            out.handle_acked(now, u32::MAX, &[all]);
+            if !out.is_empty() && out.peek_piece(now, u64::MAX).is_none() {
+                waits += 1;
+                let due = out.poll_timeout().expect("nothing else will ever happen");
+                assert!(due > now && due < now + Duration::from_secs(1), "{due:?} at {now:?}");
+                now = due;
+                out.handle_timeout(now);
+            }
+        }
+        waits
+    }
+
+    #[test]
+    fn what_waits_for_its_time_alone_is_planned_though_nothing_is_under_way() {
+        for control in [CongestionControl::Cubic, CongestionControl::Bbr] {
+            assert!(waits_of(control) > 0, "{control:?} paces");
+        }
     }
 }

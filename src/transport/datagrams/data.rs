@@ -125,10 +125,7 @@ impl Datagrams {
             DataTransmit { route, segment_bytes: 0, data_bytes: 0, first: self.next_number };
         for _ in 0..segments_max {
             let left = data_bytes_max - transmit.data_bytes;
-            let Some(piece) = self.data()?.peek_piece(now, left) else {
-                self.data_mut()?.plan_departure(now, left);
-                break;
-            };
+            let Some(piece) = self.data()?.peek_piece(now, left) else { break };
             let bytes = DATA_DATAGRAM_OVERHEAD_BYTES + piece.len_bytes() as usize;
             let is_first = transmit.segment_bytes == 0;
             if !is_first
@@ -164,7 +161,8 @@ impl Datagrams {
         DataTransmit { route, segment_bytes: bytes, data_bytes: 0, first: number }
     }
 
-    /// Whether [`Self::poll_data`] would give something.
+    /// Whether [`Self::poll_data`] would give something. If it will by time alone,
+    /// [`Self::poll_timeout`] says when.
     #[must_use]
     pub fn wants_data(&self, now: Time, data_bytes_max: u64) -> bool {
         self.path.proven().is_some()
