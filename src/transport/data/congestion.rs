@@ -203,7 +203,10 @@ impl Congestion {
             (Controller::Bbr(it), Some(info)) => {
                 it.on_ack(sent, bytes, info, rtt, chance, came, silent);
             }
-            (Controller::Cubic(it), _) => it.on_ack(sent, bytes, (), rtt, chance, came, silent),
+            (Controller::Cubic(it), _) => {
+                let rtt = &steady(rtt.smoothed_rtt(), came);
+                it.on_ack(sent, bytes, (), rtt, chance, came, silent);
+            }
             (Controller::Bbr(_), None) => {}
         }
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
@@ -254,6 +257,15 @@ impl Congestion {
         let base = self.rtt.pto_period(1, PacketNumberSpace::ApplicationData) + ACK_PATIENCE;
         base.saturating_mul(1 << count.min(6)).min(PROBE_TIMEOUT_MAX.max(base))
     }
+}
+
+/// The round trip as CUBIC is to grow by: its window is compared with one that grows by so much each
+/// round trip (RFC 8312, 4.2), for which the library takes the least one ever seen. On a short path with
+/// a long queue that is hundreds of times too much: it would take whatever others give way to.
+fn steady(rtt: Duration, at: Timestamp) -> RttEstimator {
+    let mut steady = RttEstimator::new(rtt);
+    steady.update_rtt(Duration::ZERO, rtt, at, true, PacketNumberSpace::ApplicationData);
+    steady
 }
 
 fn stamp(time: Time) -> Timestamp {
