@@ -132,7 +132,7 @@ impl Run {
             14 => {
                 let room = self.session.window().room_bytes();
                 let bytes = script.count().min(room);
-                self.session.window_mut().handle_sent(self.now, bytes);
+                self.session.window_mut().handle_sent(self.now, bytes, false);
             }
             _ => {
                 self.now = self.now + Duration::from_millis(script.byte().into());

@@ -294,7 +294,8 @@ impl Connection {
         self.feed_manifest(&mut queue, &mut session);
         queue.acknowledge_data();
         let written = queue.write(&self.socket, session.window().room_bytes())?;
-        session.window_mut().handle_sent(now, written.data_bytes);
+        // A socket that is full says little about the path: mostly its reader is busy.
+        session.window_mut().handle_sent(now, written.data_bytes, false);
         if written.total_bytes > 0 && queue.data().is_none_or(DataOut::is_empty) {
             // While data waits in datagrams, what the kernel takes for the stream tells nothing of it.
             self.took(now);

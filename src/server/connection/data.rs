@@ -50,7 +50,10 @@ impl Connection {
                 break;
             }
             sent_bytes += transmit.data_bytes;
-            session.window_mut().handle_sent(now, transmit.data_bytes);
+            let is_held = datagrams.data().is_some_and(|data| {
+                data.next_piece_len().is_some() && data.peek_piece(now, u64::MAX).is_none()
+            });
+            session.window_mut().handle_sent(now, transmit.data_bytes, is_held);
             if sent == Sent::TooLong {
                 datagrams.data_mut().expect("just sent by it").handle_refused();
             }
