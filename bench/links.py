@@ -146,15 +146,15 @@ def shares(mbits, congestion, transports, far):
             with relay(congestion, *serve, "--advertise", f"{RELAY_ADDRESS}:7440") as tickets:
                 targets = [f"{path}.got" for path in files]
                 gets = [get(*how) for how in zip(tickets, transports, targets)]
-                time.sleep(WARM_SECONDS)
-                before = [stored(target) for target in targets]
-                time.sleep(SECONDS)
-                after = [stored(target) for target in targets]
-                if any(process.poll() is not None for process in gets):
-                    m.fail("a transfer ended too early")
+                looks = []
+                for seconds in (WARM_SECONDS, SECONDS):
+                    time.sleep(seconds)
+                    if any(process.poll() is not None for process in gets):
+                        m.fail("a transfer ended too early")
+                    looks.append([stored(target) for target in targets])
                 for process in gets:
                     m.end(process)
-        first, second = ((b - a) / SECONDS / (mbits * 1250) for a, b in zip(before, after))
+        first, second = ((b - a) / SECONDS / (mbits * 1250) for a, b in zip(*looks))
         return {"first gets, times second": first / second, "first %": first, "second %": second}
     return cell
 

@@ -55,8 +55,6 @@ pub(crate) async fn run(state: Rc<ShardState>) {
 /// One write; file bytes that the kernel took.
 fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
     if !connection.wants_write() {
-        // Data may wait for its time alone, and acknowledgements may just have made it so.
-        state.datagrams.schedule(now(), connection);
         return 0;
     }
     match connection.write(now()) {

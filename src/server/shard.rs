@@ -113,10 +113,15 @@ impl ShardState {
         })
     }
 
-    /// Puts the connection into the pump's round, if it has something to write.
+    /// Puts the connection into the pump's round, if it has something to write. Data in datagrams may
+    /// wait for its time alone, as acknowledgements may just have made it: then that is planned.
     pub(crate) fn pump(&self, connection: &Rc<Connection>) {
         self.datagrams.mark_ready(connection, &self.pump_bell);
-        if connection.wants_write() && !connection.is_pumped.replace(true) {
+        if !connection.wants_write() {
+            if connection.queue.borrow().data().is_some() {
+                self.datagrams.schedule(now(), connection);
+            }
+        } else if !connection.is_pumped.replace(true) {
             self.pumped.borrow_mut().push_back(Rc::clone(connection));
             self.pump_bell.ring();
         }

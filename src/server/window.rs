@@ -2,7 +2,7 @@
 //!
 //! `W = min(32 KiB + delivered rate × (min RTT + 25 ms), 4 MiB)`, and before the first sample
 //! `W = min(256 KiB, pool / peers)`. The constant part is what makes peers behind one bottleneck equal:
-//! each gets of its rate what it has of the queue, so with windows that are only proportional to rates
+//! each gets of the rate what it has of the queue, so with windows that are only proportional to rates
 //! every division would be as stable as any other, and whoever is pushed back once stays there.
 //!
 //! Rate and round trip are sampled as BBR does (Cardwell et al., "BBR: Congestion-Based Congestion
@@ -77,6 +77,8 @@ struct RateMark {
     position_bytes: u64,
     received_bytes: u64,
     at: Time,
+    /// Nothing else was under way: it measures one write, not what the path carries.
+    is_alone: bool,
     /// As much was sent as the window or the path allowed: a lower rate than before is the path's.
     is_limited: bool,
 }
@@ -107,7 +109,8 @@ impl Window {
         }
     }
 
-    /// `bytes` of payload went to the kernel. `is_held`: there is more, and the path takes no more now.
+    /// `bytes` of payload went to the kernel. `is_held`: there is more, and the path (or the room that the
+    /// peer's socket has) takes no more now.
     pub(crate) fn handle_sent(&mut self, now: Time, bytes: u64, is_held: bool) {
         if bytes == 0 {
             return;
@@ -121,15 +124,16 @@ impl Window {
             });
         }
         self.sent_bytes += bytes;
-        let is_limited = is_held || self.room_bytes() < WINDOW_BYTES_MIN;
-        let is_probe = self.probe.is_some();
+        let (is_window_limited, is_probe) =
+            (self.room_bytes() < WINDOW_BYTES_MIN, self.probe.is_some());
         let mark = self.rate_mark.get_or_insert(RateMark {
             position_bytes: self.sent_bytes - self.lost_bytes,
             received_bytes: self.received_bytes,
             at: now,
-            is_limited: is_limited && !is_probe,
+            is_alone: self.sent_bytes - self.lost_bytes - self.received_bytes == bytes,
+            is_limited: is_window_limited && !is_probe,
         });
-        mark.is_limited |= is_held && !is_probe;
+        mark.is_limited |= is_held && !mark.is_alone && !is_probe;
     }
 
     /// `bytes` of payload that were sent are lost: they are under way no longer. What was only
@@ -171,7 +175,7 @@ impl Window {
         let least = self.min_rtt.map_or(Duration::ZERO, |(least, _)| least);
         let patience = PROBE_TIME_MAX.max(2 * least + QUEUE_TIME);
         if self.probe.is_some_and(|since| now.since(since) >= patience) {
-            self.probe = None;
+            self.end_probe();
         }
         Ok(())
     }
@@ -184,7 +188,7 @@ impl Window {
             _ => self.min_rtt = Some((rtt, now)),
         }
         if is_probe && mark.is_clear {
-            self.probe = None;
+            self.end_probe();
         }
         let age_max = if self.was_probed { MIN_RTT_AGE_MAX } else { MIN_RTT_AGE_FIRST };
         let is_old = |&(_, at): &(Duration, Time)| now.since(at) >= age_max;
@@ -196,6 +200,11 @@ impl Window {
             // Asked again no sooner, whatever comes of it.
             self.min_rtt = self.min_rtt.map(|(least, _)| (least, now));
         }
+    }
+
+    fn end_probe(&mut self) {
+        // A rate measured with a closed window is not the path's.
+        (self.probe, self.rate_mark) = (None, None);
     }
 
     fn sample_rate(&mut self, now: Time, mark: RateMark) {
@@ -358,6 +367,7 @@ mod tests {
     fn a_rate_that_only_seemed_high_is_forgotten_though_the_window_never_limits() {
         let mut window = Window::new(WINDOW_BYTES_INITIAL);
         window.handle_progress(Time(0), 0, u64::MAX).expect("nothing claimed");
+        window.handle_sent(Time(0), 20_000, true);
         let mut now = 0;
         for step in 1..100 {
             window.handle_sent(Time(now), 20_000, true);

@@ -167,7 +167,11 @@ impl Chromium {
             let safe = format!(
                 "(() => {{ try {{ return !!({expression}) }} catch {{ return false }} }})()"
             );
-            (self.evaluate(&safe).is_ok_and(|value| value == true)).then_some(())
+            let answer = self.evaluate(&safe).unwrap_or_else(|error| {
+                eprintln!("while waiting for {what}: {error}");
+                Value::Null
+            });
+            (answer == true).then_some(())
         });
     }
 }

@@ -63,8 +63,8 @@ pub struct DataOut {
     timeouts: u32,
     /// The system had no room for what was to be sent last.
     is_blocked: bool,
-    /// When a piece may go that waits for nothing but its time, as of whoever last asked for one:
-    /// every change makes somebody ask.
+    /// When a piece may go that waits for nothing but its time, as of whoever last asked for one. Who
+    /// is told that none goes now must look at [`Self::poll_timeout`].
     departs_at: Cell<Option<Time>>,
     counts: DataCounts,
     counts_taken: DataCounts,
