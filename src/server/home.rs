@@ -179,8 +179,10 @@ impl Home {
         result: Result<FetchedChunk, FetchFailure>,
         cells: &ShardCells,
     ) {
-        // A fetch that was cancelled meanwhile is no longer in the table: its bytes go.
-        let Some(fetch) = self.fetches.remove(&fetch_id) else {
+        // The bytes of a fetch that was cancelled meanwhile go. If the swarm has yet to say so, it
+        // stays in the table: then its lease is asked back, and found to be free.
+        let is_wanted = self.swarm.is_fetching(fetch_id);
+        let Some(fetch) = is_wanted.then(|| self.fetches.remove(&fetch_id)).flatten() else {
             return count_unwanted(&result, cells);
         };
         cells.fetch_seconds.record(now.seconds_since(fetch.since));
@@ -311,6 +313,7 @@ impl Home {
             self.waiter.cancel();
         }
         self.flush_deliveries(outbox);
+        debug_assert_eq!(self.cached.len(), self.swarm.cached_count() as usize);
         self.waiter.set_working(self.swarm.wants_work());
         self.publish(cells);
         self.is_dirty = false;

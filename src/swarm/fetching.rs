@@ -281,16 +281,17 @@ impl Swarm {
             let fetch = *fetch;
             if self.peers[fetch.holder].unanswered >= FETCH_GIVE_UP {
                 self.disbelieve(now, fetch.holder);
-            } else if let Some(other) = self.find_better(now, &fetch) {
-                self.hedge(now, fetch_id, fetch, other);
+            } else if let Some((other, joins)) = self.find_better(now, &fetch) {
+                self.hedge(now, fetch_id, fetch, other, joins);
             } else {
                 self.mark_overdue(now, fetch_id);
             }
         }
     }
 
-    /// Whom to ask as well; or instead, if somebody was already or there is no room.
-    fn find_better(&self, now: Time, fetch: &Fetch) -> Option<PeerSlot> {
+    /// Whom to ask, and whether as well; else instead: somebody was asked as well already, there is
+    /// no room, or too many wait for slow ones.
+    fn find_better(&self, now: Time, fetch: &Fetch) -> Option<(PeerSlot, bool)> {
         let rival = fetch.rival.map(|rival| self.fetches[&rival].holder);
         let except = Except { holder: fetch.holder, rival };
         let other = self.find_holder(fetch.chunk, Some(except))?.slot;
@@ -299,9 +300,10 @@ impl Swarm {
             && (!this.is_proven || !that.slow)
             && (!that.is_suspect || this.is_suspect);
         let turn_is_over = now.since(fetch.started_at) >= fetch.turn;
-        let joins = fetch.rival.is_none() && self.room.held > 0;
+        let has_place = fetch.rival.is_none() && self.room.held > 0;
+        let joins = has_place && (!that.slow || self.may_add_slow());
         let is_next = turn_is_over && that.unanswered < this.unanswered;
-        (joins || is_sure || is_next).then_some(other)
+        (joins || is_sure || is_next).then_some((other, joins))
     }
 
     /// The holder answers nothing: what it claims to hold counts as missing.
@@ -312,11 +314,18 @@ impl Swarm {
         }
     }
 
-    /// Asks another holder as well if there is room and none was asked yet, else instead.
-    fn hedge(&mut self, now: Time, fetch_id: FetchId, fetch: Fetch, holder: PeerSlot) {
+    /// Asks another holder as well, or instead.
+    fn hedge(
+        &mut self,
+        now: Time,
+        fetch_id: FetchId,
+        fetch: Fetch,
+        holder: PeerSlot,
+        joins: bool,
+    ) {
         self.counters.hedges += 1;
         let pick = Pick { chunk: fetch.chunk, holder, need: fetch.need };
-        if fetch.rival.is_none() && self.room.held > 0 {
+        if joins {
             self.mark_overdue(now, fetch_id);
             self.start_fetch(now, pick, Some(fetch_id));
         } else {

@@ -317,7 +317,9 @@ impl Swarm {
             // Whoever is slow may never answer: then suspects are as good.
             let is_sure = !peer.is_suspect && !peer.slow && !spared;
             is_trusted_held |= is_sure && !is_excepted(slot);
-            if !is_excepted(slot) && !spared && self.may_ask(peer) {
+            let may_ask =
+                if except.is_some() { self.can_take_another(peer) } else { self.may_ask(peer) };
+            if !is_excepted(slot) && !spared && may_ask {
                 let rank = self.rank(peer, except.is_some());
                 if best.is_none_or(|(least, _)| rank < least) {
                     best = Some((rank, Choice { slot, idle: peer.fetches == 0 && !peer.slow }));
@@ -336,17 +338,26 @@ impl Swarm {
         best.filter(|(rank, _)| may_choose(rank)).map(|(_, choice)| choice)
     }
 
-    /// Whether the holder can take one more fetch. Slow holders together may hold half of the
-    /// fetches at most, and so may those on trial once somebody is proven.
+    /// Whether the holder may be asked for one chunk more. Slow holders together may hold half of
+    /// the fetches at most.
     pub(super) fn may_ask(&self, peer: &Peer) -> bool {
+        self.can_take_another(peer) && (!peer.slow || self.may_add_slow())
+    }
+
+    /// Whether the holder can take one more fetch, or one that others let us wait for: that adds
+    /// none to those which wait for slow ones. Those on trial may hold half of the fetches at most
+    /// once somebody is proven.
+    fn can_take_another(&self, peer: &Peer) -> bool {
         let half = self.config.fetches_max / 2;
         if !peer.is_proven && self.fetch_queue.on_trial > half && self.is_anybody_sure() {
             return false;
         }
-        if peer.slow {
-            return peer.fetches == 0 && self.fetch_queue.overdue <= half;
-        }
-        peer.fetches < self.depth(peer)
+        peer.fetches < if peer.slow { 1 } else { self.depth(peer) }
+    }
+
+    /// Whether one more of the fetches may wait for a slow holder.
+    pub(super) fn may_add_slow(&self) -> bool {
+        self.fetch_queue.overdue <= self.config.fetches_max / 2
     }
 
     /// Whether somebody is there who has supplied something and answers in time.

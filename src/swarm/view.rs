@@ -1,6 +1,6 @@
 //! What others may see of a swarm: counters and progress. Changes nothing.
 
-use super::{PeerSlot, Swarm, peers::Standing};
+use super::{FetchId, PeerSlot, Swarm, peers::Standing};
 use crate::protocol::SwarmStatus;
 
 /// Counted since the swarm began.
@@ -102,6 +102,12 @@ impl Swarm {
     #[must_use]
     pub fn fetch_count(&self) -> usize {
         self.fetches.len()
+    }
+
+    /// Whether this fetch is under way and was not cancelled, told to the shell or not yet.
+    #[must_use]
+    pub fn is_fetching(&self, fetch_id: FetchId) -> bool {
+        self.fetches.contains_key(&fetch_id)
     }
 
     /// Peers that have credit and lack everything that is cached.

@@ -162,6 +162,36 @@ fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
 }
 
 #[test]
+fn a_chunk_that_comes_when_its_fetch_was_just_given_up_is_not_kept() {
+    let (budget, shards) = (Budget::new(CHUNK_BYTES, 1), idle_shard());
+    let now = Time::ZERO + Duration::from_secs(1);
+    let mut stage = Stage::new(1, &budget, &shards);
+    let slow = stage.join_holder(now);
+    stage.join_hungry(now);
+    stage.know_manifest(now, slow);
+    let asked = fetch_in(stage.drive(now)).expect("the only holder is asked");
+    stage.join_holder(now);
+    // In one turn it is decided to ask the other instead, and the first one's chunk comes.
+    let late = now + Duration::from_secs(2);
+    stage.home.handle_timeout(late);
+    let mut buffer = asked.lease.buffer(CHUNK_BYTES);
+    buffer.fill_zeroed();
+    let chunk = FetchedChunk { bytes: buffer.freeze(), crcs: Arc::new([]) };
+    stage.home.handle_fetched(late, asked.fetch_id, Ok(chunk), &stage.cells);
+    let requests = stage.drive(late);
+    let cancels = |request: &Request| {
+        matches!(request, Request::Peer(PeerRequest::CancelFetch { fetch_id, .. })
+            if *fetch_id == asked.fetch_id)
+    };
+    assert!(requests.iter().any(cancels), "whoever is asked for the lease says where it is");
+    let instead = fetch_in(requests).expect("nobody holds the only lease any more");
+    assert_eq!(instead.chunk, asked.chunk);
+    assert_eq!(budget.in_use_bytes(), CHUNK_BYTES);
+    shards.drain();
+    shards.join().expect("it did nothing");
+}
+
+#[test]
 fn who_comes_from_where_somebody_lied_is_asked_only_if_nobody_else_has_the_chunk() {
     let (budget, shards) = (Budget::new(4 * CHUNK_BYTES, 1), idle_shard());
     let now = Time::ZERO + Duration::from_secs(1);
