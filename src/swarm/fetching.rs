@@ -5,9 +5,10 @@
 //!
 //! Whoever claims a chunk and does not answer costs one wait. Each fetch, hedged or not, comes due
 //! again and again, and goes to somebody else whenever there is a better one to ask
-//! (`Swarm::find_better`). A holder that was late before gets a turn as long as all its silence so
-//! far before a fetch moves on to one that has proven nothing: turns grow, so an honest holder,
-//! however slow, gets one that is long enough, however many others only pretend.
+//! (`Swarm::find_better`); and whoever answers takes over what is late elsewhere as soon as it can
+//! take one more (`Swarm::take_over`). A holder that was late before gets a turn as long as all its
+//! silence so far before a fetch moves on to one that has proven nothing: turns grow, so an honest
+//! holder, however slow, gets one that is long enough, however many others only pretend.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -28,6 +29,18 @@ const HEDGE_AFTER_MIN: Duration = Duration::from_millis(50);
 /// A holder that has let us wait for so long in all, without an answer, counts as one that holds
 /// nothing, until it says otherwise. Long enough for 256 KiB at 8 KiB/s with a second chunk queued before it.
 const FETCH_GIVE_UP: Duration = Duration::from_secs(60);
+
+/// Fetches, oldest first, among which late ones are sought for a holder that can take one more.
+const FETCHES_PER_SCAN: usize = 64;
+
+/// How another holder is asked for a chunk that does not come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hedge {
+    /// Nobody was yet, and there is room.
+    AsWell,
+    /// In the place of the first: the other is surely better, or it is its turn.
+    Instead,
+}
 
 /// Why a chunk is fetched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +110,7 @@ impl Swarm {
             holder.progress_at = now;
             self.prove(fetch.holder);
             self.cache(now, fetch);
+            self.take_over(now, fetch.holder);
         }
         self.settle(now);
     }
@@ -281,29 +295,64 @@ impl Swarm {
             let fetch = *fetch;
             if self.peers[fetch.holder].unanswered >= FETCH_GIVE_UP {
                 self.disbelieve(now, fetch.holder);
-            } else if let Some((other, joins)) = self.find_better(now, &fetch) {
-                self.hedge(now, fetch_id, fetch, other, joins);
-            } else {
+                continue;
+            }
+            let better = self.find_better(now, &fetch);
+            if !matches!(better, Some((_, Hedge::Instead))) {
                 self.mark_overdue(now, fetch_id);
+            }
+            if let Some((other, how)) = better {
+                self.hedge(now, fetch_id, fetch, other, how);
             }
         }
     }
 
-    /// Whom to ask, and whether as well; else instead: somebody was asked as well already, there is
-    /// no room, or too many wait for slow ones.
-    fn find_better(&self, now: Time, fetch: &Fetch) -> Option<(PeerSlot, bool)> {
+    /// Whom to ask, and how.
+    fn find_better(&self, now: Time, fetch: &Fetch) -> Option<(PeerSlot, Hedge)> {
+        let other = self.find_holder(fetch.chunk, Some(self.asked_for(fetch)))?.slot;
+        Some((other, self.is_better(now, fetch, other)?))
+    }
+
+    /// Who has been asked for this chunk.
+    fn asked_for(&self, fetch: &Fetch) -> Except {
         let rival = fetch.rival.map(|rival| self.fetches[&rival].holder);
-        let except = Except { holder: fetch.holder, rival };
-        let other = self.find_holder(fetch.chunk, Some(except))?.slot;
+        Except { holder: fetch.holder, rival }
+    }
+
+    /// How this other holder should be asked, if at all.
+    fn is_better(&self, now: Time, fetch: &Fetch, other: PeerSlot) -> Option<Hedge> {
         let (this, that) = (&self.peers[fetch.holder], &self.peers[other]);
+        let has_place = fetch.rival.is_none() && self.room.held > 0;
+        if has_place && (!that.slow || self.may_add_slow()) {
+            return Some(Hedge::AsWell);
+        }
         let is_sure = that.is_proven
             && (!this.is_proven || !that.slow)
             && (!that.is_suspect || this.is_suspect);
         let turn_is_over = now.since(fetch.started_at) >= fetch.turn;
-        let has_place = fetch.rival.is_none() && self.room.held > 0;
-        let joins = has_place && (!that.slow || self.may_add_slow());
-        let is_next = turn_is_over && that.unanswered < this.unanswered;
-        (joins || is_sure || is_next).then_some((other, joins))
+        // Whoever answers others will take it over.
+        let is_next =
+            turn_is_over && that.unanswered < this.unanswered && !self.is_surely_held(fetch.chunk);
+        (is_sure || is_next).then_some(Hedge::Instead)
+    }
+
+    /// A holder has answered: if it can take one more, it is asked for what others let us wait for,
+    /// the oldest first. Until that comes due again the holder would have nothing to do.
+    fn take_over(&mut self, now: Time, holder: PeerSlot) {
+        if self.peers[holder].is_suspect || self.peers[holder].may_go {
+            return;
+        }
+        while self.fetch_queue.overdue > 0 && self.may_ask(&self.peers[holder]) {
+            let oldest = self.fetches.iter().take(FETCHES_PER_SCAN);
+            let found = oldest.filter(|(_, fetch)| fetch.overdue).find_map(|(&id, fetch)| {
+                let has = self.peers[holder].have.contains(fetch.chunk);
+                let is_asked = self.asked_for(fetch).contains(holder);
+                let how = (has && !is_asked).then(|| self.is_better(now, fetch, holder)).flatten();
+                how.map(|how| (id, *fetch, how))
+            });
+            let Some((fetch_id, fetch, how)) = found else { return };
+            self.hedge(now, fetch_id, fetch, holder, how);
+        }
     }
 
     /// The holder answers nothing: what it claims to hold counts as missing.
@@ -314,26 +363,19 @@ impl Swarm {
         }
     }
 
-    /// Asks another holder as well, or instead.
-    fn hedge(
-        &mut self,
-        now: Time,
-        fetch_id: FetchId,
-        fetch: Fetch,
-        holder: PeerSlot,
-        joins: bool,
-    ) {
+    /// Asks another holder.
+    fn hedge(&mut self, now: Time, fetch_id: FetchId, fetch: Fetch, holder: PeerSlot, how: Hedge) {
         self.counters.hedges += 1;
         let pick = Pick { chunk: fetch.chunk, holder, need: fetch.need };
-        if joins {
-            self.mark_overdue(now, fetch_id);
-            self.start_fetch(now, pick, Some(fetch_id));
-        } else {
-            self.cancel_fetch(now, fetch_id, true);
-            if fetch.rival.is_none() {
-                self.release_chunk(&fetch);
+        match how {
+            Hedge::AsWell => self.start_fetch(now, pick, Some(fetch_id)),
+            Hedge::Instead => {
+                self.cancel_fetch(now, fetch_id, true);
+                if fetch.rival.is_none() {
+                    self.release_chunk(&fetch);
+                }
+                self.start_fetch(now, pick, fetch.rival);
             }
-            self.start_fetch(now, pick, fetch.rival);
         }
     }
 

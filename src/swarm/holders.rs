@@ -31,6 +31,13 @@ pub(super) struct Except {
     pub(super) rival: Option<PeerSlot>,
 }
 
+impl Except {
+    /// Whether this one was.
+    pub(super) fn contains(&self, slot: PeerSlot) -> bool {
+        slot == self.holder || Some(slot) == self.rival
+    }
+}
+
 /// A holder that may be asked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choice {
@@ -303,8 +310,7 @@ impl Swarm {
         let (slots, start) = (self.peers.slot_count(), state.holder_hint);
         let (mut best, mut seen): (Option<(Rank, Choice)>, u32) = (None, 0);
         let mut is_trusted_held = false;
-        let is_excepted =
-            |slot| except.is_some_and(|except| slot == except.holder || Some(slot) == except.rival);
+        let is_excepted = |slot| except.is_some_and(|except| except.contains(slot));
         let proven = self.idle_holders.suppliers.iter().map(|&slot| (slot, 0));
         let all = (0..slots).map(|step| (PeerSlot((start + step) % slots), 1));
         for (slot, counts) in proven.chain(all) {
@@ -349,7 +355,10 @@ impl Swarm {
     /// once somebody is proven.
     fn can_take_another(&self, peer: &Peer) -> bool {
         let half = self.config.fetches_max / 2;
-        if !peer.is_proven && self.fetch_queue.on_trial > half && self.is_anybody_sure() {
+        if !peer.is_proven
+            && self.fetch_queue.on_trial > half
+            && self.sure_holders().next().is_some()
+        {
             return false;
         }
         peer.fetches < if peer.slow { 1 } else { self.depth(peer) }
@@ -360,10 +369,15 @@ impl Swarm {
         self.fetch_queue.overdue <= self.config.fetches_max / 2
     }
 
-    /// Whether somebody is there who has supplied something and answers in time.
-    fn is_anybody_sure(&self) -> bool {
+    /// Those of the suppliers remembered who answer in time.
+    fn sure_holders(&self) -> impl Iterator<Item = &Peer> {
         let suppliers = self.idle_holders.suppliers.iter().map(|&slot| &self.peers[slot]);
-        suppliers.into_iter().any(|peer| !peer.slow && !peer.may_go)
+        suppliers.filter(|peer| !peer.slow && !peer.may_go)
+    }
+
+    /// Whether one of those holds this chunk.
+    pub(super) fn is_surely_held(&self, chunk: u32) -> bool {
+        self.sure_holders().any(|peer| peer.have.contains(chunk))
     }
 
     /// Fetches that the holder may have outstanding.

@@ -17,7 +17,11 @@ use crate::sim::{
 /// What theory allows where rates differ by a factor of 10, and a fifth more.
 const FETCHES_PER_CHUNK_MAX: f64 = 1.2 * (1.0 + std::f64::consts::LN_10);
 
-/// What forty who pretend may cost: a wait for some of them before anybody is proven.
+/// Log-normal sigma of an origin's time for a chunk with which a hundredth take a hundred times the
+/// median.
+const STANDS_STILL_JITTER: f64 = 2.0;
+
+/// What those who pretend may cost: a wait for some of them before anybody is proven.
 const PRETENDED_SECONDS_MAX: u64 = 5;
 
 fn check(fleet: Fleet, fetches: f64, median: f64, worst: f64) -> Summary {
@@ -187,6 +191,34 @@ fn forty_who_pretend_to_hold_everything_cost_a_few_seconds() {
         let outcome = world.run();
         world.assert_progress();
         assert!(outcome.stretch[1..honest].iter().all(Option::is_some));
+        let seconds = outcome.done_at / SECOND;
+        println!("seed {seed}: {} s alone, {seconds} s among pretenders", alone / SECOND);
+        assert!(seconds <= alone / SECOND + PRETENDED_SECONDS_MAX, "{seconds} s");
+    });
+}
+
+/// A hundred of them, and an origin that is fast but stands still now and then, as on a busy
+/// machine: it is late then with all that it was asked for.
+#[test]
+fn who_was_late_once_is_asked_again_however_many_pretend() {
+    for_seeds("--test simulation late", 200, |seed| {
+        let fleet =
+            Fleet { peers: 20, chunks: 64, ratio: 1.0, ..Fleet::new(seed, 64, LAMBDA_DEFAULT) };
+        let mut plan = fleet.plan();
+        plan.peers.iter_mut().for_each(|peer| {
+            peer.down_rate *= 100.0;
+            peer.window *= 100;
+        });
+        plan.peers[0].up_rate = 20.0 * RATE;
+        plan.peers[0].jitter = STANDS_STILL_JITTER;
+        let alone = World::new(plan.clone()).run().done_at;
+        let mut pretender = plan.peers[0].clone();
+        (pretender.vice, pretender.seeding) = (Vice::Silent, None);
+        plan.peers.extend(std::iter::repeat_n(pretender, 100));
+        let mut world = World::new(plan);
+        let outcome = world.run();
+        world.assert_progress();
+        assert!(outcome.stretch[1..21].iter().all(Option::is_some));
         let seconds = outcome.done_at / SECOND;
         println!("seed {seed}: {} s alone, {seconds} s among pretenders", alone / SECOND);
         assert!(seconds <= alone / SECOND + PRETENDED_SECONDS_MAX, "{seconds} s");
