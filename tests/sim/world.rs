@@ -355,10 +355,10 @@ impl World {
         }
     }
 
-    /// What was decided before comes first: a fetch may have been cancelled.
+    /// Nobody wants what comes of a fetch that was cancelled, whether or not the shell has looked at
+    /// that decision: if not, its lease moves on when it does.
     fn fetch_result(&mut self, home: usize, fetch_id: FetchId, peer: usize) {
-        self.pump();
-        if !self.homes[home].fetches.contains_key(&fetch_id) {
+        if !self.homes[home].swarm.is_fetching(fetch_id) {
             return;
         }
         match self.peers[peer].plan.vice {
