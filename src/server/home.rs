@@ -46,7 +46,7 @@ pub(crate) struct Home {
     fetches: HashMap<FetchId, OpenFetch>,
     /// Fetches whose lease is still on its way back from a cancelled one.
     unleased: VecDeque<(FetchId, OpenFetch)>,
-    recalls: HashMap<u32, OpenRecall>,
+    recalls: BTreeMap<u32, OpenRecall>,
     waiter: Waiter,
     wants_room: bool,
     room: Option<Lease>,
@@ -79,7 +79,7 @@ impl Home {
             peers_on_shard: vec![0; shard_count],
             fetches: HashMap::new(),
             unleased: VecDeque::new(),
-            recalls: HashMap::new(),
+            recalls: BTreeMap::new(),
             waiter,
             wants_room: false,
             room: None,
@@ -134,6 +134,10 @@ impl Home {
             self.peers_on_shard[member.connection.shard.index()] -= 1;
             self.fetches.retain(|_, fetch| fetch.holder != peer);
             self.unleased.retain(|(_, fetch)| fetch.holder != peer);
+            // Its place may be another's before all shards have answered.
+            for recall in self.recalls.values_mut() {
+                recall.rest.retain(|&(slot, _)| slot != peer);
+            }
             self.swarm.handle_gone(now, peer);
         }
     }

@@ -54,7 +54,9 @@ impl ShardState {
                 }
             }
             PeerRequest::Fetch { to, fetch } => {
-                if let Some(connection) = self.connection_of(to) {
+                // Of one that left the home will hear: the lease must not wait until it has lingered.
+                let connection = self.connection_of(to).filter(|it| !it.has_left.get());
+                if let Some(connection) = connection {
                     connection.session.borrow_mut().handle_fetch(fetch);
                     self.after_session(&connection);
                 }

@@ -5,10 +5,11 @@
 //!
 //! Whoever claims a chunk and does not answer costs one wait. Each fetch, hedged or not, comes due
 //! again and again, and goes to somebody else whenever there is a better one to ask
-//! (`Swarm::find_better`); and whoever answers takes over what is late elsewhere as soon as it can
-//! take one more (`Swarm::take_over`). A holder that was late before gets a turn as long as all its
-//! silence so far before a fetch moves on to one that has proven nothing: turns grow, so an honest
-//! holder, however slow, gets one that is long enough, however many others only pretend.
+//! (`Swarm::find_better`); and whoever answers and has nothing else to do takes over what is late at
+//! those who have proven nothing (`Swarm::take_over`). A holder that was late before gets a turn as
+//! long as all its silence so far before a fetch moves on to one that has proven nothing: turns
+//! grow, so an honest holder, however slow, gets one that is long enough, however many others only
+//! pretend.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -31,7 +32,11 @@ const HEDGE_AFTER_MIN: Duration = Duration::from_millis(50);
 const FETCH_GIVE_UP: Duration = Duration::from_secs(60);
 
 /// Fetches, oldest first, among which late ones are sought for a holder that can take one more.
-const FETCHES_PER_SCAN: usize = 64;
+const FETCHES_PER_SCAN: usize = 256;
+
+/// So long a fetch waits for a holder that answers others, before it moves on to one that has proven
+/// nothing.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How another holder is asked for a chunk that does not come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,7 +97,8 @@ impl Swarm {
     /// The fetch's bytes are verified and cached. Its rival, if any, is cancelled.
     pub fn handle_fetched(&mut self, now: Time, fetch_id: FetchId) {
         self.begin(now);
-        if let Some(fetch) = self.end_fetch(now, fetch_id) {
+        let fetch = self.end_fetch(now, fetch_id);
+        if let Some(fetch) = fetch {
             if let Some(rival) = fetch.rival
                 && let Some(rival) = self.cancel_fetch(now, rival, false)
             {
@@ -110,9 +116,14 @@ impl Swarm {
             holder.progress_at = now;
             self.prove(fetch.holder);
             self.cache(now, fetch);
-            self.take_over(now, fetch.holder);
         }
         self.settle(now);
+        if let Some(Fetch { holder, .. }) = fetch
+            && self.fetch_queue.overdue > 0
+        {
+            self.take_over(now, holder);
+            self.settle(now);
+        }
     }
 
     /// The fetch brought nothing; the shell has given its lease back.
@@ -309,14 +320,21 @@ impl Swarm {
 
     /// Whom to ask, and how.
     fn find_better(&self, now: Time, fetch: &Fetch) -> Option<(PeerSlot, Hedge)> {
-        let other = self.find_holder(fetch.chunk, Some(self.asked_for(fetch)))?.slot;
-        Some((other, self.is_better(now, fetch, other)?))
+        let mut except = self.asked_for(fetch);
+        let best = self.find_holder(fetch.chunk, Some(except))?.slot;
+        if let Some(how) = self.is_better(now, fetch, best) {
+            return Some((best, how));
+        }
+        // One that has proven to supply and was late since may be no better, and the next one yet.
+        except.refused = Some(best);
+        let next = self.find_holder(fetch.chunk, Some(except))?.slot;
+        Some((next, self.is_better(now, fetch, next)?))
     }
 
     /// Who has been asked for this chunk.
     fn asked_for(&self, fetch: &Fetch) -> Except {
         let rival = fetch.rival.map(|rival| self.fetches[&rival].holder);
-        Except { holder: fetch.holder, rival }
+        Except { holder: fetch.holder, rival, refused: None }
     }
 
     /// How this other holder should be asked, if at all.
@@ -329,27 +347,35 @@ impl Swarm {
         let is_sure = that.is_proven
             && (!this.is_proven || !that.slow)
             && (!that.is_suspect || this.is_suspect);
-        let turn_is_over = now.since(fetch.started_at) >= fetch.turn;
-        // Whoever answers others will take it over.
-        let is_next =
-            turn_is_over && that.unanswered < this.unanswered && !self.is_surely_held(fetch.chunk);
+        // Whoever answers others will take it over, unless there is too much to do.
+        let turn = match self.is_surely_held(fetch.chunk) {
+            true => fetch.turn.max(TAKEN_OVER_WITHIN),
+            false => fetch.turn,
+        };
+        let turn_is_over = now.since(fetch.started_at) >= turn;
+        let is_next = turn_is_over && that.unanswered < this.unanswered;
         (is_sure || is_next).then_some(Hedge::Instead)
     }
 
-    /// A holder has answered: if it can take one more, it is asked for what others let us wait for,
-    /// the oldest first. Until that comes due again the holder would have nothing to do.
+    /// A holder has answered, and nothing new is to be fetched: if it can take one more, it is asked
+    /// for what those on trial let us wait for, the oldest first. Else that would wait until it
+    /// comes due again, and the holder have nothing to do meanwhile. Whoever has proven to supply is
+    /// left in peace: it may be slow, and nearly done.
     fn take_over(&mut self, now: Time, holder: PeerSlot) {
-        if self.peers[holder].is_suspect || self.peers[holder].may_go {
+        let Some(peer) = self.peers.get(holder) else { return };
+        if peer.is_suspect || peer.may_go || self.room.asked_at.is_some() {
             return;
         }
         while self.fetch_queue.overdue > 0 && self.may_ask(&self.peers[holder]) {
             let oldest = self.fetches.iter().take(FETCHES_PER_SCAN);
-            let found = oldest.filter(|(_, fetch)| fetch.overdue).find_map(|(&id, fetch)| {
-                let has = self.peers[holder].have.contains(fetch.chunk);
-                let is_asked = self.asked_for(fetch).contains(holder);
-                let how = (has && !is_asked).then(|| self.is_better(now, fetch, holder)).flatten();
-                how.map(|how| (id, *fetch, how))
-            });
+            let late = oldest.filter(|(_, fetch)| fetch.overdue && fetch.on_trial);
+            let found = late.filter(|(_, fetch)| !self.asked_for(fetch).contains(holder)).find_map(
+                |(&id, fetch)| {
+                    let has = self.peers[holder].have.contains(fetch.chunk);
+                    let how = has.then(|| self.is_better(now, fetch, holder)).flatten();
+                    how.map(|how| (id, *fetch, how))
+                },
+            );
             let Some((fetch_id, fetch, how)) = found else { return };
             self.hedge(now, fetch_id, fetch, holder, how);
         }

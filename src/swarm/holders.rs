@@ -24,17 +24,19 @@ pub(super) struct Pick {
     pub(super) need: Need,
 }
 
-/// Who was asked for a chunk already.
+/// Who is not to be asked for a chunk, as he was already.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Except {
     pub(super) holder: PeerSlot,
     pub(super) rival: Option<PeerSlot>,
+    /// Who was looked at and is no better.
+    pub(super) refused: Option<PeerSlot>,
 }
 
 impl Except {
-    /// Whether this one was.
+    /// Whether it is about this one.
     pub(super) fn contains(&self, slot: PeerSlot) -> bool {
-        slot == self.holder || Some(slot) == self.rival
+        slot == self.holder || [self.rival, self.refused].contains(&Some(slot))
     }
 }
 
@@ -375,9 +377,9 @@ impl Swarm {
         suppliers.filter(|peer| !peer.slow && !peer.may_go)
     }
 
-    /// Whether one of those holds this chunk.
+    /// Whether one of those holds this chunk, and from no place where somebody lied.
     pub(super) fn is_surely_held(&self, chunk: u32) -> bool {
-        self.sure_holders().any(|peer| peer.have.contains(chunk))
+        self.sure_holders().any(|peer| !peer.is_suspect && peer.have.contains(chunk))
     }
 
     /// Fetches that the holder may have outstanding.
