@@ -357,13 +357,14 @@ impl Swarm {
         (is_sure || is_next).then_some(Hedge::Instead)
     }
 
-    /// A holder has answered, and nothing new is to be fetched: if it can take one more, it is asked
-    /// for what those on trial let us wait for, the oldest first. Else that would wait until it
-    /// comes due again, and the holder have nothing to do meanwhile. Whoever has proven to supply is
-    /// left in peace: it may be slow, and nearly done.
+    /// A holder has answered, and nothing new is to be fetched, or there is no memory for it: if it
+    /// can take one more, it is asked for what those on trial let us wait for, the oldest first. Else
+    /// that would wait until it comes due again, and the holder have nothing to do meanwhile. Whoever
+    /// has proven to supply is left in peace: it may be slow, and nearly done.
     fn take_over(&mut self, now: Time, holder: PeerSlot) {
         let Some(peer) = self.peers.get(holder) else { return };
-        if peer.is_suspect || peer.may_go || self.room.asked_at.is_some() {
+        let is_room_coming = self.room.asked_at.is_some() && !self.room.unanswered;
+        if peer.is_suspect || peer.may_go || is_room_coming {
             return;
         }
         while self.fetch_queue.overdue > 0 && self.may_ask(&self.peers[holder]) {
