@@ -1,0 +1,44 @@
+//! What a home says to peers: that they may go, wait, or have to end.
+
+use super::Home;
+use crate::{
+    protocol::{Failure, FailureCode, Message},
+    server::{cells::ShardCells, message::PeerRequest, outbox::Outbox},
+    swarm::{Action, PeerSlot},
+};
+
+impl Home {
+    /// Carries out an action that only says something.
+    pub(super) fn perform_telling(&self, action: &Action, outbox: &mut Outbox, cells: &ShardCells) {
+        match *action {
+            Action::Ban { peer } => {
+                cells.peers_banned.add(1);
+                self.close(peer, FailureCode::Banned, "it supplied wrong bytes", outbox);
+            }
+            Action::SeedingDone { origin } => self.tell(origin, Message::SeedingDone, outbox),
+            Action::LeaveGranted { peer } => self.tell(peer, Message::LeaveGranted, outbox),
+            Action::Waiting { peer, missing_count, first_missing, deadline } => {
+                let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
+                let waiting = Message::Waiting { missing_count, first_missing, deadline_ms };
+                self.tell(peer, waiting, outbox);
+            }
+            Action::GiveUp { peer, missing_count } => {
+                let text = format!(
+                    "nobody who is connected holds {missing_count} of the chunks: start a peer \
+                     that has the file, then try again"
+                );
+                self.close(peer, FailureCode::ChunksMissing, &text, outbox);
+            }
+            _ => unreachable!("the others move chunks"),
+        }
+    }
+
+    pub(super) fn tell(&self, peer: PeerSlot, message: Message, outbox: &mut Outbox) {
+        self.to_peer(peer, outbox, |to| PeerRequest::Tell { to, message });
+    }
+
+    fn close(&self, peer: PeerSlot, code: FailureCode, text: &str, outbox: &mut Outbox) {
+        let failure = Failure { code, text: text.to_owned() };
+        self.to_peer(peer, outbox, |to| PeerRequest::Close { to, failure });
+    }
+}
