@@ -10,8 +10,8 @@ use crate::sim::{
     MILLISECOND, SECOND,
     fleet::{CHUNK, Choice, Fleet, RATE, Summary},
     for_seeds,
-    peer::Vice,
-    world::World,
+    peer::{PeerPlan, Vice},
+    world::{Plan, World},
 };
 
 /// What theory allows where rates differ by a factor of 10, and a fifth more.
@@ -168,7 +168,23 @@ fn four_chunks_of_memory_serve_two_hundred_peers_half_of_them_stopped() {
     });
 }
 
-/// Peers that claim all and answer nothing, forty for the one who has it.
+/// Runs a plan alone and among peers that claim all and answer nothing: all honest ones finish, and
+/// the others cost a few seconds.
+fn check_among_pretenders(seed: u64, mut plan: Plan, joins_at: impl Iterator<Item = u64>) {
+    let alone = World::new(plan.clone()).run().done_at / SECOND;
+    let honest = plan.peers.len();
+    let pretender = PeerPlan { vice: Vice::Silent, seeding: None, ..plan.peers[0].clone() };
+    plan.peers.extend(joins_at.map(|joins_at| PeerPlan { joins_at, ..pretender.clone() }));
+    let mut world = World::new(plan);
+    let outcome = world.run();
+    world.assert_progress();
+    assert!(outcome.stretch[1..honest].iter().all(Option::is_some));
+    let seconds = outcome.done_at / SECOND;
+    println!("seed {seed}: {alone} s alone, {seconds} s among pretenders");
+    assert!(seconds <= alone + PRETENDED_SECONDS_MAX, "{seconds} s");
+}
+
+/// Forty for the one who has it.
 #[test]
 fn forty_who_pretend_to_hold_everything_cost_a_few_seconds() {
     for_seeds("--test simulation pretend", 6, |seed| {
@@ -177,23 +193,8 @@ fn forty_who_pretend_to_hold_everything_cost_a_few_seconds() {
         let mut plan = fleet.plan();
         // So slow an origin that its chunks are late now and then, as those of a pretender are.
         plan.peers[0].up_rate = 2.0 * RATE;
-        let alone = World::new(plan.clone()).run().done_at;
-        let honest = plan.peers.len();
-        for number in 0..40 {
-            let mut pretender = plan.peers[0].clone();
-            pretender.vice = Vice::Silent;
-            pretender.seeding = None;
-            // Some were there before, the others keep coming.
-            pretender.joins_at = number / 2 * 250 * MILLISECOND;
-            plan.peers.push(pretender);
-        }
-        let mut world = World::new(plan);
-        let outcome = world.run();
-        world.assert_progress();
-        assert!(outcome.stretch[1..honest].iter().all(Option::is_some));
-        let seconds = outcome.done_at / SECOND;
-        println!("seed {seed}: {} s alone, {seconds} s among pretenders", alone / SECOND);
-        assert!(seconds <= alone / SECOND + PRETENDED_SECONDS_MAX, "{seconds} s");
+        // Some were there before, the others keep coming.
+        check_among_pretenders(seed, plan, (0..40).map(|number| number / 2 * 250 * MILLISECOND));
     });
 }
 
@@ -205,22 +206,12 @@ fn who_was_late_once_is_asked_again_however_many_pretend() {
         let fleet =
             Fleet { peers: 20, chunks: 64, ratio: 1.0, ..Fleet::new(seed, 64, LAMBDA_DEFAULT) };
         let mut plan = fleet.plan();
-        plan.peers.iter_mut().for_each(|peer| {
+        for peer in &mut plan.peers {
             peer.down_rate *= 100.0;
             peer.window *= 100;
-        });
+        }
         plan.peers[0].up_rate = 20.0 * RATE;
         plan.peers[0].jitter = STANDS_STILL_JITTER;
-        let alone = World::new(plan.clone()).run().done_at;
-        let mut pretender = plan.peers[0].clone();
-        (pretender.vice, pretender.seeding) = (Vice::Silent, None);
-        plan.peers.extend(std::iter::repeat_n(pretender, 100));
-        let mut world = World::new(plan);
-        let outcome = world.run();
-        world.assert_progress();
-        assert!(outcome.stretch[1..21].iter().all(Option::is_some));
-        let seconds = outcome.done_at / SECOND;
-        println!("seed {seed}: {} s alone, {seconds} s among pretenders", alone / SECOND);
-        assert!(seconds <= alone / SECOND + PRETENDED_SECONDS_MAX, "{seconds} s");
+        check_among_pretenders(seed, plan, std::iter::repeat_n(0, 100));
     });
 }
