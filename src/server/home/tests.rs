@@ -60,6 +60,20 @@ impl Stage {
         Self { home, manifest, outbox: Outbox::new(ShardId(0), 1), cells, joined: 0 }
     }
 
+    /// A home with its only holder, which was asked for a chunk, and somebody who wants it.
+    fn that_fetches(
+        now: Time,
+        budget: &Budget,
+        shards: &Shards,
+    ) -> (Self, PeerSlot, PeerSlot, FetchOrder) {
+        let mut stage = Self::new(1, budget, shards);
+        let holder = stage.join_holder(now);
+        let hungry = stage.join_hungry(now);
+        stage.know_manifest(now, holder);
+        let asked = fetch_in(stage.drive(now)).expect("the only holder is asked");
+        (stage, holder, hungry, asked)
+    }
+
     /// A peer joins, with everything or nothing.
     fn join(&mut self, now: Time, claims: Bitfield) -> PeerSlot {
         self.join_from(now, claims, [192, 0, 2, 1].into())
@@ -120,11 +134,7 @@ fn fetch_in(requests: Vec<Request>) -> Option<FetchOrder> {
 fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
     let (budget, shards) = (Budget::new(CHUNK_BYTES, 2), idle_shard());
     let now = Time::ZERO + Duration::from_secs(1);
-    let mut first = Stage::new(1, &budget, &shards);
-    let slow = first.join_holder(now);
-    let hungry = first.join_hungry(now);
-    first.know_manifest(now, slow);
-    let asked = fetch_in(first.drive(now)).expect("the only holder is asked");
+    let (mut first, slow, hungry, asked) = Stage::that_fetches(now, &budget, &shards);
     let fast = first.join_holder(now);
     // Its answer does not come: the other holder is to be asked, with the lease of the first.
     let late = now + Duration::from_secs(2);
@@ -165,11 +175,7 @@ fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
 fn a_chunk_that_comes_when_its_fetch_was_just_given_up_is_not_kept() {
     let (budget, shards) = (Budget::new(CHUNK_BYTES, 1), idle_shard());
     let now = Time::ZERO + Duration::from_secs(1);
-    let mut stage = Stage::new(1, &budget, &shards);
-    let slow = stage.join_holder(now);
-    stage.join_hungry(now);
-    stage.know_manifest(now, slow);
-    let asked = fetch_in(stage.drive(now)).expect("the only holder is asked");
+    let (mut stage, _, _, asked) = Stage::that_fetches(now, &budget, &shards);
     stage.join_holder(now);
     // In one turn it is decided to ask the other instead, and the first one's chunk comes.
     let late = now + Duration::from_secs(2);
