@@ -109,6 +109,10 @@ impl Swarm {
         }
         let overdue = self.fetches.values().filter(|fetch| fetch.overdue).count();
         assert_eq!(overdue, self.fetch_queue.overdue as usize);
+        let hedges = &self.fetch_queue.hedges;
+        assert!(
+            hedges.iter().all(|id| self.fetches[id].overdue && self.fetches[id].rival.is_none())
+        );
         let on_trial = self.fetches.values().filter(|fetch| fetch.on_trial).count();
         assert_eq!(on_trial, self.fetch_queue.on_trial as usize);
         for id in self.fetches.keys() {

@@ -13,12 +13,13 @@
 //!
 //! Reading order: `shared` (the vocabulary), `peers`, `wants`, `chunks`, `log`, `ranks` and `meter` (what
 //! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
-//! `fetching` and `holders` (what is asked of whom), `room` and `rent` (what is given up for it),
+//! `fetching`, `holders` and `hedging` (what is asked of whom), `room` and `rent` (what is given up for it),
 //! `seeding`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
 
 mod chunks;
 mod delivery;
 mod fetching;
+mod hedging;
 mod holders;
 mod invariants;
 mod leaving;
@@ -151,6 +152,7 @@ impl Swarm {
         self.seeding_step(now);
         self.leaving_step(now);
         self.missing_step(now);
+        self.hedge_step(now);
         self.fetch_step(now);
         self.rent.set_blocked(now, self.room.asked_at.is_some() && !self.starving.is_empty());
     }

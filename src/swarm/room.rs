@@ -29,6 +29,8 @@ pub(super) struct Room {
     /// Something else happened since the wish: memory is short.
     pub(super) unanswered: bool,
     need: Option<Need>,
+    /// It was wished for a hedge, so nothing else is waited for.
+    for_hedge: bool,
     /// Memory was given up for the wish at this time.
     promised_at: Option<Time>,
     ahead_again_at: Time,
@@ -84,7 +86,36 @@ impl Swarm {
         self.room.asked_at = Some(now);
         self.room.unanswered = false;
         self.room.need = Some(need);
+        self.room.for_hedge = false;
         self.actions.push_back(Action::WantRoom);
+    }
+
+    /// Whether there is room to ask a second holder as well; `None` while that is not known. At most
+    /// one chunk that nobody lacks is given up for it, and its memory not waited for.
+    pub(super) fn room_for_hedge(&mut self, now: Time, need: Need) -> Option<bool> {
+        if self.room.held > 0 {
+            return Some(true);
+        }
+        if self.room.asked_at.is_none() {
+            self.ask_room(now, need);
+            self.room.for_hedge = true;
+            return None;
+        }
+        if !self.room.unanswered {
+            return None;
+        }
+        let may_give_up = self.room.promised_at.is_none() && !self.seeding.holds_back();
+        let Some(free) = self.free_chunk().filter(|_| may_give_up) else { return Some(false) };
+        self.give_up(now, free);
+        self.room.wake_at = Some(now);
+        None
+    }
+
+    /// No hedge waits for room any more.
+    pub(super) fn withdraw_hedge_room(&mut self) {
+        if self.room.for_hedge && self.room.asked_at.is_some() {
+            self.withdraw_room();
+        }
     }
 
     /// Nothing is to be fetched now: no room is needed.
