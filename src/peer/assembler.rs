@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::prefix::Prefix;
 use crate::protocol::{
-    ChunkHasher, DataHeader, DataPieceHeader, Manifest, frame_crc,
-    limits::{FRAME_PAYLOAD_BYTES_MAX, PARTIAL_CHUNKS_MAX},
+    ChunkHasher, DataHeader, DataPieceHeader, Manifest, limits::PARTIAL_CHUNKS_MAX,
 };
 
 /// Chunks whose loss was told already, so that the rest of a delivery doesn't tell it again
@@ -107,10 +107,7 @@ struct Partial {
     chunk: u32,
     received: u32,
     len: u32,
-    hasher: ChunkHasher,
-    /// In keeping mode: the prefix, and the checksums of its frames.
-    bytes: Vec<u8>,
-    crcs: Vec<u32>,
+    prefix: Prefix,
     /// Sealed pieces that came before those in front of them, by offset.
     ahead: BTreeMap<u32, Vec<u8>>,
     is_sealed: bool,
@@ -169,14 +166,9 @@ impl Assembler {
         } else {
             self.frame = known.filter(|&index| self.partials[index].received == offset);
         }
-        match self.frame {
-            Some(index) if self.keeps_bytes => {
-                self.partials[index].crcs.push(header.crc);
-                Ok(Assembled::Nothing)
-            }
-            Some(_) => Ok(Assembled::Nothing),
-            None => Ok(self.lose(chunk, known)),
-        }
+        let Some(index) = self.frame else { return Ok(self.lose(chunk, known)) };
+        self.partials[index].prefix.begin_frame(header.crc);
+        Ok(Assembled::Nothing)
     }
 
     /// A piece of the frame that began last.
@@ -190,11 +182,7 @@ impl Assembler {
     ) -> Result<Assembled, AssembleError> {
         let Some(index) = self.frame else { return Ok(Assembled::Nothing) };
         let partial = &mut self.partials[index];
-        partial.hasher.update(piece);
-        if self.keeps_bytes {
-            partial.bytes.extend_from_slice(piece);
-        }
-        partial.received += u32::try_from(piece.len()).expect("a frame is at most 16 KiB");
+        partial.append(piece);
         debug_assert!(partial.received <= partial.len, "the frame was checked when it began");
         if partial.received < partial.len {
             return Ok(Assembled::Nothing);
@@ -205,14 +193,12 @@ impl Assembler {
 
     /// The chunk is whole: is it right?
     fn finish(&mut self, manifest: &Manifest, index: usize) -> Result<Assembled, AssembleError> {
-        let partial = self.partials.remove(index).expect("just looked at");
-        let (chunk, digest) = (partial.chunk, partial.hasher.finalize());
-        if digest != manifest.digest(chunk) {
-            let cause = partial.blame(self.keeps_bytes);
-            return Err(AssembleError::WrongDigest { chunk, cause });
+        let mut partial = self.partials.remove(index).expect("just looked at");
+        let chunk = partial.chunk;
+        if partial.prefix.finalize() != manifest.digest(chunk) {
+            return Err(AssembleError::WrongDigest { chunk, cause: partial.blame() });
         }
-        let bytes = self.keeps_bytes.then(|| Bytes::from(partial.bytes));
-        Ok(Assembled::Chunk { chunk, bytes })
+        Ok(Assembled::Chunk { chunk, bytes: partial.prefix.into_bytes() })
     }
 
     /// A sealed piece, which may come in any order. `wanted` is false for a chunk that is here
@@ -257,13 +243,13 @@ impl Assembler {
             }
             return Ok(Assembled::Nothing);
         }
-        partial.feed(self.keeps_bytes, offset, piece);
+        partial.feed(offset, piece);
         while let Some(next) = partial.ahead.first_entry()
             && *next.key() <= partial.received
         {
             let (offset, piece) = next.remove_entry();
             self.ahead_bytes -= piece.len();
-            partial.feed(self.keeps_bytes, offset, &piece);
+            partial.feed(offset, &piece);
         }
         if partial.received < partial.len {
             return Ok(Assembled::Nothing);
@@ -296,14 +282,12 @@ impl Assembler {
 
     fn push_partial(&mut self, manifest: &Manifest, chunk: u32, len: u32) {
         let key = manifest.key();
-        let kept = if self.keeps_bytes { len as usize } else { 0 };
+        let hasher = ChunkHasher::new(key.chunk_count(), chunk, key.chunk_size_log2);
         self.partials.push_back(Partial {
             chunk,
             received: 0,
             len,
-            hasher: ChunkHasher::new(key.chunk_count(), chunk, key.chunk_size_log2),
-            bytes: Vec::with_capacity(kept),
-            crcs: Vec::with_capacity(kept.div_ceil(FRAME_PAYLOAD_BYTES_MAX)),
+            prefix: Prefix::new(hasher, self.keeps_bytes, len),
             ahead: BTreeMap::new(),
             is_sealed: false,
         });
@@ -334,27 +318,23 @@ impl Assembler {
 
 impl Partial {
     /// A piece that begins within what is here, or right behind it.
-    fn feed(&mut self, keeps_bytes: bool, offset: u32, piece: &[u8]) {
-        let Some(fresh) = piece.get((self.received - offset) as usize..) else { return };
-        self.hasher.update(fresh);
-        if keeps_bytes {
-            self.bytes.extend_from_slice(fresh);
+    fn feed(&mut self, offset: u32, piece: &[u8]) {
+        if let Some(fresh) = piece.get((self.received - offset) as usize..) {
+            self.append(fresh);
         }
-        self.received += u32::try_from(fresh.len()).expect("a datagram is short");
     }
 
-    fn blame(&self, kept: bool) -> WrongDigestCause {
-        if self.is_sealed {
-            return WrongDigestCause::Sender;
-        }
-        if !kept {
-            return WrongDigestCause::Unknown;
-        }
-        let frames = self.bytes.chunks(FRAME_PAYLOAD_BYTES_MAX);
-        if frames.zip(&self.crcs).all(|(frame, &crc)| frame_crc(frame) == crc) {
-            WrongDigestCause::Sender
-        } else {
-            WrongDigestCause::Link
+    fn append(&mut self, piece: &[u8]) {
+        self.prefix.append(piece);
+        self.received += u32::try_from(piece.len()).expect("at most 64 KiB");
+    }
+
+    fn blame(&self) -> WrongDigestCause {
+        match self.prefix.are_frames_intact() {
+            _ if self.is_sealed => WrongDigestCause::Sender,
+            None => WrongDigestCause::Unknown,
+            Some(true) => WrongDigestCause::Sender,
+            Some(false) => WrongDigestCause::Link,
         }
     }
 }

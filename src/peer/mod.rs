@@ -37,6 +37,7 @@ pub mod origin;
 pub mod outbox;
 #[expect(clippy::module_inception, reason = "the module is about peers, this file about one")]
 pub mod peer;
+mod prefix;
 pub mod program;
 pub mod remote;
 pub mod resume;
