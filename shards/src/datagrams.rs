@@ -17,9 +17,10 @@ use socket2::SockRef;
 /// Bytes that one receive buffer must have: what the kernel puts together of equal datagrams.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 
-/// Bytes of a socket's receive buffer that are asked for; systems often allow less. More would let a
-/// peer that does not read hold more.
-pub const WISHED_BUFFER_BYTES: usize = 1 << 20;
+/// Bytes of a socket's receive buffer that are asked for; systems often allow less. As much as a sender
+/// ever has under way: with 1 MiB a path of 1 Gbit/s whose queue others fill was not filled, as what lies
+/// in that queue might lie in the socket. More would let a peer that does not read hold more.
+pub const WISHED_BUFFER_BYTES: usize = 4 << 20;
 
 /// Bytes of a socket's send buffer; the kernel doubles that and counts its own memory in. Like the two
 /// segments of a stream's that Linux lets wait in a network card's queue ("TCP small queues"): with
