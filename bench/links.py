@@ -149,8 +149,9 @@ def shares(mbits, congestion, transports, far):
                 looks = []
                 for seconds in (WARM_SECONDS, SECONDS):
                     time.sleep(seconds)
-                    if any(process.poll() is not None for process in gets):
-                        m.fail("a transfer ended too early")
+                    for process in gets:
+                        if process.poll() is not None:
+                            m.fail(f"a transfer ended too early ({process.returncode}): {process.stderr.read()}")
                     looks.append([stored(target) for target in targets])
                 for process in gets:
                     m.end(process)
@@ -162,7 +163,8 @@ def shares(mbits, congestion, transports, far):
 def get(ticket, transport, target):
     command = ["ip", "netns", "exec", PEERS_SIDE, PEER, "get", ticket, "--transport", transport, "-o", target,
                "--quiet"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Its last words are short.
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def stored(target):
