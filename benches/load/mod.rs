@@ -117,6 +117,12 @@ impl Load {
                 Action::Fetch { fetch_id, .. } => self.fetching.push_back(fetch_id),
                 Action::Evict { .. } => self.in_use -= 1,
                 Action::WantRoom => self.wants_room = true,
+                Action::TryRoom => {
+                    let is_there = self.in_use < self.size.cached;
+                    self.in_use += if is_there { 1 } else { 0 };
+                    self.swarm.handle_room_tried(self.now, is_there);
+                    self.events += 1;
+                }
                 Action::ReleaseRoom if self.wants_room => self.wants_room = false,
                 Action::ReleaseRoom => self.in_use -= 1,
                 _ => {}

@@ -327,6 +327,7 @@ impl Home {
     fn perform(&mut self, now: Time, action: Action, outbox: &mut Outbox, cells: &ShardCells) {
         match action {
             Action::WantRoom => self.wants_room = true,
+            Action::TryRoom => self.try_room(now),
             Action::ReleaseRoom => {
                 self.wants_room = false;
                 self.room = None;
@@ -363,6 +364,18 @@ impl Home {
             Action::Recall { chunk } => self.recall(now, chunk, outbox),
             other => self.perform_telling(&other, outbox, cells),
         }
+    }
+
+    /// Leases a chunk's bytes if that takes no waiting.
+    fn try_room(&mut self, now: Time) {
+        // Fetches without a lease come first.
+        if self.unleased.is_empty() && !self.waiter.others_wait() {
+            self.room = self.try_lease();
+            if self.room.is_none() {
+                self.waiter.cancel();
+            }
+        }
+        self.swarm.handle_room_tried(now, self.room.is_some());
     }
 
     fn cancel_fetch(

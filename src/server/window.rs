@@ -22,7 +22,7 @@ use crate::{protocol::limits::FRAME_PAYLOAD_BYTES_MAX, time::Time};
 /// Least window: two frames, so that one may be in flight while the next is written.
 pub(crate) const WINDOW_BYTES_MIN: u64 = 32 << 10;
 
-/// Largest window: 2 GB/s to one peer on a path of 1 ms, 35 MB/s on one of 100 ms.
+/// Largest window: 1.6 GB/s to one peer on a path of 1 ms, 38 MB/s on one of 100 ms.
 pub(crate) const WINDOW_BYTES_MAX: u64 = 4 << 20;
 
 /// Window before the first sample.

@@ -148,6 +148,10 @@ impl Swarm {
             if self.room.held == 0 && self.room.asked_at.is_some() {
                 return self.make_room(now);
             }
+            // One question at a time: this one is answered at once.
+            if self.room.is_tried {
+                return;
+            }
             if self.fetch_queue.nothing && !self.chunks.news && self.room.held == 0 {
                 return;
             }

@@ -85,25 +85,41 @@ impl Swarm {
         }
     }
 
-    /// Asks others as well for what is late, as long as there is room; then others instead.
+    /// Asks others as well for what is late, as long as there is room; else others instead.
     pub(super) fn hedge_step(&mut self, now: Time) {
-        while let Some(&fetch_id) = self.fetch_queue.hedges.first() {
-            let fetch = self.fetches[&fetch_id];
-            let other = self.find_holder(fetch.chunk, Some(self.asked_for(&fetch)));
-            let other = other.filter(|other| !self.peers[other.slot].slow || self.may_add_slow());
+        while !self.room.is_tried
+            && let Some(&fetch_id) = self.fetch_queue.hedges.first()
+        {
+            // Whoever waits for memory already knows that there is none.
+            let may_add = self.may_fetch_more() && self.room.asked_at.is_none();
+            let other = self.find_second(&self.fetches[&fetch_id]).filter(|_| may_add);
             match other {
-                Some(other) if self.may_fetch_more() => {
-                    match self.room_for_hedge(now, fetch.need) {
-                        Some(true) => self.hedge(now, fetch_id, other.slot, Hedge::AsWell),
-                        Some(false) => self.replace(now, fetch_id),
-                        None => return,
-                    }
-                }
-                _ => self.replace(now, fetch_id),
+                Some(_) if self.room.held == 0 => return self.try_room(),
+                Some(other) => self.hedge(now, fetch_id, other, Hedge::AsWell),
+                None => self.replace(now, fetch_id),
             }
             self.fetch_queue.hedges.remove(&fetch_id);
         }
-        self.withdraw_hedge_room();
+    }
+
+    /// There is no room for anybody else: asks others instead.
+    pub(super) fn replace_late(&mut self, now: Time) {
+        while let Some(fetch_id) = self.fetch_queue.hedges.pop_first() {
+            self.replace(now, fetch_id);
+        }
+    }
+
+    /// Whom to ask as well.
+    fn find_second(&self, fetch: &Fetch) -> Option<PeerSlot> {
+        let mut except = self.asked_for(fetch);
+        let may_wait_for = |slot| !self.peers[slot].slow || self.may_add_slow();
+        let best = self.find_holder(fetch.chunk, Some(except))?.slot;
+        if may_wait_for(best) {
+            return Some(best);
+        }
+        except.refused = Some(best);
+        let next = self.find_holder(fetch.chunk, Some(except))?.slot;
+        may_wait_for(next).then_some(next)
     }
 
     /// Asks somebody else instead, if that is better.

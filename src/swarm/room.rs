@@ -1,5 +1,7 @@
 //! What is given up for what: asking for room, eviction, recall, pressure from other swarms.
 //!
+//! A hedge never waits: it only tries whether there is room.
+//!
 //! Memory in chunks: `cached + fetching + draining + held`. A wish that is not answered at once
 //! means that memory is short; then free chunks go first, and wanted ones by rent or buy.
 
@@ -29,8 +31,10 @@ pub(super) struct Room {
     /// Something else happened since the wish: memory is short.
     pub(super) unanswered: bool,
     need: Option<Need>,
-    /// It was wished for a hedge, so nothing else is waited for.
-    for_hedge: bool,
+    /// The shell is asked whether there is room for a hedge right now.
+    pub(super) is_tried: bool,
+    /// A chunk that nobody lacks was given up for that.
+    pub(super) was_given_up: bool,
     /// Memory was given up for the wish at this time.
     promised_at: Option<Time>,
     ahead_again_at: Time,
@@ -50,6 +54,35 @@ impl Swarm {
             self.room.held += 1;
         }
         self.settle(now);
+    }
+
+    /// The answer to [`Action::TryRoom`]: one chunk's bytes are leased, or there is no room. In that case one
+    /// chunk that nobody lacks may go for it.
+    pub fn handle_room_tried(&mut self, now: Time, is_there: bool) {
+        self.begin(now);
+        if std::mem::take(&mut self.room.is_tried) {
+            let was_given_up = std::mem::take(&mut self.room.was_given_up);
+            if is_there {
+                self.room.held += 1;
+            } else if !was_given_up
+                && !self.fetch_queue.hedges.is_empty()
+                && !self.seeding.holds_back()
+                && let Some(free) = self.free_chunk()
+            {
+                self.evict(now, free, true);
+                self.room.was_given_up = true;
+                self.try_room();
+            } else {
+                self.replace_late(now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Asks whether there is room right now.
+    pub(super) fn try_room(&mut self) {
+        self.room.is_tried = true;
+        self.actions.push_back(Action::TryRoom);
     }
 
     /// Another swarm waits for room and this one is above its share: gives up so many chunks,
@@ -86,36 +119,7 @@ impl Swarm {
         self.room.asked_at = Some(now);
         self.room.unanswered = false;
         self.room.need = Some(need);
-        self.room.for_hedge = false;
         self.actions.push_back(Action::WantRoom);
-    }
-
-    /// Whether there is room to ask a second holder as well; `None` while that is not known. At most
-    /// one chunk that nobody lacks is given up for it, and its memory not waited for.
-    pub(super) fn room_for_hedge(&mut self, now: Time, need: Need) -> Option<bool> {
-        if self.room.held > 0 {
-            return Some(true);
-        }
-        if self.room.asked_at.is_none() {
-            self.ask_room(now, need);
-            self.room.for_hedge = true;
-            return None;
-        }
-        if !self.room.unanswered {
-            return None;
-        }
-        let may_give_up = self.room.promised_at.is_none() && !self.seeding.holds_back();
-        let Some(free) = self.free_chunk().filter(|_| may_give_up) else { return Some(false) };
-        self.give_up(now, free);
-        self.room.wake_at = Some(now);
-        None
-    }
-
-    /// No hedge waits for room any more.
-    pub(super) fn withdraw_hedge_room(&mut self) {
-        if self.room.for_hedge && self.room.asked_at.is_some() {
-            self.withdraw_room();
-        }
     }
 
     /// Nothing is to be fetched now: no room is needed.

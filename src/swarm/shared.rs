@@ -75,6 +75,9 @@ pub enum FetchFailure {
 pub enum Action {
     /// Lease one chunk's bytes, then `handle_room`. At most one is outstanding.
     WantRoom,
+    /// Lease one chunk's bytes if they are free now, without waiting for them, and say which with
+    /// `handle_room_tried`, before any other action. Never while a [`Action::WantRoom`] is outstanding.
+    TryRoom,
     /// The room asked for is no longer needed: leave the queue; if `handle_room` was called
     /// already, give the lease back.
     ReleaseRoom,

@@ -30,13 +30,21 @@ impl Budget {
 
     /// Leases at once if nobody waits and there is room, else queues the home.
     pub(crate) fn lease(&mut self, home: usize, bytes: u64) -> bool {
-        if self.waiting.is_empty() && self.in_use + bytes <= self.limit {
-            self.take(bytes);
+        if self.try_lease(bytes) {
             return true;
         }
         assert!(!self.waiting.iter().any(|&(other, _)| other == home), "two wishes of one home");
         self.waiting.push_back((home, bytes));
         false
+    }
+
+    /// The same without waiting.
+    pub(crate) fn try_lease(&mut self, bytes: u64) -> bool {
+        let is_there = self.waiting.is_empty() && self.in_use + bytes <= self.limit;
+        if is_there {
+            self.take(bytes);
+        }
+        is_there
     }
 
     fn take(&mut self, bytes: u64) {

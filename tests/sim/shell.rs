@@ -113,6 +113,12 @@ impl World {
                         self.homes[home].swarm.handle_room(now);
                     }
                 }
+                Action::TryRoom => {
+                    let is_there = self.budget.try_lease(u64::from(self.plan.chunk_size));
+                    self.homes[home].held += u32::from(is_there);
+                    let now = self.time();
+                    self.homes[home].swarm.handle_room_tried(now, is_there);
+                }
                 Action::ReleaseRoom => {
                     if !self.budget.cancel(home) {
                         assert!(self.homes[home].held > 0, "no room to release");

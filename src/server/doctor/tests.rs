@@ -106,7 +106,7 @@ fn limits_that_are_too_small_are_named_with_the_command_that_mends_them() {
     only(|facts| facts.descriptors = Some(100), Grade::Note, "descriptors", "LimitNOFILE=16512");
     let datagrams = |facts: &mut Facts| facts.buffers[0].1 = "212992".into();
     let (note, buffers) = (Grade::Note, "socket buffers");
-    only(datagrams, note, buffers, "sysctl -w net.core.rmem_max=1048576");
+    only(datagrams, note, buffers, "sysctl -w net.core.rmem_max=4194304");
     let streams = |facts: &mut Facts| facts.buffers[1].1 = "4096\t16384\t999".into();
     only(streams, note, buffers, "net.ipv4.tcp_rmem='4096 16384 4194304'");
     only(|facts| facts.quota_cores = Some(1.5), note, "cores", "--cores 1");

@@ -38,6 +38,10 @@ struct Stage {
 
 impl Stage {
     fn new(seed: u8, budget: &Budget, shards: &Shards) -> Self {
+        Self::with_fetches(1, seed, budget, shards)
+    }
+
+    fn with_fetches(fetches_max: u32, seed: u8, budget: &Budget, shards: &Shards) -> Self {
         let manifest = Manifest::of(&vec![seed; 4 * CHUNK_BYTES], CHUNK_SIZE_LOG2);
         let manifest = Arc::new(manifest.expect("a small file"));
         let waiter = budget.waiter(shards.ringer(ShardId(0))).expect("a place");
@@ -47,7 +51,7 @@ impl Stage {
             chunk_size_bytes: key.chunk_size_bytes(),
             eviction: Eviction::Demand,
             lambda: LAMBDA_DEFAULT,
-            fetches_max: 1,
+            fetches_max,
             cache_chunks_max: 1,
             missing_deadline: Duration::from_secs(60),
             spread_wait: Duration::from_secs(10),
@@ -103,7 +107,11 @@ impl Stage {
 
     /// Somebody who lacks everything and would take it.
     fn join_hungry(&mut self, now: Time) -> PeerSlot {
-        let peer = self.join(now, Bitfield::empty(4));
+        self.join_hungry_with(now, Bitfield::empty(4))
+    }
+
+    fn join_hungry_with(&mut self, now: Time, claims: Bitfield) -> PeerSlot {
+        let peer = self.join(now, claims);
         let (swarm, items) = (self.home.reference(), Vec::new());
         let news = PeerNews { swarm, peer, allowance_bytes: 1 << 20, items };
         self.home.handle_news(now, news, &mut self.outbox, &self.cells);
@@ -169,6 +177,41 @@ fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
     assert_ne!(again.chunk, fetch.chunk);
     shards.drain();
     shards.join().expect("it did nothing");
+}
+
+#[test]
+fn a_second_holder_is_asked_with_a_lease_of_its_own_if_that_is_free() {
+    for is_taken in [false, true] {
+        let (budget, shards) = (Budget::new(2 * CHUNK_BYTES, 2), idle_shard());
+        let now = Time::ZERO + Duration::from_secs(1);
+        let mut stage = Stage::with_fetches(2, 1, &budget, &shards);
+        let holder = stage.join_holder(now);
+        // It lacks one chunk, so that nothing else is fetched.
+        let mut claims = Bitfield::empty(4);
+        for chunk in 1..4 {
+            assert!(claims.insert(chunk));
+        }
+        stage.join_hungry_with(now, claims);
+        stage.know_manifest(now, holder);
+        let asked = fetch_in(stage.drive(now)).expect("the only holder is asked");
+        stage.join_holder(now);
+        stage.drive(now);
+        let mut other = Stage::new(2, &budget, &shards);
+        let taken = is_taken.then(|| other.home.try_lease().expect("there is room for two"));
+        let late = now + Duration::from_secs(2);
+        stage.home.handle_timeout(late);
+        let requests = stage.drive(late);
+        let cancels = |it: &Request| matches!(it, Request::Peer(PeerRequest::CancelFetch { .. }));
+        assert_eq!(requests.iter().any(cancels), is_taken, "{requests:?}");
+        let second = fetch_in(requests);
+        assert_eq!(second.is_some(), !is_taken, "it waits for the first one's lease");
+        assert!(second.is_none_or(|second| second.chunk == asked.chunk));
+        // Both leases go back at the latest with what holds them.
+        drop((asked, taken, stage, other));
+        assert_eq!(budget.in_use_bytes(), 0);
+        shards.drain();
+        shards.join().expect("it did nothing");
+    }
 }
 
 #[test]

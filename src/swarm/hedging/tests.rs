@@ -48,12 +48,20 @@ impl Scene {
         Self { swarm, first, second, hungry }
     }
 
-    /// What it wants done now; its wish for room is answered if `has_room`.
-    fn drain(&mut self, now: Time, has_room: bool) -> Vec<Action> {
+    /// What it wants done now, given so much room.
+    fn drain(&mut self, now: Time, mut room: u32) -> Vec<Action> {
         let mut actions = Vec::new();
         while let Some(action) = self.swarm.poll_action() {
-            if action == Action::WantRoom && has_room {
-                self.swarm.handle_room(now);
+            let is_there = room > 0;
+            match action {
+                Action::WantRoom if is_there => self.swarm.handle_room(now),
+                Action::TryRoom => self.swarm.handle_room_tried(now, is_there),
+                _ => {}
+            }
+            match action {
+                Action::WantRoom | Action::TryRoom => room = room.saturating_sub(1),
+                Action::ReleaseRoom | Action::Evict { .. } => room += 1,
+                _ => {}
             }
             self.swarm.invariants();
             actions.push(action);
@@ -63,19 +71,13 @@ impl Scene {
 
     /// The first fetch that it asks for, given room.
     fn asked(&mut self) -> (FetchId, PeerSlot) {
-        *fetches(&self.drain(START, true)).first().expect("somebody lacks it and somebody has it")
+        *fetches(&self.drain(START, 8)).first().expect("somebody lacks it and somebody has it")
     }
 
-    /// The fetch is late: what happens without another word, and when memory is found to be short.
-    fn is_late(&mut self, has_room: bool) -> Vec<Action> {
+    /// The fetch is late: what happens.
+    fn is_late(&mut self, room: u32) -> Vec<Action> {
         self.swarm.handle_timeout(LATE);
-        let mut actions = self.drain(LATE, has_room);
-        let due = self.swarm.poll_timeout();
-        if !has_room && due.is_some_and(|due| due <= LATE) {
-            self.swarm.handle_timeout(LATE);
-            actions.append(&mut self.drain(LATE, false));
-        }
-        actions
+        self.drain(LATE, room)
     }
 
     fn other(&self, holder: PeerSlot) -> PeerSlot {
@@ -105,14 +107,14 @@ fn with_room_another_is_asked_as_well_and_whoever_is_first_wins() {
     for slow_one_wins in [false, true] {
         let mut scene = Scene::new(1, 2);
         let (slow, holder) = scene.asked();
-        let actions = scene.is_late(true);
+        let actions = scene.is_late(8);
         let hedge = fetches(&actions);
         assert_eq!(hedge.len(), 1, "{actions:?}");
         assert_eq!(hedge[0].1, scene.other(holder));
         assert_eq!(cancelled(&actions), [], "the first may yet come");
         let (winner, loser) = if slow_one_wins { (slow, hedge[0].0) } else { (hedge[0].0, slow) };
         scene.swarm.handle_fetched(LATE, winner);
-        let actions = scene.drain(LATE, true);
+        let actions = scene.drain(LATE, 8);
         assert_eq!(cancelled(&actions), [(loser, false)], "its room is free");
         let chunk = Action::Deliver { chunk: 0, peer: scene.hungry, offset: 0 };
         assert!(actions.contains(&chunk), "{actions:?}");
@@ -123,42 +125,41 @@ fn with_room_another_is_asked_as_well_and_whoever_is_first_wins() {
 fn a_hedge_that_fails_leaves_the_first_fetch_alone() {
     let mut scene = Scene::new(1, 2);
     let (slow, _) = scene.asked();
-    let hedge = fetches(&scene.is_late(true))[0].0;
+    let hedge = fetches(&scene.is_late(8))[0].0;
     scene.swarm.handle_fetch_failed(LATE, hedge, FetchFailure::Refused);
-    assert_eq!(cancelled(&scene.drain(LATE, true)), []);
+    assert_eq!(cancelled(&scene.drain(LATE, 8)), []);
     scene.swarm.handle_fetched(LATE, slow);
-    assert!(scene.drain(LATE, true).iter().any(|it| matches!(it, Action::Deliver { .. })));
+    assert!(scene.drain(LATE, 8).iter().any(|it| matches!(it, Action::Deliver { .. })));
 }
 
 #[test]
 fn without_room_a_hedge_waits_for_none_and_takes_that_of_the_first() {
     let mut scene = Scene::new(1, 2);
     let (slow, holder) = scene.asked();
-    let actions = scene.is_late(false);
+    let actions = scene.is_late(0);
     assert_eq!(cancelled(&actions), [(slow, true)], "{actions:?}");
     assert_eq!(fetches(&actions).len(), 1);
     assert_eq!(fetches(&actions)[0].1, scene.other(holder));
-    let wish = |action: &&Action| matches!(action, Action::WantRoom | Action::ReleaseRoom);
-    let wishes: Vec<_> = actions.iter().filter(wish).collect();
-    assert_eq!(wishes, [&Action::WantRoom, &Action::ReleaseRoom], "it waits for nothing more");
+    assert_eq!(actions[0], Action::TryRoom);
+    assert_eq!(actions.len(), 3, "it asks once, and for nothing more: {actions:?}");
 }
 
 #[test]
 fn as_many_fetches_as_there_may_be_leave_no_place_for_a_second() {
     let mut scene = Scene::new(1, 1);
     let (slow, _) = scene.asked();
-    let actions = scene.is_late(true);
+    let actions = scene.is_late(8);
     assert_eq!(cancelled(&actions), [(slow, true)], "{actions:?}");
-    assert!(!actions.contains(&Action::WantRoom));
+    assert!(!actions.contains(&Action::TryRoom));
 }
 
 #[test]
 fn a_chunk_that_nobody_lacks_makes_room_for_a_hedge() {
     let mut scene = Scene::new(2, 2);
-    let asked = fetches(&scene.drain(START, true));
+    let asked = fetches(&scene.drain(START, 8));
     let (done, _) = asked[0];
     scene.swarm.handle_fetched(START, done);
-    let actions = scene.drain(START, true);
+    let actions = scene.drain(START, 8);
     let delivered = actions.iter().find_map(|action| match *action {
         Action::Deliver { chunk, peer, .. } => Some((chunk, peer)),
         _ => None,
@@ -167,17 +168,26 @@ fn a_chunk_that_nobody_lacks_makes_room_for_a_hedge() {
     scene.swarm.handle_begun(START, peer, free);
     scene.swarm.handle_written(START, peer, free);
     scene.swarm.handle_have(START, peer, free);
-    let mut rest = fetches(&scene.drain(START, true));
+    let mut rest = fetches(&scene.drain(START, 8));
     rest.extend(&asked[1..]);
     assert_eq!(rest.len(), 1, "the other chunk is under way");
     let (slow, holder) = rest[0];
     // Memory is short until that chunk goes.
-    scene.swarm.handle_timeout(LATE);
-    assert_eq!(scene.drain(LATE, false), [Action::WantRoom]);
-    scene.swarm.handle_timeout(LATE);
-    assert_eq!(scene.swarm.poll_action(), Some(Action::Evict { chunk: free }));
-    scene.swarm.handle_room(LATE);
-    let actions = scene.drain(LATE, false);
+    let actions = scene.is_late(0);
+    let begin = [Action::TryRoom, Action::Evict { chunk: free }, Action::TryRoom];
+    assert_eq!(actions[..3], begin);
     assert_eq!(cancelled(&actions), [], "{slow:?} may yet come");
     assert_eq!(fetches(&actions)[0].1, scene.other(holder));
+}
+
+#[test]
+fn who_waits_for_memory_already_does_not_try_for_a_hedge() {
+    let mut scene = Scene::new(2, 4);
+    // There is room for one, and a second chunk is wanted.
+    let actions = scene.drain(START, 1);
+    let (slow, _) = fetches(&actions)[0];
+    assert_eq!(actions.last(), Some(&Action::WantRoom), "{actions:?}");
+    let actions = scene.is_late(0);
+    assert!(!actions.contains(&Action::TryRoom), "{actions:?}");
+    assert_eq!(cancelled(&actions), [(slow, true)]);
 }
