@@ -87,12 +87,15 @@ impl Swarm {
 
     /// Asks others as well for what is late, as long as there is room; else others instead.
     pub(super) fn hedge_step(&mut self, now: Time) {
-        while !self.room.is_tried
-            && let Some(&fetch_id) = self.fetch_queue.hedges.first()
-        {
-            // Whoever waits for memory already knows that there is none.
-            let may_add = self.may_fetch_more() && self.room.asked_at.is_none();
-            let other = self.find_second(&self.fetches[&fetch_id]).filter(|_| may_add);
+        while let Some(&fetch_id) = self.fetch_queue.hedges.first() {
+            let is_asked = self.room.asked_at.is_some();
+            if self.room.is_tried || is_asked && !self.room.unanswered {
+                // The answer comes in this turn, or memory is short.
+                return;
+            }
+            let may_add = self.may_fetch_more() && !is_asked;
+            let prompt = |slot| !self.peers[slot].slow || self.may_add_slow();
+            let other = self.find_other(&self.fetches[&fetch_id], prompt).filter(|_| may_add);
             match other {
                 Some(_) if self.room.held == 0 => return self.try_room(),
                 Some(other) => self.hedge(now, fetch_id, other, Hedge::AsWell),
@@ -109,37 +112,25 @@ impl Swarm {
         }
     }
 
-    /// Whom to ask as well.
-    fn find_second(&self, fetch: &Fetch) -> Option<PeerSlot> {
-        let mut except = self.asked_for(fetch);
-        let may_wait_for = |slot| !self.peers[slot].slow || self.may_add_slow();
-        let best = self.find_holder(fetch.chunk, Some(except))?.slot;
-        if may_wait_for(best) {
-            return Some(best);
-        }
-        except.refused = Some(best);
-        let next = self.find_holder(fetch.chunk, Some(except))?.slot;
-        may_wait_for(next).then_some(next)
-    }
-
     /// Asks somebody else instead, if that is better.
     fn replace(&mut self, now: Time, fetch_id: FetchId) {
-        if let Some(other) = self.find_better(now, &self.fetches[&fetch_id]) {
+        let fetch = &self.fetches[&fetch_id];
+        if let Some(other) = self.find_other(fetch, |slot| self.may_replace(now, fetch, slot)) {
             self.hedge(now, fetch_id, other, Hedge::Instead);
         }
     }
 
-    /// Whom to ask instead.
-    fn find_better(&self, now: Time, fetch: &Fetch) -> Option<PeerSlot> {
+    /// The best other holder of this chunk, if it suits, else the next one: one that has proven to supply
+    /// and was late since may be no better, and the next one yet.
+    fn find_other(&self, fetch: &Fetch, suits: impl Fn(PeerSlot) -> bool) -> Option<PeerSlot> {
         let mut except = self.asked_for(fetch);
         let best = self.find_holder(fetch.chunk, Some(except))?.slot;
-        if self.may_replace(now, fetch, best) {
+        if suits(best) {
             return Some(best);
         }
-        // One that has proven to supply and was late since may be no better, and the next one yet.
         except.refused = Some(best);
         let next = self.find_holder(fetch.chunk, Some(except))?.slot;
-        self.may_replace(now, fetch, next).then_some(next)
+        suits(next).then_some(next)
     }
 
     /// Who has been asked for this chunk.
