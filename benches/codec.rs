@@ -9,8 +9,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use relay::{
     protocol::{
         DataHeader, Decoder, Digest, Manifest, ManifestHasher, Message,
-        codec::{encode_control, encode_preamble, frame_crc},
-        digest_chunk,
+        codec::{encode_control, encode_preamble},
+        digest_chunk, frame_crc,
         limits::{CHUNK_COUNT_MAX, FRAME_PAYLOAD_BYTES_MAX},
         message::ChunkRange,
     },

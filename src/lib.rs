@@ -28,6 +28,7 @@ pub mod arguments;
 pub mod log_level;
 pub mod machine;
 pub mod pages;
+pub mod rng;
 pub mod time;
 pub mod units;
 

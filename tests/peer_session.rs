@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use peer_support::{
     FRAME, LOG2, accepted, config, content, deliver, downloading, events, frames, join,
-    manifest_of, said, verified, welcome,
+    manifest_of, run, said, verified, welcome,
 };
 use relay::{
     peer::{
@@ -17,7 +17,7 @@ use relay::{
     },
     protocol::{
         Bitfield, ChunkRange, Claims, DataHeader, Digest, Failure, FailureCode, Hello, Message,
-        Order, Seeding, Stats, SwarmKey, SwarmStatus, Token, Welcome, frame_crc,
+        Order, Run, Seeding, Stats, SwarmKey, SwarmStatus, Token, Welcome, frame_crc,
         limits::{
             CHUNK_SIZE_LOG2_MAX, FETCHES_PER_PEER_MAX, HANDSHAKE_TIMEOUT, PARTIAL_CHUNKS_MAX,
         },
@@ -161,7 +161,7 @@ fn only_whole_frames_are_acknowledged() {
     said(&mut session);
     let frames = frames(&bytes, 0, 0);
     deliver(&mut session, &frames[..1]).unwrap();
-    session.handle_data(Time::ZERO, &frames[1].0, 0, &frames[1].1[..100], false).unwrap();
+    session.handle_data(Time::ZERO, &run(&frames[1].0, 0, &frames[1].1[..100], false)).unwrap();
     session.handle_turn_end(Time::ZERO, true);
     let said = said(&mut session);
     let [Message::Progress { received_bytes, .. }] = said[..] else { panic!("{said:?}") };
@@ -249,6 +249,35 @@ fn a_wrong_byte_ends_the_connection_and_tells_whose_fault_it_is() {
 }
 
 #[test]
+fn a_chunk_in_one_run_is_the_same_as_frame_by_frame() {
+    let bytes = content((1 << LOG2) + 5);
+    let (mut session, _) = downloading(config(), &bytes);
+    said(&mut session);
+    let frames = frames(&bytes, 0, 0);
+    let headers: Vec<DataHeader> = frames.iter().map(|&(header, _)| header).collect();
+    let chunk = &bytes[..1 << LOG2];
+    // It begins in the midst of the first frame and ends in the midst of the last, then the rest.
+    let (first, rest) = chunk.split_at(100);
+    let (most, end) = rest.split_at(rest.len() - 100);
+    session.handle_data(Time::ZERO, &run(&headers[0], 0, first, false)).unwrap();
+    let followers = &headers[1..];
+    let middle = Run { followers, ..run(&headers[0], 100, most, false) };
+    session.handle_data(Time::ZERO, &middle).unwrap();
+    session.handle_turn_end(Time::ZERO, true);
+    let last = *headers.last().unwrap();
+    let [Message::Progress { received_bytes, .. }] = said(&mut session)[..] else { panic!() };
+    assert_eq!(received_bytes, u64::from(last.offset), "only whole frames");
+    session.handle_data(Time::ZERO, &run(&last, last.payload_len - 100, end, true)).unwrap();
+    assert_eq!(verified(&mut session), [(0, chunk.to_vec())]);
+    // What goes on beyond the chunk's end is of no use, however it began.
+    let (mut session, _) = downloading(config(), &bytes);
+    let beyond = [DataHeader { offset: 1 << LOG2, ..last }];
+    let beyond = Run { followers: &beyond, ..run(&last, 0, &frames[0].1, false) };
+    let error = session.handle_data(Time::ZERO, &beyond).unwrap_err();
+    assert!(matches!(error, SessionError::Data(AssembleError::OutOfRange { .. })), "{error}");
+}
+
+#[test]
 fn data_beyond_the_file_or_before_the_manifest_is_an_error() {
     let bytes = content((1 << LOG2) + 5);
     let (mut session, manifest) = downloading(config(), &bytes);
@@ -256,11 +285,11 @@ fn data_beyond_the_file_or_before_the_manifest_is_an_error() {
         |chunk, offset, payload_len| DataHeader { chunk, offset, payload_len, tag: 0, crc: 0 };
     for header in [beyond(2, 0, 1), beyond(1, 0, 6), beyond(0, 1 << LOG2, 1)] {
         let piece = vec![0; header.payload_len as usize];
-        let error = session.handle_data(Time::ZERO, &header, 0, &piece, true).unwrap_err();
+        let error = session.handle_data(Time::ZERO, &run(&header, 0, &piece, true)).unwrap_err();
         assert!(matches!(error, SessionError::Data(AssembleError::OutOfRange { .. })), "{error}");
     }
     let (mut early, _) = join(config(), FileState::lacking(*manifest.key()));
-    let error = early.handle_data(Time::ZERO, &beyond(0, 0, 1), 0, &[0], true).unwrap_err();
+    let error = early.handle_data(Time::ZERO, &run(&beyond(0, 0, 1), 0, &[0], true)).unwrap_err();
     assert!(matches!(error, SessionError::Unexpected { message: "data before the manifest", .. }));
 }
 

@@ -49,13 +49,14 @@ const IMPURE_WORDS: [&str; 5] = ["async", "await", "monoio", "Instant", "SystemT
 const RUNTIME_CRATES: [&str; 3] = ["monoio", "crossbeam_channel", "core_affinity"];
 
 /// Which modules of `relay` each module may use; itself always.
-const DIRECTIONS: [(&str, &[&str]); 10] = [
+const DIRECTIONS: [(&str, &[&str]); 11] = [
+    ("rng", &[]),
     ("time", &[]),
     ("protocol", &["time"]),
     ("swarm", &["protocol", "time"]),
-    ("transport", &["protocol", "time"]),
+    ("transport", &["protocol", "rng", "time"]),
     ("server", &["arguments", "config", "protocol", "swarm", "time", "transport"]),
-    ("peer", &["arguments", "pages", "protocol", "time", "transport", "units"]),
+    ("peer", &["arguments", "pages", "protocol", "rng", "time", "transport", "units"]),
     ("units", &[]),
     ("pages", &[]),
     ("arguments", &[]),

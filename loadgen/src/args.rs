@@ -12,11 +12,11 @@ use std::{
 use clap::{Parser, ValueEnum};
 use relay::{
     config::{parse_count, parse_duration, parse_size},
-    peer::Rng,
     protocol::{
         Token,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
     },
+    rng::Rng,
     transport::Transport,
 };
 use shards::DriverChoice;

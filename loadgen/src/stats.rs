@@ -164,7 +164,7 @@ impl Observer {
                     return Err(StatsError::Refused(remote, failure));
                 }
                 Event::Control(message) if answer.is_none() => answer = Some(message),
-                Event::Control(_) | Event::Data { .. } => {
+                Event::Control(_) | Event::Data(_) => {
                     return Err(StatsError::Unexpected(remote));
                 }
             }

@@ -6,13 +6,13 @@
 
 use std::{
     fmt,
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    io::Errno,
+    io::{Errno, readv},
     net::{
         AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketType, recv, sendmsg,
         socket, sockopt,
@@ -25,7 +25,7 @@ pub struct Socket {
     stream: monoio::net::TcpStream,
 }
 
-/// Most slices that one gathered write takes; the kernel's own limit (`UIO_MAXIOV`).
+/// Most slices that one gathered write or scattered read takes; the kernel's own limit (`UIO_MAXIOV`).
 pub const SLICES_MAX: usize = 1_024;
 
 impl fmt::Debug for Socket {
@@ -100,6 +100,21 @@ impl Socket {
             match recv(self, &mut *buffer, RecvFlags::DONTWAIT) {
                 Err(Errno::INTR) => {}
                 result => return Ok(result.map(|(count, _)| count)?),
+            }
+        }
+    }
+
+    /// As [`Self::try_read`], into the front of the first slice, then of the next. At most
+    /// [`SLICES_MAX`] slices are looked at.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing; otherwise the connection's.
+    pub fn try_read_vectored(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let count = slices.len().min(SLICES_MAX);
+        loop {
+            match readv(self, &mut slices[..count]) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
             }
         }
     }

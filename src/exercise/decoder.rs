@@ -1,7 +1,8 @@
 //! The decoder: however a stream is cut, the same comes out of it, and little is held back.
 
 use crate::protocol::{
-    DataHeader, Decoder, Event, Message, codec::BUFFERED_BYTES_MAX, encode_control, encode_preamble,
+    DataHeader, Decoder, Event, Message, Run, codec::BUFFERED_BYTES_MAX, encode_control,
+    encode_preamble,
 };
 
 /// What came out, with the pieces of a frame counted together.
@@ -59,17 +60,18 @@ fn add(seen: &mut Vec<Seen>, event: Event<'_>) {
     match event {
         Event::Preamble { version } => seen.push(Seen::Preamble(version)),
         Event::Control(message) => seen.push(Seen::Control(message)),
-        Event::Data { header, piece_offset, piece, is_last } => {
+        Event::Data(Run { header, frame_offset, followers, bytes: piece, is_last }) => {
+            assert!(followers.is_empty(), "a decoder joins nothing");
             assert!(!piece.is_empty());
             if let Some(Seen::Data(other, bytes, ended)) = seen.last_mut()
                 && *other == header
                 && !*ended
             {
-                assert_eq!(bytes.len(), piece_offset as usize);
+                assert_eq!(bytes.len(), frame_offset as usize);
                 bytes.extend_from_slice(piece);
                 *ended = is_last;
             } else {
-                assert_eq!(piece_offset, 0);
+                assert_eq!(frame_offset, 0);
                 seen.push(Seen::Data(header, piece.to_vec(), is_last));
             }
             if let Some(Seen::Data(_, bytes, true)) = seen.last() {

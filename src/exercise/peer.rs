@@ -73,9 +73,7 @@ impl Run {
         let goes_on = feed(&mut self.decoder, bytes, &mut |event| match event {
             Event::Preamble { .. } => session.handle_preamble(),
             Event::Control(message) => session.handle_message(now, message),
-            Event::Data { header, piece_offset, piece, is_last } => {
-                session.handle_data(now, &header, piece_offset, piece, is_last)
-            }
+            Event::Data(run) => session.handle_data(now, &run),
         });
         self.take_events();
         goes_on

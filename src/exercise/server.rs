@@ -100,9 +100,7 @@ impl Run {
         let goes_on = feed(&mut self.decoder, bytes, &mut |event| match event {
             Event::Preamble { version } => session.handle_preamble(version),
             Event::Control(message) => session.handle_control(now, message),
-            Event::Data { header, piece, is_last, .. } => {
-                session.handle_data(&header, piece, is_last)
-            }
+            Event::Data(run) => session.handle_data(&run),
         });
         self.drain();
         goes_on

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::ALL;
-use crate::peer::Rng;
+use crate::rng::Rng;
 
 /// Scripts by chance, of each target.
 const RANDOM_SCRIPTS: u64 = 2000;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::prefix::Prefix;
 use crate::protocol::{
-    ChunkHasher, DataHeader, DataPieceHeader, Manifest, limits::PARTIAL_CHUNKS_MAX,
+    ChunkHasher, DataHeader, DataPieceHeader, Manifest, Run, limits::PARTIAL_CHUNKS_MAX,
 };
 
 /// Chunks whose loss was told already, so that the rest of a delivery doesn't tell it again
@@ -139,51 +139,43 @@ impl Assembler {
         self.partials.len()
     }
 
-    /// A frame begins. `wanted` is false for a chunk that is here already: it is discarded.
+    /// File bytes came. `wanted` is false for a chunk that is here already: they are discarded.
     ///
     /// # Errors
-    /// If it lies outside of the file.
-    pub fn handle_frame(
+    /// If they lie outside of the file, or complete a chunk whose digest is wrong.
+    pub fn handle_data(
         &mut self,
         manifest: &Manifest,
-        header: &DataHeader,
+        run: &Run<'_>,
         wanted: bool,
     ) -> Result<Assembled, AssembleError> {
-        let DataHeader { chunk, offset, payload_len: len, .. } = *header;
+        let DataHeader { chunk, offset, .. } = run.header;
         let key = manifest.key();
         let chunk_len = if chunk < key.chunk_count() { key.chunk_len_bytes(chunk) } else { 0 };
-        self.frame = None;
-        if u64::from(offset) + u64::from(len) > u64::from(chunk_len) {
+        if run.frame_offset == 0 {
+            self.frame = None;
+        }
+        let last = run.last_header();
+        if u64::from(last.offset) + u64::from(last.payload_len) > u64::from(chunk_len) {
+            let DataHeader { offset, payload_len: len, .. } = *last;
             return Err(AssembleError::OutOfRange { chunk, offset, len });
         }
-        if !wanted {
-            return Ok(Assembled::Nothing);
+        if run.frame_offset == 0 && wanted {
+            let known = self.partials.iter().position(|partial| partial.chunk == chunk);
+            if offset == 0 {
+                self.lost.retain(|&lost| lost != chunk);
+                self.frame = Some(self.begin(manifest, chunk, chunk_len, known));
+            } else {
+                self.frame = known.filter(|&index| self.partials[index].received == offset);
+            }
+            let Some(index) = self.frame else { return Ok(self.lose(chunk, known)) };
+            self.partials[index].prefix.begin_frame(run.header.crc);
         }
-        let known = self.partials.iter().position(|partial| partial.chunk == chunk);
-        if offset == 0 {
-            self.lost.retain(|&lost| lost != chunk);
-            self.frame = Some(self.begin(manifest, chunk, chunk_len, known));
-        } else {
-            self.frame = known.filter(|&index| self.partials[index].received == offset);
-        }
-        let Some(index) = self.frame else { return Ok(self.lose(chunk, known)) };
-        self.partials[index].prefix.begin_frame(header.crc);
-        Ok(Assembled::Nothing)
-    }
-
-    /// A piece of the frame that began last.
-    ///
-    /// # Errors
-    /// If it completes a chunk whose digest is wrong.
-    pub fn handle_piece(
-        &mut self,
-        manifest: &Manifest,
-        piece: &[u8],
-    ) -> Result<Assembled, AssembleError> {
         let Some(index) = self.frame else { return Ok(Assembled::Nothing) };
         let partial = &mut self.partials[index];
-        partial.append(piece);
-        debug_assert!(partial.received <= partial.len, "the frame was checked when it began");
+        run.followers.iter().for_each(|header| partial.prefix.begin_frame(header.crc));
+        partial.append(run.bytes);
+        debug_assert!(partial.received <= partial.len, "frames were checked when they began");
         if partial.received < partial.len {
             return Ok(Assembled::Nothing);
         }
@@ -342,7 +334,7 @@ impl Partial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::Rng;
+    use crate::rng::Rng;
 
     const LEN: usize = 300_000;
 

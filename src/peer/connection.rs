@@ -28,7 +28,7 @@ use super::{
     datagrams::DatagramEnd,
     keeping::{Keeping, Outcome},
     peer::{Notice, Observer, Reaction},
-    scratch::{FRAME_BYTES, FRAMES_PER_READ, Scratch},
+    scratch::Scratch,
     session::Stage,
     signal::Signal,
     store::ChunkStore,
@@ -93,8 +93,6 @@ pub(super) struct Core {
     keeping: Keeping,
     end: Option<End>,
     pub(super) error: Option<ConnectionError>,
-    /// Payload bytes of the frame under way that are still to come.
-    frame_rest: usize,
 }
 
 impl Link {
@@ -118,7 +116,6 @@ impl Link {
                 surroundings,
                 end: None,
                 error: None,
-                frame_rest: 0,
             }),
             full: Signal::default(),
             drained: Signal::default(),
@@ -223,19 +220,14 @@ impl Link {
     ) -> Result<(ReadOutcome, bool), ConnectionError> {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
-        // A read that ends with a frame: BLAKE3 is at its best with aligned pieces of 16 KiB, and
-        // a frame in two pieces costs it a dozen small steps more.
-        let wanted = core.frame_rest + FRAMES_PER_READ * FRAME_BYTES;
-        let scratch = &mut scratch.borrow_mut()[..wanted];
-        let (session, frame_rest, queue) =
-            (&mut core.session, &mut core.frame_rest, &mut core.queue);
+        let (session, queue) = (&mut core.session, &mut core.queue);
         let started = now();
-        let outcome = reader.read(&self.socket, scratch, &mut |event: Event<'_>| match event {
-            Event::Data { header, piece_offset, piece, is_last } => {
-                *frame_rest = (header.payload_len - piece_offset) as usize - piece.len();
+        let buffer = &mut scratch.borrow_mut();
+        let outcome = reader.read(&self.socket, buffer, &mut |event: Event<'_>| match event {
+            Event::Data(run) => {
                 // Latency counts to the moment of verification, so chunks' ends ask the clock.
-                let now = if is_last && session.ends_chunk(&header) { now() } else { started };
-                session.handle_data(now, &header, piece_offset, piece, is_last)
+                let ends_chunk = run.is_last && session.ends_chunk(run.last_header());
+                session.handle_data(if ends_chunk { now() } else { started }, &run)
             }
             Event::Control(message) => match queue.handle_control(started, message) {
                 Some(message) => session.handle_message(started, message),
@@ -246,7 +238,7 @@ impl Link {
         // What was verified before an error counts all the same.
         core.handle_events();
         let outcome = outcome.map_err(|error| self.read_error(error))?;
-        let is_full = outcome == ReadOutcome::Read(wanted);
+        let is_full = matches!(outcome, ReadOutcome::Read { is_full: true, .. });
         core.session.handle_turn_end(now(), !is_full);
         Ok((outcome, is_full))
     }

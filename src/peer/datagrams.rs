@@ -286,7 +286,7 @@ fn open(stream: &shards::Socket) -> io::Result<DatagramSocket> {
 
 async fn receive(link: &Rc<Link>, end: &DatagramEnd, scratch: &Scratch) {
     while !link.closed.get() {
-        let more = link.receive_turn(end, &mut scratch.borrow_mut());
+        let more = link.receive_turn(end, scratch.borrow_mut().bytes_mut());
         link.pump();
         // Acknowledgements may have made room.
         link.drained.set();

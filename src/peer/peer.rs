@@ -17,7 +17,7 @@ use std::{
 use shards::clock;
 
 use super::{
-    ConnectionError, FileState, Rng, Session, SessionConfig,
+    ConnectionError, FileState, Session, SessionConfig,
     connection::{End, Link, Surroundings, now},
     datagrams,
     remote::Remote,
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     protocol::{Manifest, SwarmStatus, limits::NONCE_BYTES},
+    rng::Rng,
     time::Time,
     transport::Transport,
 };

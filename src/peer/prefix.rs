@@ -83,8 +83,8 @@ impl Prefix {
 mod tests {
     use super::*;
     use crate::{
-        peer::Rng,
         protocol::{Manifest, digest_chunk},
+        rng::Rng,
     };
 
     #[test]

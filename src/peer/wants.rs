@@ -4,12 +4,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{intake::WINDOW_BYTES, rng::Rng};
+use super::intake::WINDOW_BYTES;
 use crate::{
     protocol::{
         Bitfield,
         limits::{WANT_CHUNKS_MAX, WANTS_PER_PEER_MAX},
     },
+    rng::Rng,
     time::Time,
 };
 

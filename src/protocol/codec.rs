@@ -5,8 +5,6 @@
 //! of at most [`BUFFERED_BYTES_MAX`]. What a message means in the state that a session is in, and
 //! whether that side may send it, is the session's to judge.
 
-use crc_fast::{CrcAlgorithm, checksum};
-
 use super::{
     check::{self, MessageError},
     limits::{
@@ -14,6 +12,7 @@ use super::{
         MAGIC, VERSION,
     },
     message::Message,
+    run::Run,
 };
 
 /// Bytes of the preamble: magic, version, six reserved zeros.
@@ -84,57 +83,6 @@ pub fn encode_body(message: &Message, out: &mut Vec<u8>) -> u16 {
     u16::try_from(length).expect("CONTROL_BODY_BYTES_MAX fits")
 }
 
-/// CRC-32C (Castagnoli) of a data frame's payload. It is computed once per frame per chunk, and
-/// looked at only after a digest mismatch, to tell a bad link from a lying sender.
-#[must_use]
-pub fn frame_crc(payload: &[u8]) -> u32 {
-    u32::try_from(checksum(CrcAlgorithm::Crc32Iscsi, payload)).expect("32 bits")
-}
-
-/// [`frame_crc`] of whole frames one after another, from that of each.
-#[must_use]
-pub fn joined_crc(frames: &[u32]) -> u32 {
-    let shifted = |crc: u32| {
-        let bits = (0..u32::BITS).filter(|bit| crc >> bit & 1 == 1);
-        bits.fold(0, |sum, bit| sum ^ FRAME_SHIFT[bit as usize])
-    };
-    frames.iter().copied().reduce(|before, crc| shifted(before) ^ crc).unwrap_or(0)
-}
-
-/// What a frame's length of zeros makes of each bit of a CRC before it: a CRC is linear.
-const FRAME_SHIFT: [u32; 32] = {
-    const { assert!(FRAME_PAYLOAD_BYTES_MAX.is_power_of_two()) };
-    // One bit of zero, then twice as many at a time.
-    let mut shift = [0x82f6_3b78; 32];
-    let mut bit = 1;
-    while bit < 32 {
-        shift[bit] = 1 << (bit - 1);
-        bit += 1;
-    }
-    let mut bits = 1;
-    while bits < FRAME_PAYLOAD_BYTES_MAX * 8 {
-        shift = squared(&shift);
-        bits *= 2;
-    }
-    shift
-};
-
-const fn squared(matrix: &[u32; 32]) -> [u32; 32] {
-    let mut square = [0; 32];
-    let mut row = 0;
-    while row < 32 {
-        let mut bit = 0;
-        while bit < 32 {
-            if matrix[row] >> bit & 1 == 1 {
-                square[row] ^= matrix[bit];
-            }
-            bit += 1;
-        }
-        row += 1;
-    }
-    square
-}
-
 /// What precedes the payload of a data frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DataHeader {
@@ -147,7 +95,7 @@ pub struct DataHeader {
     pub payload_len: u32,
     /// From a peer to the relay the id of the fetch that it answers; 0 from relay to peer.
     pub tag: u32,
-    /// [`frame_crc`] of the payload.
+    /// [`super::frame_crc`] of the payload.
     pub crc: u32,
 }
 
@@ -213,18 +161,9 @@ pub enum Event<'a> {
     },
     /// A control message, within all limits.
     Control(Message),
-    /// A piece of a data frame's payload, never empty. The pieces of one frame follow each other
-    /// without anything between them.
-    Data {
-        /// The frame that the piece is of, the same for all its pieces.
-        header: DataHeader,
-        /// Where the piece begins within the frame's payload.
-        piece_offset: u32,
-        /// The bytes, in the input.
-        piece: &'a [u8],
-        /// Whether the frame ends with this piece.
-        is_last: bool,
-    },
+    /// A piece of a data frame's payload. The pieces of one frame follow each other without anything
+    /// between them. Whoever reads may join those that lie together: a decoder gives one at a time.
+    Data(Run<'a>),
 }
 
 /// How the other side broke the stream. There is no way to go on after one.
@@ -322,6 +261,15 @@ impl Decoder {
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.head_len + self.body.len()
+    }
+
+    /// Payload bytes of the frame under way that are still to come.
+    #[must_use]
+    pub fn payload_left(&self) -> usize {
+        match &self.state {
+            State::Payload { header, done } => (header.payload_len - done) as usize,
+            _ => 0,
+        }
     }
 
     /// Checks what must hold between two calls; for tests.
@@ -480,10 +428,11 @@ fn take_piece<'a>(
         return (None, false);
     }
     *input = rest;
-    let piece_offset = *done;
+    let frame_offset = *done;
     *done += u32::try_from(piece.len()).expect("a piece is within its frame");
     let is_last = *done == header.payload_len;
-    (Some(Event::Data { header: *header, piece_offset, piece, is_last }), is_last)
+    let run = Run { header: *header, frame_offset, followers: &[], bytes: piece, is_last };
+    (Some(Event::Data(run)), is_last)
 }
 
 /// The message that a whole body holds, no byte more.

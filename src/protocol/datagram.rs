@@ -4,7 +4,7 @@
 //! here keeps state.
 
 use super::{
-    codec::frame_crc,
+    crc::frame_crc,
     limits::{CONTROL_BODY_BYTES_MAX, DATAGRAM_BYTES_MAX, DATAGRAM_SECRET_BYTES, NONCE_BYTES},
     message::Side,
 };

@@ -304,12 +304,14 @@ mod check;
 pub mod auth;
 pub mod bitfield;
 pub mod codec;
+pub mod crc;
 pub mod datagram;
 pub mod digest;
 pub mod key;
 pub mod limits;
 pub mod manifest;
 pub mod message;
+pub mod run;
 pub mod ticket;
 
 pub use auth::Token;
@@ -317,9 +319,9 @@ pub use bitfield::Bitfield;
 pub use check::MessageError;
 pub use codec::{
     CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, Decoder, Event,
-    PREAMBLE_BYTES, decode_body, encode_body, encode_control, encode_preamble, frame_crc,
-    joined_crc,
+    PREAMBLE_BYTES, decode_body, encode_body, encode_control, encode_preamble,
 };
+pub use crc::{frame_crc, joined_crc};
 pub use datagram::{
     Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind,
     FrameError, next_frame,
@@ -331,4 +333,5 @@ pub use message::{
     Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,
     Order, PacketRange, Seeding, Side, Stats, SwarmStatus, Welcome,
 };
+pub use run::Run;
 pub use ticket::{RelayAddr, RelayAddrError, Ticket, TicketError};

@@ -80,10 +80,10 @@ async fn serve(state: &Rc<ShardState>, connection: &Rc<Connection>) {
             connection.read_bell.wait().await;
         }
         match read_once(state, connection, &mut reader) {
-            Ok(ReadOutcome::Read(count)) if count == state.scratch.borrow().len() => {
+            Ok(ReadOutcome::Read { is_full: true, .. }) => {
                 task::yield_now().await;
             }
-            Ok(ReadOutcome::Read(_) | ReadOutcome::Blocked) => {
+            Ok(ReadOutcome::Read { is_full: false, .. } | ReadOutcome::Blocked) => {
                 if let Err(error) = connection.socket.readable().await {
                     tracing::debug!(remote = %connection.remote, "failed to wait: {error}");
                     return;
@@ -108,9 +108,9 @@ fn read_once(
     let cells = &state.cells;
     let delivery_seconds = &cells.delivery_seconds;
     let mut counts = ReadCounts { now, total_bytes: 0, data_bytes: 0, delivery_seconds };
-    let mut scratch = state.scratch.borrow_mut();
-    let outcome = connection.read(now, reader, &mut scratch, &mut counts);
-    drop(scratch);
+    let mut buffer = state.receive_buffer.borrow_mut();
+    let outcome = connection.read(now, reader, &mut buffer, &mut counts);
+    drop(buffer);
     if counts.total_bytes > 0 {
         state.activity.ring();
     }

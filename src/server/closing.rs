@@ -152,7 +152,7 @@ async fn linger(state: &Rc<ShardState>, connection: &Rc<Connection>, deadline: T
 }
 
 fn discard(state: &ShardState, connection: &Connection) -> std::io::Result<usize> {
-    connection.socket.try_read(&mut state.scratch.borrow_mut())
+    connection.socket.try_read(state.receive_buffer.borrow_mut().bytes_mut())
 }
 
 /// Gives the kernel what is left to say, then closes the writing direction; whether all is said.

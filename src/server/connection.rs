@@ -29,7 +29,8 @@ use crate::{
     swarm::PeerSlot,
     time::Time,
     transport::{
-        Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, Route, Written,
+        Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, ReceiveBuffer, Route,
+        Written,
         data::DataOut,
         datagrams::{DatagramError, Received, Silence},
     },
@@ -134,21 +135,21 @@ impl Connection {
         &self,
         now: Time,
         reader: &mut Reader,
-        scratch: &mut [u8],
+        buffer: &mut ReceiveBuffer,
         counts: &mut ReadCounts<'_>,
     ) -> Result<ReadOutcome, ReadError<Fault>> {
         let mut session = self.session.borrow_mut();
         let received_before = session.window().received_bytes();
-        let outcome = reader.read(&self.socket, scratch, &mut |event| match event {
+        let outcome = reader.read(&self.socket, buffer, &mut |event| match event {
             Event::Preamble { version } => session.handle_preamble(version),
             Event::Control(message) => self.handle_streamed(now, &mut session, message, counts),
-            Event::Data { header, piece, is_last, .. } => {
-                counts.data_bytes += piece.len() as u64;
-                session.handle_data(&header, piece, is_last)
+            Event::Data(run) => {
+                counts.data_bytes += run.bytes.len() as u64;
+                session.handle_data(&run)
             }
         })?;
-        if let ReadOutcome::Read(count) = outcome {
-            counts.total_bytes += count as u64;
+        if let ReadOutcome::Read { bytes, .. } = outcome {
+            counts.total_bytes += bytes as u64;
         }
         if session.window().received_bytes() > received_before {
             self.took(now);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        DataHeader, DataPieceHeader, Manifest,
+        DataHeader, DataPieceHeader, Manifest, Run,
         limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
     },
     swarm::{FetchFailure, FetchId},
@@ -111,21 +111,17 @@ impl Fetching {
         std::mem::take(&mut self.dropped)
     }
 
-    /// A piece of a frame; what ended with it.
-    pub(crate) fn handle_data(
-        &mut self,
-        header: &DataHeader,
-        piece: &[u8],
-        is_last: bool,
-    ) -> Result<Option<Ended>, Fault> {
-        let fetch_id = FetchId(header.tag);
-        let Some(at) = self.position_or_late(fetch_id, piece.len())? else { return Ok(None) };
+    /// File bytes came; what ended with them.
+    pub(crate) fn handle_data(&mut self, run: &Run<'_>) -> Result<Option<Ended>, Fault> {
+        let len = run.bytes.len();
+        let fetch_id = FetchId(run.header.tag);
+        let Some(at) = self.position_or_late(fetch_id, len)? else { return Ok(None) };
         let incoming = &mut self.open[at];
-        if let Err(fault) = incoming.append(header, piece, is_last) {
-            self.dropped[Drop::Protocol as usize] += piece.len() as u64;
+        if let Err(fault) = incoming.append(run) {
+            self.dropped[Drop::Protocol as usize] += len as u64;
             return Err(fault);
         }
-        if !is_last || !incoming.is_whole() {
+        if !run.is_last || !incoming.is_whole() {
             return Ok(None);
         }
         Ok(Some(self.end(at)))
@@ -213,16 +209,22 @@ impl Incoming {
         Ok((repeated_bytes, ranges.covers(&(0..self.len_bytes))))
     }
 
-    fn append(&mut self, header: &DataHeader, piece: &[u8], is_last: bool) -> Result<(), Fault> {
-        let offset = u32::try_from(self.crcs.len() * FRAME_PAYLOAD_BYTES_MAX)
-            .expect("a chunk is at most 16 MiB");
-        let left = self.len_bytes.saturating_sub(offset);
-        let expected = left.min(FRAME_PAYLOAD_LEN_MAX);
-        if header.chunk != self.chunk || header.offset != offset || header.payload_len != expected {
-            return Err(Fault::protocol(format!(
-                "a frame of chunk {} at {} where chunk {} at {offset} was to follow",
-                header.chunk, header.offset, self.chunk
-            )));
+    fn append(&mut self, run: &Run<'_>) -> Result<(), Fault> {
+        for Run { header, is_last, .. } in run.frames() {
+            let offset = u32::try_from(self.crcs.len() * FRAME_PAYLOAD_BYTES_MAX)
+                .expect("a chunk is at most 16 MiB");
+            let left = self.len_bytes.saturating_sub(offset);
+            let DataHeader { chunk, offset: found, payload_len, crc, .. } = header;
+            if (chunk, found, payload_len) != (self.chunk, offset, left.min(FRAME_PAYLOAD_LEN_MAX))
+            {
+                return Err(Fault::protocol(format!(
+                    "a frame of chunk {chunk} at {found} where chunk {} at {offset} was to follow",
+                    self.chunk
+                )));
+            }
+            if is_last {
+                self.crcs.push(crc);
+            }
         }
         if let Room::Leased(lease) = &mut self.room {
             let lease = lease.take().expect("leased until the first byte");
@@ -231,10 +233,7 @@ impl Incoming {
         let Room::Filling(buffer) = &mut self.room else {
             return Err(Fault::protocol("a chunk half on the stream and half in datagrams"));
         };
-        buffer.append(piece);
-        if is_last {
-            self.crcs.push(header.crc);
-        }
+        buffer.append(run.bytes);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     protocol::{
         Accepted, Bitfield, Channel, Claims, DataPieceHeader, FailureCode, Hello, Manifest,
-        ManifestBuilder, Message, SwarmKey, Token, Welcome, auth,
+        ManifestBuilder, Message, Run, SwarmKey, Token, Welcome, auth,
         limits::{NONCE_BYTES, VERSION},
     },
     swarm::{FetchFailure, FetchId},
@@ -389,13 +389,8 @@ impl Session {
     }
 
     /// A piece of a data frame was read.
-    pub(crate) fn handle_data(
-        &mut self,
-        header: &crate::protocol::DataHeader,
-        piece: &[u8],
-        is_last: bool,
-    ) -> Result<(), Fault> {
-        let ended = self.fetching.handle_data(header, piece, is_last)?;
+    pub(crate) fn handle_data(&mut self, run: &Run<'_>) -> Result<(), Fault> {
+        let ended = self.fetching.handle_data(run)?;
         self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));
         Ok(())
     }

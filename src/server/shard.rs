@@ -32,8 +32,11 @@ use super::{
 use crate::{
     protocol::{Failure, FailureCode},
     time::Time,
-    transport::{Payload, READ_BYTES_MAX},
+    transport::{Payload, ReceiveBuffer},
 };
+
+/// Frames of one read, at most: what a peer hands to its kernel at once (`WRITE_BYTES_MAX`).
+const FRAMES_PER_READ: usize = 16;
 
 /// Requests handled before other tasks get their turn.
 const REQUESTS_PER_TURN_MAX: usize = 256;
@@ -64,7 +67,7 @@ pub(crate) struct ShardState {
     pub pump_bell: LocalBell,
     pub dirty: RefCell<VecDeque<Rc<Connection>>>,
     pub handshakes: RefCell<Handshakes>,
-    pub scratch: RefCell<Vec<u8>>,
+    pub receive_buffer: RefCell<ReceiveBuffer>,
     pub is_draining: Cell<bool>,
     pub lingering: Lingering,
     pub sweep: RefCell<Sweep>,
@@ -101,7 +104,7 @@ impl ShardState {
             pump_bell: LocalBell::new(),
             dirty: RefCell::new(VecDeque::new()),
             handshakes: RefCell::new(Handshakes::new(shard_count)),
-            scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
+            receive_buffer: RefCell::new(ReceiveBuffer::new(FRAMES_PER_READ)),
             is_draining: Cell::new(false),
             lingering: Lingering::default(),
             sweep: RefCell::new(Sweep::default()),

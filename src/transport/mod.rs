@@ -50,7 +50,7 @@
 //! # Where it is
 //!
 //! [`Channels`] is one end of a connection, and the one place that knows which channel runs on
-//! what. [`send_queue`] and [`tcp`] are the stream's two directions, [`datagrams`] is what
+//! what. [`send_queue`] and [`tcp`] (into a [`receive_buffer`]) are the stream's two directions, [`datagrams`] is what
 //! goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here, one more variant of [`Transport`], and its
 //! arm in [`Channels`].
 
@@ -59,28 +59,23 @@ pub mod data;
 pub mod datagrams;
 pub mod lane;
 pub mod payload;
+pub mod receive_buffer;
 pub mod send_queue;
 pub mod tcp;
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::protocol::{DATA_HEADER_BYTES, limits::FRAME_PAYLOAD_BYTES_MAX};
-
 pub use channels::Channels;
 pub use datagrams::{Datagrams, DatagramsConfig};
 pub use lane::{Lane, Transport};
 pub use payload::Payload;
+pub use receive_buffer::ReceiveBuffer;
 pub use send_queue::{SendEvent, SendQueue, Written};
 pub use tcp::{ReadError, ReadOutcome, Reader};
 
 /// Bytes of one gathered write, at most. Larger ones gain nothing (see BENCHMARKS.md), and one
 /// connection would hold up its shard's others for longer.
 pub const WRITE_BYTES_MAX: usize = 256 << 10;
-
-/// Bytes of one read, at most: a shard has one such buffer for all its connections. A whole
-/// number of full data frames, so that a busy stream's frames are seldom split between two reads
-/// and BLAKE3 gets them whole.
-pub const READ_BYTES_MAX: usize = 16 * (DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX);
 
 /// Where a datagram comes from or goes to, as one side sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

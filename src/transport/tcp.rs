@@ -1,25 +1,33 @@
 //! Control and data over one TCP connection: reading. Writing is [`super::SendQueue`].
 //!
-//! Does not interpret anything: whole control messages and pieces of data frames go to the
-//! caller's handler, straight from the receive buffer.
+//! Does not interpret anything: whole control messages and file bytes go to the caller's handler,
+//! straight from the receive buffer.
 
 use std::io;
 
 use shards::net::Socket;
 
+use super::ReceiveBuffer;
 use crate::protocol::{DecodeError, Decoder, Event};
 
 /// Decodes what one connection receives.
 #[derive(Debug)]
 pub struct Reader {
     decoder: Decoder,
+    /// The last read brought file bytes.
+    expects_frames: bool,
 }
 
 /// What one turn of reading brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadOutcome {
-    /// So many bytes, all handled.
-    Read(usize),
+    /// Something, all of it handled.
+    Read {
+        /// How much.
+        bytes: usize,
+        /// The buffer was full: most likely there is more.
+        is_full: bool,
+    },
     /// Nothing to read now: wait until the socket is readable.
     Blocked,
     /// The other side has closed.
@@ -50,32 +58,30 @@ impl Reader {
     /// Expects the preamble first.
     #[must_use]
     pub fn new() -> Self {
-        Self { decoder: Decoder::new() }
+        Self { decoder: Decoder::new(), expects_frames: false }
     }
 
-    /// One non-blocking read into `scratch` (shared by all connections of a shard), and every
-    /// event in it to `handler`.
+    /// One non-blocking read into `buffer`, which all connections of a shard share, and every event
+    /// in it to `handler`.
     ///
     /// # Errors
     /// The system's, the decoder's, or the handler's; the connection is of no further use.
     pub fn read<E>(
         &mut self,
         socket: &Socket,
-        scratch: &mut [u8],
+        buffer: &mut ReceiveBuffer,
         handler: &mut impl FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<ReadOutcome, ReadError<E>> {
-        let count = match socket.try_read(scratch) {
+        let layout = buffer.layout(self.decoder.payload_left(), self.expects_frames);
+        let bytes = match buffer.fill(socket, layout) {
             Ok(0) => return Ok(ReadOutcome::Closed),
-            Ok(count) => count,
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Ok(ReadOutcome::Blocked);
             }
             Err(error) => return Err(ReadError::Io(error)),
         };
-        let mut input = &scratch[..count];
-        while let Some(event) = self.decoder.decode(&mut input).map_err(ReadError::Decode)? {
-            handler(event).map_err(ReadError::Handler)?;
-        }
-        Ok(ReadOutcome::Read(count))
+        self.expects_frames = buffer.decode(layout, bytes, &mut self.decoder, handler)?;
+        Ok(ReadOutcome::Read { bytes, is_full: bytes == layout.len_bytes() })
     }
 }

@@ -12,7 +12,7 @@ pub(crate) mod udp_data;
 use std::{collections::BTreeMap, rc::Rc};
 
 use relay::{
-    protocol::{DataHeader, Event, Message},
+    protocol::{DataHeader, Event, Message, Run},
     transport::{Payload, SendEvent, data::RangeSet, send_queue::CutOff},
 };
 use shards::{Driver, DriverChoice, clock, driver::choose, task};
@@ -83,22 +83,26 @@ impl Heard {
         match event {
             Event::Preamble { .. } => {}
             Event::Control(message) => self.messages.push(message),
-            Event::Data { header, piece_offset, piece, is_last } => {
-                if piece_offset == 0 {
-                    assert!(self.partial.is_none(), "a frame inside a frame");
-                    let messages_before = self.messages.len();
-                    self.partial = Some(Frame { header, bytes: Vec::new(), messages_before });
-                }
-                let frame = self.partial.as_mut().expect("a frame begins at 0");
-                assert_eq!(frame.header, header, "one header per frame");
-                assert_eq!(frame.bytes.len(), piece_offset as usize, "pieces follow each other");
-                frame.bytes.extend_from_slice(piece);
-                if is_last {
-                    assert_eq!(frame.bytes.len(), header.payload_len as usize);
-                    let frame = self.partial.take().expect("just looked at");
-                    self.take_frame(frame);
-                }
-            }
+            Event::Data(run) => run.frames().for_each(|run| self.take_run(&run)),
+        }
+    }
+
+    /// Books what came of one frame.
+    fn take_run(&mut self, run: &Run<'_>) {
+        if run.frame_offset == 0 {
+            assert!(self.partial.is_none(), "a frame inside a frame");
+            let messages_before = self.messages.len();
+            let bytes = Vec::new();
+            self.partial = Some(Frame { header: run.header, bytes, messages_before });
+        }
+        let frame = self.partial.as_mut().expect("a frame begins at 0");
+        assert_eq!(frame.header, run.header, "one header per frame");
+        assert_eq!(frame.bytes.len(), run.frame_offset as usize, "pieces follow each other");
+        frame.bytes.extend_from_slice(run.bytes);
+        if run.is_last {
+            assert_eq!(frame.bytes.len(), run.header.payload_len as usize);
+            let frame = self.partial.take().expect("just looked at");
+            self.take_frame(frame);
         }
     }
 

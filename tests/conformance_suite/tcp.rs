@@ -5,7 +5,7 @@ use std::{net::Shutdown, rc::Rc};
 use relay::{
     protocol::{Event, Message},
     transport::{
-        Payload, READ_BYTES_MAX, ReadOutcome, Reader, SendEvent, SendQueue, send_queue::CutOff,
+        Payload, ReadOutcome, Reader, ReceiveBuffer, SendEvent, SendQueue, send_queue::CutOff,
     },
 };
 use shards::Socket;
@@ -19,7 +19,7 @@ struct Tcp {
     socket: Socket,
     queue: SendQueue,
     reader: Reader,
-    scratch: Vec<u8>,
+    buffer: ReceiveBuffer,
     heard: Heard,
 }
 
@@ -36,8 +36,8 @@ fn pair() -> (Box<dyn End>, Box<dyn End>) {
     let end = |socket: Socket| {
         let mut queue = SendQueue::new();
         queue.push_preamble();
-        let scratch = vec![0; READ_BYTES_MAX];
-        let end = Tcp { socket, queue, reader: Reader::new(), scratch, heard: Heard::default() };
+        let buffer = ReceiveBuffer::new(16);
+        let end = Tcp { socket, queue, reader: Reader::new(), buffer, heard: Heard::default() };
         Box::new(end)
     };
     let (near, far) = sockets();
@@ -90,8 +90,8 @@ impl End for Tcp {
             heard.take(event);
             Ok::<(), std::convert::Infallible>(())
         };
-        match self.reader.read(&self.socket, &mut self.scratch, &mut handler) {
-            Ok(ReadOutcome::Read(_)) => true,
+        match self.reader.read(&self.socket, &mut self.buffer, &mut handler) {
+            Ok(ReadOutcome::Read { .. }) => true,
             Ok(ReadOutcome::Blocked) => false,
             Ok(ReadOutcome::Closed) => {
                 self.heard.is_closed = true;

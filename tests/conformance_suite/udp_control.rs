@@ -13,7 +13,7 @@ use relay::{
     },
     time::Time,
     transport::{
-        Channels, Datagrams, DatagramsConfig, Payload, READ_BYTES_MAX, ReadOutcome, Reader, Route,
+        Channels, Datagrams, DatagramsConfig, Payload, ReadOutcome, Reader, ReceiveBuffer, Route,
         SendEvent, send_queue::CutOff,
     },
 };
@@ -33,7 +33,7 @@ struct UdpControl {
     datagram_socket: DatagramSocket,
     channels: Channels,
     reader: Reader,
-    scratch: Vec<u8>,
+    buffer: ReceiveBuffer,
     heard: Heard,
     /// How its address looks to the other, and the other's to it.
     other: Route,
@@ -98,7 +98,7 @@ pub(super) fn pair_with(data: bool) -> (Box<dyn End>, Box<dyn End>) {
             datagram_socket,
             channels,
             reader: Reader::new(),
-            scratch: vec![0; READ_BYTES_MAX.max(RECEIVE_BUFFER_BYTES)],
+            buffer: ReceiveBuffer::new(RECEIVE_BUFFER_BYTES.div_ceil(16 << 10)),
             heard: Heard::default(),
             other,
         })
@@ -147,7 +147,7 @@ impl UdpControl {
     /// Whether anything came.
     fn receive(&mut self) -> bool {
         let mut metas = [RecvMeta::default()];
-        let mut buffers = [IoSliceMut::new(&mut self.scratch)];
+        let mut buffers = [IoSliceMut::new(self.buffer.bytes_mut())];
         match self.datagram_socket.try_receive(&mut buffers, &mut metas) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
@@ -155,7 +155,7 @@ impl UdpControl {
         }
         let [meta] = metas;
         let datagrams = self.channels.datagrams_mut().expect("opened");
-        for datagram in self.scratch[..meta.len].chunks(meta.stride) {
+        for datagram in self.buffer.bytes_mut()[..meta.len].chunks(meta.stride) {
             let kind = DatagramHeader::peek(datagram).expect("ours").kind;
             if kind == DatagramKind::Data {
                 let take = &mut |piece: DataPieceHeader, bytes: &[u8]| {
@@ -240,8 +240,8 @@ impl End for UdpControl {
             }
             Ok::<(), std::convert::Infallible>(())
         };
-        let read = match self.reader.read(&self.socket, &mut self.scratch, &mut handler) {
-            Ok(ReadOutcome::Read(_)) => true,
+        let read = match self.reader.read(&self.socket, &mut self.buffer, &mut handler) {
+            Ok(ReadOutcome::Read { .. }) => true,
             Ok(ReadOutcome::Blocked) => false,
             Ok(ReadOutcome::Closed) => {
                 self.heard.is_closed = true;

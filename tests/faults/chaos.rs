@@ -6,8 +6,8 @@
 use std::{io, net::SocketAddr, process::Command, sync::Arc};
 
 use relay::{
-    peer::Rng,
     protocol::{ChunkRange, Claims, Digest, Message, Order, Seeding},
+    rng::Rng,
 };
 
 use crate::support::{

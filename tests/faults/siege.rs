@@ -14,8 +14,8 @@ use std::{
 };
 
 use relay::{
-    peer::Rng,
     protocol::{ChunkRange, Claims, Digest, Message, SwarmKey, encode_preamble},
+    rng::Rng,
 };
 
 use crate::support::{

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use relay::{
     peer::{ChunkOrder, FileState, Session, SessionConfig, SessionError, SessionEvent},
     protocol::{
-        Accepted, DataHeader, Manifest, Message, Welcome, frame_crc,
+        Accepted, DataHeader, Manifest, Message, Run, Welcome, frame_crc,
         limits::{CHUNK_SIZE_LOG2_MAX, FRAME_PAYLOAD_BYTES_MAX, NONCE_BYTES},
     },
     time::Time,
@@ -93,6 +93,16 @@ pub(crate) fn frames(bytes: &[u8], chunk: u32, from: usize) -> Vec<(DataHeader, 
     all.filter(|(header, _)| header.offset as usize >= from).collect()
 }
 
+/// A piece of one frame.
+pub(crate) fn run<'a>(
+    header: &DataHeader,
+    frame_offset: u32,
+    bytes: &'a [u8],
+    is_last: bool,
+) -> Run<'a> {
+    Run { header: *header, frame_offset, followers: &[], bytes, is_last }
+}
+
 /// Delivers frames in pieces of two.
 pub(crate) fn deliver(
     session: &mut Session,
@@ -102,9 +112,9 @@ pub(crate) fn deliver(
         let (first, second) = payload.split_at(payload.len() / 2);
         let at = u32::try_from(first.len()).unwrap();
         if !first.is_empty() {
-            session.handle_data(Time::ZERO, header, 0, first, false)?;
+            session.handle_data(Time::ZERO, &run(header, 0, first, false))?;
         }
-        session.handle_data(Time::ZERO, header, at, second, true)?;
+        session.handle_data(Time::ZERO, &run(header, at, second, true))?;
     }
     session.handle_turn_end(Time::ZERO, true);
     Ok(())

@@ -6,7 +6,8 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use relay::protocol::{
-    DecodeError, Event, encode_preamble, frame_crc, joined_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
+    DecodeError, Event, Run, encode_preamble, frame_crc, joined_crc,
+    limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
 use crate::protocol_support::{Item, Seen, encode, expected, items, run};
@@ -141,7 +142,8 @@ fn payload_pieces_point_into_the_input() {
     let mut decoder = relay::protocol::Decoder::new();
     let mut input = &stream[..];
     decoder.decode(&mut input).unwrap();
-    let Ok(Some(Event::Data { piece, is_last: true, .. })) = decoder.decode(&mut input) else {
+    let Ok(Some(Event::Data(Run { bytes: piece, is_last: true, .. }))) = decoder.decode(&mut input)
+    else {
         panic!("one whole frame");
     };
     assert_eq!(piece.as_ptr_range().end, stream.as_ptr_range().end);

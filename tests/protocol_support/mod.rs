@@ -6,7 +6,7 @@
 use proptest::{collection::vec, option, prelude::*, string::string_regex};
 use relay::protocol::{
     Accepted, Channel, ChunkRange, Claims, DataHeader, DatagramOffer, DecodeError, Decoder, Digest,
-    Event, Failure, FailureCode, Hello, Message, Order, PacketRange, Seeding, Stats, SwarmKey,
+    Event, Failure, FailureCode, Hello, Message, Order, PacketRange, Run, Seeding, Stats, SwarmKey,
     SwarmStatus, Welcome,
     codec::BUFFERED_BYTES_MAX,
     encode_control, encode_preamble, frame_crc,
@@ -133,8 +133,8 @@ fn note(seen: &mut Vec<Seen>, event: Event<'_>) {
         Event::Preamble { version: 1 } if seen.is_empty() => return seen.push(Seen::Preamble),
         Event::Preamble { .. } => panic!("a preamble in the middle, or of another version"),
         Event::Control(message) => return seen.push(Seen::Control(message)),
-        Event::Data { header, piece_offset, piece, is_last } => {
-            (header, piece_offset, piece, is_last)
+        Event::Data(Run { header, frame_offset, bytes, is_last, .. }) => {
+            (header, frame_offset, bytes, is_last)
         }
     };
     assert!(!piece.is_empty());

@@ -7,8 +7,8 @@ use std::{
 };
 
 use relay::protocol::{
-    Claims, DataHeader, Decoder, Event, Failure, Hello, Message, Order, Seeding, SwarmKey, Token,
-    Welcome, encode_control, encode_preamble, frame_crc,
+    Claims, DataHeader, Decoder, Event, Failure, Hello, Message, Order, Run, Seeding, SwarmKey,
+    Token, Welcome, encode_control, encode_preamble, frame_crc,
     limits::{FRAME_PAYLOAD_BYTES_MAX, NONCE_BYTES},
 };
 
@@ -244,8 +244,8 @@ impl Wire {
             match event {
                 Event::Preamble { .. } => self.heard.push_back(Heard::Preamble),
                 Event::Control(message) => self.heard.push_back(Heard::Control(message)),
-                Event::Data { header, piece, is_last, .. } => {
-                    self.frame.extend_from_slice(piece);
+                Event::Data(Run { header, bytes, is_last, .. }) => {
+                    self.frame.extend_from_slice(bytes);
                     if is_last {
                         let bytes = std::mem::take(&mut self.frame);
                         self.heard.push_back(Heard::Data { header, bytes });

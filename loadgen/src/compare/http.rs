@@ -177,7 +177,7 @@ impl Client {
         loop {
             socket.readable().await?;
             // As our clients: a full buffer is read again at once, after others had their turn.
-            while body.read(&socket, &mut scratch.borrow_mut())? {
+            while body.read(&socket, scratch.borrow_mut().bytes_mut())? {
                 task::yield_now().await;
             }
             if body.is_whole() {

@@ -61,7 +61,7 @@ impl Link {
                     self.socket.shutdown(Shutdown::Write)?;
                 }
             }
-            let taken = self.socket.try_read(&mut scratch.borrow_mut());
+            let taken = self.socket.try_read(scratch.borrow_mut().bytes_mut());
             match taken {
                 Ok(0) => return Ok(()),
                 Ok(count) => {

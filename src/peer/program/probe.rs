@@ -13,14 +13,11 @@ use crate::{
         Claims, Event, Hello, Message, Order, Token,
         limits::{HANDSHAKE_TIMEOUT, NONCE_BYTES},
     },
-    transport::{ReadError, ReadOutcome, Reader, SendQueue},
+    transport::{ReadError, ReadOutcome, Reader, ReceiveBuffer, SendQueue},
 };
 
 /// Between attempts.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-
-/// Bytes of one read: a handshake is a few hundred.
-const READ_BYTES: usize = 4 << 10;
 
 /// Binary logarithm of the chunk size that the relay recommends at most. Tries for `patience`
 /// where another attempt may go better; `waits` is called once, when the first has failed.
@@ -76,15 +73,15 @@ impl Handshake<'_> {
     async fn run(&mut self, socket: &Socket) -> Result<Option<u8>, ReadError<SessionError>> {
         let mut queue = SendQueue::new();
         queue.push_preamble();
-        let (mut reader, mut scratch) = (Reader::new(), vec![0; READ_BYTES]);
+        let (mut reader, mut buffer) = (Reader::new(), ReceiveBuffer::new(0));
         while !self.accepted {
             // A few hundred bytes into an empty socket: all of it fits.
             queue.write(socket, 0).map_err(ReadError::Io)?;
             socket.readable().await.map_err(ReadError::Io)?;
-            let outcome = reader.read(socket, &mut scratch, &mut |event| match event {
+            let outcome = reader.read(socket, &mut buffer, &mut |event| match event {
                 Event::Preamble { .. } => Ok(()),
                 Event::Control(message) => self.handle(message, &mut queue),
-                Event::Data { .. } => Err(unexpected("data")),
+                Event::Data(_) => Err(unexpected("data")),
             })?;
             if outcome == ReadOutcome::Closed {
                 return Ok(None);

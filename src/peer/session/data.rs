@@ -7,39 +7,26 @@ use std::time::Duration;
 use super::{Outbox, Session, Stage, Wants};
 use crate::{
     peer::{SessionError, SessionEvent, assembler::Assembled},
-    protocol::{DataHeader, DataPieceHeader, Message},
+    protocol::{DataHeader, DataPieceHeader, Message, Run},
     time::Time,
 };
 
 impl Session {
-    /// A piece of a data frame, `piece_offset` bytes into its payload; with `is_last` its end.
+    /// File bytes came.
     ///
     /// # Errors
     /// Data has no place in this state, lies outside of the file, or its chunk's digest is wrong.
-    pub fn handle_data(
-        &mut self,
-        now: Time,
-        header: &DataHeader,
-        piece_offset: u32,
-        piece: &[u8],
-        is_last: bool,
-    ) -> Result<(), SessionError> {
+    pub fn handle_data(&mut self, now: Time, run: &Run<'_>) -> Result<(), SessionError> {
         let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
             return Err(self.unexpected("data before the manifest"));
         };
-        if is_last {
-            // Only whole frames are acknowledged: the relay, too, counts what it sent by frames.
-            self.intake.handle_received(u64::from(header.payload_len));
+        // Only whole frames are acknowledged: the relay, too, counts what it sent by frames.
+        self.intake.handle_received(run.ended_bytes());
+        let wanted = !self.file.have().contains(run.header.chunk);
+        let assembled = self.assembler.handle_data(manifest, run, wanted)?;
+        if let Assembled::Lost { chunk } = assembled {
+            lost(&mut self.outbox, &mut self.wants, chunk);
         }
-        if piece_offset == 0 {
-            let wanted = !self.file.have().contains(header.chunk);
-            if let Assembled::Lost { chunk } =
-                self.assembler.handle_frame(manifest, header, wanted)?
-            {
-                lost(&mut self.outbox, &mut self.wants, chunk);
-            }
-        }
-        let assembled = self.assembler.handle_piece(manifest, piece)?;
         self.handle_assembled(now, assembled);
         Ok(())
     }

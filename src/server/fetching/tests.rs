@@ -71,21 +71,58 @@ fn a_sealed_chunk_with_a_wrong_byte_is_a_lie() {
     assert!(matches!(ended.expect("whole").result, Err(FetchFailure::Lied)));
 }
 
-/// The chunk in frames, whose checksums are stated as `state` makes them of the right ones.
+/// The chunk's frames, whose checksums are stated as `state` makes them of the right ones.
+fn headers(bytes: &[u8], state: impl Fn(u32) -> u32) -> Vec<DataHeader> {
+    let frames = bytes.chunks(FRAME_PAYLOAD_BYTES_MAX).zip(0..);
+    let header = |(frame, number): (&[u8], u32)| DataHeader {
+        chunk: 0,
+        offset: number * FRAME_PAYLOAD_LEN_MAX,
+        payload_len: u32::try_from(frame.len()).expect("a frame"),
+        tag: 7,
+        crc: state(frame_crc(frame)),
+    };
+    frames.map(header).collect()
+}
+
+/// The chunk, frame by frame and in one run, which must come to the same.
 fn in_frames(bytes: &[u8], state: impl Fn(u32) -> u32) -> Result<FetchedChunk, FetchFailure> {
     let (mut fetching, _budget) = fetching();
+    let headers = headers(bytes, state);
+    let (header, followers) = (headers[0], &headers[1..]);
+    let run = Run { header, frame_offset: 0, followers, bytes, is_last: true };
     let mut ended = None;
-    for (frame, number) in bytes.chunks(FRAME_PAYLOAD_BYTES_MAX).zip(0..) {
-        let header = DataHeader {
-            chunk: 0,
-            offset: number * FRAME_PAYLOAD_LEN_MAX,
-            payload_len: u32::try_from(frame.len()).expect("a frame"),
-            tag: 7,
-            crc: state(frame_crc(frame)),
-        };
-        ended = fetching.handle_data(&header, frame, true).expect("as was asked for");
+    for frame in run.frames() {
+        assert!(ended.is_none(), "not before the last frame");
+        ended = fetching.handle_data(&frame).expect("as was asked for");
     }
-    ended.expect("whole").result
+    let result = ended.expect("whole").result;
+    let (mut at_once, _budget) = self::fetching();
+    let again = at_once.handle_data(&run).expect("as was asked for").expect("whole").result;
+    match (&result, &again) {
+        (Ok(one), Ok(other)) => assert!(one.bytes == other.bytes && one.crcs == other.crcs),
+        (Err(one), Err(other)) => assert_eq!(one, other),
+        _ => panic!("{result:?} in frames, {again:?} in one run"),
+    }
+    result
+}
+
+#[test]
+fn a_run_in_which_a_frame_is_out_of_place_breaks_the_protocol() {
+    let bytes = content();
+    let misplaced = |change: fn(&mut DataHeader)| {
+        let (mut fetching, budget) = fetching();
+        let mut headers = headers(&bytes, |crc| crc);
+        change(&mut headers[3]);
+        let (header, followers) = (headers[0], &headers[1..]);
+        let run = Run { header, frame_offset: 0, followers, bytes: &bytes, is_last: true };
+        assert!(fetching.handle_data(&run).is_err());
+        assert_eq!(fetching.take_dropped()[Drop::Protocol as usize], LEN as u64);
+        drop(fetching);
+        assert_eq!(budget.in_use_bytes(), 0);
+    };
+    misplaced(|header| header.chunk = 1);
+    misplaced(|header| header.offset += FRAME_PAYLOAD_LEN_MAX);
+    misplaced(|header| header.payload_len -= 1);
 }
 
 #[test]

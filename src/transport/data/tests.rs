@@ -13,28 +13,12 @@ use bytes::Bytes;
 use super::{CongestionControl, RangeSet};
 use crate::{
     protocol::{DataPieceHeader, DatagramKeys, Message, Side},
+    rng::Rng,
     time::Time,
     transport::{Datagrams, DatagramsConfig, Payload, Route, SendEvent},
 };
 
 const CHUNK: usize = 200_000;
-
-/// Splitmix: replayable.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-
-    fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// What the path does.
 #[derive(Clone, Copy, Default)]
@@ -63,7 +47,7 @@ type Due<T> = BinaryHeap<Reverse<(Time, u64, T)>>;
 /// A relay that sends, a peer that receives, and the path between them.
 struct World {
     now: Time,
-    random: Random,
+    random: Rng,
     weather: Weather,
     relay: Datagrams,
     peer: Datagrams,
@@ -104,7 +88,7 @@ impl World {
         };
         Self {
             now,
-            random: Random(seed),
+            random: Rng::new(seed, 0),
             weather,
             relay: end(Side::Relay, None),
             peer: end(Side::Peer, Some(route(1))),
@@ -148,12 +132,16 @@ impl World {
         }
         let is_of = |chunk: u32| bytes[1] == 2 && bytes[20..24] == chunk.to_le_bytes();
         let is_unlucky = weather.lost_chunk.is_some_and(is_of);
-        if is_dark || is_long || is_late || is_unlucky || self.random.percent(weather.lost_percent)
+        if is_dark
+            || is_long
+            || is_late
+            || is_unlucky
+            || self.random.below(100) < weather.lost_percent
         {
             self.dropped += 1;
             return;
         }
-        let copies = 1 + u64::from(self.random.percent(weather.doubled_percent));
+        let copies = 1 + u64::from(self.random.below(100) < weather.doubled_percent);
         for _ in 0..copies {
             let jitter = Duration::from_micros(self.random.below(weather.jitter_millis * 1000 + 1));
             self.sequence += 1;
@@ -174,7 +162,7 @@ impl World {
             out.clear();
         }
         while let Some(transmit) = self.relay.poll_data(self.now, u64::MAX, 16, &mut out) {
-            if self.random.percent(self.weather.full_percent) {
+            if self.random.below(100) < self.weather.full_percent {
                 self.relay.data_mut().expect("opened").handle_unsent(transmit.first);
                 self.relay.data().expect("opened").invariants();
                 self.writable_at = Some(self.now + Duration::from_millis(1));
@@ -300,7 +288,7 @@ fn all_arrives(seed: u64, weather: Weather) -> World {
 #[test]
 fn everything_arrives_whatever_the_path_does() {
     for seed in 0..40 {
-        let mut random = Random(seed);
+        let mut random = Rng::new(seed, 0);
         let weather = Weather {
             lost_percent: [0, 1, 5, 20, 40][usize::try_from(random.below(5)).expect("five")],
             doubled_percent: random.below(30),
@@ -310,7 +298,7 @@ fn everything_arrives_whatever_the_path_does() {
                 [usize::try_from(random.below(4)).expect("four")],
             rate: [None, Some(1_000), Some(20_000)]
                 [usize::try_from(random.below(3)).expect("three")],
-            dark: random.percent(30).then(|| (100, 100 + random.below(10_000))),
+            dark: (random.below(100) < 30).then(|| (100, 100 + random.below(10_000))),
             control: [CongestionControl::Cubic, CongestionControl::Bbr]
                 [usize::try_from(random.below(2)).expect("two")],
             lost_chunk: None,

@@ -3,24 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
-use crate::protocol::Digest;
-
-/// Deterministic chance (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn one_in(&mut self, per_mille: u64) -> bool {
-        self.next() % 1000 < per_mille
-    }
-}
+use crate::{protocol::Digest, rng::Rng};
 
 #[derive(Clone, Copy)]
 struct Faults {
@@ -47,7 +30,7 @@ const fn std_ip(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
 struct World {
     now: Time,
     faults: Faults,
-    chance: Chance,
+    chance: Rng,
     /// (when, order of sending) to (to the relay, source, bytes).
     wire: BTreeMap<(Time, u64), (bool, Route, Vec<u8>)>,
     sent: u64,
@@ -72,7 +55,7 @@ impl World {
         Self {
             now: Time::ZERO,
             faults,
-            chance: Chance(seed),
+            chance: Rng::new(seed, 0),
             wire: BTreeMap::new(),
             sent: 0,
             sides: [side(Side::Relay, None), side(Side::Peer, Some(RELAY))],
@@ -102,14 +85,14 @@ impl World {
     fn carry(&mut self, to_relay: bool, bytes: &[u8]) {
         let millis = self.now.since(Time::ZERO).as_millis();
         let (from, until) = self.faults.black_out;
-        if self.chance.one_in(self.faults.loss_per_mille)
+        if self.chance.below(1000) < self.faults.loss_per_mille
             || (u128::from(from)..u128::from(until)).contains(&millis)
         {
             return;
         }
-        let copies = 1 + u32::from(self.chance.one_in(self.faults.double_per_mille));
+        let copies = 1 + u32::from(self.chance.below(1000) < self.faults.double_per_mille);
         for _ in 0..copies {
-            let jitter = self.chance.next() % (self.faults.jitter_ms * 1000 + 1);
+            let jitter = self.chance.below(self.faults.jitter_ms * 1000 + 1);
             let at = self.now + Duration::from_micros(5_000 + jitter);
             self.sent += 1;
             let from = if to_relay { self.source } else { RELAY };

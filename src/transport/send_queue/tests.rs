@@ -8,7 +8,7 @@ use shards::{Driver, net::Socket, task};
 use super::*;
 use crate::{
     protocol::{Event, frame_crc},
-    transport::{ReadOutcome, Reader},
+    transport::{ReadOutcome, Reader, ReceiveBuffer},
 };
 
 const CHUNK: usize = 5 * FRAME_PAYLOAD_BYTES_MAX + 77;
@@ -29,14 +29,14 @@ impl Received {
         match event {
             Event::Preamble { .. } => {}
             Event::Control(message) => self.messages.push(message),
-            Event::Data { header, piece_offset, piece, .. } => {
-                if piece_offset == 0 {
-                    self.frames.push((header, Vec::new()));
+            Event::Data(run) => run.frames().for_each(|run| {
+                if run.frame_offset == 0 {
+                    self.frames.push((run.header, Vec::new()));
                 }
                 let (last, bytes) = self.frames.last_mut().expect("begun with offset 0");
-                assert_eq!(*last, header);
-                bytes.extend_from_slice(piece);
-            }
+                assert_eq!(*last, run.header);
+                bytes.extend_from_slice(run.bytes);
+            }),
         }
     }
 }
@@ -65,16 +65,16 @@ fn transmit(
         let reading = Rc::clone(&shared);
         let reader = task::spawn(async move {
             let mut reader = Reader::new();
-            let mut scratch = vec![0; 3000];
+            let mut buffer = ReceiveBuffer::new(1);
             loop {
                 let mut handler = |event: Event<'_>| {
                     reading.borrow_mut().0.take(event);
                     Ok::<(), std::convert::Infallible>(())
                 };
-                match reader.read(&into, &mut scratch, &mut handler).expect("well-formed") {
+                match reader.read(&into, &mut buffer, &mut handler).expect("well-formed") {
                     ReadOutcome::Closed => break,
                     ReadOutcome::Blocked => into.readable().await.expect("a socket"),
-                    ReadOutcome::Read(_) => task::yield_now().await,
+                    ReadOutcome::Read { .. } => task::yield_now().await,
                 }
             }
         });

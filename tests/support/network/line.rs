@@ -4,7 +4,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range, time::Duration};
 
-use relay::peer::Rng;
+use relay::rng::Rng;
 use tokio::time::Instant;
 
 use super::{Faults, Happened, MILLION, count};

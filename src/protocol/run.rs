@@ -1,0 +1,89 @@
+//! File bytes of one chunk that lie together in memory, as they come out of a stream.
+
+use super::DataHeader;
+
+/// File bytes of one chunk that follow each other, in the file and in memory: a piece of one frame,
+/// or of several frames one behind the other. Never empty.
+///
+/// Invariant: all its frames are of one chunk and one tag, each begins where the one before ends,
+/// and all but the last end within the run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run<'a> {
+    /// The frame that it begins in, the same for all pieces of a frame.
+    pub header: DataHeader,
+    /// Where in that frame's payload it begins, in bytes.
+    pub frame_offset: u32,
+    /// The frames that begin within it.
+    pub followers: &'a [DataHeader],
+    /// The bytes, in the receive buffer.
+    pub bytes: &'a [u8],
+    /// Whether its last frame ends with it.
+    pub is_last: bool,
+}
+
+impl<'a> Run<'a> {
+    /// The frame that it ends in.
+    #[must_use]
+    pub fn last_header(&self) -> &DataHeader {
+        self.followers.last().unwrap_or(&self.header)
+    }
+
+    /// Payload bytes of the frames that end within it, counted whole.
+    #[must_use]
+    pub fn ended_bytes(&self) -> u64 {
+        let headers = std::iter::once(&self.header).chain(self.followers);
+        let ended = self.followers.len() + usize::from(self.is_last);
+        headers.take(ended).map(|header| u64::from(header.payload_len)).sum()
+    }
+
+    /// Frame by frame.
+    pub fn frames(self) -> impl Iterator<Item = Run<'a>> {
+        let mut left = Some(self);
+        std::iter::from_fn(move || {
+            let run = left.take()?;
+            let Some((&next, followers)) = run.followers.split_first() else { return Some(run) };
+            let (bytes, rest) =
+                run.bytes.split_at((run.header.payload_len - run.frame_offset) as usize);
+            left = Some(Run { header: next, frame_offset: 0, followers, bytes: rest, ..run });
+            Some(Run { followers: &[], bytes, is_last: true, ..run })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(offset: u32, payload_len: u32) -> DataHeader {
+        DataHeader { chunk: 3, offset, payload_len, tag: 0, crc: offset }
+    }
+
+    #[test]
+    fn a_run_falls_apart_into_its_frames() {
+        let bytes: Vec<u8> = (0..30).collect();
+        let followers = [header(16, 16), header(32, 16)];
+        let run = Run {
+            header: header(0, 16),
+            frame_offset: 6,
+            followers: &followers,
+            bytes: &bytes,
+            is_last: false,
+        };
+        let frames: Vec<Run<'_>> = run.frames().collect();
+        let lens: Vec<usize> = frames.iter().map(|frame| frame.bytes.len()).collect();
+        assert_eq!(lens, [10, 16, 4]);
+        assert!(frames.iter().all(|frame| frame.followers.is_empty()));
+        let offsets: Vec<u32> = frames.iter().map(|frame| frame.header.offset).collect();
+        assert_eq!(offsets, [0, 16, 32]);
+        assert_eq!(frames.iter().map(|frame| frame.frame_offset).collect::<Vec<_>>(), [6, 0, 0]);
+        assert_eq!(
+            frames.iter().map(|frame| frame.is_last).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+        assert_eq!(frames.iter().map(Run::ended_bytes).sum::<u64>(), run.ended_bytes());
+        assert_eq!(run.ended_bytes(), 32);
+        assert_eq!(run.last_header(), &followers[1]);
+        let joined: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes).copied().collect();
+        assert_eq!(joined, bytes);
+    }
+}

@@ -1,0 +1,164 @@
+//! Whatever comes, and however it was cut: the same events as from one piece, in longer runs.
+
+use super::*;
+use crate::{
+    protocol::{Message, encode_control, encode_preamble, frame_crc},
+    rng::Rng,
+};
+
+const FRAMES: usize = 4;
+const FRAME: usize = FRAME_PAYLOAD_BYTES_MAX;
+
+/// Frames of a chunk from `offset` on, as a stream.
+fn frames(chunk: u32, offset: usize, len: usize, out: &mut Vec<u8>) {
+    let bytes: Vec<u8> = (0..len)
+        .map(|at| u8::try_from((at / 7 + at + chunk as usize) % 251).expect("small"))
+        .collect();
+    for (index, payload) in bytes.chunks(FRAME).enumerate() {
+        let header = DataHeader {
+            chunk,
+            offset: u32::try_from(offset + index * FRAME).expect("small"),
+            payload_len: u32::try_from(payload.len()).expect("a frame"),
+            tag: 0,
+            crc: frame_crc(payload),
+        };
+        out.extend_from_slice(&header.encode());
+        out.extend_from_slice(payload);
+    }
+}
+
+/// What came: messages, and frames with their bytes.
+#[derive(PartialEq, Debug)]
+enum Seen {
+    Message(Message),
+    Frame(DataHeader, Vec<u8>),
+}
+
+fn see(seen: &mut Vec<Seen>, event: Event<'_>) {
+    match event {
+        Event::Preamble { .. } => {}
+        Event::Control(message) => seen.push(Seen::Message(message)),
+        Event::Data(run) => run.frames().for_each(|run| {
+            if run.frame_offset == 0 {
+                seen.push(Seen::Frame(run.header, Vec::new()));
+            }
+            let Some(Seen::Frame(header, bytes)) = seen.last_mut() else { panic!("no beginning") };
+            assert_eq!((*header, bytes.len()), (run.header, run.frame_offset as usize));
+            bytes.extend_from_slice(run.bytes);
+            assert_eq!(run.is_last, bytes.len() == run.header.payload_len as usize);
+        }),
+    }
+}
+
+/// As a read does, from memory instead of a socket.
+fn scatter(buffer: &mut ReceiveBuffer, layout: Layout, mut bytes: &[u8]) {
+    let (lead, payloads) = buffer.payloads.split_at_mut(layout.lead);
+    let frames = buffer.headers.iter_mut().zip(payloads.chunks_exact_mut(FRAME));
+    let frames =
+        frames.take(layout.frames).flat_map(|(header, payload)| [&mut header[..], payload]);
+    for part in std::iter::once(lead).chain(frames) {
+        let (here, rest) = bytes.split_at(bytes.len().min(part.len()));
+        part[..here.len()].copy_from_slice(here);
+        bytes = rest;
+    }
+    assert!(bytes.is_empty(), "no more than there is room for");
+}
+
+/// All that a stream says when each read brings at most what `most` says; the runs' lengths.
+fn read(stream: &[u8], mut most: impl FnMut() -> usize) -> (Vec<Seen>, Vec<usize>) {
+    let (mut buffer, mut decoder) = (ReceiveBuffer::new(FRAMES), Decoder::new());
+    let (mut seen, mut runs) = (Vec::new(), Vec::new());
+    let (mut rest, mut expects_frames) = (stream, false);
+    while !rest.is_empty() {
+        let layout = buffer.layout(decoder.payload_left(), expects_frames);
+        let (read, later) = rest.split_at(rest.len().min(layout.len_bytes()).min(most()));
+        scatter(&mut buffer, layout, read);
+        rest = later;
+        let mut handler = |event: Event<'_>| {
+            if let Event::Data(run) = &event {
+                runs.push(run.bytes.len());
+            }
+            see(&mut seen, event);
+            Ok::<(), ()>(())
+        };
+        let has_data = buffer.decode(layout, read.len(), &mut decoder, &mut handler);
+        expects_frames = has_data.expect("well-formed");
+        decoder.invariants();
+    }
+    (seen, runs)
+}
+
+#[test]
+fn frames_that_follow_each_other_come_in_one_run() {
+    let mut stream = encode_preamble().to_vec();
+    frames(0, 0, FRAME, &mut stream);
+    let first = stream.len();
+    frames(1, 0, 3 * FRAME, &mut stream);
+    frames(2, 0, 4 * FRAME, &mut stream);
+    let (seen, runs) = read(&stream, || usize::MAX);
+    assert_eq!(seen.len(), 8);
+    // The first read doesn't know what comes and ends within a frame; the next goes on from there.
+    assert_eq!(runs[..4], [FRAME; 4], "as in a stream");
+    assert!(runs.len() == 6 && runs[5] > 3 * FRAME, "{runs:?}");
+    let mut reads = [first, usize::MAX, usize::MAX].into_iter();
+    let (again, runs) = read(&stream, || reads.next().expect("three reads"));
+    assert_eq!(again, seen);
+    assert_eq!(runs, [FRAME, 3 * FRAME, FRAME, 3 * FRAME], "a run is of one chunk");
+}
+
+#[test]
+fn the_same_comes_out_however_the_stream_is_cut_and_whatever_was_expected() {
+    let mut joined = 0;
+    for seed in 0..300 {
+        let mut rng = Rng::new(seed, 0);
+        let mut small = |below: u64| usize::try_from(rng.below(below)).expect("small");
+        let mut stream = encode_preamble().to_vec();
+        for chunk in 0..6 {
+            if small(2) == 0 {
+                let token = small(1 << 30) as u64;
+                encode_control(&Message::Ping { token }, &mut stream);
+            }
+            let len = [FRAME, 4 * FRAME, 3 * FRAME + 1, 1, FRAME - 1][small(5)];
+            frames(chunk, small(3) * FRAME, len, &mut stream);
+        }
+        let (mut decoder, mut input, mut whole) = (Decoder::new(), &stream[..], Vec::new());
+        while let Some(event) = decoder.decode(&mut input).expect("well-formed") {
+            see(&mut whole, event);
+        }
+        let limits = [1, 30, FRAME, FRAME + DATA_HEADER_BYTES, 5 * FRAME];
+        let (seen, runs) = read(&stream, || {
+            let limit = limits[small(5)] as u64;
+            1 + small(limit)
+        });
+        assert!(seen == whole, "seed {seed}");
+        joined += runs.iter().filter(|&&len| len > FRAME).count();
+    }
+    assert!(joined > 100, "{joined} runs were longer than a frame");
+}
+
+#[test]
+fn what_came_before_an_error_is_handed_on_before_it() {
+    let mut stream = encode_preamble().to_vec();
+    frames(0, 0, FRAME, &mut stream);
+    let first = stream.len();
+    frames(1, 0, 2 * FRAME, &mut stream);
+    stream.extend_from_slice(&[9; DATA_HEADER_BYTES]);
+    let (mut buffer, mut decoder) = (ReceiveBuffer::new(FRAMES), Decoder::new());
+    let mut seen = Vec::new();
+    let mut handler = |event: Event<'_>| {
+        see(&mut seen, event);
+        Ok::<(), ()>(())
+    };
+    for (part, expects_frames) in [(&stream[..first], false), (&stream[first..], true)] {
+        let layout = buffer.layout(decoder.payload_left(), expects_frames);
+        scatter(&mut buffer, layout, part);
+        let result = buffer.decode(layout, part.len(), &mut decoder, &mut handler);
+        match result {
+            Ok(has_data) => assert!(has_data && !expects_frames),
+            Err(error) => {
+                assert!(expects_frames && matches!(error, ReadError::Decode(DecodeError::Kind(9))));
+            }
+        }
+    }
+    assert_eq!(seen.len(), 3, "all frames, though the stream breaks off behind them");
+}
