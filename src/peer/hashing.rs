@@ -17,6 +17,8 @@ use std::{
     time::Duration,
 };
 
+use crc_fast::{CrcAlgorithm, checksum};
+
 use crate::protocol::{ChunkHasher, Digest, KeyError, Manifest, ManifestHasher};
 
 /// Bytes of one read. BLAKE3 is at its best from 64 KiB on, and a disk from a megabyte on.
@@ -50,13 +52,30 @@ pub enum HashError {
     Thread(io::Error),
 }
 
+/// What one pass over a file has found out.
+#[derive(Clone, Debug)]
+pub struct Hashed {
+    /// What the file is to others.
+    pub manifest: Manifest,
+    /// By which its owner notices that it has changed: of each chunk.
+    pub checksums: Vec<u64>,
+}
+
+/// By which the owner of a chunk notices that it is not what it was: CRC-64/NVME. At a tenth of a
+/// digest's price it misses one accident in 2^64; who changes a file so that nobody notices gets as
+/// far as the relay, which looks at digests.
+#[must_use]
+pub fn chunk_checksum(bytes: &[u8]) -> u64 {
+    checksum(CrcAlgorithm::Crc64Nvme, bytes)
+}
+
 /// As many threads as there are cores for this process.
 #[must_use]
 pub fn threads_default() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The manifest of the first `size_bytes` bytes of a file. `tell` is called on this thread with the
+/// The manifest and checksums of the first `size_bytes` bytes of a file. `tell` is called on this thread with the
 /// bytes that are done, several times a second.
 ///
 /// # Errors
@@ -67,9 +86,10 @@ pub fn hash_file(
     chunk_size_log2: u8,
     threads: NonZeroUsize,
     tell: &mut dyn FnMut(u64),
-) -> Result<Manifest, HashError> {
+) -> Result<Hashed, HashError> {
     let mut hasher = ManifestHasher::new(size_bytes, chunk_size_log2)?;
     let plan = Plan::new(size_bytes, chunk_size_log2, hasher.chunk_count());
+    let mut checksums = vec![0; hasher.chunk_count() as usize];
     let stopping = AtomicBool::new(false);
     let threads = threads.get().min(plan.span_count as usize);
     thread::scope(|scope| {
@@ -84,17 +104,18 @@ pub fn hash_file(
             }
         }
         drop(sender);
-        let collected = collect(&results, &mut hasher, tell);
+        let collected = collect(&results, &mut hasher, &mut checksums, tell);
         stopping.store(true, Ordering::Relaxed);
         collected
     })?;
     let (_, manifest) = hasher.finish().expect("every chunk was set");
-    Ok(manifest)
+    Ok(Hashed { manifest, checksums })
 }
 
 fn collect(
     results: &mpsc::Receiver<Result<Span, HashError>>,
     hasher: &mut ManifestHasher,
+    checksums: &mut [u64],
     tell: &mut dyn FnMut(u64),
 ) -> Result<(), HashError> {
     let mut done_bytes = 0;
@@ -102,9 +123,10 @@ fn collect(
         match results.recv_timeout(TELL_EVERY) {
             Ok(span) => {
                 let span = span?;
-                (span.first_chunk..)
-                    .zip(span.digests)
-                    .for_each(|(c, digest)| hasher.set(c, digest));
+                for (chunk, (digest, checksum)) in (span.first_chunk..).zip(span.chunks) {
+                    hasher.set(chunk, digest);
+                    checksums[chunk as usize] = checksum;
+                }
                 done_bytes += span.bytes;
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -124,10 +146,10 @@ struct Plan {
     next_span: AtomicU32,
 }
 
-/// Digests of consecutive chunks.
+/// Digests and checksums of consecutive chunks.
 struct Span {
     first_chunk: u32,
-    digests: Vec<Digest>,
+    chunks: Vec<(Digest, u64)>,
     bytes: u64,
 }
 
@@ -169,7 +191,8 @@ impl Plan {
         let begin = u64::from(first_chunk) << self.chunk_size_log2;
         let end = self.size_bytes.min(u64::from(end_chunk) << self.chunk_size_log2);
         let mut hasher = ChunkHasher::new(self.chunk_count, first_chunk, self.chunk_size_log2);
-        let mut span = Span { first_chunk, digests: Vec::new(), bytes: end - begin };
+        let mut span = Span { first_chunk, chunks: Vec::new(), bytes: end - begin };
+        let mut summer = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
         let (mut chunk, mut offset) = (first_chunk, begin);
         while offset < end {
             let wanted = usize::try_from(end - offset).map_or(READ_BYTES, |n| n.min(READ_BYTES));
@@ -177,10 +200,11 @@ impl Plan {
             file.read_exact_at(read, offset).map_err(|error| read_error(offset, error))?;
             for part in read.chunks(READ_BYTES.min(1 << self.chunk_size_log2)) {
                 hasher.update(part);
+                summer.update(part);
                 offset += part.len() as u64;
                 let is_chunk_end = offset == end || offset.trailing_zeros() >= self.log2();
                 if is_chunk_end {
-                    span.digests.push(hasher.finalize());
+                    span.chunks.push((hasher.finalize(), summer.finalize_reset()));
                     chunk += 1;
                     if chunk < end_chunk {
                         hasher.restart(self.chunk_count, chunk, self.chunk_size_log2);
@@ -250,8 +274,11 @@ mod tests {
             let mut last = 0;
             let mut tell = |done| last = done;
             let file = temp_file(&bytes);
-            let manifest = hash_file(&file, len as u64, log2, threads, &mut tell).unwrap();
-            assert_eq!(manifest, Manifest::of(&bytes, log2).unwrap(), "{len} bytes, 2^{log2}");
+            let found = hash_file(&file, len as u64, log2, threads, &mut tell).unwrap();
+            let manifest = Manifest::of(&bytes, log2).unwrap();
+            assert_eq!(found.manifest, manifest, "{len} bytes, 2^{log2}");
+            let checksums: Vec<u64> = bytes.chunks(1 << log2).map(chunk_checksum).collect();
+            assert_eq!(found.checksums, checksums, "{len} bytes, 2^{log2}");
             assert_eq!(last, len as u64);
         }
     }

@@ -51,7 +51,7 @@ pub mod wants;
 pub use assembler::WrongDigestCause;
 pub use error::{ConnectionError, SessionError};
 pub use file::FileState;
-pub use hashing::{HashError, hash_file};
+pub use hashing::{HashError, Hashed, hash_file};
 pub use origin::{OriginError, OriginFile};
 pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, Reaction};
 pub use remote::Remote;

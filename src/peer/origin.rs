@@ -1,5 +1,5 @@
 //! A file that is shared: opened once, digested once, and looked at now and then. Its store checks
-//! each chunk at every read, so bytes that changed since are never served.
+//! each chunk at every read, by checksum, so bytes that changed since are not served.
 //!
 //! What becomes of a share whose file has changed is the program's decision.
 
@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    hashing::{self, HashError},
+    hashing::{self, HashError, Hashed},
     store::{Disk, FileStore},
 };
 use crate::{
@@ -119,6 +119,7 @@ pub struct OriginFile {
     file: Arc<File>,
     stamp: Stamp,
     manifest: Arc<Manifest>,
+    checksums: Arc<[u64]>,
 }
 
 impl OpenFile {
@@ -174,15 +175,16 @@ impl OpenFile {
         let threads = hashing::threads_default();
         let hashed = hashing::hash_file(&file, stamp.size_bytes, chunk_size_log2, threads, tell);
         let now = file.metadata().map(|metadata| Stamp::of(&metadata));
-        let manifest = match hashed {
+        let Hashed { manifest, checksums } = match hashed {
             Err(HashError::Shrunk(_)) => return Err(OriginError::Changing(path)),
             Err(error) => return Err(OriginError::Hash { path, error }),
             Ok(_) if now.is_err() || now.is_ok_and(|now| now != stamp) => {
                 return Err(OriginError::Changing(path));
             }
-            Ok(manifest) => Arc::new(manifest),
+            Ok(hashed) => hashed,
         };
-        Ok(OriginFile { path, file: Arc::new(file), stamp, manifest })
+        let (file, manifest, checksums) = (file.into(), manifest.into(), checksums.into());
+        Ok(OriginFile { path, file, stamp, manifest, checksums })
     }
 }
 
@@ -225,6 +227,7 @@ impl OriginFile {
     #[must_use]
     pub fn store(&self, disk: &Disk) -> FileStore {
         FileStore::new(*self.manifest.key(), Arc::clone(&self.file), false, disk)
+            .with_checksums(Arc::clone(&self.checksums))
     }
 }
 

@@ -20,7 +20,10 @@ use rustix::{
 use shards::bell::LocalBell;
 
 use super::{ChunkStore, Disk, StoreEvent, disk::DISK_QUEUE_BYTES_MAX};
-use crate::protocol::{Digest, SwarmKey, digest_chunk, limits::CHUNK_SIZE_LOG2_MAX};
+use crate::{
+    peer::hashing::chunk_checksum,
+    protocol::{Digest, SwarmKey, digest_chunk, limits::CHUNK_SIZE_LOG2_MAX},
+};
 
 /// Bytes of one file that wait to be written, at most, before its connection is read no further.
 /// Grants keep an honest relay far below; two of the largest chunks, so that one may arrive while
@@ -33,6 +36,8 @@ pub struct FileStore {
     key: SwarmKey,
     file: Arc<File>,
     is_writable: bool,
+    /// Of each chunk, where they are known.
+    checksums: Option<Arc<[u64]>>,
     disk: Disk,
     mailbox: Rc<Mailbox>,
 }
@@ -85,7 +90,16 @@ impl FileStore {
     /// A file that the caller opened, of the right length.
     #[must_use]
     pub fn new(key: SwarmKey, file: impl Into<Arc<File>>, is_writable: bool, disk: &Disk) -> Self {
-        Self { key, file: file.into(), is_writable, disk: disk.clone(), mailbox: Rc::default() }
+        let (file, disk, mailbox) = (file.into(), disk.clone(), Rc::default());
+        Self { key, file, is_writable, checksums: None, disk, mailbox }
+    }
+
+    /// Knows each chunk's [`chunk_checksum`], and checks what it reads by that instead of the digest.
+    /// For a file that is only read: 1 GiB from a share to a get, and all between, costs a tenth less
+    /// processor time.
+    #[must_use]
+    pub fn with_checksums(self, checksums: Arc<[u64]>) -> Self {
+        Self { checksums: Some(checksums), ..self }
     }
 }
 
@@ -115,8 +129,15 @@ impl ChunkStore for FileStore {
 
     fn get(&mut self, tag: u32, chunk: u32, digest: Digest) -> io::Result<Option<Bytes>> {
         let (file, mailbox, key) = (Arc::clone(&self.file), Rc::clone(&self.mailbox), self.key);
+        let checksums = self.checksums.clone();
         self.disk.read(
-            move || read_chunk(&file, &key, chunk, digest),
+            move || {
+                let is_right = |bytes: &[u8]| match &checksums {
+                    Some(checksums) => chunk_checksum(bytes) == checksums[chunk as usize],
+                    None => digest_chunk(&key, chunk, bytes) == digest,
+                };
+                read_chunk(&file, &key, chunk, is_right)
+            },
             move |result| mailbox.push(StoreEvent::Read { tag, chunk, result }),
         );
         Ok(None)
@@ -134,7 +155,12 @@ impl ChunkStore for FileStore {
 }
 
 /// Reads a chunk and checks that it still is what it was.
-fn read_chunk(file: &File, key: &SwarmKey, chunk: u32, digest: Digest) -> io::Result<Bytes> {
+fn read_chunk(
+    file: &File,
+    key: &SwarmKey,
+    chunk: u32,
+    is_right: impl Fn(&[u8]) -> bool,
+) -> io::Result<Bytes> {
     let changed = |how: String| io::Error::new(io::ErrorKind::InvalidData, how);
     let len = key.chunk_len_bytes(chunk) as usize;
     let offset = key.chunk_offset_bytes(chunk);
@@ -152,7 +178,7 @@ fn read_chunk(file: &File, key: &SwarmKey, chunk: u32, digest: Digest) -> io::Re
     }
     // The allocator may have given more than was asked for.
     bytes.truncate(len);
-    if digest_chunk(key, chunk, &bytes) != digest {
+    if !is_right(&bytes) {
         return Err(changed(format!("the file has changed at bytes {offset} and following")));
     }
     Ok(bytes.into())

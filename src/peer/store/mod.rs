@@ -35,7 +35,7 @@ pub trait ChunkStore {
 
     /// A chunk that was kept, or was there from the start: at once, or `None` and a
     /// [`StoreEvent::Read`] under this tag later. What comes from where others may write is
-    /// checked against its digest.
+    /// checked: against the digest, or what else tells that it is what it was.
     ///
     /// # Errors
     /// It can't be read, or is not what it was.

@@ -80,17 +80,23 @@ fn a_file_that_changed_or_shrank_is_not_served() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let bytes = content(5000);
-        std::fs::write(&path, &bytes).unwrap();
         let manifest = Manifest::of(&bytes, LOG2).unwrap();
-        let mut store = FileStore::open(*manifest.key(), &path, &disk).unwrap();
-        let file = OpenOptions::new().write(true).open(&path).unwrap();
-        file.write_all_at(b"?", 1030).unwrap();
-        assert!(get(&mut store, &manifest, 0).await.is_ok());
-        let error = get(&mut store, &manifest, 1).await.unwrap_err();
-        assert!(error.to_string().contains("has changed at bytes 1024"), "{error}");
-        file.set_len(4999).unwrap();
-        let error = get(&mut store, &manifest, 4).await.unwrap_err();
-        assert!(error.to_string().contains("has shrunk: it had 5000 bytes"), "{error}");
+        let checksums: Vec<u64> = bytes.chunks(1 << LOG2).map(chunk_checksum).collect();
+        for knows_checksums in [false, true] {
+            std::fs::write(&path, &bytes).unwrap();
+            let mut store = FileStore::open(*manifest.key(), &path, &disk).unwrap();
+            if knows_checksums {
+                store = store.with_checksums(checksums.clone().into());
+            }
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(b"?", 1030).unwrap();
+            assert!(get(&mut store, &manifest, 0).await.is_ok());
+            let error = get(&mut store, &manifest, 1).await.unwrap_err();
+            assert!(error.to_string().contains("has changed at bytes 1024"), "{error}");
+            file.set_len(4999).unwrap();
+            let error = get(&mut store, &manifest, 4).await.unwrap_err();
+            assert!(error.to_string().contains("has shrunk: it had 5000 bytes"), "{error}");
+        }
     });
 }
 
