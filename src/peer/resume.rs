@@ -79,40 +79,33 @@ pub fn has_data(file: &File, key: &SwarmKey) -> io::Result<bool> {
     Ok(next_data(file, 0, key.size_bytes)?.is_some())
 }
 
-/// All chunks that are not wholly holes.
+/// All chunks that are not wholly holes. Never asks where data ends: a file in memory looks at each of
+/// its pages for that (14 ms for 1 GiB).
 fn chunks_with_data(file: &File, key: &SwarmKey) -> io::Result<Vec<u32>> {
     let mut chunks: Vec<u32> = Vec::new();
     let mut offset = 0;
-    while let Some((start, end)) = next_data(file, offset, key.size_bytes)? {
-        let first = start >> key.chunk_size_log2;
-        let last = (end - 1) >> key.chunk_size_log2;
-        let after = chunks.last().map_or(0, |&chunk| u64::from(chunk) + 1);
-        let range = first.max(after)..=last;
-        chunks.extend(range.map(|chunk| u32::try_from(chunk).expect("below the chunk count")));
-        offset = end;
+    while let Some(start) = next_data(file, offset, key.size_bytes)? {
+        let chunk = start >> key.chunk_size_log2;
+        chunks.push(u32::try_from(chunk).expect("below the chunk count"));
+        offset = (chunk + 1) << key.chunk_size_log2;
     }
     Ok(chunks)
 }
 
-/// The next run of data at or after `offset`, before `end`. Where the system can't tell data from
-/// holes all is data.
-fn next_data(file: &File, offset: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
+/// Where the next data is, at or after `offset` and before `end`. Where the system can't tell data
+/// from holes all is data.
+fn next_data(file: &File, offset: u64, end: u64) -> io::Result<Option<u64>> {
     let end = end.min(file.metadata()?.len());
     if offset >= end {
         return Ok(None);
     }
-    let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-        Ok(start) => start,
-        Err(Errno::NXIO) => return Ok(None),
-        Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => return Ok(Some((offset, end))),
-        Err(error) => return Err(error.into()),
-    };
-    if start >= end {
-        return Ok(None);
+    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        // It may have been cut off meanwhile.
+        Ok(start) => Ok(Some(start).filter(|&start| start < end)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => Ok(Some(offset)),
+        Err(error) => Err(error.into()),
     }
-    // It may have been cut off meanwhile: then it is read up to where it was, which is harmless.
-    let hole = rustix::fs::seek(file, SeekFrom::Hole(start)).unwrap_or(end);
-    Ok(Some((start, hole.clamp(start + 1, end))))
 }
 
 /// The digests of these chunks, in any order, without those that the file is too short for.
