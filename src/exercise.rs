@@ -4,7 +4,10 @@
 //! A script is read as long as there is some; whatever it says, nothing may panic, and what is
 //! asserted on the way must hold.
 
-use crate::protocol::{CONTROL_HEADER_BYTES, Decoder, Event, limits::CONTROL_BODY_BYTES_MAX};
+use crate::{
+    protocol::{CONTROL_HEADER_BYTES, Event, limits::CONTROL_BODY_BYTES_MAX},
+    transport::{Reader, ReceiveBuffer},
+};
 
 mod decoder;
 mod manifest;
@@ -75,22 +78,27 @@ impl<'a> Script<'a> {
     }
 }
 
-/// Hands on what the bytes mean; false once they mean nothing, or the handler has had enough.
-fn feed<E>(
-    decoder: &mut Decoder,
-    mut input: &[u8],
-    handler: &mut dyn FnMut(Event<'_>) -> Result<(), E>,
-) -> bool {
-    loop {
-        match decoder.decode(&mut input) {
-            Ok(Some(event)) => {
-                if handler(event).is_err() {
-                    return false;
-                }
-            }
-            Ok(None) => return true,
-            Err(_) => return false,
-        }
+/// Frames of one read, at most.
+const FRAMES_PER_READ: usize = 4;
+
+/// Hears a stream as a connection does that reads all there is.
+struct Ear {
+    reader: Reader,
+    buffer: ReceiveBuffer,
+}
+
+impl Ear {
+    fn new() -> Self {
+        Self { reader: Reader::new(), buffer: ReceiveBuffer::new(FRAMES_PER_READ) }
+    }
+
+    /// Hands on what the bytes mean; false once they mean nothing, or the handler has had enough.
+    fn hear<E>(
+        &mut self,
+        bytes: &[u8],
+        handler: &mut impl FnMut(Event<'_>) -> Result<(), E>,
+    ) -> bool {
+        self.reader.take(bytes, &mut self.buffer, handler).is_ok()
     }
 }
 

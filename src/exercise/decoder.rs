@@ -1,8 +1,15 @@
-//! The decoder: however a stream is cut, the same comes out of it, and little is held back.
+//! The decoder: however a stream is cut, the same comes out of it, and little is held back; and so
+//! does what a reader makes of it.
 
-use crate::protocol::{
-    DataHeader, Decoder, Event, Message, Run, codec::BUFFERED_BYTES_MAX, encode_control,
-    encode_preamble,
+use std::convert::Infallible;
+
+use super::FRAMES_PER_READ;
+use crate::{
+    protocol::{
+        DataHeader, Decoder, Event, Message, Run, codec::BUFFERED_BYTES_MAX, encode_control,
+        encode_preamble,
+    },
+    transport::{Reader, ReceiveBuffer},
 };
 
 /// What came out, with the pieces of a frame counted together.
@@ -24,6 +31,7 @@ pub fn decoder(script: &[u8]) {
     let whole = decode(&stream, stream.len());
     let pieces = decode(&stream, usize::from(cut >> 1) + 1);
     assert_eq!(whole, pieces, "the same stream, cut otherwise");
+    assert_eq!(whole, read(&stream, usize::from(cut >> 1) << 9 | 1), "the same stream, read");
     for seen in &whole.0 {
         if let Seen::Control(message) = seen {
             let mut bytes = encode_preamble().to_vec();
@@ -56,27 +64,45 @@ fn decode(stream: &[u8], piece_len: usize) -> (Vec<Seen>, Option<String>) {
     (seen, None)
 }
 
+/// As [`decode`], by reads of at most so many bytes.
+fn read(stream: &[u8], read_len: usize) -> (Vec<Seen>, Option<String>) {
+    let (mut reader, mut buffer) = (Reader::new(), ReceiveBuffer::new(FRAMES_PER_READ));
+    let mut seen = Vec::new();
+    for bytes in stream.chunks(read_len) {
+        let mut take = |event: Event<'_>| {
+            add(&mut seen, event);
+            Ok::<(), Infallible>(())
+        };
+        if let Err(error) = reader.take(bytes, &mut buffer, &mut take) {
+            return (seen, Some(error.to_string()));
+        }
+    }
+    (seen, None)
+}
+
 fn add(seen: &mut Vec<Seen>, event: Event<'_>) {
     match event {
         Event::Preamble { version } => seen.push(Seen::Preamble(version)),
         Event::Control(message) => seen.push(Seen::Control(message)),
-        Event::Data(Run { header, frame_offset, followers, bytes: piece, is_last }) => {
-            assert!(followers.is_empty(), "a decoder joins nothing");
-            assert!(!piece.is_empty());
-            if let Some(Seen::Data(other, bytes, ended)) = seen.last_mut()
-                && *other == header
-                && !*ended
-            {
-                assert_eq!(bytes.len(), frame_offset as usize);
-                bytes.extend_from_slice(piece);
-                *ended = is_last;
-            } else {
-                assert_eq!(frame_offset, 0);
-                seen.push(Seen::Data(header, piece.to_vec(), is_last));
-            }
-            if let Some(Seen::Data(_, bytes, true)) = seen.last() {
-                assert_eq!(bytes.len(), header.payload_len as usize);
-            }
-        }
+        Event::Data(run) => run.frames().for_each(|run| add_frame(seen, &run)),
+    }
+}
+
+fn add_frame(seen: &mut Vec<Seen>, run: &Run<'_>) {
+    let Run { header, frame_offset, bytes: piece, is_last, .. } = *run;
+    assert!(!piece.is_empty());
+    if let Some(Seen::Data(other, bytes, ended)) = seen.last_mut()
+        && *other == header
+        && !*ended
+    {
+        assert_eq!(bytes.len(), frame_offset as usize);
+        bytes.extend_from_slice(piece);
+        *ended = is_last;
+    } else {
+        assert_eq!(frame_offset, 0);
+        seen.push(Seen::Data(header, piece.to_vec(), is_last));
+    }
+    if let Some(Seen::Data(_, bytes, true)) = seen.last() {
+        assert_eq!(bytes.len(), header.payload_len as usize);
     }
 }

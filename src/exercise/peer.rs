@@ -3,12 +3,11 @@
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use super::{Script, feed};
+use super::{Ear, Script};
 use crate::{
     peer::{ChunkOrder, FileState, Session, SessionConfig, SessionEvent},
     protocol::{
-        DataHeader, Decoder, Event, Manifest, Message, Seeding, encode_control, encode_preamble,
-        frame_crc,
+        DataHeader, Event, Manifest, Message, Seeding, encode_control, encode_preamble, frame_crc,
         limits::{CONTROL_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX},
     },
     time::Time,
@@ -19,7 +18,7 @@ const CHUNK_COUNT: u32 = 5;
 
 struct Run {
     session: Session,
-    decoder: Decoder,
+    ear: Ear,
     manifest: Arc<Manifest>,
     content: Vec<u8>,
     now: Time,
@@ -54,7 +53,7 @@ pub fn peer_session(script: &[u8]) {
     let now = Time::ZERO + Duration::from_secs(1);
     let mut run = Run {
         session: Session::new(config, file, now),
-        decoder: Decoder::new(),
+        ear: Ear::new(),
         manifest,
         content,
         now,
@@ -70,7 +69,7 @@ impl Run {
     /// The relay says something; false if that ends the connection.
     fn hear(&mut self, bytes: &[u8]) -> bool {
         let (now, session) = (self.now, &mut self.session);
-        let goes_on = feed(&mut self.decoder, bytes, &mut |event| match event {
+        let goes_on = self.ear.hear(bytes, &mut |event| match event {
             Event::Preamble { .. } => session.handle_preamble(),
             Event::Control(message) => session.handle_message(now, message),
             Event::Data(run) => session.handle_data(now, &run),
@@ -128,12 +127,13 @@ impl Run {
         true
     }
 
-    /// Some frame of some chunk, right or not.
+    /// Some frames of some chunk, right or not.
     fn deliver(&mut self, script: &mut Script<'_>) -> bool {
         let (how, place) = (script.byte(), script.byte());
         let chunk = u32::from(place >> 4) % CHUNK_COUNT;
         let frames = (1u32 << CHUNK_SIZE_LOG2) / (1 << 14);
         let (first, count) = (u32::from(place & 3) % frames, u32::from(how >> 4) % frames + 1);
+        let mut stream = Vec::new();
         for index in (first..frames).take(count as usize) {
             let offset = index << 14;
             let start = (chunk as usize) << CHUNK_SIZE_LOG2 | offset as usize;
@@ -144,11 +144,10 @@ impl Run {
             let crc = frame_crc(&payload) ^ u32::from(how & 7 == 2);
             let payload_len = u32::try_from(payload.len()).expect("a frame is short");
             let header = DataHeader { chunk, offset, payload_len, tag: 0, crc };
-            if !self.hear(&[&header.encode(), &payload[..]].concat()) {
-                return false;
-            }
+            stream.extend_from_slice(&header.encode());
+            stream.extend_from_slice(&payload);
         }
-        true
+        self.hear(&stream)
     }
 
     fn take_events(&mut self) {

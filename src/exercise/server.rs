@@ -9,10 +9,10 @@ use std::{
 
 use shards::{Budget, DriverChoice, Placement, ShardId, Shards, Start, Waiter};
 
-use super::{Script, feed};
+use super::{Ear, Script};
 use crate::{
     protocol::{
-        DataHeader, Decoder, Event, Manifest, Token, encode_preamble, frame_crc,
+        DataHeader, Event, Manifest, Token, encode_preamble, frame_crc,
         limits::{FETCHES_PER_PEER_MAX, FRAME_PAYLOAD_BYTES_MAX},
     },
     server::exercise::{Effect, FetchOrder, NEWS_ITEMS_MAX, Session, SessionConfig, Window},
@@ -52,7 +52,7 @@ fn stage() -> &'static (Arc<Manifest>, Vec<u8>, Shards) {
 
 struct Run {
     session: Session,
-    decoder: Decoder,
+    ear: Ear,
     budget: Budget,
     waiter: Waiter,
     now: Time,
@@ -75,7 +75,7 @@ pub fn server_session(script: &[u8]) {
     let waiter = budget.waiter(shards.ringer(ShardId(0))).expect("a place");
     let mut run = Run {
         session: Session::new(Arc::new(config), [1; 16], Window::new(1 << 18)),
-        decoder: Decoder::new(),
+        ear: Ear::new(),
         budget,
         waiter,
         now: Time::ZERO + Duration::from_secs(1),
@@ -97,7 +97,7 @@ impl Run {
     /// The peer says something; false if that ends the connection.
     fn hear(&mut self, bytes: &[u8]) -> bool {
         let (now, session) = (self.now, &mut self.session);
-        let goes_on = feed(&mut self.decoder, bytes, &mut |event| match event {
+        let goes_on = self.ear.hear(bytes, &mut |event| match event {
             Event::Preamble { version } => session.handle_preamble(version),
             Event::Control(message) => session.handle_control(now, message),
             Event::Data(run) => session.handle_data(&run),

@@ -81,6 +81,21 @@ impl ReceiveBuffer {
         socket.try_read_vectored(&mut slices)
     }
 
+    /// As [`Self::fill`], from memory instead of a socket.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn scatter(&mut self, layout: Layout, mut bytes: &[u8]) {
+        let (lead, payloads) = self.payloads.split_at_mut(layout.lead);
+        let payloads = payloads.chunks_exact_mut(FRAME_PAYLOAD_BYTES_MAX);
+        let frames = self.headers.iter_mut().zip(payloads).take(layout.frames);
+        let frames = frames.flat_map(|(header, payload)| [header.as_mut_slice(), payload]);
+        for part in std::iter::once(lead).chain(frames) {
+            let (here, later) = bytes.split_at(bytes.len().min(part.len()));
+            part[..here.len()].copy_from_slice(here);
+            bytes = later;
+        }
+        assert!(bytes.is_empty(), "no more than there is room for");
+    }
+
     /// Every event in the `count` bytes that a read in this layout brought, in order, file bytes that
     /// lie together as one; whether there were any.
     pub(super) fn decode<E>(

@@ -84,4 +84,25 @@ impl Reader {
         self.expects_frames = buffer.decode(layout, bytes, &mut self.decoder, handler)?;
         Ok(ReadOutcome::Read { bytes, is_full: bytes == layout.len_bytes() })
     }
+
+    /// As [`Self::read`] would, of bytes that are here already, in as many reads as it takes.
+    ///
+    /// # Errors
+    /// The decoder's, or the handler's; the reader is of no further use.
+    #[cfg(any(test, fuzzing))]
+    pub fn take<E>(
+        &mut self,
+        mut bytes: &[u8],
+        buffer: &mut ReceiveBuffer,
+        handler: &mut impl FnMut(Event<'_>) -> Result<(), E>,
+    ) -> Result<(), ReadError<E>> {
+        while !bytes.is_empty() {
+            let layout = buffer.layout(self.decoder.payload_left(), self.expects_frames);
+            let (now, later) = bytes.split_at(bytes.len().min(layout.len_bytes()));
+            buffer.scatter(layout, now);
+            self.expects_frames = buffer.decode(layout, now.len(), &mut self.decoder, handler)?;
+            bytes = later;
+        }
+        Ok(())
+    }
 }

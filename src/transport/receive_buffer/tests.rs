@@ -50,20 +50,6 @@ fn see(seen: &mut Vec<Seen>, event: Event<'_>) {
     }
 }
 
-/// As a read does, from memory instead of a socket.
-fn scatter(buffer: &mut ReceiveBuffer, layout: Layout, mut bytes: &[u8]) {
-    let (lead, payloads) = buffer.payloads.split_at_mut(layout.lead);
-    let frames = buffer.headers.iter_mut().zip(payloads.chunks_exact_mut(FRAME));
-    let frames =
-        frames.take(layout.frames).flat_map(|(header, payload)| [&mut header[..], payload]);
-    for part in std::iter::once(lead).chain(frames) {
-        let (here, rest) = bytes.split_at(bytes.len().min(part.len()));
-        part[..here.len()].copy_from_slice(here);
-        bytes = rest;
-    }
-    assert!(bytes.is_empty(), "no more than there is room for");
-}
-
 /// All that a stream says when each read brings at most what `most` says; the runs' lengths.
 fn read(stream: &[u8], mut most: impl FnMut() -> usize) -> (Vec<Seen>, Vec<usize>) {
     let (mut buffer, mut decoder) = (ReceiveBuffer::new(FRAMES), Decoder::new());
@@ -72,7 +58,7 @@ fn read(stream: &[u8], mut most: impl FnMut() -> usize) -> (Vec<Seen>, Vec<usize
     while !rest.is_empty() {
         let layout = buffer.layout(decoder.payload_left(), expects_frames);
         let (read, later) = rest.split_at(rest.len().min(layout.len_bytes()).min(most()));
-        scatter(&mut buffer, layout, read);
+        buffer.scatter(layout, read);
         rest = later;
         let mut handler = |event: Event<'_>| {
             if let Event::Data(run) = &event {
@@ -151,7 +137,7 @@ fn what_came_before_an_error_is_handed_on_before_it() {
     };
     for (part, expects_frames) in [(&stream[..first], false), (&stream[first..], true)] {
         let layout = buffer.layout(decoder.payload_left(), expects_frames);
-        scatter(&mut buffer, layout, part);
+        buffer.scatter(layout, part);
         let result = buffer.decode(layout, part.len(), &mut decoder, &mut handler);
         match result {
             Ok(has_data) => assert!(has_data && !expects_frames),
