@@ -14,6 +14,7 @@
 //!      protocol        pure: bytes <-> messages, limits, manifest, keys
 //!        │
 //!       time           a point in time, handed in from outside
+//!       rng            seeded numbers that need not be unpredictable
 //!       units          sizes and durations as people write them
 //!       machine        memory and processor time that may be used
 //!       pages          completions and manual pages
