@@ -48,8 +48,8 @@ use crate::{
         },
         decode_body, encode_body,
         limits::{
-            DATAGRAM_ACK_DELAY_MAX, DATAGRAM_ACK_QUIET, DATAGRAM_ANSWER_TIMEOUT,
-            DATAGRAM_KEEPALIVE_INTERVAL, DATAGRAM_LANE_MAX, DATAGRAM_SILENCE_TIMEOUT,
+            DATAGRAM_ACK_DELAY_MAX, DATAGRAM_ACK_QUIET, DATAGRAM_KEEPALIVE_INTERVAL,
+            DATAGRAM_LANE_MAX,
         },
         next_frame,
     },
@@ -323,19 +323,9 @@ impl Datagrams {
     /// # Errors
     /// The other side can't be heard.
     pub fn handle_timeout(&mut self, now: Time) -> Result<(), Silence> {
-        match self.heard_at {
-            // The relay learns from its peer's silence that the stream ends, or that it is done for.
-            None if self.side == Side::Peer
-                && now.since(self.opened_at) >= DATAGRAM_ANSWER_TIMEOUT =>
-            {
-                return Err(Silence::Unanswered(DATAGRAM_ANSWER_TIMEOUT));
-            }
-            heard_at
-                if now.since(heard_at.unwrap_or(self.opened_at)) >= DATAGRAM_SILENCE_TIMEOUT =>
-            {
-                return Err(Silence::Ceased(DATAGRAM_SILENCE_TIMEOUT));
-            }
-            _ => {}
+        let (given_up_at, silence) = self.silence();
+        if given_up_at <= now {
+            return Err(silence);
         }
         if self.side == Side::Peer && now.since(self.said_at) >= DATAGRAM_KEEPALIVE_INTERVAL {
             self.ping_due = true;
@@ -349,10 +339,6 @@ impl Datagrams {
     /// When [`Self::handle_timeout`] or [`Self::poll_transmit`] is due though nothing happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let silence = match self.heard_at {
-            None if self.side == Side::Peer => self.opened_at + DATAGRAM_ANSWER_TIMEOUT,
-            heard_at => heard_at.unwrap_or(self.opened_at) + DATAGRAM_SILENCE_TIMEOUT,
-        };
         let keepalive =
             (self.side == Side::Peer).then(|| self.said_at + DATAGRAM_KEEPALIVE_INTERVAL);
         let can_send = self.path.proven().is_some();
@@ -363,7 +349,7 @@ impl Datagrams {
             self.path.poll_timeout(),
             self.poll_data_timeout(),
         ];
-        others.into_iter().flatten().fold(silence, Time::min)
+        others.into_iter().flatten().fold(self.silence().0, Time::min)
     }
 
     /// Whether [`Self::poll_transmit`] would give something.

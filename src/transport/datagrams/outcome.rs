@@ -2,8 +2,19 @@
 
 use std::time::Duration;
 
-use super::RunsAhead;
-use crate::protocol::{DecodeError, FrameError};
+use super::{Datagrams, RunsAhead};
+use crate::{
+    protocol::{
+        DecodeError, FrameError, Side,
+        limits::{DATAGRAM_ANSWER_TIMEOUT, DATAGRAM_SILENCE_TIMEOUT},
+    },
+    time::Time,
+};
+
+/// How often a peer has asked in vain, at least, when it gives up: a quarter of what it asks within
+/// [`DATAGRAM_ANSWER_TIMEOUT`]. Else whoever stood still himself for so long, as a machine may, would
+/// take that for the other's silence.
+const ANSWER_ATTEMPTS_MIN: u32 = 3;
 
 /// What became of a datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,4 +55,22 @@ pub enum Silence {
     /// Nothing comes any more.
     #[error("no datagram came for {} s", .0.as_secs())]
     Ceased(Duration),
+}
+
+impl Datagrams {
+    /// When the other side counts as silent, if nothing is heard until then, and how.
+    pub(super) fn silence(&self) -> (Time, Silence) {
+        let has_asked = self.recovery.timeouts() >= ANSWER_ATTEMPTS_MIN;
+        match self.heard_at {
+            // The relay learns from its peer's silence that the stream ends, or that it is done for.
+            None if self.side == Side::Peer && has_asked => {
+                let after = DATAGRAM_ANSWER_TIMEOUT;
+                (self.opened_at + after, Silence::Unanswered(after))
+            }
+            heard_at => {
+                let after = DATAGRAM_SILENCE_TIMEOUT;
+                (heard_at.unwrap_or(self.opened_at) + after, Silence::Ceased(after))
+            }
+        }
+    }
 }

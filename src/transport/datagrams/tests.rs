@@ -3,7 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
-use crate::{protocol::Digest, rng::Rng};
+use crate::{
+    protocol::{
+        Digest,
+        limits::{DATAGRAM_ANSWER_TIMEOUT, DATAGRAM_SILENCE_TIMEOUT},
+    },
+    rng::Rng,
+};
 
 #[derive(Clone, Copy)]
 struct Faults {
@@ -311,6 +317,16 @@ fn an_idle_path_is_kept_alive_and_a_dead_one_noticed() {
     };
     assert_eq!(silence, Silence::Ceased(DATAGRAM_SILENCE_TIMEOUT));
     assert!(world.now.since(since) <= DATAGRAM_SILENCE_TIMEOUT + DATAGRAM_KEEPALIVE_INTERVAL);
+}
+
+#[test]
+fn a_peer_that_stood_still_asks_again_before_it_gives_up() {
+    let mut world = World::new(1, CLEAN);
+    world.transmit();
+    world.wire.clear();
+    world.now = Time::ZERO + DATAGRAM_ANSWER_TIMEOUT * 2;
+    world.sides.iter_mut().for_each(|side| side.handle_timeout(world.now).expect("it asks again"));
+    world.run_until(|world| world.sides[PEER_SIDE].has_heard());
 }
 
 #[test]
