@@ -269,12 +269,14 @@ fn a_chunk_in_one_run_is_the_same_as_frame_by_frame() {
     assert_eq!(received_bytes, u64::from(last.offset), "only whole frames");
     session.handle_data(Time::ZERO, &run(&last, last.payload_len - 100, end, true)).unwrap();
     assert_eq!(verified(&mut session), [(0, chunk.to_vec())]);
-    // What goes on beyond the chunk's end is of no use, however it began.
+    // What goes on behind a chunk's end is an error, and what came before it counts all the same.
     let (mut session, _) = downloading(config(), &bytes);
-    let beyond = [DataHeader { offset: 1 << LOG2, ..last }];
-    let beyond = Run { followers: &beyond, ..run(&last, 0, &frames[0].1, false) };
-    let error = session.handle_data(Time::ZERO, &beyond).unwrap_err();
+    let beyond = [&headers[1..], &[DataHeader { offset: 1 << LOG2, ..last }]].concat();
+    let more = [chunk, &chunk[..FRAME]].concat();
+    let all = Run { followers: &beyond, ..run(&headers[0], 0, &more, true) };
+    let error = session.handle_data(Time::ZERO, &all).unwrap_err();
     assert!(matches!(error, SessionError::Data(AssembleError::OutOfRange { .. })), "{error}");
+    assert_eq!(verified(&mut session), [(0, chunk.to_vec())]);
 }
 
 #[test]

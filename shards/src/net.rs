@@ -12,10 +12,10 @@ use std::{
 };
 
 use rustix::{
-    io::{Errno, readv},
+    io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketType, recv, sendmsg,
-        socket, sockopt,
+        AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketType,
+        recv, recvmsg, sendmsg, socket, sockopt,
     },
 };
 
@@ -112,9 +112,10 @@ impl Socket {
     pub fn try_read_vectored(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let count = slices.len().min(SLICES_MAX);
         loop {
-            match readv(self, &mut slices[..count]) {
+            let mut control = RecvAncillaryBuffer::default();
+            match recvmsg(self, &mut slices[..count], &mut control, RecvFlags::DONTWAIT) {
                 Err(Errno::INTR) => {}
-                result => return Ok(result?),
+                result => return Ok(result?.bytes),
             }
         }
     }

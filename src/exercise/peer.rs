@@ -7,7 +7,8 @@ use super::{Ear, Script};
 use crate::{
     peer::{ChunkOrder, FileState, Session, SessionConfig, SessionEvent},
     protocol::{
-        DataHeader, Event, Manifest, Message, Seeding, encode_control, encode_preamble, frame_crc,
+        DataHeader, DataPieceHeader, Event, Manifest, Message, Seeding, encode_control,
+        encode_preamble, frame_crc,
         limits::{CONTROL_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX},
     },
     time::Time,
@@ -99,7 +100,8 @@ impl Run {
                 self.manifest_sent = CHUNK_COUNT;
                 return part.is_none_or(|part| self.say(&part));
             }
-            7..11 => return self.deliver(script),
+            7..10 => return self.deliver(script),
+            10 => return self.deliver_sealed(script),
             11 => {
                 let (fetch_id, chunk) = (script.number(), script.number() % CHUNK_COUNT);
                 return self.say(&Message::Fetch { fetch_id, chunk });
@@ -148,6 +150,23 @@ impl Run {
             stream.extend_from_slice(&payload);
         }
         self.hear(&stream)
+    }
+
+    /// Some piece of some chunk, right or not, as in a datagram.
+    fn deliver_sealed(&mut self, script: &mut Script<'_>) -> bool {
+        let (how, place) = (script.byte(), script.number());
+        let chunk = u32::from(how >> 4) % (CHUNK_COUNT + 1);
+        let (offset, len) = (place % (1 << CHUNK_SIZE_LOG2), place >> 16);
+        let start = (chunk << CHUNK_SIZE_LOG2 | offset) as usize;
+        let mut piece = vec![0; len as usize + 1];
+        let right = self.content.get(start..).unwrap_or_default();
+        let len = right.len().min(piece.len());
+        piece[..len].copy_from_slice(&right[..len]);
+        piece[0] ^= u8::from(how & 7 == 1);
+        let header = DataPieceHeader { chunk, offset, tag: 0 };
+        let goes_on = self.session.handle_piece(self.now, &header, &piece).is_ok();
+        self.take_events();
+        goes_on
     }
 
     fn take_events(&mut self) {

@@ -26,7 +26,7 @@ const SCATTERED_CHUNKS_MAX: usize = 1024;
 /// under way at most. Beyond, the oldest chunk is given up, and asked for anew.
 const AHEAD_BYTES_MAX: usize = 8 << 20;
 
-/// What a piece of a frame led to.
+/// What file bytes led to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Assembled {
     /// Nothing to report yet.
@@ -58,6 +58,9 @@ pub enum AssembleError {
         /// As received.
         len: u32,
     },
+    /// Data runs in datagrams or on the stream.
+    #[error("data came on the stream and in datagrams")]
+    Mixed,
     /// The chunk's digest is not the one of the manifest.
     #[error("chunk {chunk} arrived with a wrong digest ({cause})")]
     WrongDigest {
@@ -93,6 +96,8 @@ impl std::fmt::Display for WrongDigestCause {
 #[derive(Debug)]
 pub struct Assembler {
     keeps_bytes: bool,
+    /// Whether data comes in sealed pieces, once some has come: all of it does, or none.
+    is_sealed: Option<bool>,
     partials: VecDeque<Partial>,
     /// Where the frame under way goes; `None` discards the rest of its pieces.
     frame: Option<usize>,
@@ -110,7 +115,6 @@ struct Partial {
     prefix: Prefix,
     /// Sealed pieces that came before those in front of them, by offset.
     ahead: BTreeMap<u32, Vec<u8>>,
-    is_sealed: bool,
 }
 
 impl std::fmt::Debug for Partial {
@@ -125,6 +129,7 @@ impl Assembler {
     pub fn new(keeps_bytes: bool) -> Self {
         Self {
             keeps_bytes,
+            is_sealed: None,
             partials: VecDeque::new(),
             frame: None,
             lost: VecDeque::new(),
@@ -142,13 +147,17 @@ impl Assembler {
     /// File bytes came. `wanted` is false for a chunk that is here already: they are discarded.
     ///
     /// # Errors
-    /// If they lie outside of the file, or complete a chunk whose digest is wrong.
+    /// If they lie outside of the file, complete a chunk whose digest is wrong, or should come in sealed
+    /// pieces.
     pub fn handle_data(
         &mut self,
         manifest: &Manifest,
         run: &Run<'_>,
         wanted: bool,
     ) -> Result<Assembled, AssembleError> {
+        if *self.is_sealed.get_or_insert(false) {
+            return Err(AssembleError::Mixed);
+        }
         let DataHeader { chunk, offset, .. } = run.header;
         let key = manifest.key();
         let chunk_len = if chunk < key.chunk_count() { key.chunk_len_bytes(chunk) } else { 0 };
@@ -188,7 +197,8 @@ impl Assembler {
         let mut partial = self.partials.remove(index).expect("just looked at");
         let chunk = partial.chunk;
         if partial.prefix.finalize() != manifest.digest(chunk) {
-            return Err(AssembleError::WrongDigest { chunk, cause: partial.blame() });
+            let cause = partial.blame(self.is_sealed == Some(true));
+            return Err(AssembleError::WrongDigest { chunk, cause });
         }
         Ok(Assembled::Chunk { chunk, bytes: partial.prefix.into_bytes() })
     }
@@ -197,7 +207,7 @@ impl Assembler {
     /// already: it is discarded.
     ///
     /// # Errors
-    /// If it lies outside of the file, or completes a chunk whose digest is wrong.
+    /// If it lies outside of the file, completes a chunk whose digest is wrong, or should come in frames.
     pub fn handle_sealed(
         &mut self,
         manifest: &Manifest,
@@ -205,6 +215,9 @@ impl Assembler {
         piece: &[u8],
         wanted: bool,
     ) -> Result<Assembled, AssembleError> {
+        if !*self.is_sealed.get_or_insert(true) {
+            return Err(AssembleError::Mixed);
+        }
         let DataPieceHeader { chunk, offset, .. } = *header;
         let key = manifest.key();
         let chunk_len = if chunk < key.chunk_count() { key.chunk_len_bytes(chunk) } else { 0 };
@@ -224,7 +237,6 @@ impl Assembler {
             self.partials.len() - 1
         });
         let partial = &mut self.partials[index];
-        partial.is_sealed = true;
         if offset > partial.received {
             self.ahead_bytes += piece.len();
             if let Some(replaced) = partial.ahead.insert(offset, piece.to_vec()) {
@@ -281,7 +293,6 @@ impl Assembler {
             len,
             prefix: Prefix::new(hasher, self.keeps_bytes, len),
             ahead: BTreeMap::new(),
-            is_sealed: false,
         });
     }
 
@@ -318,12 +329,12 @@ impl Partial {
 
     fn append(&mut self, piece: &[u8]) {
         self.prefix.append(piece);
-        self.received += u32::try_from(piece.len()).expect("at most 64 KiB");
+        self.received += u32::try_from(piece.len()).expect("within a chunk");
     }
 
-    fn blame(&self) -> WrongDigestCause {
+    fn blame(&self, is_sealed: bool) -> WrongDigestCause {
         match self.prefix.are_frames_intact() {
-            _ if self.is_sealed => WrongDigestCause::Sender,
+            _ if is_sealed => WrongDigestCause::Sender,
             None => WrongDigestCause::Unknown,
             Some(true) => WrongDigestCause::Sender,
             Some(false) => WrongDigestCause::Link,
@@ -422,5 +433,20 @@ mod tests {
             }
         }
         assert!(dropped.iter().copied().eq(0..64 - 8), "the oldest first: {dropped:?}");
+    }
+
+    #[test]
+    fn who_sends_on_the_stream_and_in_datagrams_is_refused() {
+        let (bytes, manifest) = (content(), manifest());
+        let header = DataHeader { chunk: 0, offset: 0, payload_len: 16 << 10, tag: 0, crc: 0 };
+        let bytes = &bytes[..16 << 10];
+        let run = Run { header, frame_offset: 0, followers: &[], bytes, is_last: true };
+        let (nothing, mixed) = (Ok(Assembled::Nothing), Err(AssembleError::Mixed));
+        let mut assembler = Assembler::new(true);
+        assert_eq!(assembler.handle_data(&manifest, &run, true), nothing);
+        assert_eq!(assembler.handle_sealed(&manifest, &self::header(0, 9), bytes, true), mixed);
+        let mut assembler = Assembler::new(true);
+        assert_eq!(assembler.handle_sealed(&manifest, &self::header(0, 9), bytes, true), nothing);
+        assert_eq!(assembler.handle_data(&manifest, &run, true), mixed);
     }
 }

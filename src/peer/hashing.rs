@@ -75,8 +75,8 @@ pub fn threads_default() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The manifest and checksums of the first `size_bytes` bytes of a file. `tell` is called on this thread with the
-/// bytes that are done, several times a second.
+/// The manifest and checksums of the first `size_bytes` bytes of a file. `tell` is called on this
+/// thread with the bytes that are done, several times a second.
 ///
 /// # Errors
 /// [`HashError`].

@@ -41,7 +41,7 @@ pub struct Hashing {
 /// The system's, or the hashing was stopped.
 pub fn chunks_present(file: &File, manifest: &Manifest, hashing: &Hashing) -> io::Result<Bitfield> {
     let key = manifest.key();
-    let candidates = chunks_with_data(file, key)?;
+    let candidates = chunks_with_data(file, key, hashing)?;
     let mut have = Bitfield::empty(key.chunk_count());
     for (chunk, digest) in digests(file, key, &candidates, hashing)? {
         if digest == manifest.digest(chunk) {
@@ -76,15 +76,20 @@ pub fn manifest_of(
 /// # Errors
 /// The system's.
 pub fn has_data(file: &File, key: &SwarmKey) -> io::Result<bool> {
-    Ok(next_data(file, 0, key.size_bytes)?.is_some())
+    let end = key.size_bytes.min(file.metadata()?.len());
+    Ok(next_data(file, 0, end)?.is_some())
 }
 
 /// All chunks that are not wholly holes. Never asks where data ends: a file in memory looks at each of
 /// its pages for that (14 ms for 1 GiB).
-fn chunks_with_data(file: &File, key: &SwarmKey) -> io::Result<Vec<u32>> {
+fn chunks_with_data(file: &File, key: &SwarmKey, hashing: &Hashing) -> io::Result<Vec<u32>> {
     let mut chunks: Vec<u32> = Vec::new();
     let mut offset = 0;
-    while let Some(start) = next_data(file, offset, key.size_bytes)? {
+    let end = key.size_bytes.min(file.metadata()?.len());
+    while let Some(start) = next_data(file, offset, end)? {
+        if hashing.stop.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let chunk = start >> key.chunk_size_log2;
         chunks.push(u32::try_from(chunk).expect("below the chunk count"));
         offset = (chunk + 1) << key.chunk_size_log2;
@@ -95,7 +100,6 @@ fn chunks_with_data(file: &File, key: &SwarmKey) -> io::Result<Vec<u32>> {
 /// Where the next data is, at or after `offset` and before `end`. Where the system can't tell data
 /// from holes all is data.
 fn next_data(file: &File, offset: u64, end: u64) -> io::Result<Option<u64>> {
-    let end = end.min(file.metadata()?.len());
     if offset >= end {
         return Ok(None);
     }

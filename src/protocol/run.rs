@@ -36,16 +36,28 @@ impl<'a> Run<'a> {
         headers.take(ended).map(|header| u64::from(header.payload_len)).sum()
     }
 
+    /// What of it lies before this offset in the chunk, and the rest: cut where a frame begins, and not
+    /// before the first.
+    #[must_use]
+    pub fn split_at(self, offset: u32) -> (Self, Option<Self>) {
+        let Some(at) = self.followers.iter().position(|header| header.offset >= offset) else {
+            return (self, None);
+        };
+        let (followers, beyond) = self.followers.split_at(at);
+        let header = beyond[0];
+        let begin = header.offset - self.header.offset - self.frame_offset;
+        let (bytes, rest) = self.bytes.split_at(begin as usize);
+        let beyond = Run { header, frame_offset: 0, followers: &beyond[1..], bytes: rest, ..self };
+        (Run { followers, bytes, is_last: true, ..self }, Some(beyond))
+    }
+
     /// Frame by frame.
     pub fn frames(self) -> impl Iterator<Item = Run<'a>> {
         let mut left = Some(self);
         std::iter::from_fn(move || {
-            let run = left.take()?;
-            let Some((&next, followers)) = run.followers.split_first() else { return Some(run) };
-            let (bytes, rest) =
-                run.bytes.split_at((run.header.payload_len - run.frame_offset) as usize);
-            left = Some(Run { header: next, frame_offset: 0, followers, bytes: rest, ..run });
-            Some(Run { followers: &[], bytes, is_last: true, ..run })
+            let (frame, rest) = left.take()?.split_at(0);
+            left = rest;
+            Some(frame)
         })
     }
 }
@@ -83,6 +95,10 @@ mod tests {
         assert_eq!(frames.iter().map(Run::ended_bytes).sum::<u64>(), run.ended_bytes());
         assert_eq!(run.ended_bytes(), 32);
         assert_eq!(run.last_header(), &followers[1]);
+        assert_eq!(run.split_at(33), (run, None));
+        let (before, beyond) = run.split_at(32);
+        assert_eq!(before.frames().collect::<Vec<_>>(), frames[..2]);
+        assert_eq!(beyond, Some(frames[2]));
         let joined: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes).copied().collect();
         assert_eq!(joined, bytes);
     }

@@ -117,13 +117,16 @@ impl Fetching {
         let fetch_id = FetchId(run.header.tag);
         let Some(at) = self.position_or_late(fetch_id, len)? else { return Ok(None) };
         let incoming = &mut self.open[at];
-        if let Err(fault) = incoming.append(run) {
+        let (run, beyond) = run.split_at(incoming.len_bytes);
+        if let Err(fault) = incoming.append(&run) {
             self.dropped[Drop::Protocol as usize] += len as u64;
             return Err(fault);
         }
         if !run.is_last || !incoming.is_whole() {
             return Ok(None);
         }
+        // Frames that go on behind the chunk's end are as late as if they had come by themselves.
+        self.dropped[Drop::Late as usize] += beyond.map_or(0, |run| run.bytes.len() as u64);
         Ok(Some(self.end(at)))
     }
 

@@ -388,7 +388,7 @@ impl Session {
         Ok(())
     }
 
-    /// A piece of a data frame was read.
+    /// File bytes were read.
     pub(crate) fn handle_data(&mut self, run: &Run<'_>) -> Result<(), Fault> {
         let ended = self.fetching.handle_data(run)?;
         self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));

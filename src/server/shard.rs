@@ -30,13 +30,13 @@ use super::{
     sweep::Sweep,
 };
 use crate::{
-    protocol::{Failure, FailureCode},
+    protocol::{Failure, FailureCode, limits::FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
-    transport::{Payload, ReceiveBuffer},
+    transport::{Payload, ReceiveBuffer, WRITE_BYTES_MAX},
 };
 
-/// Frames of one read, at most: what a peer hands to its kernel at once (`WRITE_BYTES_MAX`).
-const FRAMES_PER_READ: usize = 16;
+/// Frames of one read, at most: what a peer hands to its kernel at once.
+const FRAMES_PER_READ: usize = WRITE_BYTES_MAX / FRAME_PAYLOAD_BYTES_MAX;
 
 /// Requests handled before other tasks get their turn.
 const REQUESTS_PER_TURN_MAX: usize = 256;

@@ -11,7 +11,7 @@ use std::{
     ops::Range,
 };
 
-use shards::net::Socket;
+use shards::net::{SLICES_MAX, Socket};
 
 use super::ReadError;
 use crate::protocol::{
@@ -39,8 +39,12 @@ pub(super) struct Layout {
 
 impl ReceiveBuffer {
     /// For reads of at most `frames` whole frames and the rest of one.
+    ///
+    /// # Panics
+    /// If those are more slices than the kernel fills at once.
     #[must_use]
     pub fn new(frames: usize) -> Self {
+        assert!(2 * frames < SLICES_MAX, "{frames} frames are too many for one read");
         Self {
             headers: vec![[0; DATA_HEADER_BYTES]; frames].into_boxed_slice(),
             payloads: vec![0; (1 + frames) * FRAME_PAYLOAD_BYTES_MAX].into_boxed_slice(),
@@ -65,35 +69,33 @@ impl ReceiveBuffer {
 
     /// One non-blocking read; the number of bytes, as [`Socket::try_read`].
     pub(super) fn fill(&mut self, socket: &Socket, layout: Layout) -> io::Result<usize> {
-        let (lead, payloads) = self.payloads.split_at_mut(layout.lead);
         if layout.frames == 0 {
-            return socket.try_read(lead);
+            return socket.try_read(&mut self.payloads[..layout.lead]);
         }
         let mut slices = Vec::with_capacity(1 + 2 * layout.frames);
-        if !lead.is_empty() {
-            slices.push(IoSliceMut::new(lead));
-        }
-        let payloads = payloads.chunks_exact_mut(FRAME_PAYLOAD_BYTES_MAX);
-        for (header, payload) in self.headers.iter_mut().zip(payloads).take(layout.frames) {
-            slices.push(IoSliceMut::new(header));
-            slices.push(IoSliceMut::new(payload));
-        }
+        slices.extend(self.parts_mut(layout).map(IoSliceMut::new));
         socket.try_read_vectored(&mut slices)
     }
 
     /// As [`Self::fill`], from memory instead of a socket.
     #[cfg(any(test, fuzzing))]
     pub(super) fn scatter(&mut self, layout: Layout, mut bytes: &[u8]) {
-        let (lead, payloads) = self.payloads.split_at_mut(layout.lead);
-        let payloads = payloads.chunks_exact_mut(FRAME_PAYLOAD_BYTES_MAX);
-        let frames = self.headers.iter_mut().zip(payloads).take(layout.frames);
-        let frames = frames.flat_map(|(header, payload)| [header.as_mut_slice(), payload]);
-        for part in std::iter::once(lead).chain(frames) {
+        for part in self.parts_mut(layout) {
             let (here, later) = bytes.split_at(bytes.len().min(part.len()));
             part[..here.len()].copy_from_slice(here);
             bytes = later;
         }
         assert!(bytes.is_empty(), "no more than there is room for");
+    }
+
+    /// Where the parts of the stream go, in order.
+    fn parts_mut(&mut self, layout: Layout) -> impl Iterator<Item = &mut [u8]> {
+        let (lead, payloads) = self.payloads.split_at_mut(layout.lead);
+        let payloads = payloads.chunks_exact_mut(FRAME_PAYLOAD_BYTES_MAX);
+        let frames = self.headers.iter_mut().zip(payloads).take(layout.frames);
+        let frames = frames.flat_map(|(header, payload)| [header.as_mut_slice(), payload]);
+        // An empty one would be one more for the kernel to look at.
+        Some(lead).filter(|lead| !lead.is_empty()).into_iter().chain(frames)
     }
 
     /// Every event in the `count` bytes that a read in this layout brought, in order, file bytes that
@@ -106,6 +108,8 @@ impl ReceiveBuffer {
         handler: &mut impl FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<bool, ReadError<E>> {
         let Self { headers, payloads, followers } = self;
+        // A handler that panicked has left its own.
+        followers.clear();
         let mut joiner = Joiner { payloads, followers, pending: None, has_data: false, handler };
         let mut left = count;
         for (part, at) in layout.parts(headers, payloads) {
@@ -153,9 +157,9 @@ impl<H> Joiner<'_, H> {
     where
         H: FnMut(Event<'_>) -> Result<(), E>,
     {
+        self.has_data |= matches!(event, Ok(Event::Data(_)));
         match (event, end) {
             (Ok(Event::Data(run)), Some(end)) => {
-                self.has_data = true;
                 let place = end - run.bytes.len()..end;
                 if self.extend(&run, &place) {
                     return Ok(());

@@ -20,15 +20,20 @@ impl Session {
         let Some(manifest) = self.file.manifest().filter(|_| self.stage == Stage::Joined) else {
             return Err(self.unexpected("data before the manifest"));
         };
+        // What goes on behind the chunk's end is an error, and what came before it counts all the same.
+        let key = manifest.key();
+        let chunk = run.header.chunk;
+        let chunk_len = if chunk < key.chunk_count() { key.chunk_len_bytes(chunk) } else { 0 };
+        let (run, beyond) = run.split_at(chunk_len);
         // Only whole frames are acknowledged: the relay, too, counts what it sent by frames.
         self.intake.handle_received(run.ended_bytes());
-        let wanted = !self.file.have().contains(run.header.chunk);
-        let assembled = self.assembler.handle_data(manifest, run, wanted)?;
+        let wanted = !self.file.have().contains(chunk);
+        let assembled = self.assembler.handle_data(manifest, &run, wanted)?;
         if let Assembled::Lost { chunk } = assembled {
             lost(&mut self.outbox, &mut self.wants, chunk);
         }
         self.handle_assembled(now, assembled);
-        Ok(())
+        beyond.map_or(Ok(()), |run| self.handle_data(now, &run))
     }
 
     /// Whether a chunk ends with this frame.

@@ -29,7 +29,11 @@ fn ringer() -> Ringer {
 
 /// A fetch of the only chunk of a file, and the budget that it was leased from.
 fn fetching() -> (Fetching, Budget) {
-    let manifest = Arc::new(Manifest::of(&content(), 17).expect("one chunk"));
+    fetching_of(&content())
+}
+
+fn fetching_of(bytes: &[u8]) -> (Fetching, Budget) {
+    let manifest = Arc::new(Manifest::of(bytes, 17).expect("one chunk"));
     let budget = Budget::new(1 << 17, 1);
     let lease = budget.waiter(ringer()).expect("one").try_lease(1 << 17).expect("all is free");
     let mut fetching = Fetching::default();
@@ -123,6 +127,19 @@ fn a_run_in_which_a_frame_is_out_of_place_breaks_the_protocol() {
     misplaced(|header| header.chunk = 1);
     misplaced(|header| header.offset += FRAME_PAYLOAD_LEN_MAX);
     misplaced(|header| header.payload_len -= 1);
+}
+
+#[test]
+fn frames_behind_the_end_of_a_chunk_are_late_and_harm_it_not() {
+    let bytes = vec![5; 4 * FRAME_PAYLOAD_BYTES_MAX];
+    let headers = headers(&bytes, |crc| crc);
+    let (chunk, _) = bytes.split_at(3 * FRAME_PAYLOAD_BYTES_MAX);
+    let (mut fetching, _budget) = fetching_of(chunk);
+    let (header, followers) = (headers[0], &headers[1..]);
+    let run = Run { header, frame_offset: 0, followers, bytes: &bytes, is_last: true };
+    let ended = fetching.handle_data(&run).expect("as was asked for").expect("whole");
+    assert!(ended.result.expect("right").bytes == chunk);
+    assert_eq!(fetching.take_dropped()[Drop::Late as usize], FRAME_PAYLOAD_BYTES_MAX as u64);
 }
 
 #[test]

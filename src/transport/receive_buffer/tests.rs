@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     protocol::{Message, encode_control, encode_preamble, frame_crc},
     rng::Rng,
+    transport::Reader,
 };
 
 const FRAMES: usize = 4;
@@ -51,15 +52,11 @@ fn see(seen: &mut Vec<Seen>, event: Event<'_>) {
 }
 
 /// All that a stream says when each read brings at most what `most` says; the runs' lengths.
-fn read(stream: &[u8], mut most: impl FnMut() -> usize) -> (Vec<Seen>, Vec<usize>) {
-    let (mut buffer, mut decoder) = (ReceiveBuffer::new(FRAMES), Decoder::new());
+fn read(mut stream: &[u8], mut most: impl FnMut() -> usize) -> (Vec<Seen>, Vec<usize>) {
+    let (mut buffer, mut reader) = (ReceiveBuffer::new(FRAMES), Reader::new());
     let (mut seen, mut runs) = (Vec::new(), Vec::new());
-    let (mut rest, mut expects_frames) = (stream, false);
-    while !rest.is_empty() {
-        let layout = buffer.layout(decoder.payload_left(), expects_frames);
-        let (read, later) = rest.split_at(rest.len().min(layout.len_bytes()).min(most()));
-        buffer.scatter(layout, read);
-        rest = later;
+    while !stream.is_empty() {
+        let (now, later) = stream.split_at(stream.len().min(most()));
         let mut handler = |event: Event<'_>| {
             if let Event::Data(run) = &event {
                 runs.push(run.bytes.len());
@@ -67,9 +64,8 @@ fn read(stream: &[u8], mut most: impl FnMut() -> usize) -> (Vec<Seen>, Vec<usize
             see(&mut seen, event);
             Ok::<(), ()>(())
         };
-        let has_data = buffer.decode(layout, read.len(), &mut decoder, &mut handler);
-        expects_frames = has_data.expect("well-formed");
-        decoder.invariants();
+        reader.take(now, &mut buffer, &mut handler).expect("well-formed");
+        stream = later;
     }
     (seen, runs)
 }
@@ -129,22 +125,40 @@ fn what_came_before_an_error_is_handed_on_before_it() {
     let first = stream.len();
     frames(1, 0, 2 * FRAME, &mut stream);
     stream.extend_from_slice(&[9; DATA_HEADER_BYTES]);
-    let (mut buffer, mut decoder) = (ReceiveBuffer::new(FRAMES), Decoder::new());
+    let (mut buffer, mut reader) = (ReceiveBuffer::new(FRAMES), Reader::new());
     let mut seen = Vec::new();
     let mut handler = |event: Event<'_>| {
         see(&mut seen, event);
         Ok::<(), ()>(())
     };
-    for (part, expects_frames) in [(&stream[..first], false), (&stream[first..], true)] {
-        let layout = buffer.layout(decoder.payload_left(), expects_frames);
-        buffer.scatter(layout, part);
-        let result = buffer.decode(layout, part.len(), &mut decoder, &mut handler);
-        match result {
-            Ok(has_data) => assert!(has_data && !expects_frames),
-            Err(error) => {
-                assert!(expects_frames && matches!(error, ReadError::Decode(DecodeError::Kind(9))));
-            }
-        }
-    }
+    reader.take(&stream[..first], &mut buffer, &mut handler).expect("well-formed");
+    let error = reader.take(&stream[first..], &mut buffer, &mut handler);
+    assert!(matches!(error, Err(ReadError::Decode(DecodeError::Kind(9)))));
     assert_eq!(seen.len(), 3, "all frames, though the stream breaks off behind them");
+}
+
+#[test]
+fn a_handler_that_panics_leaves_nothing_to_the_next_connection() {
+    let mut stream = encode_preamble().to_vec();
+    frames(0, 0, FRAME, &mut stream);
+    let first = stream.len();
+    frames(1, 0, 3 * FRAME, &mut stream);
+    let mut buffer = ReceiveBuffer::new(FRAMES);
+    let mut nothing = |_: Event<'_>| Ok::<(), ()>(());
+    let mut reader = Reader::new();
+    reader.take(&stream[..first], &mut buffer, &mut nothing).expect("well-formed");
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        reader.take(&stream[first..], &mut buffer, &mut |_| -> Result<(), ()> { panic!("a bug") })
+    }));
+    assert!(panicked.is_err());
+    let (mut other, mut runs) = (Reader::new(), Vec::new());
+    let mut handler = |event: Event<'_>| {
+        if let Event::Data(run) = event {
+            runs.push(run.followers.len());
+        }
+        Ok::<(), ()>(())
+    };
+    other.take(&stream[..first], &mut buffer, &mut handler).expect("well-formed");
+    other.take(&stream[first..], &mut buffer, &mut handler).expect("well-formed");
+    assert_eq!(runs, [0, 2], "its own followers alone");
 }
