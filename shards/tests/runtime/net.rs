@@ -1,7 +1,7 @@
 //! Sockets: bytes arrive exactly, however the kernel cuts the writes.
 
 use std::{
-    io::{ErrorKind, IoSlice, Read},
+    io::{ErrorKind, IoSlice, IoSliceMut, Read},
     net::{Shutdown, TcpStream},
     rc::Rc,
     time::Duration,
@@ -114,12 +114,20 @@ fn both_directions_of_one_socket_carry_bytes_at_once() {
     }
 }
 
-/// Reads the content and compares it.
+/// Reads the content and compares it, in reads that are scattered over three neighbours and in whole
+/// ones.
 async fn check_all(socket: &Socket) {
     let mut buffer = vec![0; 65_536];
-    let mut offset = 0;
+    let (mut offset, mut is_scattered) = (0, false);
     while offset < TOTAL_BYTES {
-        match socket.try_read(&mut buffer) {
+        is_scattered = !is_scattered;
+        let (first, rest) = buffer.split_at_mut(20);
+        let (second, third) = rest.split_at_mut(16_384);
+        let read = match is_scattered {
+            true => socket.try_read_vectored(&mut [first, second, third].map(IoSliceMut::new)),
+            false => socket.try_read(&mut buffer),
+        };
+        match read {
             Ok(0) => panic!("it ended early"),
             Ok(count) => {
                 for &byte in &buffer[..count] {
