@@ -7,7 +7,8 @@ A relay, a `peer share` and the gets run on this machine; files lie in DIR (/dev
 of content, once more per peer. BASELINE moves the same bytes once over loopback to one receiver that
 verifies them (see measure.py), for example the limit program:
 'limit -S send -w 256K -C cubic -R blake3 -c 1 -t 1 -z 1024M'. The reference is two of them at once, as a
-file takes two hops, plus the time of a write of the same bytes to DIR, shared by the cores.
+file takes two hops, plus the time of a write of the same bytes to DIR, shared by the cores. Before it and
+before the one get as much was written and removed, so that both write to memory that is warm.
 The check is a get of a file that lacks one chunk; HASH (b3sum, if there is one, else `peer check`)
 hashes the same file in the same round. BUILT=1 skips the build; PEER names another `peer`.
 """
@@ -81,7 +82,13 @@ def measure(place):
 
 
 def cells(path, ticket):
+    def warm():
+        # Both find memory that was used just before: what ten gets freed, a hypervisor may have taken.
+        write(path("warm"))
+        os.remove(path("warm"))
+
     def one():
+        warm()
         seconds, _ = get(ticket, [path("one")])
         os.remove(path("one"))
         return row(seconds)
@@ -113,6 +120,7 @@ def cells(path, ticket):
         return row(time.monotonic() - began)
 
     def reference(count):
+        warm()
         hops = [subprocess.Popen(["bash", "-c", m.BASELINE], stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT, text=True) for _ in range(2)]
         walls = []
