@@ -58,6 +58,9 @@ impl Drop for Place<'_> {
 
 /// Says why and ends the connection: its part in the swarm at once, its socket when it has heard.
 pub(crate) fn close(state: &Rc<ShardState>, connection: &Rc<Connection>, failure: Failure) {
+    if connection.is_closing.get() {
+        return;
+    }
     connection.close_with(now() + LINGER_TIMEOUT, failure);
     leave(state, connection);
     state.pump(connection);
@@ -142,8 +145,10 @@ async fn linger(state: &Rc<ShardState>, connection: &Rc<Connection>, deadline: T
                 task::yield_now().await;
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if connection.socket.readable().await.is_err() {
-                    return;
+                let left = deadline.since(now());
+                match clock::timeout(left, connection.socket.readable()).await {
+                    Some(Ok(())) => {}
+                    Some(Err(_)) | None => return,
                 }
             }
             Err(_) => return,

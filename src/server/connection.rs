@@ -8,7 +8,7 @@ mod data;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::HashMap,
     io,
     net::{Shutdown, SocketAddr},
     rc::Rc,
@@ -86,7 +86,7 @@ pub(crate) struct Connection {
     /// goes on with the next delivery, so that recalls don't keep a peer that stopped.
     waited: Cell<Duration>,
     /// Deliveries under way, in order: (chunk, since), for the latency metric.
-    deliveries: RefCell<VecDeque<(u32, Time)>>,
+    deliveries: RefCell<HashMap<u32, Time>>,
 }
 
 impl Connection {
@@ -126,7 +126,7 @@ impl Connection {
             blocked_bell: LocalBell::new(),
             last_progress: Cell::new(now),
             waited: Cell::new(Duration::ZERO),
-            deliveries: RefCell::new(VecDeque::new()),
+            deliveries: RefCell::default(),
         })
     }
 
@@ -280,12 +280,20 @@ impl Connection {
         message: Message,
         counts: &ReadCounts<'_>,
     ) -> Result<(), Fault> {
-        if let Message::Have { ranges } = &message {
-            for range in ranges {
-                counts.acknowledged(self, range.first, range.count);
+        let spoken_of = match &message {
+            Message::Have { ranges } => Some(ranges.clone()),
+            Message::Lacking { chunk } => {
+                self.deliveries.borrow_mut().remove(chunk);
+                None
             }
+            _ => None,
+        };
+        // The session bounds how much is claimed: what it refuses is not looked at.
+        session.handle_control(counts.now, message)?;
+        for range in spoken_of.into_iter().flatten() {
+            counts.acknowledged(self, range.first, range.count);
         }
-        session.handle_control(counts.now, message)
+        Ok(())
     }
 
     /// One write, as the window allows; what happened to deliveries becomes news.
@@ -308,7 +316,7 @@ impl Connection {
 
     /// Queues a delivery.
     pub(crate) fn deliver(&self, now: Time, payload: Rc<Payload>, offset: u32) {
-        self.deliveries.borrow_mut().push_back((payload.chunk(), now));
+        self.deliveries.borrow_mut().insert(payload.chunk(), now);
         let mut queue = self.queue.borrow_mut();
         if queue.data().is_some_and(DataOut::is_empty) {
             // Nothing was waited for until now.
@@ -365,15 +373,8 @@ impl Connection {
             self.waited.set(waited);
         }
         drop(queue);
-        self.deliveries.borrow_mut().retain(|&(c, _)| c != chunk);
+        self.deliveries.borrow_mut().remove(&chunk);
         reached
-    }
-
-    /// The delivery of this chunk is over; when it began.
-    fn take_delivery(&self, chunk: u32) -> Option<Time> {
-        let mut deliveries = self.deliveries.borrow_mut();
-        let at = deliveries.iter().position(|&(c, _)| c == chunk)?;
-        deliveries.remove(at).map(|(_, since)| since)
     }
 
     /// The peer takes what it is given.
@@ -405,12 +406,12 @@ pub(crate) struct ReadCounts<'a> {
 impl ReadCounts<'_> {
     fn acknowledged(&self, connection: &Connection, first: u32, count: u32) {
         // Claims of many chunks at once are no acknowledgements of deliveries under way.
-        let under_way = u32::try_from(connection.deliveries.borrow().len()).unwrap_or(u32::MAX);
-        if count > under_way {
+        let mut deliveries = connection.deliveries.borrow_mut();
+        if count as usize > deliveries.len() {
             return;
         }
         for chunk in first..first.saturating_add(count) {
-            if let Some(since) = connection.take_delivery(chunk) {
+            if let Some(since) = deliveries.remove(&chunk) {
                 self.delivery_seconds.record(self.now.seconds_since(since));
             }
         }

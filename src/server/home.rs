@@ -218,11 +218,15 @@ impl Home {
         }
         match result {
             Ok(manifest) => {
-                self.manifest = Some(Arc::clone(&manifest));
-                for shard in self.shards_with_peers() {
-                    let (swarm, manifest) = (self.reference, Arc::clone(&manifest));
-                    let told = PeerRequest::Manifest { swarm, manifest };
-                    outbox.push(shard, Request::Peer(told));
+                // Of a second holder, asked because the first one took long, it is nothing new: who has it
+                // already would be sent it again, unasked.
+                if self.manifest.is_none() {
+                    self.manifest = Some(Arc::clone(&manifest));
+                    for shard in self.shards_with_peers() {
+                        let (swarm, manifest) = (self.reference, Arc::clone(&manifest));
+                        let told = PeerRequest::Manifest { swarm, manifest };
+                        outbox.push(shard, Request::Peer(told));
+                    }
                 }
                 self.swarm.handle_manifest(now, peer, Ok(()));
             }
@@ -370,6 +374,7 @@ impl Home {
     fn try_room(&mut self, now: Time) {
         // Fetches without a lease come first.
         if self.unleased.is_empty() && !self.waiter.others_wait() {
+            debug_assert!(self.room.is_none(), "who has room tries for none");
             self.room = self.try_lease();
             if self.room.is_none() {
                 self.waiter.cancel();
@@ -437,6 +442,11 @@ impl Home {
         let order = FetchOrder { fetch_id, chunk: fetch.chunk, manifest, lease };
         self.fetches.insert(fetch_id, fetch);
         self.to_peer(fetch.holder, outbox, |to| PeerRequest::Fetch { to, fetch: order });
+    }
+
+    /// Whether memory is out for it, on whatever shard.
+    pub(crate) fn holds_memory(&self) -> bool {
+        self.waiter.leased_bytes() > 0
     }
 
     /// Bytes that one chunk is leased: a file smaller than a chunk needs only its own.

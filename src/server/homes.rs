@@ -223,6 +223,11 @@ impl Homes {
         self.homes.iter().filter_map(Home::poll_timeout).min()
     }
 
+    /// Whether some home has memory that another may wait for.
+    pub(crate) fn hold_memory(&self) -> bool {
+        self.homes.iter().any(Home::holds_memory)
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         self.homes.iter().any(|home| home.swarm().wants_work())
     }

@@ -35,13 +35,14 @@ impl ShardState {
                 }
             }
             PeerRequest::Tell { to, message } => {
-                if let Some(connection) = self.connection_of(to) {
+                // Behind its last word nothing is said.
+                if let Some(connection) = self.connection_of(to).filter(|it| !it.has_left.get()) {
                     connection.send(&message);
                     self.pump(&connection);
                 }
             }
             PeerRequest::FetchManifest { to } => {
-                if let Some(connection) = self.connection_of(to) {
+                if let Some(connection) = self.connection_of(to).filter(|it| !it.has_left.get()) {
                     connection.session.borrow_mut().handle_fetch_manifest();
                     self.after_session(&connection);
                 }

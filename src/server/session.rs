@@ -440,9 +440,9 @@ impl Session {
         }
     }
 
-    /// The swarm's manifest is known.
+    /// The swarm's manifest is known. Told again it changes nothing: what was sent is not sent anew.
     pub(crate) fn handle_manifest_known(&mut self, manifest: Option<Arc<Manifest>>) {
-        if let Some(manifest) = manifest {
+        if let Some(manifest) = manifest.filter(|_| self.manifest.sending.is_none()) {
             let from = if self.manifest.wanted { 0 } else { u32::MAX };
             self.manifest.sending = Some((manifest, from));
         }

@@ -306,10 +306,12 @@ async fn tick(state: Rc<ShardState>) {
     }
 }
 
-/// Until something happens, or a deadline is due; whether something happened.
+/// Until something happens, or a deadline is due; whether something happened. A shard whose homes hold
+/// memory looks up now and then: nobody rings when another shard's home waits for some.
 async fn wait_for_activity(state: &ShardState, is_watching: bool) -> bool {
     let due = state.homes.borrow().poll_timeout().map(|due| due.since(now()).max(TICK_BUSY));
-    let watch = is_watching.then_some(TICK_QUIET);
+    let holds_memory = state.homes.borrow().hold_memory();
+    let watch = (is_watching || holds_memory).then_some(TICK_QUIET);
     match due.into_iter().chain(watch).min() {
         None => {
             state.activity.wait().await;

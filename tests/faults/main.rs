@@ -13,4 +13,5 @@ mod limits;
 mod network;
 mod peers;
 mod siege;
+mod stuck;
 mod usage;

@@ -1,0 +1,98 @@
+//! Nobody waits for ever, and nothing is said twice, because somebody else is slow, silent or asleep.
+
+use std::{process::Command, sync::Arc, time::Duration};
+
+use relay::protocol::{Failure, FailureCode, Message, encode_control};
+
+use crate::support::{
+    file::TestFile,
+    honest::{Origin, download},
+    pause,
+    process::RelayProcess,
+    wait_until,
+    wire::{Heard, Wire, hello, origin_hello},
+};
+
+fn relay() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_relay"))
+}
+
+/// Hears until this message comes; parts of the manifest before it.
+fn parts_before(wire: &mut Wire, is_awaited: impl Fn(&Message) -> bool) -> usize {
+    let mut parts = 0;
+    loop {
+        match wire.hear().expect("the relay is there") {
+            Heard::Control(message) if is_awaited(&message) => return parts,
+            Heard::Control(Message::ManifestPart { .. }) => parts += 1,
+            Heard::Closed => panic!("the relay closed the connection"),
+            _ => {}
+        }
+    }
+}
+
+/// What the relay heard before this has had its effects, on a relay of one shard.
+fn parts_before_pong(wire: &mut Wire, token: u64) -> usize {
+    wire.send(&Message::Ping { token }).expect("the relay is there");
+    parts_before(wire, |message| *message == Message::Pong { token })
+}
+
+#[test]
+fn a_manifest_that_comes_from_a_second_holder_is_not_sent_to_anybody_again() {
+    let relay = RelayProcess::start(relay(), &["--cores", "1"]);
+    let file = TestFile::new(1, 1 << 20, 16);
+    let mut slow = Wire::join(relay.addr, origin_hello(file.key())).expect("it may join");
+    let mut peer = Wire::join(relay.addr, hello(file.key())).expect("it may join");
+    peer.send(&Message::ManifestRequest).expect("the relay is there");
+    parts_before(&mut slow, |message| *message == Message::ManifestRequest);
+    // After a while somebody else is asked, too.
+    let mut swift = Wire::join(relay.addr, origin_hello(file.key())).expect("it may join");
+    parts_before(&mut swift, |message| *message == Message::ManifestRequest);
+    let parts: Vec<Message> = file.manifest.parts(0).collect();
+    parts.iter().for_each(|part| swift.send(part).expect("the relay is there"));
+    for part in &parts {
+        parts_before(&mut peer, |message| message == part);
+    }
+    parts.iter().for_each(|part| slow.send(part).expect("the relay is there"));
+    parts_before_pong(&mut slow, 1);
+    let again = parts_before_pong(&mut peer, 2) + parts_before_pong(&mut peer, 3);
+    assert_eq!(again, 0, "whoever has the manifest takes more of it for a fault");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_shard_that_sleeps_gives_its_memory_to_whoever_waits_on_another() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    let all = sched_getaffinity(None).expect("it is told");
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| all.is_set(core)).collect();
+    let relay = RelayProcess::start(relay(), &["--cores", "2", "--cache", "1M"]);
+    // Each fills the memory, and who has it then says nothing more. The relay gives connections to the
+    // shard on their client's core: what the first file needs is all on one shard, what the second does
+    // on the other, and so are, of these two files, the homes.
+    let files = [0, 1].map(|seed| Arc::new(TestFile::new(seed, 5 << 18, 17)));
+    let mut origins = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let mut core = CpuSet::new();
+        core.set(cores[number % cores.len()]);
+        sched_setaffinity(None, &core).expect("it is one of ours");
+        origins.push(Origin::start(relay.addr, file));
+        download(relay.addr, file);
+        // So long that the shard sleeps, and has no time to look at either.
+        pause(Duration::from_secs(3));
+    }
+    assert!(origins.iter().all(Origin::is_serving));
+}
+
+#[test]
+fn who_says_why_he_closes_and_does_not_close_is_closed() {
+    let relay = RelayProcess::start(relay(), &[]);
+    let file = TestFile::new(1, 1 << 20, 16);
+    let mut wire = Wire::join(relay.addr, origin_hello(file.key())).expect("it may join");
+    let failure = Failure { code: FailureCode::ShuttingDown, text: "in a while".into() };
+    // In one piece: the answer to the ping is still to be written when the last word is heard.
+    let mut words = Vec::new();
+    encode_control(&Message::Ping { token: 1 }, &mut words);
+    encode_control(&Message::Failure(failure), &mut words);
+    wire.send_bytes(&words).expect("the relay is there");
+    wait_until("the connection to be closed", || relay.metric("relay_connections", &[]) == 0.0);
+}
