@@ -34,6 +34,10 @@ use crate::{
 /// Waits before the first new attempt; each further one waits twice as long.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 
+/// Connections without an answer to any datagram, before a peer that never had one takes it that they
+/// don't get through: a relay's machine that stood still for seconds is not silent twice.
+const UNANSWERED_MAX: u32 = 2;
+
 /// A relay that was restarted is found again within this.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -159,6 +163,8 @@ pub struct Peer {
     transport: Transport,
     /// Datagrams once came from the relay: when they don't any more, that may pass.
     has_heard_datagrams: bool,
+    /// Connections that ended because no datagram was answered.
+    unanswered: u32,
 }
 
 /// Tells a running peer what to do. For the same shard.
@@ -227,6 +233,7 @@ impl Peer {
             handle: PeerHandle::default(),
             transport: Transport::default(),
             has_heard_datagrams: false,
+            unanswered: 0,
         }
     }
 
@@ -271,9 +278,7 @@ impl Peer {
                 give_up_at = now() + self.config.patience.later;
                 attempts = 0;
             }
-            let may_pass = matches!(error, ConnectionError::DatagramsUnanswered { .. })
-                && self.has_heard_datagrams;
-            if !error.is_transient() && !may_pass || now() >= give_up_at {
+            if !error.is_transient() && !self.may_pass(&error) || now() >= give_up_at {
                 return Err(error);
             }
             let retry_in = backoff(attempts, &mut rng);
@@ -285,6 +290,15 @@ impl Peer {
             }
             clock::sleep(retry_in).await;
         }
+    }
+
+    /// Whether unanswered datagrams may be answered on another connection.
+    fn may_pass(&mut self, error: &ConnectionError) -> bool {
+        if !matches!(error, ConnectionError::DatagramsUnanswered { .. }) {
+            return false;
+        }
+        self.unanswered += 1;
+        self.has_heard_datagrams || self.unanswered < UNANSWERED_MAX
     }
 
     async fn connect_once(&mut self, scratch: &Scratch) -> (Result<End, ConnectionError>, bool) {

@@ -4,14 +4,17 @@
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     process::Command,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
 use crate::support::{
     file::TestFile,
+    network::{Faults, Proxy},
     process::{RelayProcess, Running, drivers, run},
     wait_for, wait_until,
 };
+use relay::protocol::Ticket;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -148,6 +151,39 @@ fn without_its_udp_port_a_relay_serves_streams_and_says_what_to_do_about_datagra
         let ended = running.wait();
         assert_eq!(ended.code, code, "{transport}: {}", ended.stderr);
         assert!(ended.stderr.contains("--transport tcp"), "{transport}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn who_is_not_answered_asks_on_one_more_connection_before_he_says_that_datagrams_are_blocked() {
+    let blocked = Faults { datagram_bytes_max: Some(0), ..Faults::default() };
+    let (_dir, path, bytes) = file(5);
+    let relay = RelayProcess::start(relay(), &["--serve", &path]);
+    let ticket = relay.tickets[0].split(' ').next().expect("a ticket, then its file");
+    let mut ticket: Ticket = ticket.parse().expect("a ticket");
+    for (transport, is_passing) in [("udp-control", true), ("udp-data", true), ("udp-data", false)]
+    {
+        let proxy = Proxy::start(relay.addr, 1, blocked);
+        let streams = || proxy.happened.streams.load(Ordering::Relaxed);
+        ticket.relay = proxy.addr.to_string().parse().expect("an address");
+        let ticket = ticket.to_string();
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let target = dir.path().join("got");
+        let text = target.to_str().expect("temporary paths are text");
+        let args = ["get", &ticket, "-o", text, "--transport", transport];
+        let running = Running::start(&mut peer(&args));
+        if is_passing {
+            wait_until("another attempt", || streams() >= 2);
+            proxy.set(Faults::default());
+        }
+        let ended = running.wait();
+        if is_passing {
+            assert_eq!(ended.code, 0, "{transport}: {}", ended.stderr);
+            assert!(std::fs::read(target).expect("it is there") == bytes, "{transport}");
+        } else {
+            assert_eq!((ended.code, streams()), (1, 2), "{}", ended.stderr);
+            assert!(ended.stderr.contains("--transport tcp"), "{}", ended.stderr);
+        }
     }
 }
 
