@@ -20,6 +20,7 @@
 //!       pages          completions and manual pages
 //!       arguments      command lines and variables
 //!       log_level      what the log tells
+//!       stderr         what people are told
 //! ```
 //!
 //! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
@@ -30,6 +31,7 @@ pub mod log_level;
 pub mod machine;
 pub mod pages;
 pub mod rng;
+pub mod stderr;
 pub mod time;
 pub mod units;
 

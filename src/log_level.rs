@@ -8,10 +8,10 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 pub fn of_variable(variable: &str, default: &str) -> EnvFilter {
     match std::env::var(variable) {
         Ok(wanted) if !wanted.trim().is_empty() => parse(wanted.trim()).unwrap_or_else(|| {
-            eprintln!(
+            crate::stderr::say(format_args!(
                 "{variable}={wanted} is no level: choose one of error, warn, info, debug, trace, off; \
                  it is {default} now"
-            );
+            ));
             EnvFilter::new(default)
         }),
         _ => EnvFilter::new(default),

@@ -77,7 +77,7 @@ pub fn intercept<C: CommandFactory>(args: &[OsString]) -> Option<ExitCode> {
     match print(&page) {
         Ok(()) => Some(ExitCode::SUCCESS),
         Err(error) => {
-            eprintln!("error: failed to write to stdout: {error}");
+            crate::stderr::say(format_args!("error: failed to write to stdout: {error}"));
             Some(ExitCode::FAILURE)
         }
     }
@@ -85,6 +85,9 @@ pub fn intercept<C: CommandFactory>(args: &[OsString]) -> Option<ExitCode> {
 
 fn no_such_shell(shell: &str) -> ExitCode {
     let known: Vec<_> = Shell::value_variants().iter().map(ToString::to_string).collect();
-    eprintln!("error: no completions for the shell '{shell}': name one of {}", known.join(", "));
+    crate::stderr::say(format_args!(
+        "error: no completions for the shell '{shell}': name one of {}",
+        known.join(", ")
+    ));
     ExitCode::from(2)
 }

@@ -24,7 +24,6 @@ use shards::{bell::LocalBell, clock};
 
 use crate::{
     args::{SeedingMode, Store},
-    content::Content,
     fleet::Job,
     latency::Latencies,
     plan::{ClientPlan, Role},
@@ -173,7 +172,7 @@ pub(crate) fn client_peer(
         ),
         (Store::Verify, _) => (FileState::lacking(key), content.store(&local.disk)?),
         (Store::Dir(dir), _) => {
-            let path = client_path(dir, plan.index, content);
+            let path = client_path(dir, plan.index, &content.name);
             let store = path.parent().map_or(Ok(()), std::fs::create_dir_all);
             let store = store.and_then(|()| FileStore::create(key, &path, &local.disk));
             let store = store.map_err(|error| {
@@ -231,12 +230,8 @@ pub(crate) fn origin_peer(
 }
 
 /// Where a client writes its file.
-pub(crate) fn client_path(
-    dir: &std::path::Path,
-    client: usize,
-    content: &Content,
-) -> std::path::PathBuf {
-    dir.join(format!("client-{client}")).join(&content.name)
+pub(crate) fn client_path(dir: &std::path::Path, client: usize, name: &str) -> std::path::PathBuf {
+    dir.join(format!("client-{client}")).join(name)
 }
 
 fn peer_config(job: &Job, session: SessionConfig, seed: u64) -> PeerConfig {

@@ -129,11 +129,12 @@ impl Content {
     /// An existing file.
     pub(crate) fn open(path: &Path, chunk_size_log2: u8) -> Result<Self, ContentError> {
         let read_error = |error| ContentError::Read { path: path.to_owned(), error };
-        let file = File::open(path).map_err(read_error)?;
-        let metadata = file.metadata().map_err(read_error)?;
-        if !metadata.is_file() {
+        // Before it is opened: opening a pipe waits for whoever writes into it.
+        if !std::fs::metadata(path).map_err(read_error)?.is_file() {
             return Err(ContentError::NotAFile(path.to_owned()));
         }
+        let file = File::open(path).map_err(read_error)?;
+        let metadata = file.metadata().map_err(read_error)?;
         let chunk_size = 1u64 << chunk_size_log2;
         let manifest = digest(metadata.len(), chunk_size_log2, |chunk, hasher| {
             let start = u64::from(chunk) * chunk_size;

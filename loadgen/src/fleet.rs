@@ -95,7 +95,8 @@ struct ShardReport {
 }
 
 /// Runs the job until every client that must succeed has, or never will, or time is up.
-/// `watch` is called now and then, and may end the run by a reason.
+/// `watch` is called now and then, and may end the run by a reason; `settled` once, when everybody is done
+/// and yet stays.
 ///
 /// # Errors
 /// The event loops can't be started.
@@ -104,6 +105,7 @@ pub(crate) fn run(
     placement: Placement,
     driver: Driver,
     mut watch: impl FnMut(&Board) -> Option<String>,
+    settled: impl FnOnce(),
 ) -> Result<Outcome, StartError> {
     let (sender, receiver) = sync_channel(placement.shard_count());
     let shard_count = placement.shard_count();
@@ -124,6 +126,7 @@ pub(crate) fn run(
     let cpu_time = usage::cpu_time().saturating_sub(cpu_before);
     let demand_ratio_max = usage::demand_ratio_max(THREAD_NAME, clock::now() - began);
     if cut_short.is_none() && !job.stay.is_zero() {
+        settled();
         stay(job.stay, &job.board, &mut watch);
     }
     let outcome = collect(shards, &receiver, cut_short);
@@ -132,7 +135,10 @@ pub(crate) fn run(
 
 /// Keeps everybody connected; what ends the relay meanwhile ends it, too.
 fn stay(time: Duration, board: &Board, watch: &mut impl FnMut(&Board) -> Option<String>) {
-    eprintln!("loadgen: everybody is done and stays connected for {} s", time.as_secs_f64());
+    relay::stderr::say(format_args!(
+        "loadgen: everybody is done and stays connected for {} s",
+        time.as_secs_f64()
+    ));
     let deadline = clock::now() + time;
     while clock::now() < deadline && watch(board).is_none() {
         thread::park_timeout(STAY_TICK.min(deadline.saturating_sub(clock::now())));

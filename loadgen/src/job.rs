@@ -1,6 +1,7 @@
 //! One run from a checked command line to a report: the order of things, and nothing else.
 
 use std::{
+    cell::OnceCell,
     io::{Write, stdout},
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,6 +11,7 @@ use std::{
 use anyhow::Context;
 use relay::{
     protocol::{Stats, chunk_size_log2_for},
+    stderr::{self, say},
     time::Time,
 };
 use shards::{Placement, clock};
@@ -18,13 +20,14 @@ use crate::{
     args::{Config, FileChoice, OrderMode, RelayChoice, SeedingMode, Store},
     board::Board,
     client::{Record, client_path},
-    content::{Content, check_size, digest_files},
+    content::{Content, digest_files},
     fleet::{self, Job, Outcome},
     latency::{ChunkSeconds, ClientSeconds, Latencies},
     plan::Plan,
+    prepare::prepare,
     progress::Progress,
     recorder::Recording,
-    relay_process::Relay,
+    relay_process::{Relay, names},
     report::{LoadgenFigures, RelayFigures, Report, bound_by},
     report_dir::{self, Recorded},
     sampler::{Sample, Sampler},
@@ -56,12 +59,11 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
             write_json(path, &report).ok();
         }
     })?;
-    write_report(config.json.as_deref(), &ran.report, &ran.digests)?;
-    if let (Some(dir), Some(recorder)) = (&config.report, &ran.outcome.recorder) {
-        let recorded = Recorded { report: &ran.report, recorder, samples: &ran.samples };
-        report_dir::fill(dir, &recorded)?;
-        eprintln!("loadgen: the page is {}", dir.join(report_dir::PAGE).display());
-    }
+    // What stays comes first, and each for itself: nobody may be listening on stdout.
+    let json = config.json.as_deref().map_or(Ok(()), |path| write_json(path, &ran.report));
+    let page = write_page(config, &ran);
+    let prose = write_prose(config.json.as_deref(), &ran.report, &ran.digests);
+    json.and(page).and(prose)?;
     Ok(ran.report.is_success())
 }
 
@@ -69,11 +71,11 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
     prepare(config)?;
     let placement = Placement::plan(config.cores, false);
     if let Some(warning) = placement.warning() {
-        eprintln!("loadgen: {warning}");
+        say(format_args!("loadgen: {warning}"));
     }
     let driver = shards::driver::choose(config.driver)?;
     let (mut relay, observer) = find_relay(&config.relay, config.token_file.as_deref())?;
-    eprintln!("loadgen: seed {}; the relay is {}", config.seed, relay.origin);
+    say(format_args!("loadgen: seed {}; the relay is {}", config.seed, relay.origin));
     let contents = make_contents(config, observer.chunk_size_log2_max())?;
     // Another connection: a relay waits only a while for one to introduce itself, and much content
     // takes longer to make.
@@ -84,14 +86,21 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
     let progress = Progress::new(config.clients, bytes_total);
     let shard_count = placement.shard_count();
     let mut sampler = make_sampler(config, &job, &relay, &before)?;
-    let outcome = fleet::run(&job, placement, driver.driver, |board| {
+    let address = relay.address;
+    let stats =
+        || Observer::connect(address).and_then(|observer| observer.stats(config.token.as_ref()));
+    // What happens while everybody stays is not of the run.
+    let before_stay = OnceCell::new();
+    let watch = |board: &Board| {
         progress.update(board);
-        if let Some(sampler) = &mut sampler {
+        if let Some(sampler) = sampler.as_mut().filter(|_| before_stay.get().is_none()) {
             sampler.poll(now(), board);
         }
         relay.has_ended().map(|status| format!("our own relay ended with {status}"))
-    })?;
-    let ended_at = now();
+    };
+    let settled = || before_stay.set((now(), stats())).expect("it settles once");
+    let outcome = fleet::run(&job, placement, driver.driver, watch, settled)?;
+    let (ended_at, after) = before_stay.into_inner().unwrap_or_else(|| (now(), stats()));
     progress.finish();
     let loadgen = LoadgenFigures {
         cpu_seconds: outcome.cpu_time.as_secs_f64(),
@@ -100,8 +109,6 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
         shards: shard_count,
         driver: driver.driver.to_string(),
     };
-    let after =
-        Observer::connect(relay.address).and_then(|observer| observer.stats(config.token.as_ref()));
     let mut errors = errors_of(&outcome, &job);
     let after = after.unwrap_or_else(|error| {
         errors.push(format!("could not ask for the relay's counters: {error}"));
@@ -113,31 +120,6 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
     drop(relay);
     let report = make_report(config, &job, &outcome, (&before, &after), loadgen, errors);
     Ok(Ran { outcome, report, digests, samples })
-}
-
-/// Makes sure, before anything is started, of all that the run will need.
-fn prepare(config: &Config) -> anyhow::Result<()> {
-    if let FileChoice::Generated(bytes) = config.file {
-        check_size(bytes, config.files).context("--file can't be had")?;
-    }
-    if let Some(dir) = &config.report {
-        report_dir::prepare(dir)?;
-    }
-    if let Store::Dir(dir) = &config.store {
-        std::fs::create_dir_all(dir).with_context(|| {
-            format!("could not make the directory {} of --store; choose another", dir.display())
-        })?;
-    }
-    if let Some(path) = config.json.as_deref().filter(|path| *path != Path::new("-")) {
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        file.with_context(|| {
-            format!("could not write {} of --json; choose another, or - for stdout", path.display())
-        })?;
-    }
-    let descriptors = if config.store == Store::Verify { 1 } else { 2 };
-    let members = (config.clients + config.files) as u64;
-    usage::raise_descriptor_limit(members * descriptors).map_err(anyhow::Error::msg)?;
-    Ok(())
 }
 
 fn now() -> Time {
@@ -164,7 +146,7 @@ fn find_relay(
 ) -> anyhow::Result<(Relay, Observer)> {
     let own_args = |args: &[String]| {
         let mut args = args.to_vec();
-        if let Some(path) = token_file {
+        if let Some(path) = token_file.filter(|_| !names(&args, "--token-file")) {
             args.extend(["--token-file".into(), path.to_string_lossy().into_owned()]);
         }
         args
@@ -290,7 +272,7 @@ fn digest_stores(job: &Job, outcome: &Outcome, errors: &mut Vec<String>) -> Vec<
     let clients: Vec<usize> = whole.filter_map(|record| record.client).collect();
     let content = |client: usize| &job.contents[job.plan.clients[client].file];
     let paths: Vec<PathBuf> =
-        clients.iter().map(|&client| client_path(dir, client, content(client))).collect();
+        clients.iter().map(|&client| client_path(dir, client, &content(client).name)).collect();
     let digests = digest_files(&paths);
     let mut lines = Vec::new();
     for ((&client, path), digest) in clients.iter().zip(&paths).zip(digests) {
@@ -411,24 +393,29 @@ fn seeding_name(seeding: SeedingMode) -> &'static str {
     }
 }
 
+fn write_page(config: &Config, ran: &Ran) -> anyhow::Result<()> {
+    let (Some(dir), Some(recorder)) = (&config.report, &ran.outcome.recorder) else {
+        return Ok(());
+    };
+    let recorded = Recorded { report: &ran.report, recorder, samples: &ran.samples };
+    report_dir::fill(dir, &recorded)?;
+    say(format_args!("loadgen: the page is {}", dir.join(report_dir::PAGE).display()));
+    Ok(())
+}
+
 /// Results go to stdout; with the JSON there, the prose goes to stderr.
-fn write_report(
+fn write_prose(
     json: Option<&Path>,
     report: &Report,
     digests: &[(usize, String)],
 ) -> anyhow::Result<()> {
     let lines: String = digests.iter().map(|(_, line)| format!("{line}\n")).collect();
-    let to_stdout = json == Some(Path::new("-"));
-    if to_stdout {
-        eprint!("{lines}{report}");
-    } else {
-        let text = format!("{lines}{report}");
-        stdout().write_all(text.as_bytes()).context("could not write to stdout")?;
+    if json == Some(Path::new("-")) {
+        stderr::write(format_args!("{lines}{report}"));
+        return Ok(());
     }
-    match json {
-        Some(path) => write_json(path, report),
-        None => Ok(()),
-    }
+    let text = format!("{lines}{report}");
+    stdout().write_all(text.as_bytes()).context("could not write to stdout")
 }
 
 fn write_json(path: &Path, report: &Report) -> anyhow::Result<()> {

@@ -23,6 +23,7 @@ mod job;
 mod latency;
 mod page;
 mod plan;
+mod prepare;
 mod progress;
 mod recorder;
 mod relay_process;
@@ -67,7 +68,9 @@ fn main() -> ExitCode {
     }
     if first.is_some_and(|word| word == relay_process::ROLE_ARGUMENT) {
         if let Err(error) = relay_process::die_with_parent() {
-            eprintln!("loadgen: a relay that would outlive its load generator: {error}");
+            relay::stderr::say(format_args!(
+                "loadgen: a relay that would outlive its load generator: {error}"
+            ));
         }
         return relay::serve::main_with_args(std::iter::once("relay".into()).chain(words));
     }
@@ -78,7 +81,7 @@ fn main() -> ExitCode {
     let config = match parse::<Args>(words).check() {
         Ok(config) => config,
         Err(text) => {
-            eprintln!("loadgen: {text}");
+            relay::stderr::say(format_args!("loadgen: {text}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -96,7 +99,7 @@ fn exit(result: anyhow::Result<bool>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("loadgen: {error:#}");
+            relay::stderr::say(format_args!("loadgen: {error:#}"));
             let relay_error = error.downcast_ref::<relay_process::RelayError>();
             match relay_error.is_some_and(relay_process::RelayError::is_usage) {
                 true => ExitCode::from(EXIT_USAGE),
@@ -109,5 +112,7 @@ fn exit(result: anyhow::Result<bool>) -> ExitCode {
 /// Warnings of the event loops; more with `LOADGEN_LOG`.
 fn start_log() {
     let filter = relay::log_level::of_variable("LOADGEN_LOG", "warn");
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It would tell on stderr that stderr can't be written, and end the program for that.
+    log.log_internal_errors(false).init();
 }

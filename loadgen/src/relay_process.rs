@@ -102,7 +102,7 @@ impl Relay {
             }
             Err(StatsError::Connect(..)) => Self::start(args),
             Err(error) => {
-                eprintln!("loadgen: {error}");
+                relay::stderr::say(format_args!("loadgen: {error}"));
                 Self::start(args)
             }
         }
@@ -128,11 +128,22 @@ impl Relay {
     }
 }
 
+/// Whether the words give this option a value.
+pub(crate) fn names(words: &[String], option: &str) -> bool {
+    words.iter().any(|word| {
+        word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    })
+}
+
 impl OwnRelay {
     fn spawn(args: &[String]) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(ROLE_ARGUMENT);
-        command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]).args(args);
+        command.args(["--listen", "127.0.0.1:0"]);
+        if !names(args, "--http") {
+            command.args(["--http", "127.0.0.1:0"]);
+        }
+        command.args(args);
         if std::env::var_os("RELAY_LOG").is_none_or(|level| level.is_empty()) {
             command.env("RELAY_LOG", "warn");
         }

@@ -7,9 +7,12 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-/// Descriptors beside those of clients: standard streams, event loops, doorbells, the content,
-/// questions to the relay.
+/// Descriptors beside those of clients and event loops: standard streams, the content, questions to the
+/// relay.
 const DESCRIPTORS_BESIDE: u64 = 64;
+
+/// Of one event loop: its driver, its doorbell, its disk's bell, and what its driver asks for.
+const DESCRIPTORS_PER_LOOP: u64 = 8;
 
 /// CPU time of this process so far, all threads together.
 pub(crate) fn cpu_time() -> Duration {
@@ -58,16 +61,14 @@ fn demand(task: &Path, name: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds.next()? + nanoseconds.next()?))
 }
 
-/// Makes room for so many descriptors of clients.
+/// Makes room for so many descriptors of clients: for all that the system allows, should they be more.
 ///
 /// # Errors
 /// What to do where the system doesn't allow as many.
 pub(crate) fn raise_descriptor_limit(clients: u64) -> Result<(), String> {
-    let needed = clients + DESCRIPTORS_BESIDE;
+    let loops = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let needed = clients + DESCRIPTORS_BESIDE + loops * DESCRIPTORS_PER_LOOP;
     let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
     let too_low = limit.maximum.filter(|&maximum| maximum < needed);
     if let Some(maximum) = too_low {
         return Err(format!(
@@ -78,6 +79,10 @@ pub(crate) fn raise_descriptor_limit(clients: u64) -> Result<(), String> {
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, wanted)
         .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..wanted }))
+        .or_else(|error| match limit.current {
+            Some(current) if current < needed => Err(error),
+            _ => Ok(()),
+        })
         .map_err(|error| {
             format!("could not raise the limit of file descriptors to {needed}: {error}")
         })

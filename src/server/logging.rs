@@ -25,7 +25,7 @@ pub(crate) fn init(format: LogFormat) -> WorkerGuard {
         LogFormat::Json => builder.json().try_init(),
     };
     if let Err(error) = set {
-        eprintln!("failed to start the log: {error}");
+        crate::stderr::say(format_args!("failed to start the log: {error}"));
     }
     guard
 }

@@ -141,7 +141,7 @@ pub fn main_with_args(
     let config = match RelayConfig::new(args) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::stderr::say(format_args!("error: {error}"));
             return ExitCode::from(2);
         }
     };
@@ -149,7 +149,7 @@ pub fn main_with_args(
     match run(config, prepare) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            crate::stderr::say(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

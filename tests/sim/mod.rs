@@ -47,7 +47,7 @@ pub(crate) fn for_seeds(test: &'static str, count: u64, run: impl Fn(u64)) {
     let first = number("SIM_FIRST").unwrap_or(0);
     for seed in first..first + number("SIM_SEEDS").unwrap_or(count) {
         if seed > first && seed.is_multiple_of(PROGRESS_SEEDS) {
-            eprintln!("seeds {first} to {seed} hold");
+            println!("seeds {first} to {seed} hold");
         }
         SEED.set(Some((test, seed)));
         run(seed);

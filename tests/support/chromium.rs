@@ -168,7 +168,7 @@ impl Chromium {
                 "(() => {{ try {{ return !!({expression}) }} catch {{ return false }} }})()"
             );
             let answer = self.evaluate(&safe).unwrap_or_else(|error| {
-                eprintln!("while waiting for {what}: {error}");
+                println!("while waiting for {what}: {error}");
                 Value::Null
             });
             (answer == true).then_some(())

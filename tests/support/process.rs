@@ -148,7 +148,7 @@ impl RelayProcess {
 impl Drop for RelayProcess {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- log of the relay\n{}---", self.log());
+            println!("--- log of the relay\n{}---", self.log());
         }
         if !self.reaped {
             // Nothing is to be done about a process that is gone already.

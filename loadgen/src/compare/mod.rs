@@ -155,7 +155,7 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
 
 fn show(round: u32, args: &CompareArgs, name: &str, side: &Side) {
     let wall = side.rounds.last().map_or(0.0, |round| round.wall_seconds);
-    eprintln!("round {round} of {}: {name} {}", args.rounds, seconds(wall));
+    relay::stderr::say(format_args!("round {round} of {}: {name} {}", args.rounds, seconds(wall)));
 }
 
 fn seeding_name(seeding: SeedingMode) -> &'static str {
@@ -240,14 +240,17 @@ fn report(args: &CompareArgs, theirs: &Side, ours: &Side) -> anyhow::Result<()> 
     let json = format!("{json:#}\n");
     match &args.json {
         Some(path) if path.as_os_str() == "-" => {
-            eprint!("{text}");
+            relay::stderr::write(format_args!("{text}"));
             stdout().write_all(json.as_bytes()).context("could not write to stdout")
         }
         path => {
-            stdout().write_all(text.as_bytes()).context("could not write to stdout")?;
-            let Some(path) = path else { return Ok(()) };
-            std::fs::write(path, json)
-                .with_context(|| format!("could not write {}", path.display()))
+            // What stays comes first: nobody may be listening on stdout.
+            let kept = path.as_ref().map_or(Ok(()), |path| {
+                std::fs::write(path, json)
+                    .with_context(|| format!("could not write {}", path.display()))
+            });
+            let told = stdout().write_all(text.as_bytes()).context("could not write to stdout");
+            kept.and(told)
         }
     }
 }

@@ -98,20 +98,22 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
         };
         announce(n + 1, cells.len(), cell);
         let result = run_cell(cell, limit.min(args.timeout).min(cell.patience))?;
-        eprintln!("  {}", result.in_short());
+        relay::stderr::say(format_args!("  {}", result.in_short()));
         results.add(cell, result);
         results.write(&args.out)?;
     }
     if skipped > 0 {
-        eprintln!("loadgen: {skipped} runs are left, time is up: the same command goes on");
+        relay::stderr::say(format_args!(
+            "loadgen: {skipped} runs are left, time is up: the same command goes on"
+        ));
     }
     finish(args, &analyses, &results)
 }
 
 fn announce(number: usize, count: usize, cell: &Cell) {
-    eprint!("[{number}/{count}] {}", cell.args.join(" "));
+    relay::stderr::write(format_args!("[{number}/{count}] {}", cell.args.join(" ")));
     if !stderr().is_terminal() {
-        eprintln!();
+        relay::stderr::say("");
     }
     // What can't be shown is not missed.
     drop(stderr().flush());
@@ -131,7 +133,11 @@ fn finish(
             Some(result) if result.is_success() || cell.may_fail => {}
             Some(result) => {
                 is_good = false;
-                eprintln!("loadgen: {}: {}", cell.args.join(" "), result.in_short());
+                relay::stderr::say(format_args!(
+                    "loadgen: {}: {}",
+                    cell.args.join(" "),
+                    result.in_short()
+                ));
             }
             None => is_good &= args.quick,
         }

@@ -92,11 +92,11 @@ impl Results {
             format!("{} holds no results of a sweep: name another --out", path.display())
         })?;
         if results.version != VERSION {
-            eprintln!(
+            relay::stderr::say(format_args!(
                 "loadgen: {} is of version {}: all runs anew",
                 path.display(),
                 results.version
-            );
+            ));
             return Ok(none());
         }
         Ok(results)

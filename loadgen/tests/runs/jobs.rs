@@ -1,8 +1,14 @@
 //! Whole runs with a real relay: its own process, small files, both drivers.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
 
-use crate::support::{Relay, command, run};
+use serde_json::json;
+
+use crate::support::{LOADGEN, Relay, command, run};
 
 #[test]
 fn everybody_gets_the_file_on_both_drivers_and_in_both_seedings() {
@@ -203,6 +209,42 @@ fn who_stays_does_so_after_the_figures_are_taken() {
     // A quarter of a spread is theirs to wait for, but not the slow one's whole file.
     let (others, all) = ("/unlimited_client_seconds/max", "/client_seconds/max");
     assert!(run.number(others) > 0.0 && run.number(others) < run.number(all));
+}
+
+#[test]
+fn a_relay_that_ends_while_all_stay_takes_nothing_of_the_run_away() {
+    let job = ["--clients", "2", "--file", "1M", "--relay-args", "--cores 1", "--stay", "60s"];
+    let json = tempfile::NamedTempFile::new().unwrap();
+    let mut command = command(&job);
+    command.arg("--json").arg(json.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let relay = lines.find_map(|line| {
+        let (_, rest) = line.split_once("its own, process ")?;
+        rest.split(' ').next()?.parse().ok()
+    });
+    assert!(lines.any(|line| line.contains("stays connected")));
+    let relay = rustix::process::Pid::from_raw(relay.expect("it names its relay")).unwrap();
+    rustix::process::kill_process(relay, rustix::process::Signal::KILL).unwrap();
+    assert!(lines.all(|line| !line.contains("error")), "the run was over");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(json.path()).unwrap()).unwrap();
+    assert_eq!((&report["clients_verified"], &report["errors"]), (&2.into(), &json!([])));
+}
+
+#[test]
+fn there_are_descriptors_for_sockets_of_both_kinds_and_for_files() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), b"small").unwrap();
+    let path = file.path().to_str().unwrap();
+    let job = format!(
+        "ulimit -Sn 192 && exec '{LOADGEN}' --clients 100 --file '{path}' --transport udp-data \
+         --timeout 60s"
+    );
+    let output = Command::new("sh").args(["-c", &job]).stdin(Stdio::null()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::{
     io::{Read, Write},
     net::TcpListener,
+    process::Command,
     thread,
 };
 
@@ -67,6 +68,46 @@ fn an_unreadable_file_and_a_directory_are_told_apart() {
     let run = run(&["--file", "/", "--relay-args", "--cores 1"]);
     assert_eq!(run.code, Some(2));
     assert!(run.stderr.contains("/ is a directory"), "{}", run.stderr);
+}
+
+#[test]
+fn what_would_empty_its_own_content_or_waits_for_a_writer_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("client-1");
+    std::fs::create_dir(&place).unwrap();
+    let source = place.join("content");
+    std::fs::write(&source, b"all there is").unwrap();
+    let store = format!("dir:{}", dir.path().display());
+    let job = ["--clients", "2", "--store", &store, "--file", source.to_str().unwrap()];
+    let refused = run(&job);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("choose another directory"), "{}", refused.stderr);
+    assert_eq!(std::fs::read(&source).unwrap(), b"all there is");
+
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let refused = run(&["--file", pipe.to_str().unwrap(), "--relay-args", "--cores 1"]);
+    assert!(refused.stderr.contains("pipe is not a file"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_relay_of_its_own_takes_an_address_for_its_page() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let args = format!("--cores 1 --http {free}");
+    run(&["--clients", "2", "--file", "1M", "--relay-args", &args]).assert_success();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_report_is_kept_though_nobody_listens_on_stdout() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let json = tempfile::NamedTempFile::new().unwrap();
+    let mut command = command(&["--clients", "2", "--file", "1M", "--relay-args", "--cores 1"]);
+    let status = command.arg("--json").arg(json.path()).stdout(full).status().unwrap();
+    assert_eq!(status.code(), Some(1), "what can't be told is an error");
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(json.path()).unwrap()).unwrap();
+    assert_eq!(report["clients_verified"], 2);
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::stderr::say(format_args!("error: {error}"));
             error.exit_code()
         }
     }
@@ -70,6 +70,8 @@ fn print_page(page: &[u8]) -> Result<(), ProgramError> {
 fn start_log() {
     let filter = log_level::of_variable(LOG_VARIABLE, "error");
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It would tell on stderr that stderr can't be written, and end the program for that.
+    let log = log.log_internal_errors(false);
     // A program that embeds this one may have its own.
     log.try_init().ok();
 }

@@ -17,7 +17,7 @@ impl Voice {
     /// A line for people.
     pub(super) fn say(self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            crate::stderr::say(format_args!("{text}"));
         }
     }
 

@@ -89,7 +89,7 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let config = match RelayConfig::new(args.relay) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::stderr::say(format_args!("error: {error}"));
             return ExitCode::from(2);
         }
     };

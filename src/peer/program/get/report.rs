@@ -39,7 +39,7 @@ impl Report<'_> {
             writeln!(stdout(), "{line}").ok();
         }
         if self.error.is_none() && !common.quiet {
-            eprintln!("{}", self.summary());
+            crate::stderr::say(format_args!("{}", self.summary()));
         }
     }
 

@@ -100,7 +100,7 @@ impl<'a> Screen<'a> {
     fn print(&self, text: &str) {
         if self.is_quiet {
         } else if self.bar.is_hidden() {
-            eprintln!("{text}");
+            crate::stderr::say(format_args!("{text}"));
         } else {
             self.bar.println(text);
         }

@@ -1,0 +1,68 @@
+//! What is made sure of before anything of a run is started.
+
+use std::{os::unix::fs::MetadataExt as _, path::Path};
+
+use anyhow::Context;
+use relay::transport::Transport;
+
+use crate::{
+    args::{Config, FileChoice, Store},
+    client::client_path,
+    content::check_size,
+    report_dir, usage,
+};
+
+/// Makes sure of all that the run will need.
+///
+/// # Errors
+/// What can't be had, and what to do.
+pub(crate) fn prepare(config: &Config) -> anyhow::Result<()> {
+    if let FileChoice::Generated(bytes) = config.file {
+        check_size(bytes, config.files).context("--file can't be had")?;
+    }
+    if let Some(dir) = &config.report {
+        report_dir::prepare(dir)?;
+    }
+    if let Store::Dir(dir) = &config.store {
+        std::fs::create_dir_all(dir).with_context(|| {
+            format!("could not make the directory {} of --store; choose another", dir.display())
+        })?;
+    }
+    check_stores(config)?;
+    if let Some(path) = config.json.as_deref().filter(|path| *path != Path::new("-")) {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.with_context(|| {
+            format!("could not write {} of --json; choose another, or - for stdout", path.display())
+        })?;
+    }
+    let has_datagrams = config.transport != Transport::Tcp;
+    // Of its own, to write to or to compare with.
+    let has_file = config.store != Store::Verify || matches!(config.file, FileChoice::Path(_));
+    let descriptors = 1 + u64::from(has_datagrams) + u64::from(has_file);
+    let members = (config.clients + config.files) as u64;
+    usage::raise_descriptor_limit(members * descriptors).map_err(anyhow::Error::msg)?;
+    Ok(())
+}
+
+/// No client's store is the content itself: it would be emptied to be filled anew.
+fn check_stores(config: &Config) -> anyhow::Result<()> {
+    let (Store::Dir(dir), FileChoice::Path(source)) = (&config.store, &config.file) else {
+        return Ok(());
+    };
+    let (Ok(content), Some(name)) = (std::fs::metadata(source), source.file_name()) else {
+        return Ok(()); // What can't be read is told when it is.
+    };
+    for client in 0..config.clients {
+        let path = client_path(dir, client, &name.to_string_lossy());
+        let is_same =
+            |there: std::fs::Metadata| (there.dev(), there.ino()) == (content.dev(), content.ino());
+        if std::fs::metadata(&path).is_ok_and(is_same) {
+            anyhow::bail!(
+                "{} of --file is {}, to which --store would write; choose another directory",
+                source.display(),
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
