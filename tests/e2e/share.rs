@@ -3,8 +3,9 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use relay::protocol::Ticket;
@@ -176,6 +177,58 @@ fn a_share_goes_on_when_the_relay_was_restarted() {
     assert!(running.stderr().contains("trying to connect again"), "{}", running.stderr());
     running.signal(Signal::TERM);
     assert_eq!(ended(running).code, 0);
+}
+
+#[test]
+fn a_share_that_was_about_to_leave_leaves_the_relay_that_comes_back() {
+    let mut first = RelayProcess::start(relay(), &[]);
+    let shared = Shared::new(16, SIZE_BYTES);
+    let (running, _) = shared.share(&first, &["--once"]);
+    // It lacks everything, so the share must wait for it when another one has got the file and gone.
+    let dependant = Download::join(first.addr, shared.file.key()).expect("the relay is there");
+    download(first.addr, &shared.file);
+    wait_until("the share to wait", || running.stderr().contains("done; waiting"));
+    first.kill();
+    drop(dependant);
+    let _second = RelayProcess::start_on(relay(), first.addr, &[]);
+    let end = ended(running);
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    assert_eq!(end.stderr.matches("done; waiting").count(), 1, "{}", end.stderr);
+}
+
+#[test]
+fn nobody_asks_for_an_empty_file_so_its_share_waits_for_no_copies() {
+    let relay = RelayProcess::start(relay(), &[]);
+    let (running, _) = Shared::new(17, 0).share(&relay, &["--until-copies", "3"]);
+    let end = ended(running);
+    assert_eq!(end.code, 0, "{}", end.stderr);
+}
+
+/// As where a log's disk is full, or its reader has gone.
+#[test]
+#[cfg(target_os = "linux")]
+fn who_cannot_be_heard_does_his_work_all_the_same() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let relay = RelayProcess::start(relay(), &[]);
+    let shared = Shared::new(18, SIZE_BYTES);
+    let addr = relay.addr.to_string();
+    let mut share = peer(&["share", shared.path(), "--relay", &addr, "--once"]);
+    let mut share = share.stderr(full()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut ticket = String::new();
+    let mut stdout = BufReader::new(share.stdout.take().expect("piped"));
+    stdout.read_line(&mut ticket).expect("it prints its ticket");
+    let copy = shared.dir.path().join("copy");
+    let code = |command: &mut Command| {
+        let status = command.stderr(full()).stdout(Stdio::null()).status();
+        status.expect("it starts").code()
+    };
+    assert_eq!(code(peer(&["get", ticket.trim(), "-o"]).arg(&copy)), Some(0));
+    assert!(fs::read(&copy).expect("it is there") == shared.file.bytes);
+    assert_eq!(share.wait().expect("it ends").code(), Some(0));
+    assert_eq!(code(&mut peer(&["info", "no ticket"])), Some(2));
+    fs::write(&copy, b"another").expect("a file can be written");
+    let copy = copy.to_str().expect("temporary paths are text");
+    assert_eq!(code(&mut peer(&["check", copy, ticket.trim()])), Some(1));
 }
 
 #[test]

@@ -107,7 +107,8 @@ impl Part {
         // Blocks are of 512 bytes whatever the file system has.
         let lacking = key.size_bytes.saturating_sub(metadata.blocks().saturating_mul(512));
         let free = system.f_bavail.saturating_mul(system.f_frsize);
-        if lacking > free {
+        // A file system that has no blocks at all doesn't tell: writing will.
+        if lacking > free && system.f_blocks > 0 {
             return Err(format!(
                 "not enough room for {path}: {} are to come and {} are free: make room and run \
                  this again, or choose another place with -o",

@@ -317,10 +317,11 @@ impl Local {
             return;
         };
         self.job.status.enter(Phase::Finishing);
-        let local = Rc::clone(self);
+        let local = Rc::downgrade(self);
         self.offload.submit(
             move || part.finish(overwrite),
             move |result| {
+                let Some(local) = local.upgrade() else { return };
                 local.handle_finished(result.unwrap_or_else(|panic| Err(panic.to_string())));
             },
         );
@@ -340,12 +341,13 @@ impl Local {
             return Reaction::Vanish;
         }
         if let Place::Part { part, .. } = self.job.place.clone() {
-            let local = Rc::clone(self);
+            // Not ourselves: what is still under way when the loop ends would keep us, and we it.
+            let news = self.job.news.clone();
             self.offload.submit(
                 move || part.save_manifest(&manifest).map_err(|error| error.to_string()),
                 move |result| {
                     if let Err(error) = result.unwrap_or_else(|panic| Err(panic.to_string())) {
-                        local.tell(News::Note(format!(
+                        tell(&news, News::Note(format!(
                             "could not keep the list of digests beside the file: {error}: a resumed \
                              get will ask for it again"
                         )));
@@ -356,10 +358,14 @@ impl Local {
         Reaction::GoOn
     }
 
-    /// What finds no room is not worth waiting for.
     fn tell(&self, news: News) {
-        self.job.news.try_send(news).ok();
+        tell(&self.job.news, news);
     }
+}
+
+/// What finds no room is not worth waiting for.
+fn tell(to: &SyncSender<News>, news: News) {
+    to.try_send(news).ok();
 }
 
 /// The relay gives up after a time of its own; the user may have given more.

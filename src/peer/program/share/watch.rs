@@ -97,7 +97,13 @@ impl Sharing {
             }
             Notice::Status(status) => self.handle_status(*status),
             Notice::Unreadable { chunk, error } => self.handle_unreadable(*chunk, error),
-            Notice::Disconnected { error, .. } => self.handle_disconnected(error),
+            Notice::Disconnected { error, .. } => {
+                self.handle_disconnected(error);
+                if self.is_leaving && self.verdict.is_none() {
+                    // The wish to leave went with the connection: the next one begins with it.
+                    return Reaction::Leave;
+                }
+            }
             _ => return Reaction::GoOn,
         }
         self.reaction()
@@ -113,7 +119,8 @@ impl Sharing {
             Until::HandedOut => {
                 self.served.is_full() || self.status.chunks_handed_out == chunk_count
             }
-            Until::Copies(wanted) => self.copies() >= wanted,
+            // Whoever gets an empty file has it without asking anybody.
+            Until::Copies(wanted) => self.copies() >= wanted || chunk_count == 0,
         };
         if !is_done || std::mem::replace(&mut self.is_leaving, true) {
             return Reaction::GoOn;
