@@ -1,7 +1,7 @@
 //! One run from a checked command line to a report: the order of things, and nothing else.
 
 use std::{
-    cell::OnceCell,
+    cell::RefCell,
     io::{Write, stdout},
     path::{Path, PathBuf},
     sync::Arc,
@@ -85,27 +85,33 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
     let bytes_total = bytes_total(&job);
     let progress = Progress::new(config.clients, bytes_total);
     let shard_count = placement.shard_count();
-    let mut sampler = make_sampler(config, &job, &relay, &before)?;
+    let sampler = RefCell::new(make_sampler(config, &job, &relay, &before)?);
     let address = relay.address;
     let stats =
         || Observer::connect(address).and_then(|observer| observer.stats(config.token.as_ref()));
-    // What happens while everybody stays is not of the run.
-    let before_stay = OnceCell::new();
+    let close = || {
+        let (ended_at, after) = (now(), stats());
+        let last = after.as_ref().unwrap_or(&before);
+        let samples = sampler.take().map(|sampler| sampler.finish(ended_at, &job.board, last));
+        (after, samples.unwrap_or_default(), usage::rss_bytes_peak())
+    };
+    // What happens while everybody stays is not of the run: its figures are taken before.
+    let mut closed = None;
     let watch = |board: &Board| {
         progress.update(board);
-        if let Some(sampler) = sampler.as_mut().filter(|_| before_stay.get().is_none()) {
+        if let Some(sampler) = &mut *sampler.borrow_mut() {
             sampler.poll(now(), board);
         }
         relay.has_ended().map(|status| format!("our own relay ended with {status}"))
     };
-    let settled = || before_stay.set((now(), stats())).expect("it settles once");
+    let settled = || closed = Some(close());
     let outcome = fleet::run(&job, placement, driver.driver, watch, settled)?;
-    let (ended_at, after) = before_stay.into_inner().unwrap_or_else(|| (now(), stats()));
+    let (after, samples, rss_bytes_peak) = closed.unwrap_or_else(close);
     progress.finish();
     let loadgen = LoadgenFigures {
         cpu_seconds: outcome.cpu_time.as_secs_f64(),
         demand_ratio_max: outcome.demand_ratio_max,
-        rss_bytes_peak: usage::rss_bytes_peak(),
+        rss_bytes_peak,
         shards: shard_count,
         driver: driver.driver.to_string(),
     };
@@ -114,8 +120,6 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
         errors.push(format!("could not ask for the relay's counters: {error}"));
         before.clone()
     });
-    let samples =
-        sampler.map(|sampler| sampler.finish(ended_at, &job.board, &after)).unwrap_or_default();
     let digests = digest_stores(&job, &outcome, &mut errors);
     drop(relay);
     let report = make_report(config, &job, &outcome, (&before, &after), loadgen, errors);

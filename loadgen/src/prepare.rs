@@ -4,6 +4,7 @@ use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::Context;
 use relay::transport::Transport;
+use shards::Placement;
 
 use crate::{
     args::{Config, FileChoice, Store},
@@ -40,7 +41,8 @@ pub(crate) fn prepare(config: &Config) -> anyhow::Result<()> {
     let has_file = config.store != Store::Verify || matches!(config.file, FileChoice::Path(_));
     let descriptors = 1 + u64::from(has_datagrams) + u64::from(has_file);
     let members = (config.clients + config.files) as u64;
-    usage::raise_descriptor_limit(members * descriptors).map_err(anyhow::Error::msg)?;
+    let loops = Placement::plan(config.cores, false).shard_count();
+    usage::raise_descriptor_limit(members * descriptors, loops).map_err(anyhow::Error::msg)?;
     Ok(())
 }
 

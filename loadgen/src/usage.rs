@@ -61,12 +61,12 @@ fn demand(task: &Path, name: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds.next()? + nanoseconds.next()?))
 }
 
-/// Makes room for so many descriptors of clients: for all that the system allows, should they be more.
+/// Makes room for so many descriptors of clients on so many event loops: for all that the system allows, should they be more.
 ///
 /// # Errors
 /// What to do where the system doesn't allow as many.
-pub(crate) fn raise_descriptor_limit(clients: u64) -> Result<(), String> {
-    let loops = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+pub(crate) fn raise_descriptor_limit(clients: u64, loops: usize) -> Result<(), String> {
+    let loops = loops as u64;
     let needed = clients + DESCRIPTORS_BESIDE + loops * DESCRIPTORS_PER_LOOP;
     let limit = getrlimit(Resource::Nofile);
     let too_low = limit.maximum.filter(|&maximum| maximum < needed);
@@ -77,11 +77,11 @@ pub(crate) fn raise_descriptor_limit(clients: u64) -> Result<(), String> {
         ));
     }
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let is_enough = limit.current.is_none_or(|current| current >= needed);
     setrlimit(Resource::Nofile, wanted)
-        .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..wanted }))
-        .or_else(|error| match limit.current {
-            Some(current) if current < needed => Err(error),
-            _ => Ok(()),
+        .or_else(|_| match is_enough {
+            true => Ok(()),
+            false => setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..wanted }),
         })
         .map_err(|error| {
             format!("could not raise the limit of file descriptors to {needed}: {error}")
@@ -132,9 +132,9 @@ mod tests {
     fn what_no_system_allows_is_refused_with_advice() {
         let hard = getrlimit(Resource::Nofile).maximum;
         if let Some(hard) = hard {
-            let error = raise_descriptor_limit(hard + 1).unwrap_err();
+            let error = raise_descriptor_limit(hard + 1, 1).unwrap_err();
             assert!(error.contains("ulimit"), "{error}");
         }
-        raise_descriptor_limit(10).unwrap();
+        raise_descriptor_limit(10, 1).unwrap();
     }
 }

@@ -21,7 +21,7 @@ pub(crate) use self::data::Sent;
 use self::data::tell_sent;
 use super::{
     fault::Fault,
-    message::{ConnectionRef, SwarmRef},
+    message::{ConnectionRef, NewsItem, SwarmRef},
     session::Session,
 };
 use crate::{
@@ -257,7 +257,8 @@ impl Connection {
     pub(crate) fn handle_datagrams_timeout(&self, now: Time) -> Result<(), Silence> {
         let mut queue = self.queue.borrow_mut();
         let result = queue.datagrams_mut().map_or(Ok(()), |all| all.handle_timeout(now));
-        if queue.datagrams_mut().is_some_and(|all| all.poll_poke(now)) {
+        // Nothing is said behind the last word.
+        if !self.is_closing.get() && queue.datagrams_mut().is_some_and(|all| all.poll_poke(now)) {
             queue.poke();
         }
         self.after_data(&mut queue, &mut self.session.borrow_mut());
@@ -375,6 +376,19 @@ impl Connection {
         drop(queue);
         self.deliveries.borrow_mut().remove(&chunk);
         reached
+    }
+
+    /// Sends no more of a chunk; what won't come becomes news. Data in datagrams is left alone: a peer may
+    /// have all of a chunk before it has said so of every piece, and what has come must not count as kept.
+    pub(crate) fn cut_off(&self, chunk: u32) {
+        let mut queue = self.queue.borrow_mut();
+        if queue.data().is_some() {
+            return;
+        }
+        while let Some(cut_off) = queue.recall(chunk) {
+            let news = NewsItem::CutOff(chunk, cut_off.reached_bytes);
+            self.session.borrow_mut().tell(news);
+        }
     }
 
     /// The peer takes what it is given.

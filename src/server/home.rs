@@ -159,6 +159,9 @@ impl Home {
             match item {
                 NewsItem::Begun(chunk) => self.swarm.handle_begun(now, peer, chunk),
                 NewsItem::Written(chunk) => self.swarm.handle_written(now, peer, chunk),
+                NewsItem::CutOff(chunk, reached_bytes) => {
+                    self.swarm.handle_cut_off(now, peer, chunk, reached_bytes);
+                }
                 NewsItem::Have(range) => {
                     cells.chunks_delivered.add(u64::from(range.count));
                     for chunk in range.first..range.first + range.count {
@@ -218,8 +221,7 @@ impl Home {
         }
         match result {
             Ok(manifest) => {
-                // Of a second holder, asked because the first one took long, it is nothing new: who has it
-                // already would be sent it again, unasked.
+                // A second holder's, asked since the first one took long, is nothing new to anybody.
                 if self.manifest.is_none() {
                     self.manifest = Some(Arc::clone(&manifest));
                     for shard in self.shards_with_peers() {
@@ -364,6 +366,10 @@ impl Home {
                 cells.cache_evictions.add(1);
                 self.cached.remove(&chunk);
                 self.unsent.remove(chunk, cells);
+            }
+            Action::CutOff { chunk, peer } => {
+                self.flush_deliveries(outbox); // It is about one of those.
+                self.to_peer(peer, outbox, |to| PeerRequest::CutOff { to, chunk });
             }
             Action::Recall { chunk } => self.recall(now, chunk, outbox),
             other => self.perform_telling(&other, outbox, cells),

@@ -85,6 +85,8 @@ pub(crate) enum PeerRequest {
     CancelFetch { to: ConnectionRef, swarm: SwarmRef, fetch_id: FetchId, lease_back: bool },
     /// Send a cached chunk to these connections of the shard.
     Deliver { swarm: SwarmRef, chunk: CachedChunk, targets: Vec<Target> },
+    /// Send no more of a chunk to this connection.
+    CutOff { to: ConnectionRef, chunk: u32 },
     /// Take an evicted chunk back from all sends.
     Recall { swarm: SwarmRef, chunk: u32 },
     /// A datagram for one of its connections came to another shard's socket.
@@ -140,6 +142,8 @@ pub(crate) enum NewsItem {
     Begun(u32),
     /// All of the delivery was written.
     Written(u32),
+    /// What was still to be sent of this chunk, from that byte on, will not be: the home had it cut off.
+    CutOff(u32, u32),
     /// The peer has verified these chunks.
     Have(ChunkRange),
     /// The peer lacks the chunk again.

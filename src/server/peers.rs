@@ -75,6 +75,12 @@ impl ShardState {
                 }
             }
             PeerRequest::Deliver { swarm, chunk, targets } => self.deliver(swarm, chunk, &targets),
+            PeerRequest::CutOff { to, chunk } => {
+                if let Some(connection) = self.connection_of(to).filter(|it| !it.has_left.get()) {
+                    connection.cut_off(chunk);
+                    self.after_session(&connection);
+                }
+            }
             PeerRequest::Recall { swarm, chunk } => self.recall(swarm, chunk),
             PeerRequest::Datagram { route, bytes } => {
                 super::datagrams::handle(self, route, &bytes);

@@ -63,6 +63,7 @@ impl Swarm {
                 let bytes = self.chunk_bytes(chunk) - delivery.offset_bytes;
                 self.peers[slot].down.sample(now, bytes);
                 self.unprotect(chunk);
+                self.cut_off_unwritten(slot, delivery);
                 self.release_unwritten(now, slot, delivery);
                 self.refresh_down(now, slot);
             }
@@ -95,6 +96,7 @@ impl Swarm {
             self.note_progress(now, slot);
             if let Some(delivery) = self.peers[slot].take_delivery(chunk) {
                 self.take_back_decision(slot, delivery);
+                self.cut_off_unwritten(slot, delivery);
                 self.release_unwritten(now, slot, delivery);
                 self.refresh_down(now, slot);
             }
@@ -130,6 +132,14 @@ impl Swarm {
         let length = u64::from(self.chunk_bytes(chunk) - offset);
         let peer = &mut self.peers[slot];
         peer.assigned_bytes = peer.assigned_bytes.saturating_sub(length);
+    }
+
+    /// The peer spoke of a chunk of which the shell has still to send: what it holds for that would keep the
+    /// chunk's memory for as long as the peer likes.
+    fn cut_off_unwritten(&mut self, slot: PeerSlot, delivery: Delivery) {
+        if delivery.stage > Stage::Decided && delivery.stage < Stage::Written {
+            self.actions.push_back(Action::CutOff { chunk: delivery.chunk, peer: slot });
+        }
     }
 
     /// The delivery that news of a send is about: not one that the shell does not know yet.
@@ -184,6 +194,19 @@ impl Swarm {
             self.want_again(slot, chunk);
             self.seeding_returned(slot, chunk);
             self.refresh_down(now, slot);
+            self.serve(now, slot);
+        }
+        self.settle(now);
+    }
+
+    /// The rest of a delivery that the peer has spoken of, from this byte on, was still to be sent and will
+    /// not be: it must not use up credit.
+    pub fn handle_cut_off(&mut self, now: Time, slot: PeerSlot, chunk: u32, reached_bytes: u32) {
+        self.begin(now);
+        if chunk < self.chunks.count() && self.peers.get(slot).is_some() {
+            let kept = u64::from(self.chunk_bytes(chunk).saturating_sub(reached_bytes));
+            let peer = &mut self.peers[slot];
+            peer.assigned_bytes = peer.assigned_bytes.saturating_sub(kept);
             self.serve(now, slot);
         }
         self.settle(now);

@@ -125,6 +125,14 @@ pub enum Action {
         /// Which.
         chunk: u32,
     },
+    /// Send no more of `chunk` to `peer`, which has spoken of it: the swarm doesn't count on that send any
+    /// more, so it would never be taken back. Answer with `handle_cut_off` if something was still to come.
+    CutOff {
+        /// Of what.
+        chunk: u32,
+        /// To whom.
+        peer: PeerSlot,
+    },
     /// Cut the peer off: it lied. The shell closes it and then calls `handle_gone`.
     Ban {
         /// Whom.

@@ -2,7 +2,7 @@
 
 use std::{process::Command, sync::Arc, time::Duration};
 
-use relay::protocol::{Failure, FailureCode, Message, encode_control};
+use relay::protocol::{ChunkRange, Failure, FailureCode, Message, encode_control};
 
 use crate::support::{
     file::TestFile,
@@ -95,4 +95,34 @@ fn who_says_why_he_closes_and_does_not_close_is_closed() {
     encode_control(&Message::Failure(failure), &mut words);
     wire.send_bytes(&words).expect("the relay is there");
     wait_until("the connection to be closed", || relay.metric("relay_connections", &[]) == 0.0);
+}
+
+#[test]
+fn who_says_that_he_has_what_is_still_to_be_sent_keeps_nothing_of_it_in_memory() {
+    // Room for eight chunks of the largest size.
+    let relay = RelayProcess::start(relay(), &["--cores", "1", "--cache", "1M"]);
+    let file = Arc::new(TestFile::new(1, 1 << 20, 17));
+    let origin = Origin::start(relay.addr, &file);
+    let chunks = file.key().chunk_count();
+    let mut idle = Vec::new();
+    for chunk in 0..chunks {
+        let mut wire = Wire::join(relay.addr, hello(file.key())).expect("it may join");
+        let claim = |first, count| ChunkRange { first, count };
+        let others = [claim(0, chunk), claim(chunk + 1, chunks - chunk - 1)];
+        let ranges = others.into_iter().filter(|range| range.count > 0).collect();
+        wire.send(&Message::Have { ranges }).expect("the relay is there");
+        // Enough to be given a chunk, and too little for its first frame.
+        let grant = Message::Progress { received_bytes: 0, granted_bytes: 1 };
+        wire.send(&grant).expect("the relay is there");
+        let given = f64::from(chunk + 1) * f64::from(1 << 17);
+        relay.wait_metric("relay_data_passed_on_bytes_total", &[], given);
+        parts_before_pong(&mut wire, 1);
+        let ranges = vec![claim(chunk, 1)];
+        wire.send(&Message::Have { ranges }).expect("the relay is there");
+        idle.push(wire);
+    }
+    let another = Arc::new(TestFile::new(2, 1 << 20, 17));
+    let another_origin = Origin::start(relay.addr, &another);
+    download(relay.addr, &another);
+    assert!(origin.is_serving() && another_origin.is_serving());
 }

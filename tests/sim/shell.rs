@@ -143,6 +143,7 @@ impl World {
         match *action {
             Action::FetchManifest { holder: peer }
             | Action::Deliver { peer, .. }
+            | Action::CutOff { peer, .. }
             | Action::Ban { peer }
             | Action::SeedingDone { origin: peer }
             | Action::LeaveGranted { peer }
@@ -180,6 +181,7 @@ impl World {
                 assert!(std::mem::replace(&mut memory.cached, false), "evicted twice");
                 self.free_if_unused(home, chunk);
             }
+            Action::CutOff { chunk, peer } => self.cut_off(home, chunk, peer),
             Action::Recall { chunk } => self.recall(home, chunk),
             _ => self.tell(home, action),
         }
@@ -387,6 +389,18 @@ impl World {
         }
         let (life, delay) = (self.homes[home].life, self.rng.below(MILLISECOND));
         self.schedule(self.now + delay, Event::Recalled { home, life, chunk, rest });
+    }
+
+    fn cut_off(&mut self, home: usize, chunk: u32, slot: PeerSlot) {
+        let index = self.homes[home].slots[&slot];
+        while let Some(reached) = self.take_out(index, chunk) {
+            self.writer_done(home, chunk);
+            self.touched.push(index);
+            let (life, delay) = (self.homes[home].life, self.rng.below(MILLISECOND));
+            let connection = self.peers[index].connection;
+            let event = Event::CutOff { home, life, peer: index, connection, chunk, reached };
+            self.schedule(self.now + delay, event);
+        }
     }
 
     /// Takes out a delivery that is not all under way; how far it had come.

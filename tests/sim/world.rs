@@ -59,6 +59,7 @@ pub(super) enum Event {
     FetchResult { home: usize, life: u32, fetch_id: FetchId, peer: usize },
     Manifest { peer: usize, connection: u32 },
     Recalled { home: usize, life: u32, chunk: u32, rest: Vec<(PeerSlot, u32)> },
+    CutOff { home: usize, life: u32, peer: usize, connection: u32, chunk: u32, reached: u32 },
     Gone(usize, u32),
     Stop(usize),
     Die(usize),
@@ -198,6 +199,11 @@ impl World {
             Event::Recalled { home, chunk, rest, .. } => {
                 self.input(home, |swarm, now| swarm.handle_recalled(now, chunk, &rest));
             }
+            Event::CutOff { home, peer, chunk, reached, .. } => {
+                if let Some(slot) = self.peers[peer].slot {
+                    self.input(home, |swarm, now| swarm.handle_cut_off(now, slot, chunk, reached));
+                }
+            }
             Event::Gone(peer, _) => self.gone(peer),
             Event::Stop(peer) => self.peers[peer].stopped = true,
             Event::Die(peer) => {
@@ -225,6 +231,9 @@ impl World {
             | Event::StallCheck(peer, connection) => self.lives(peer, connection),
             Event::FetchResult { home, life, .. } | Event::Recalled { home, life, .. } => {
                 self.homes[home].life == life
+            }
+            Event::CutOff { home, life, peer, connection, .. } => {
+                self.homes[home].life == life && self.lives(peer, connection)
             }
             Event::Timer(home) => self.homes[home].timer_at.is_some_and(|at| at <= self.now),
             Event::Join(_) | Event::Stop(_) | Event::Die(_) | Event::Restart(_) => true,

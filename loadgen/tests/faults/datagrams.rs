@@ -38,11 +38,13 @@ fn everybody_gets_the_file_however_datagrams_find_their_shard() {
         let passed_on = relay.metric("relay_datagrams_passed_on_total", &[]);
         let by_kernel = cfg!(target_os = "linux") && steering == "auto";
         assert_eq!(passed_on > 0.0, !by_kernel, "{steering}: {passed_on} were passed on");
-        for reason in ["malformed", "forged", "not_passed_on"] {
-            let dropped =
-                relay.metric("relay_datagrams_dropped_total", &[&format!("reason=\"{reason}\"")]);
-            assert_eq!(dropped, 0.0, "{reason}");
-        }
+        let dropped = |reason: &str| {
+            relay.metric("relay_datagrams_dropped_total", &[&format!("reason=\"{reason}\"")])
+        };
+        assert_eq!((dropped("malformed"), dropped("forged")), (0.0, 0.0));
+        // A shard that is behind, as on a busy machine, is passed no more: those are sent again.
+        let not_passed_on = dropped("not_passed_on");
+        assert!(not_passed_on <= passed_on / 4.0, "{not_passed_on}, and {passed_on} were");
     }
 }
 

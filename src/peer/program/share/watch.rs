@@ -17,6 +17,10 @@ use crate::{
     units::{bytes_text, count_text},
 };
 
+/// Before a relay that was found again is asked for leave: who depends on us finds it, too, in that time
+/// (a second at most between attempts), and would have nobody if we had gone.
+const LEAVE_AGAIN_AFTER: Duration = Duration::from_secs(3);
+
 /// How it ends, if not by the relay's leave.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -46,6 +50,8 @@ pub(super) struct Sharing {
     is_printed: bool,
     is_connected: bool,
     is_leaving: bool,
+    /// When the relay that was found again is asked for leave.
+    leave_again_at: Option<Time>,
     /// Chunks that went from here to the relay.
     served: Bitfield,
     last_served_at: Option<Time>,
@@ -77,6 +83,7 @@ impl Sharing {
             is_printed: false,
             is_connected: false,
             is_leaving: false,
+            leave_again_at: None,
             last_served_at: None,
             status: SwarmStatus::default(),
             told: None,
@@ -97,21 +104,19 @@ impl Sharing {
             }
             Notice::Status(status) => self.handle_status(*status),
             Notice::Unreadable { chunk, error } => self.handle_unreadable(*chunk, error),
-            Notice::Disconnected { error, .. } => {
-                self.handle_disconnected(error);
-                if self.is_leaving && self.verdict.is_none() {
-                    // The wish to leave went with the connection: the next one begins with it.
-                    return Reaction::Leave;
-                }
-            }
+            Notice::Disconnected { error, .. } => self.handle_disconnected(error),
             _ => return Reaction::GoOn,
         }
-        self.reaction()
+        self.reaction(now)
     }
 
-    fn reaction(&mut self) -> Reaction {
+    fn reaction(&mut self, now: Time) -> Reaction {
         if self.verdict.is_some() {
             return Reaction::Vanish;
+        }
+        if self.leave_again_at.is_some_and(|at| at <= now) {
+            self.leave_again_at = None;
+            return Reaction::Leave;
         }
         let chunk_count = self.ticket.key.chunk_count();
         let is_done = match self.until {
@@ -136,6 +141,8 @@ impl Sharing {
     fn handle_accepted(&mut self, now: Time) {
         self.is_connected = true;
         self.last_served_at = Some(now);
+        // The wish to leave went with the connection before.
+        self.leave_again_at = self.is_leaving.then(|| now + LEAVE_AGAIN_AFTER);
         if self.is_printed {
             self.voice.say("connected again");
             self.tell(&json!({ "event": "connected" }));
