@@ -364,6 +364,8 @@ fn a_relay_serves_files_of_its_own_and_drains_like_any_other() {
             assert_eq!(ticket.relay.to_string(), expected);
             // With --max-peers 1 the client finds its place: the origin takes none.
             download(relay.addr, &shared.file);
+            // A connection for each file served; the client's is over when the relay has seen its end.
+            wait_until("its place to be free", || relay.metric("relay_connections", &[]) <= 2.0);
         }
         relay.signal(Signal::TERM);
         assert_eq!(relay.wait_exit().code(), Some(0), "{}", relay.log());
