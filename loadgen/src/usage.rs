@@ -61,7 +61,8 @@ fn demand(task: &Path, name: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds.next()? + nanoseconds.next()?))
 }
 
-/// Makes room for so many descriptors of clients on so many event loops: for all that the system allows, should they be more.
+/// Makes room for so many descriptors of clients on so many event loops: for as many as the system
+/// allows, should those be more.
 ///
 /// # Errors
 /// What to do where the system doesn't allow as many.

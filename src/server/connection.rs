@@ -85,7 +85,7 @@ pub(crate) struct Connection {
     /// For so long data in datagrams had waited when all of it was recalled: that clock stands, and
     /// goes on with the next delivery, so that recalls don't keep a peer that stopped.
     waited: Cell<Duration>,
-    /// Deliveries under way, in order: (chunk, since), for the latency metric.
+    /// Deliveries under way, by chunk: since when, for the latency metric.
     deliveries: RefCell<HashMap<u32, Time>>,
 }
 

@@ -3,12 +3,12 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use serde_json::json;
 
-use crate::support::{LOADGEN, Relay, command, run};
+use crate::support::{LOADGEN, Relay, clean, command, run};
 
 #[test]
 fn everybody_gets_the_file_on_both_drivers_and_in_both_seedings() {
@@ -242,13 +242,7 @@ fn there_are_descriptors_for_sockets_of_both_kinds_and_for_files() {
         "ulimit -Sn 192 && exec '{LOADGEN}' --clients 100 --file '{path}' --transport udp-data \
          --timeout 60s --relay-args '--cores 1'"
     );
-    let mut shell = Command::new("sh");
-    for (name, _) in std::env::vars() {
-        if name.starts_with("LOADGEN_") || name.starts_with("RELAY_") {
-            shell.env_remove(name);
-        }
-    }
-    let output = shell.args(["-c", &job]).stdin(Stdio::null()).output().unwrap();
+    let output = clean("sh").args(["-c", &job]).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
 }

@@ -24,13 +24,20 @@ pub(crate) struct Run {
 
 /// Starts nothing by itself; environment of the caller doesn't leak in.
 pub(crate) fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(LOADGEN);
+    let mut command = clean(LOADGEN);
+    command.args(args);
+    command
+}
+
+/// A program without the caller's settings of ours, and without input.
+pub(crate) fn clean(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars() {
         if name.starts_with("LOADGEN_") || name.starts_with("RELAY_") {
             command.env_remove(name);
         }
     }
-    command.args(args).stdin(Stdio::null());
+    command.stdin(Stdio::null());
     command
 }
 
