@@ -20,7 +20,7 @@ use relay::{
     protocol::{Digest, Manifest, Seeding, limits::NONCE_BYTES},
     time::Time,
 };
-use shards::{bell::LocalBell, clock};
+use shards::{Shard, bell::LocalBell, clock};
 
 use crate::{
     args::{SeedingMode, Store},
@@ -50,6 +50,10 @@ pub(crate) struct Local {
     pub(crate) connecting: Cell<usize>,
     /// Members that have not ended.
     pub(crate) running: Cell<usize>,
+    /// Clients that lack something and are to get it.
+    pub(crate) busy: Cell<usize>,
+    /// Once there is none, others may have the core.
+    pub(crate) shard: Shard<(), ()>,
     pub(crate) stopping: Cell<bool>,
 }
 
@@ -80,6 +84,8 @@ pub(crate) struct Record {
     pub(crate) accepted: bool,
     /// Whether it counts in [`Local::connecting`].
     pub(crate) connecting: bool,
+    /// Whether it counts in [`Local::busy`].
+    pub(crate) busy: bool,
     pub(crate) vanished: bool,
     pub(crate) chunk_count: u32,
     pub(crate) chunks_have: u32,
@@ -140,6 +146,16 @@ impl Record {
     pub(crate) fn connected(&mut self, local: &Local) {
         if std::mem::take(&mut self.connecting) {
             local.connecting.set(local.connecting.get() - 1);
+        }
+    }
+
+    /// It has all that it came for, or will never get it.
+    pub(crate) fn settled(&mut self, local: &Local) {
+        if std::mem::take(&mut self.busy) {
+            local.busy.set(local.busy.get() - 1);
+            if local.busy.get() == 0 {
+                local.shard.lend_core();
+            }
         }
     }
 
@@ -286,6 +302,7 @@ impl ClientWatch {
             return;
         }
         record.whole_at = Some(now);
+        record.settled(&self.local);
         board.whole(now);
         if self.plan.role.must_succeed() {
             board.settled();

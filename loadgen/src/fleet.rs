@@ -1,7 +1,9 @@
 //! All clients and origins of a run, on pinned event loops: starts them, waits, collects.
 //!
 //! Client `i` lives on shard `i % shards`, and its connection is made there. Nothing crosses
-//! shards but the [`Board`]'s counters, and one report of each shard at the end.
+//! shards but the [`Board`]'s counters, and one report of each shard at the end. A shard whose clients
+//! all have their files lends its core to the others: cores differ in speed, by a quarter on some days, and
+//! the last client's time is what counts.
 
 use std::{
     cell::{Cell, RefCell},
@@ -189,17 +191,21 @@ fn collect(
     Outcome { records, latencies, recorder, cut_short, cpu_time, demand_ratio_max }
 }
 
-/// One shard of the load generator.
+/// One shard of the load generator. It leaves the core to a relay that is at work on it, and finds more to
+/// read at once: in the main job that saves two in five of both programs' context switches.
 async fn shard_main(
     shard: Shard<(), ()>,
     shard_count: usize,
     job: Arc<Job>,
     reports: SyncSender<ShardReport>,
 ) {
+    task::never_preempt();
     let disk = match Disk::start() {
         Ok(disk) => disk,
         Err(error) => return report_no_disk(&shard, &job, &reports, &error),
     };
+    let mine = |index: &usize| index % shard_count == shard.id.index();
+    let clients = || job.plan.clients.iter().enumerate().filter(|(index, _)| mine(index));
     let local = Rc::new(Local {
         job: Arc::clone(&job),
         scratch: new_scratch(),
@@ -208,16 +214,17 @@ async fn shard_main(
         recorder: job.recording.map(|recording| RefCell::new(Recorder::new(recording))),
         connecting: Cell::new(0),
         running: Cell::new(0),
+        busy: Cell::new(clients().filter(|(_, plan)| plan.role.takes()).count()),
+        shard: shard.clone(),
         stopping: Cell::new(false),
     });
-    let mine = |index: &usize| index % shard_count == shard.id.index();
     let mut members = Vec::new();
     // Origins from the last loop on: with few clients, both ends of the relay get a core.
     let mine_from_last = |index: &usize| mine(&(shard_count - 1 - index % shard_count));
     for index in (0..job.plan.files).filter(mine_from_last) {
         members.push(start_origin(&local, index));
     }
-    for index in (0..job.plan.clients.len()).filter(mine) {
+    for (index, _) in clients() {
         while local.connecting.get() >= CONNECTING_MAX && !shard.draining() {
             clock::sleep(CONNECT_TICK).await;
         }
@@ -275,6 +282,7 @@ fn start_client(local: &Rc<Local>, index: usize) -> Rc<Member> {
     let plan = local.job.plan.clients[index].clone();
     let record = new_record(local, format!("client-{index}"), plan.file);
     record.borrow_mut().client = Some(index);
+    record.borrow_mut().busy = plan.role.takes();
     let peer = client_peer(local, &plan, &record);
     let must_succeed = plan.role.must_succeed();
     // Who joins late must not hold up those behind it meanwhile.
@@ -326,7 +334,9 @@ fn start_member<F: Future<Output = ()> + 'static>(
     task::spawn_isolated(
         async move {
             future.await;
-            ended.record.borrow_mut().connected(&on_end);
+            let mut record = ended.record.borrow_mut();
+            record.connected(&on_end);
+            record.settled(&on_end);
             on_end.running.set(on_end.running.get() - 1);
         },
         move |text| {
@@ -340,6 +350,7 @@ fn start_member<F: Future<Output = ()> + 'static>(
 fn fail(local: &Local, record: &RefCell<Record>, must_succeed: bool, error: String) {
     let mut record = record.borrow_mut();
     record.connected(local);
+    record.settled(local);
     record.error = Some(error);
     record.failed = true;
     if record.client.is_none() {

@@ -54,6 +54,11 @@ impl Role {
         matches!(self, Self::Plain | Self::JoinsLate(_))
     }
 
+    /// Whether it is to get anything.
+    pub(crate) fn takes(self) -> bool {
+        self != Self::Corrupts
+    }
+
     /// Whether the relay should wait for it before it spreads.
     fn gets_part(self) -> bool {
         matches!(self, Self::Plain | Self::Vanishes(_))

@@ -9,7 +9,8 @@
 //! [`runtime`] starts them, [`handoff`] gives a shard its sockets, [`port`] its messages,
 //! [`net`], [`task`] and [`clock`] are what it works with, [`offload`] takes work that blocks off
 //! its hands, and [`budget`] bounds its memory.
-//! What a loop does once per turn is in `turn`, and who wakes it in `doorbell` and `station`.
+//! What a loop does once per turn is in `turn`, who wakes it in `doorbell` and `station`, and who may
+//! run on whose core in `cores`.
 //!
 //! ```text
 //!   listener ──Handoff──► shard 0 ◄──Port (requests, replies)──► shard 1
@@ -20,6 +21,7 @@
 pub mod bell;
 pub mod budget;
 pub mod clock;
+mod cores;
 pub mod datagrams;
 mod doorbell;
 pub mod driver;

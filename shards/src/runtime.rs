@@ -18,6 +18,7 @@ use std::{
 };
 
 use crate::{
+    cores::Cores,
     driver::{self, Driver, EventLoop},
     handoff::{Arrivals, Handoff, Incoming, handoff},
     heartbeats::{Beat, Heartbeats},
@@ -108,6 +109,7 @@ pub struct Shard<Q, R> {
     station: Rc<Station>,
     draining: Arc<AtomicBool>,
     beat: Beat,
+    cores: Cores,
 }
 
 impl<Q, R> Clone for Shard<Q, R> {
@@ -121,6 +123,7 @@ impl<Q, R> Clone for Shard<Q, R> {
             station: self.station.clone(),
             draining: self.draining.clone(),
             beat: self.beat.clone(),
+            cores: self.cores.clone(),
         }
     }
 }
@@ -174,6 +177,12 @@ impl<Q, R> Shard<Q, R> {
     /// Leaves a sign of life. `Port::wait` and a ticker do, too.
     pub fn beat(&self) {
         self.beat.beat();
+    }
+
+    /// This shard has nothing left to do: from now on those that have may run on its core as well as on
+    /// their own. It runs on, should there be something after all. Again does nothing.
+    pub fn lend_core(&self) {
+        self.cores.lend(self.id);
     }
 }
 
@@ -252,6 +261,7 @@ struct Seed<Q, R> {
     ringers: Arc<[Ringer]>,
     draining: Arc<AtomicBool>,
     beat: Beat,
+    cores: Cores,
 }
 
 /// Starts all shards; each runs `main` once, and ends when it ends.
@@ -320,6 +330,7 @@ fn seeds<Q, R>(
         .unzip();
     let (handoff, arrivals) =
         handoff(placement.clone(), &ringers, handoff_capacity, draining.clone());
+    let cores = Cores::new(&placement);
     let parts = placement.shards().zip(inboxes).zip(arrivals).zip(bells);
     let seed = |(((id, inbox), arrivals), bell)| Seed {
         id,
@@ -333,6 +344,7 @@ fn seeds<Q, R>(
         ringers: ringers.clone(),
         draining: draining.clone(),
         beat: heartbeats.beat_of(id),
+        cores: cores.clone(),
     };
     Ok((parts.map(seed).collect(), handoff, ringers.clone()))
 }
@@ -367,6 +379,7 @@ fn grow<Q, R, F, Fut>(
     let id = seed.id;
     // Before the event loop is built, so that its memory is the core's own.
     seed.core = seed.core.filter(|&core| pin(id, core));
+    let _occupant = seed.core.map(|_| seed.cores.occupy(id));
     let (mut event_loop, driver) = match build(id, seed.driver) {
         Ok(built) => built,
         Err(error) => {
@@ -446,6 +459,7 @@ where
         station,
         draining: seed.draining,
         beat: seed.beat,
+        cores: seed.cores,
     };
     main(shard).await;
 }

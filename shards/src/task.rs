@@ -46,6 +46,25 @@ pub fn cede_core() {
     rustix::thread::sched_yield();
 }
 
+/// From now on the calling thread waits for its turn: when it wakes up, it never takes the core from who
+/// is at work on it. For threads in a hurry for nothing, beside some that are. On Linux this is
+/// `SCHED_BATCH`, which needs no privilege, and a warning says if it is refused all the same;
+/// elsewhere nothing happens.
+pub fn never_preempt() {
+    #[cfg(target_os = "linux")]
+    {
+        let parameters = libc::sched_param { sched_priority: 0 };
+        #[expect(unsafe_code, reason = "no crate of ours has a safe wrapper for this call")]
+        // SAFETY: the parameters live until the call returns; 0 names the calling thread.
+        let result =
+            unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+        if result != 0 {
+            let error = std::io::Error::last_os_error();
+            tracing::warn!(%error, "this thread takes the core from others whenever it wakes up");
+        }
+    }
+}
+
 struct Yield {
     since: Option<u64>,
 }

@@ -69,7 +69,7 @@ pub use channels::Channels;
 pub use datagrams::{Datagrams, DatagramsConfig};
 pub use lane::{Lane, Transport};
 pub use payload::Payload;
-pub use receive_buffer::ReceiveBuffer;
+pub use receive_buffer::{FRAMES_PER_READ_MAX, ReceiveBuffer};
 pub use send_queue::{SendEvent, SendQueue, Written};
 pub use tcp::{ReadError, ReadOutcome, Reader};
 

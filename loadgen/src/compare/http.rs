@@ -1,9 +1,11 @@
 //! Clients of a web server, built as ours are: on pinned event loops, one shared buffer for each
-//! loop, reads of up to 1 MiB when a socket is readable, every chunk checked against its digest.
+//! loop, reads of up to 1 MiB when a socket is readable, every chunk checked against its digest; a loop
+//! never preempts the server, and lends its core when its clients are done.
 //!
 //! Knows just enough HTTP to get one file: a GET, and an answer with its length.
 
 use std::{
+    cell::Cell,
     io::{self, IoSlice},
     net::SocketAddr,
     rc::Rc,
@@ -122,19 +124,27 @@ struct Client {
 }
 
 async fn shard_main(shard: Shard<(), ()>, shard_count: usize, clients: usize, client: Client) {
+    task::never_preempt();
     let (client, scratch) = (Rc::new(client), new_scratch());
-    let connecting = Rc::new(std::cell::Cell::new(0usize));
-    for _ in (0..clients).filter(|index| index % shard_count == shard.id.index()) {
+    let connecting = Rc::new(Cell::new(0usize));
+    let mine = (0..clients).filter(|index| index % shard_count == shard.id.index());
+    let busy = Rc::new(Cell::new(mine.clone().count()));
+    for _ in mine {
         while connecting.get() >= CONNECTING_MAX && !shard.draining() {
             clock::sleep(CONNECT_TICK).await;
         }
         connecting.set(connecting.get() + 1);
         let (client, scratch) = (Rc::clone(&client), Rc::clone(&scratch));
         let (connecting, panicked) = (Rc::clone(&connecting), Arc::clone(&client.board));
+        let (busy, lender) = (Rc::clone(&busy), shard.clone());
         task::spawn_isolated(
             async move {
                 let result = client.run(&scratch, &connecting).await;
                 client.settle(result);
+                busy.set(busy.get() - 1);
+                if busy.get() == 0 {
+                    lender.lend_core();
+                }
             },
             move |_| panicked.settle(),
         );
@@ -165,7 +175,7 @@ impl Client {
         self.board.settle();
     }
 
-    async fn run(&self, scratch: &Scratch, connecting: &std::cell::Cell<usize>) -> io::Result<()> {
+    async fn run(&self, scratch: &Scratch, connecting: &Cell<usize>) -> io::Result<()> {
         self.board.started_at.fetch_min(nanos(), Ordering::AcqRel);
         let socket = dial(self.remote).await;
         connecting.set(connecting.get() - 1);

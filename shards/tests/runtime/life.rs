@@ -258,3 +258,62 @@ fn shards_are_pinned_to_the_cores_of_their_placement() {
         }
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_shard_that_is_done_lends_its_core_to_those_that_are_not() {
+    const DONE: [u16; 2] = [1, 3];
+    for driver in both_drivers() {
+        let lent = Arc::new(AtomicUsize::new(0));
+        let (told, told_by_main) = mpsc::sync_channel(4);
+        let main = move |shard: Shard<NoMessages, NoMessages>| {
+            let (lent, told) = (lent.clone(), told.clone());
+            async move {
+                let own = shard.core.expect("this machine pins");
+                if DONE.contains(&shard.id.0) {
+                    shard.lend_core();
+                    shard.lend_core();
+                    lent.fetch_add(1, Ordering::SeqCst);
+                }
+                // One that panics makes the others drain.
+                while lent.load(Ordering::SeqCst) < DONE.len() && !shard.draining() {
+                    task::yield_now().await;
+                }
+                told.try_send((shard.id, own, crate::common::cores_of_this_thread())).unwrap();
+            }
+        };
+        start(start_of(driver, 4, 1), main).expect("shards start").join().unwrap();
+        let mut found: Vec<_> = told_by_main.try_iter().collect();
+        found.sort();
+        let core_of: Vec<_> = found.iter().map(|&(_, own, _)| own).collect();
+        for (shard, own, allowed) in found {
+            let mut expected = vec![own];
+            if !DONE.contains(&shard.0) {
+                expected.extend(DONE.map(|lender| core_of[usize::from(lender)]));
+            }
+            expected.sort_unstable();
+            expected.dedup();
+            assert_eq!(allowed, expected, "{driver:?}, shard {shard}");
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_thread_that_never_preempts_says_so_to_the_scheduler_alone() {
+    // Of proc(5)'s `stat`, what follows the name in brackets: the policy is the 41st field of all.
+    fn policy() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("of this thread");
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+        fields.split(' ').nth(38).and_then(|field| field.parse().ok()).expect("a policy")
+    }
+    let before = policy();
+    let batch = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+            task::never_preempt();
+            policy()
+        });
+        thread.expect("a thread").join().unwrap()
+    });
+    assert_eq!((batch, policy()), (libc::SCHED_BATCH, before));
+}
