@@ -257,3 +257,35 @@ fn clients_that_choose_the_order_may_be_few() {
         assert_eq!(run.number("/clients_verified"), 2.0);
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_loop_whose_clients_are_done_lends_its_core() {
+    /// Loops of this process that may run on more than one core, as proc(5) shows it: 0-1, or 0,3.
+    fn borrowers(process: u32) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
+        let is_borrower = |task: &std::fs::DirEntry| {
+            // It may have ended meanwhile.
+            let text = |what| std::fs::read_to_string(task.path().join(what)).unwrap_or_default();
+            let status = text("status");
+            let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            let is_many = cores.is_some_and(|list| list.contains([',', '-']));
+            text("comm").starts_with("loadgen-") && is_many
+        };
+        tasks.flatten().filter(is_borrower).count()
+    }
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        return;
+    }
+    // One of the two needs seconds for what the other has at once.
+    let args = ["--clients", "2", "--cores", "2", "--seeding", "origin", "--file", "1M"];
+    let mut command = command(&[&args[..], &["--slow", "1@256K", "--timeout", "60s"]].concat());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut found = 0;
+    while found == 0 && child.try_wait().unwrap().is_none() {
+        found = borrowers(child.id());
+        std::thread::yield_now();
+    }
+    assert_eq!(found, 1, "the other loop may use both cores");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
