@@ -50,7 +50,8 @@ pub(crate) struct Local {
     pub(crate) connecting: Cell<usize>,
     /// Members that have not ended.
     pub(crate) running: Cell<usize>,
-    /// Clients that lack something and are to get it.
+    /// Clients that lack something and are to get it. What they do for others afterwards, and origins, don't
+    /// count: receiving and hashing is nearly all of the work.
     pub(crate) busy: Cell<usize>,
     /// Once there is none, others may have the core.
     pub(crate) shard: Shard<(), ()>,
@@ -153,7 +154,8 @@ impl Record {
     pub(crate) fn settled(&mut self, local: &Local) {
         if std::mem::take(&mut self.busy) {
             local.busy.set(local.busy.get() - 1);
-            if local.busy.get() == 0 {
+            // What is stopped ends everywhere at once.
+            if local.busy.get() == 0 && !local.stopping.get() {
                 local.shard.lend_core();
             }
         }

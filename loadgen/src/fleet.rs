@@ -199,11 +199,11 @@ async fn shard_main(
     job: Arc<Job>,
     reports: SyncSender<ShardReport>,
 ) {
-    task::never_preempt();
     let disk = match Disk::start() {
         Ok(disk) => disk,
         Err(error) => return report_no_disk(&shard, &job, &reports, &error),
     };
+    task::never_preempt();
     let mine = |index: &usize| index % shard_count == shard.id.index();
     let clients = || job.plan.clients.iter().enumerate().filter(|(index, _)| mine(index));
     let local = Rc::new(Local {
@@ -236,6 +236,9 @@ async fn shard_main(
         job.board.count_started();
         // Its task connects before the next one is started.
         task::yield_now().await;
+    }
+    if members.is_empty() {
+        shard.lend_core();
     }
     while !shard.draining() {
         shard.port.wait().await;

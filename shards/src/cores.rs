@@ -3,8 +3,8 @@
 //! Each shard has its core for itself, which keeps what it works on in that core's cache. But cores are
 //! not equally fast (a neighbour's work, interrupts), and shards don't have equally much to do:
 //! where the work is finite, some are done while others are not. Then a shard lends its core, and
-//! those that still have work may run on it too; the scheduler sees to the rest. It keeps the core
-//! itself, should there be more to do after all.
+//! those that still have work may run on it too; the scheduler sees to the rest. The lender runs on
+//! there, on what is left for it, and borrows no other core any more.
 //!
 //! Decides nothing: the owner of a shard knows when it is done.
 
@@ -54,14 +54,17 @@ impl Cores {
         while self.allow_lent(shard) != self.lent_count() {}
     }
 
-    /// Lets all that have not lent their cores run on those that are lent; how many are.
+    /// Lets all that have not lent their cores run on those that are lent, and the others on their own
+    /// alone; how many have lent theirs.
     fn allow_lent(&self, lender: ShardId) -> usize {
         let count = self.lent_count();
-        for place in self.0.iter().filter(|place| !place.is_lent()) {
+        for place in self.0.iter() {
             let thread = place.thread.load(Ordering::SeqCst);
             let Some(core) = place.core.filter(|_| thread != 0) else { continue };
-            let lent = self.0.iter().filter(|place| place.is_lent()).filter_map(|place| place.core);
-            if let Err(error) = system::allow(thread, lent.chain([core])) {
+            let borrows = !place.is_lent();
+            let lent = self.0.iter().filter(|other| borrows && other.is_lent());
+            let cores = lent.filter_map(|other| other.core).chain([core]);
+            if let Err(error) = system::allow(thread, cores) {
                 tracing::warn!(core, %lender, %error, "what runs on this core can't have the lender's too");
             }
         }
@@ -97,7 +100,10 @@ impl Drop for Occupant {
 mod system {
     use std::io;
 
-    use rustix::thread::{CpuSet, Pid, gettid, sched_setaffinity};
+    use rustix::{
+        io::Errno,
+        thread::{CpuSet, Pid, gettid, sched_setaffinity},
+    };
 
     pub(super) fn this_thread() -> i32 {
         gettid().as_raw_pid()
@@ -107,7 +113,11 @@ mod system {
     pub(super) fn allow(thread: i32, cores: impl Iterator<Item = usize>) -> io::Result<()> {
         let mut set = CpuSet::new();
         cores.filter(|&core| core < CpuSet::MAX_CPU).for_each(|core| set.set(core));
-        Ok(sched_setaffinity(Pid::from_raw(thread), &set)?)
+        match sched_setaffinity(Pid::from_raw(thread), &set) {
+            // It has just ended.
+            Err(Errno::SRCH) => Ok(()),
+            result => Ok(result?),
+        }
     }
 }
 

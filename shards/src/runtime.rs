@@ -179,8 +179,9 @@ impl<Q, R> Shard<Q, R> {
         self.beat.beat();
     }
 
-    /// This shard has nothing left to do: from now on those that have may run on its core as well as on
-    /// their own. It runs on, should there be something after all. Again does nothing.
+    /// This shard has little left to do: from now on those that have more may run on its core as well as on
+    /// their own. It runs on where it is. Threads that either has started stay where they are. Again
+    /// does nothing.
     pub fn lend_core(&self) {
         self.cores.lend(self.id);
     }

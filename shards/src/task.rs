@@ -47,17 +47,18 @@ pub fn cede_core() {
 }
 
 /// From now on the calling thread waits for its turn: when it wakes up, it never takes the core from who
-/// is at work on it. For threads in a hurry for nothing, beside some that are. On Linux this is
-/// `SCHED_BATCH`, which needs no privilege, and a warning says if it is refused all the same;
-/// elsewhere nothing happens.
+/// is at work on it. For threads in a hurry for nothing, beside some that are. Threads that it starts
+/// from then on do the same. On Linux this is `SCHED_BATCH`, which needs no privilege, and a warning
+/// says if it is refused all the same; elsewhere nothing happens.
 pub fn never_preempt() {
     #[cfg(target_os = "linux")]
     {
-        let parameters = libc::sched_param { sched_priority: 0 };
+        // Not by the C library's function: musl's refuses, and its structure is another one.
+        let priority: libc::c_int = 0;
+        let (call, policy) = (libc::SYS_sched_setscheduler, libc::SCHED_BATCH);
         #[expect(unsafe_code, reason = "no crate of ours has a safe wrapper for this call")]
-        // SAFETY: the parameters live until the call returns; 0 names the calling thread.
-        let result =
-            unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+        // SAFETY: the kernel reads a structure of this one number before it returns; 0 names the thread.
+        let result = unsafe { libc::syscall(call, 0, policy, &raw const priority) };
         if result != 0 {
             let error = std::io::Error::last_os_error();
             tracing::warn!(%error, "this thread takes the core from others whenever it wakes up");

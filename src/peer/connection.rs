@@ -199,8 +199,8 @@ impl Link {
             }
             is_drained = !is_full;
             if is_full {
-                // Others of the shard have waited while a whole buffer was worked on. Then it is
-                // read again at once: acknowledgements wait until nothing more is there.
+                // Others of the shard have waited while all that there was room for was worked on. Then it
+                // is read again at once: acknowledgements wait until nothing more is there.
                 task::yield_now().await;
             }
             while self.is_backlogged() && !self.broken.get() {
@@ -212,7 +212,7 @@ impl Link {
         }
     }
 
-    /// One read and everything that follows from it; also whether it filled the buffer.
+    /// One read and everything that follows from it; also whether it filled its room.
     fn read_turn(
         &self,
         reader: &mut Reader,

@@ -14,15 +14,16 @@ use crate::protocol::{DecodeError, Decoder, Event, limits::FRAME_PAYLOAD_BYTES_M
 /// write of the other side, and half as many. A list of four times as many parts costs the kernel and us
 /// more than a second read would. Measured on 2 cores with the main job, 9 rounds in alternation, wall and both
 /// programs' CPU seconds: spread 3.02 and 5.90 with 64, 2.87 and 5.61 with 24; origin 2.90 and 5.67, 2.78 and 5.50.
-const FRAMES_PER_READ: usize = 24;
+const FRAMES_USUAL: usize = 24;
 
-const _: () = assert!(FRAMES_PER_READ * FRAME_PAYLOAD_BYTES_MAX > WRITE_BYTES_MAX);
+const _: () = assert!(FRAMES_USUAL * FRAME_PAYLOAD_BYTES_MAX > WRITE_BYTES_MAX);
 
 /// Decodes what one connection receives.
 #[derive(Debug)]
 pub struct Reader {
     decoder: Decoder,
-    /// Whole frames that the next read has room for; 0 if the last one brought no file bytes.
+    /// Whole frames that the next read asks for, as far as the buffer has room for them; 0 if the last
+    /// one brought no file bytes.
     frames: usize,
 }
 
@@ -33,7 +34,7 @@ pub enum ReadOutcome {
     Read {
         /// How much.
         bytes: usize,
-        /// The buffer was full: most likely there is more.
+        /// All the room that it was given: most likely there is more.
         is_full: bool,
     },
     /// Nothing to read now: wait until the socket is readable.
@@ -95,12 +96,13 @@ impl Reader {
         Ok(ReadOutcome::Read { bytes, is_full })
     }
 
-    /// Makes room for the next read: as much as usual, or twice as much as was not enough.
+    /// Decides how much the next read asks for: as much as usual, or, where that was not enough, twice as
+    /// much as before.
     fn expect(&mut self, has_data: bool, is_full: bool) {
         self.frames = match (has_data, is_full) {
             (false, _) => 0,
-            (true, false) => FRAMES_PER_READ,
-            (true, true) => (2 * self.frames).clamp(FRAMES_PER_READ, FRAMES_PER_READ_MAX),
+            (true, false) => FRAMES_USUAL,
+            (true, true) => (2 * self.frames).clamp(FRAMES_USUAL, FRAMES_PER_READ_MAX),
         };
     }
 

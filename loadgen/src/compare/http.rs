@@ -1,5 +1,5 @@
 //! Clients of a web server, built as ours are: on pinned event loops, one shared buffer for each
-//! loop, reads of up to 1 MiB when a socket is readable, every chunk checked against its digest; a loop
+//! loop, which is read into when a socket is readable, every chunk checked against its digest; a loop
 //! never preempts the server, and lends its core when its clients are done.
 //!
 //! Knows just enough HTTP to get one file: a GET, and an answer with its length.
@@ -137,16 +137,23 @@ async fn shard_main(shard: Shard<(), ()>, shard_count: usize, clients: usize, cl
         let (client, scratch) = (Rc::clone(&client), Rc::clone(&scratch));
         let (connecting, panicked) = (Rc::clone(&connecting), Arc::clone(&client.board));
         let (busy, lender) = (Rc::clone(&busy), shard.clone());
+        let done = move || {
+            busy.set(busy.get() - 1);
+            if busy.get() == 0 {
+                lender.lend_core();
+            }
+        };
+        let done_in_panic = done.clone();
         task::spawn_isolated(
             async move {
                 let result = client.run(&scratch, &connecting).await;
                 client.settle(result);
-                busy.set(busy.get() - 1);
-                if busy.get() == 0 {
-                    lender.lend_core();
-                }
+                done();
             },
-            move |_| panicked.settle(),
+            move |_| {
+                panicked.settle();
+                done_in_panic();
+            },
         );
         task::yield_now().await;
     }

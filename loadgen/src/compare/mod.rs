@@ -289,8 +289,8 @@ fn prose(args: &CompareArgs, theirs: &Side, ours: &Side) -> String {
     .expect("text grows");
     text.push_str(
         "  nginx sends one file from the page cache by sendfile; the relay takes the content in from \
-         its origin,\n  verifies it, and sends it on. Clients of both read up to 1 MiB at a time on \
-         pinned event loops.\n",
+         its origin,\n  verifies it, and sends it on. Clients of both hash what they read on pinned event \
+         loops.\n",
     );
     text
 }

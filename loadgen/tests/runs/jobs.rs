@@ -261,31 +261,51 @@ fn clients_that_choose_the_order_may_be_few() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_loop_whose_clients_are_done_lends_its_core() {
-    /// Loops of this process that may run on more than one core, as proc(5) shows it: 0-1, or 0,3.
-    fn borrowers(process: u32) -> usize {
-        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
-        let is_borrower = |task: &std::fs::DirEntry| {
+    /// Of this process's loops, those on one core and those that may run on more, as proc(5) shows cores:
+    /// 0-1, or 0,3.
+    fn loops(process: u32) -> (usize, usize) {
+        let (mut single, mut many) = (0, 0);
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+        for task in tasks.into_iter().flatten().flatten() {
             // It may have ended meanwhile.
             let text = |what| std::fs::read_to_string(task.path().join(what)).unwrap_or_default();
+            if !text("comm").starts_with("loadgen-") {
+                continue;
+            }
             let status = text("status");
             let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-            let is_many = cores.is_some_and(|list| list.contains([',', '-']));
-            text("comm").starts_with("loadgen-") && is_many
-        };
-        tasks.flatten().filter(is_borrower).count()
+            match cores.map(|list| list.contains([',', '-'])) {
+                Some(true) => many += 1,
+                Some(false) => single += 1,
+                None => {}
+            }
+        }
+        (single, many)
+    }
+    /// Ends with the test, however that ends.
+    struct Running(std::process::Child);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
     }
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return;
     }
     // One of the two needs seconds for what the other has at once.
     let args = ["--clients", "2", "--cores", "2", "--seeding", "origin", "--file", "1M"];
-    let mut command = command(&[&args[..], &["--slow", "1@256K", "--timeout", "60s"]].concat());
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let mut found = 0;
-    while found == 0 && child.try_wait().unwrap().is_none() {
-        found = borrowers(child.id());
-        std::thread::yield_now();
-    }
-    assert_eq!(found, 1, "the other loop may use both cores");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut command = command(&[&args[..], &["--slow", "1@128K", "--timeout", "60s"]].concat());
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut running = Running(child);
+    let mut wait_for = |wanted| {
+        while loops(running.0.id()) != wanted {
+            assert!(running.0.try_wait().unwrap().is_none(), "it ended before {wanted:?}");
+            std::thread::yield_now();
+        }
+    };
+    // A new thread may run everywhere until it has chosen its core.
+    wait_for((2, 0));
+    wait_for((1, 1));
+    assert_eq!(running.0.wait().unwrap().code(), Some(0));
 }

@@ -71,6 +71,30 @@ fn read(mut stream: &[u8], mut most: impl FnMut() -> usize) -> (Vec<Seen>, Vec<u
 }
 
 #[test]
+fn a_read_that_was_too_small_is_followed_by_one_of_twice_the_size() {
+    const USUAL: usize = 24 * FRAME;
+    let (mut buffer, mut reader) = (ReceiveBuffer::new(FRAMES_PER_READ_MAX), Reader::new());
+    let mut stream = encode_preamble().to_vec();
+    frames(0, 0, 200 * FRAME, &mut stream);
+    let mut runs = Vec::new();
+    let mut handler = |event: Event<'_>| {
+        if let Event::Data(run) = &event {
+            runs.push(run.bytes.len());
+        }
+        Ok::<(), ()>(())
+    };
+    // The first frame tells that more will come.
+    let (first, rest) = stream.split_at(encode_preamble().len() + DATA_HEADER_BYTES + FRAME);
+    reader.take(first, &mut buffer, &mut handler).expect("well-formed");
+    let (many, rest) = rest.split_at(rest.len() - 2 * (DATA_HEADER_BYTES + FRAME));
+    reader.take(many, &mut buffer, &mut handler).expect("well-formed");
+    // What was left of `many` did not fill its read: the next is of the usual size again.
+    reader.take(rest, &mut buffer, &mut handler).expect("well-formed");
+    let most = FRAMES_PER_READ_MAX * FRAME;
+    assert_eq!(runs, [FRAME, USUAL, 2 * USUAL, most, 197 * FRAME - 3 * USUAL - most, 2 * FRAME]);
+}
+
+#[test]
 fn frames_that_follow_each_other_come_in_one_run() {
     let mut stream = encode_preamble().to_vec();
     frames(0, 0, FRAME, &mut stream);
