@@ -306,18 +306,24 @@ async fn tick(state: Rc<ShardState>) {
     }
 }
 
-/// Until something happens, or a deadline is due; whether something happened. A shard whose homes hold
-/// memory looks up now and then: nobody rings when another shard's home waits for some.
+/// Until something happens, a deadline is due, or it is time to look; whether something happened. A shard
+/// whose homes hold memory wakes up now and then: nobody rings when another shard's home waits for some. As
+/// long as none does, it looks no further: that would cost something for every connection.
 async fn wait_for_activity(state: &ShardState, is_watching: bool) -> bool {
-    let due = state.homes.borrow().poll_timeout().map(|due| due.since(now()).max(TICK_BUSY));
-    let holds_memory = state.homes.borrow().hold_memory();
-    let watch = (is_watching || holds_memory).then_some(TICK_QUIET);
-    match due.into_iter().chain(watch).min() {
-        None => {
+    loop {
+        let due = state.homes.borrow().poll_timeout().map(|due| due.since(now()).max(TICK_BUSY));
+        let holds_memory = state.homes.borrow().hold_memory();
+        let watch = (is_watching || holds_memory).then_some(TICK_QUIET);
+        let Some(wait) = due.into_iter().chain(watch).min() else {
             state.activity.wait().await;
-            true
+            return true;
+        };
+        if clock::timeout(wait, state.activity.wait()).await.is_some() {
+            return true;
         }
-        Some(wait) => clock::timeout(wait, state.activity.wait()).await.is_some(),
+        if is_watching || due == Some(wait) || state.shared.budget.waiting() > 0 {
+            return false;
+        }
     }
 }
 
