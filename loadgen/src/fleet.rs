@@ -2,7 +2,7 @@
 //!
 //! Client `i` lives on shard `i % shards`, and its connection is made there. Nothing crosses
 //! shards but the [`Board`]'s counters, and one report of each shard at the end. A shard whose clients
-//! all have their files lends its core to the others: cores differ in speed, by a quarter on some days, and
+//! all have their files lends its core to the others: cores differ in speed, by up to a third for minutes, and
 //! the last client's time is what counts.
 
 use std::{

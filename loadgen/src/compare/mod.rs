@@ -125,7 +125,8 @@ impl Side {
 /// One of them can't be run, or a client didn't get what it should.
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let Opponent::Nginx = args.with;
-    usage::raise_descriptor_limit(u64::from(args.clients), 1).map_err(anyhow::Error::msg)?;
+    let loops = Placement::plan(args.cores, false).shard_count();
+    usage::raise_descriptor_limit(u64::from(args.clients), loops).map_err(anyhow::Error::msg)?;
     let program = nginx::find(args.nginx.as_deref())?;
     let content =
         Content::generate(args.file, chunk_size_log2_for(args.file, CHUNK_LOG2_ANY), 1, 0)?;
