@@ -136,7 +136,7 @@ impl Run {
                 self.now = self.now + Duration::from_millis(script.byte().into());
                 self.session.window_mut().set_ceiling(script.count());
                 while self.session.poll_manifest_part().is_some() {}
-                drop(self.session.take_news());
+                drop(self.session.take_news(&mut { u32::MAX }));
                 self.news = 0;
             }
         }
@@ -206,7 +206,7 @@ impl Run {
         assert!(self.budget.in_use_bytes() <= CACHE_BYTES);
         if self.session.is_news_full() {
             // The shell stops reading until the home has taken it.
-            let news = self.session.take_news().len();
+            let news = self.session.take_news(&mut { u32::MAX }).len();
             assert!(news <= NEWS_ITEMS_MAX + 64 * NEWS_PER_MESSAGE_MAX, "{news} items");
         }
     }

@@ -158,6 +158,13 @@ impl Link {
         self.stored.ring();
         let mut core = self.core.borrow_mut();
         let was_accepted = core.session.stage() == Stage::Joined;
+        let result = match (result, core.error.take()) {
+            // The store failed while the connection ended: another connection would not help.
+            (Err(error), Some(failed)) if error.is_transient() && !failed.is_transient() => {
+                Err(failed)
+            }
+            (result, _) => result,
+        };
         (result, core.session.take_file(), was_accepted)
     }
 

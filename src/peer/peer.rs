@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use shards::clock;
+use shards::{bell::LocalBell, clock, task};
 
 use super::{
     ConnectionError, FileState, Session, SessionConfig,
@@ -174,6 +174,8 @@ pub struct PeerHandle(Rc<HandleState>);
 #[derive(Default)]
 struct HandleState {
     stopping: Cell<bool>,
+    /// Rung when it is to stop, for who waits while there is no connection.
+    stop: LocalBell,
     leaving: Cell<bool>,
     link: RefCell<Option<Rc<Link>>>,
 }
@@ -191,9 +193,10 @@ impl std::fmt::Debug for PeerHandle {
 }
 
 impl PeerHandle {
-    /// Ends the peer without a word, at the latest when its present attempt to connect ends.
+    /// Ends the peer without a word, whatever it waits for.
     pub fn stop(&self) {
         self.0.stopping.set(true);
+        self.0.stop.ring();
         if let Some(link) = &*self.0.link.borrow() {
             link.stop();
         }
@@ -288,7 +291,8 @@ impl Peer {
                 Reaction::Leave => self.handle.0.leaving.set(true),
                 Reaction::GoOn => {}
             }
-            clock::sleep(retry_in).await;
+            // Whoever is stopped meanwhile sees it at the top.
+            task::race(clock::sleep(retry_in), self.handle.0.stop.wait()).await.ok();
         }
     }
 
@@ -302,9 +306,12 @@ impl Peer {
     }
 
     async fn connect_once(&mut self, scratch: &Scratch) -> (Result<End, ConnectionError>, bool) {
-        let (socket, remote) = match self.config.remote.connect().await {
-            Ok(connected) => connected,
-            Err(error) => return (Err(error), false),
+        // An address that answers nothing, or a name server, may take half a minute.
+        let connecting = self.config.remote.connect();
+        let (socket, remote) = match task::race(connecting, self.handle.0.stop.wait()).await {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(error)) => return (Err(error), false),
+            Err(()) => return (Ok(End::Stopped), false),
         };
         let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
         let file = self.file.clone();
@@ -356,6 +363,58 @@ mod tests {
             assert!(wait >= BACKOFF_MIN / 2 && wait <= BACKOFF_MAX, "{wait:?}");
         }
         assert_ne!(backoff(10, &mut Rng::new(1, 0)), backoff(10, &mut Rng::new(2, 0)));
+    }
+
+    /// A listener that nobody can connect to any more: the kernel drops what comes to it.
+    fn full_listener() -> (socket2::Socket, Vec<socket2::Socket>) {
+        let new = || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+            socket.unwrap()
+        };
+        let listener = new();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let waiting = (0..8).map(|_| {
+            let socket = new();
+            socket.set_nonblocking(true).unwrap();
+            socket.connect(&addr).ok();
+            socket
+        });
+        let waiting = waiting.collect();
+        (listener, waiting)
+    }
+
+    #[test]
+    fn a_peer_that_waits_for_an_answer_or_an_attempt_is_stopped_at_once() {
+        const LONG: Duration = Duration::from_secs(20);
+        let (silent, _waiting) = full_listener();
+        let silent = silent.local_addr().unwrap().as_socket().unwrap();
+        let manifest = Arc::new(Manifest::of(b"content", 10).unwrap());
+        let run = async move {
+            let session = SessionConfig {
+                order: crate::peer::ChunkOrder::Relay,
+                seeding: None,
+                token: None,
+                nonce: [0; NONCE_BYTES],
+                intake_bytes_per_second: None,
+                keeps_bytes: false,
+            };
+            let patience = Patience { first: LONG, later: LONG };
+            let config = PeerConfig { remote: silent.into(), session, patience, seed: 1 };
+            let file = FileState::whole(Arc::clone(&manifest));
+            let store = super::super::MemoryStore::new(*manifest.key(), b"content"[..].into());
+            let watch = |_: Time, _: &Notice<'_>, _: &FileState| Reaction::GoOn;
+            let peer = Peer::new(config, file, Box::new(store), Box::new(watch));
+            let handle = peer.handle();
+            let running = task::spawn(peer.run(super::super::new_scratch()));
+            clock::sleep(Duration::from_millis(50)).await;
+            assert!(!running.is_finished(), "it waits");
+            handle.stop();
+            let (result, _) = task::race(running, clock::sleep(LONG / 2)).await.unwrap().unwrap();
+            assert_eq!(result.unwrap(), Ended::Stopped);
+        };
+        shards::block_on(shards::Driver::Epoll, run).unwrap();
     }
 
     #[test]

@@ -71,12 +71,12 @@ pub fn manifest_of(
     Ok(hasher.finish().map(|(_, manifest)| manifest))
 }
 
-/// Whether the file holds anything that could be part of a file of this length.
+/// Whether the file holds anything but holes.
 ///
 /// # Errors
 /// The system's.
-pub fn has_data(file: &File, key: &SwarmKey) -> io::Result<bool> {
-    let end = key.size_bytes.min(file.metadata()?.len());
+pub fn has_data(file: &File) -> io::Result<bool> {
+    let end = file.metadata()?.len();
     Ok(next_data(file, 0, end)?.is_some())
 }
 
@@ -186,15 +186,15 @@ mod tests {
         let bytes = content((40 << LOG2) + 77);
         let manifest = Manifest::of(&bytes, LOG2).unwrap();
         let file = tempfile::tempfile().unwrap();
-        assert!(!has_data(&file, manifest.key()).unwrap());
+        assert!(!has_data(&file).unwrap());
         file.set_len(bytes.len() as u64).unwrap();
-        assert!(!has_data(&file, manifest.key()).unwrap(), "a hole is no data");
+        assert!(!has_data(&file).unwrap(), "a hole is no data");
         for chunk in [3, 17, 40] {
             let start = chunk << LOG2;
             let end = bytes.len().min(start + (1 << LOG2));
             file.write_all_at(&bytes[start..end], start as u64).unwrap();
         }
-        assert!(has_data(&file, manifest.key()).unwrap());
+        assert!(has_data(&file).unwrap());
         let (chunks, hashed) = present(&file, &manifest);
         assert_eq!(chunks, [3, 17, 40]);
         assert!(hashed < bytes.len() as u64, "{hashed} bytes were hashed, holes as well");

@@ -16,7 +16,11 @@
 mod data;
 mod datagrams;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -135,6 +139,8 @@ pub struct Session {
     builder: Option<ManifestBuilder>,
     intake: Intake,
     assembler: Assembler,
+    /// Verified, and not kept yet; bounded by what a store takes before it is full.
+    unkept: HashSet<u32>,
     wants: Option<Wants>,
     uploads: Uploads,
     outbox: Outbox,
@@ -153,6 +159,7 @@ impl Session {
         Self {
             intake: Intake::new(config.intake_bytes_per_second, now),
             assembler: Assembler::new(config.keeps_bytes),
+            unkept: HashSet::new(),
             config,
             file,
             stage: Stage::Greeting,
@@ -339,6 +346,7 @@ impl Session {
     /// A verified chunk was kept: from now on the peer has it, and says so. Once for each
     /// [`SessionEvent::Verified`], at any later time.
     pub fn handle_kept(&mut self, chunk: u32) {
+        self.unkept.remove(&chunk);
         match &mut self.wants {
             Some(wants) => {
                 wants.handle_kept(chunk);

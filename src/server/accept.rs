@@ -132,8 +132,16 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
             Effect::AcceptInDatagrams(accepted, channel, peer_nonce) => {
                 super::datagrams::accept(state, connection, accepted, channel, &peer_nonce);
             }
-            Effect::Observe => state.handshakes.borrow_mut().forget(connection),
+            Effect::Observe => {
+                state.handshakes.borrow_mut().forget(connection);
+                let crowded = state.observers.borrow_mut().push(connection);
+                if let Some(silent) = crowded {
+                    state.cells.count_refused("observer_flood");
+                    silent.close_now();
+                }
+            }
             Effect::Stats => {
+                state.observers.borrow_mut().refresh(connection);
                 let stats = Message::Stats(Box::new(state.shared.stats()));
                 connection.send(&stats);
             }

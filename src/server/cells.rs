@@ -44,7 +44,7 @@ impl Seconds {
 }
 
 /// Why connections and bytes are turned away; the labels of the metrics.
-pub(crate) const REFUSALS: [&str; 13] = [
+pub(crate) const REFUSALS: [&str; 14] = [
     "protocol",
     "version",
     "magic",
@@ -54,6 +54,7 @@ pub(crate) const REFUSALS: [&str; 13] = [
     "too_many_peers",
     "handshake_timeout",
     "handshake_flood",
+    "observer_flood",
     "peer_failed",
     "panic",
     "transport",

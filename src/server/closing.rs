@@ -13,7 +13,7 @@ use shards::{clock, task};
 use super::{
     connection::Connection,
     message::{HomeRequest, PeerNews, Request},
-    shard::{ShardState, now},
+    shard::{CLAIMS_PER_TURN_MAX, ShardState, now},
 };
 use crate::{protocol::Failure, time::Time};
 
@@ -91,7 +91,8 @@ pub(crate) fn leave(state: &ShardState, connection: &Connection) {
         // What it said just before it went counts, and goes first.
         if session.has_news() {
             let allowance_bytes = session.window().allowance_bytes();
-            let items = session.take_news();
+            // Claims beyond what a peer can have got of late are nobody's work any more.
+            let items = session.take_news(&mut { CLAIMS_PER_TURN_MAX });
             let last = PeerNews { swarm, peer, allowance_bytes, items };
             let news = Request::Home(HomeRequest::News(vec![last]));
             state.outbox.borrow_mut().push(swarm.home, news);
@@ -187,6 +188,7 @@ pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
     let reference = connection.reference;
     state.connections.borrow_mut().remove(reference.index, reference.generation);
     state.handshakes.borrow_mut().forget(connection);
+    state.observers.borrow_mut().forget(connection);
     state.datagrams.forget(connection, &state.cells);
     state.shard.connection_closed();
     state.cells.connections.sub(1);

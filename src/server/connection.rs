@@ -378,14 +378,10 @@ impl Connection {
         reached
     }
 
-    /// Sends no more of a chunk; what won't come becomes news. Data in datagrams is left alone: a peer may
-    /// have all of a chunk before it has said so of every piece, and what has come must not count as kept.
+    /// Sends no more of a chunk; what won't come becomes news.
     pub(crate) fn cut_off(&self, chunk: u32) {
         let mut queue = self.queue.borrow_mut();
-        if queue.data().is_some() {
-            return;
-        }
-        while let Some(cut_off) = queue.recall(chunk) {
+        while let Some(cut_off) = queue.drop_rest(chunk) {
             let news = NewsItem::CutOff(chunk, cut_off.reached_bytes);
             self.session.borrow_mut().tell(news);
         }

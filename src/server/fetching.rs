@@ -202,13 +202,13 @@ impl Incoming {
         let Room::Scattered(buffer, ranges) = &mut self.room else {
             return Err(Fault::protocol("a chunk half on the stream and half in datagrams"));
         };
+        if ranges.range_count() > (self.len_bytes / PIECE_BYTES_MIN) as usize + 1 {
+            return Err(Fault::protocol("a chunk in too many small pieces"));
+        }
         buffer[header.offset as usize..end as usize].copy_from_slice(piece);
         let before = ranges.len_bytes();
         ranges.insert(header.offset..end);
         let repeated_bytes = piece.len() as u64 - (ranges.len_bytes() - before);
-        if ranges.range_count() > (self.len_bytes / PIECE_BYTES_MIN) as usize + 2 {
-            return Err(Fault::protocol("a chunk in too many small pieces"));
-        }
         Ok((repeated_bytes, ranges.covers(&(0..self.len_bytes))))
     }
 

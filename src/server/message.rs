@@ -47,6 +47,18 @@ pub(crate) enum Request {
     Peer(PeerRequest),
 }
 
+impl Request {
+    /// Chunks that peers claim in it: work for a scheduler, one by one.
+    pub(crate) fn claims(&self) -> u32 {
+        let Self::Home(HomeRequest::News(batch)) = self else { return 0 };
+        let counts = batch.iter().flat_map(|news| &news.items).map(|item| match item {
+            NewsItem::Have(range) => range.count,
+            _ => 0,
+        });
+        counts.fold(0, u32::saturating_add)
+    }
+}
+
 /// To the shard that is home to a swarm.
 #[derive(Debug)]
 pub(crate) enum HomeRequest {

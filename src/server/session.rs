@@ -3,7 +3,11 @@
 //! Events and decisions go in (`handle_*`), effects come out ([`Session::poll_effect`]). What the
 //! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
+mod news;
+
 use std::{collections::VecDeque, sync::Arc};
+
+use self::news::News;
 
 use super::{
     cells::Dropped,
@@ -75,8 +79,7 @@ pub(crate) struct Session {
     nonce: [u8; NONCE_BYTES],
     phase: Phase,
     window: Window,
-    news: Vec<NewsItem>,
-    news_due: bool,
+    news: News,
     /// Chunks that the peer has claimed since it joined, repetitions included.
     claimed_chunks: u64,
     effects: VecDeque<Effect>,
@@ -111,8 +114,7 @@ impl Session {
             nonce,
             phase: Phase::Preamble,
             window,
-            news: Vec::new(),
-            news_due: false,
+            news: News::default(),
             claimed_chunks: 0,
             effects: VecDeque::new(),
             is_stats_due: false,
@@ -296,7 +298,7 @@ impl Session {
             }
             self.manifest.sending = None;
             self.handle_manifest_known(manifest);
-            self.news_due = true;
+            self.news.set_due();
         }
     }
 
@@ -313,7 +315,7 @@ impl Session {
                 self.window
                     .handle_progress(now, received_bytes, granted_bytes)
                     .map_err(|error| Fault::protocol(error.to_string()))?;
-                self.news_due = true;
+                self.news.set_due();
             }
             Message::Have { ranges } => {
                 for range in ranges {
@@ -470,23 +472,21 @@ impl Session {
     /// Adds to the news.
     pub(crate) fn tell(&mut self, item: NewsItem) {
         self.news.push(item);
-        self.news_due = true;
     }
 
     /// Whether the home shard must hear something.
     pub(crate) fn has_news(&self) -> bool {
-        self.news_due
+        self.news.is_due()
     }
 
     /// So much news waits that the peer must wait, too.
     pub(crate) fn is_news_full(&self) -> bool {
-        self.news.len() >= NEWS_ITEMS_MAX
+        self.news.is_full()
     }
 
-    /// Takes the news; the allowance goes with it.
-    pub(crate) fn take_news(&mut self) -> Vec<NewsItem> {
-        self.news_due = false;
-        std::mem::take(&mut self.news)
+    /// Takes news, but no more claims than `claims_left`, which it lessens; the allowance goes with it.
+    pub(crate) fn take_news(&mut self, claims_left: &mut u32) -> Vec<NewsItem> {
+        self.news.take(claims_left)
     }
 
     fn send(&mut self, message: Message) {

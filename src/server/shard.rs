@@ -20,7 +20,6 @@ use super::{
     closing::Lingering,
     connection::Connection,
     datagrams::ShardDatagrams,
-    handshake::Handshakes,
     homes::Homes,
     message::{ConnectionRef, Handled, PeerNews, Request, SwarmRef},
     outbox::Outbox,
@@ -28,9 +27,14 @@ use super::{
     shared::Shared,
     slots::Slots,
     sweep::Sweep,
+    unjoined::{OBSERVERS_MAX, UNINTRODUCED_MAX, Unjoined},
+    window::WINDOW_BYTES_MAX,
 };
 use crate::{
-    protocol::{Failure, FailureCode, limits::FRAME_PAYLOAD_BYTES_MAX},
+    protocol::{
+        Failure, FailureCode,
+        limits::{CHUNK_SIZE_LOG2_MIN, FRAME_PAYLOAD_BYTES_MAX},
+    },
     time::Time,
     transport::{Payload, ReceiveBuffer, WRITE_BYTES_MAX},
 };
@@ -40,6 +44,13 @@ const FRAMES_PER_READ: usize = WRITE_BYTES_MAX / FRAME_PAYLOAD_BYTES_MAX;
 
 /// Requests handled before other tasks get their turn.
 const REQUESTS_PER_TURN_MAX: usize = 256;
+
+/// Chunks whose claims are handed to homes in one turn: each is an event of a scheduler, and one message
+/// may claim a quarter of a million. As many as the largest window holds of the smallest chunks, so what
+/// an honest peer says at once is never cut.
+pub(crate) const CLAIMS_PER_TURN_MAX: u32 = 4096;
+
+const _: () = assert!(CLAIMS_PER_TURN_MAX as u64 >= WINDOW_BYTES_MAX >> CHUNK_SIZE_LOG2_MIN);
 
 /// How often time is looked at when nothing happens: hedges, deadlines and stalls are due in
 /// tens of milliseconds at the least.
@@ -66,7 +77,10 @@ pub(crate) struct ShardState {
     pub pumped: RefCell<VecDeque<Rc<Connection>>>,
     pub pump_bell: LocalBell,
     pub dirty: RefCell<VecDeque<Rc<Connection>>>,
-    pub handshakes: RefCell<Handshakes>,
+    /// Have not introduced themselves, oldest first.
+    pub handshakes: RefCell<Unjoined>,
+    /// Only ask for counters; who has asked for none for the longest time is first.
+    pub observers: RefCell<Unjoined>,
     pub receive_buffer: RefCell<ReceiveBuffer>,
     pub is_draining: Cell<bool>,
     pub lingering: Lingering,
@@ -103,14 +117,15 @@ impl ShardState {
             pumped: RefCell::new(VecDeque::new()),
             pump_bell: LocalBell::new(),
             dirty: RefCell::new(VecDeque::new()),
-            handshakes: RefCell::new(Handshakes::new(shard_count)),
+            handshakes: RefCell::new(Unjoined::new(UNINTRODUCED_MAX, shard_count)),
+            observers: RefCell::new(Unjoined::new(OBSERVERS_MAX, shard_count)),
             receive_buffer: RefCell::new(ReceiveBuffer::new(FRAMES_PER_READ)),
             is_draining: Cell::new(false),
             lingering: Lingering::default(),
             sweep: RefCell::new(Sweep::default()),
             activity: LocalBell::new(),
             calls_seen: Cell::new(0),
-            window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
+            window_ceiling: Cell::new(WINDOW_BYTES_MAX),
             datagrams: ShardDatagrams::new(id, groups),
             shard,
         })
@@ -150,8 +165,9 @@ impl ShardState {
         self.connection(to.index, to.generation)
     }
 
-    /// Hands what peers have to tell to their homes, one message for each home shard.
-    fn collect_news(&self) {
+    /// Hands what peers have to tell to their homes, one message for each home shard. What there are too
+    /// many claims for stays, in the order of the list.
+    fn collect_news(&self, claims_left: &mut u32) {
         if self.dirty.borrow().is_empty() {
             return;
         }
@@ -170,14 +186,20 @@ impl ShardState {
                 self.dirty.borrow_mut().push_back(connection);
                 continue;
             }
-            connection.is_dirty.set(false);
             let was_full = !connection.may_read();
             let mut session = connection.session.borrow_mut();
             let allowance_bytes = session.window().allowance_bytes();
-            let items = session.take_news();
+            let items = session.take_news(claims_left);
+            connection.is_dirty.set(session.has_news());
             drop(session);
             if was_full {
                 connection.read_bell.ring();
+            }
+            if connection.is_dirty.get() {
+                self.dirty.borrow_mut().push_back(connection);
+                if items.is_empty() {
+                    continue;
+                }
             }
             batches[swarm.home.index()].push(PeerNews { swarm, peer, allowance_bytes, items });
         }
@@ -204,19 +226,22 @@ impl ShardState {
     fn turn(self: &Rc<Self>) -> bool {
         let port = &self.shard.port;
         while port.try_reply().is_some() {}
-        let mut handled = 0;
+        let (mut handled, mut claims) = (0, 0);
         while handled < REQUESTS_PER_TURN_MAX
+            && claims < CLAIMS_PER_TURN_MAX
             && let Some((from, request)) = port.try_request_in()
         {
             handled += 1;
+            claims = claims.saturating_add(request.claims());
             let reply = self.handle_request(request);
             port.reply(from, reply);
         }
         while let Some(incoming) = self.shard.try_accept() {
             super::accept::begin(self, incoming);
         }
+        let mut claims_left = CLAIMS_PER_TURN_MAX;
         loop {
-            self.collect_news();
+            self.collect_news(&mut claims_left);
             if !self.shard.draining() {
                 let mut outbox = self.outbox.borrow_mut();
                 self.homes.borrow_mut().drive(now(), &mut outbox, &self.cells);
@@ -233,7 +258,7 @@ impl ShardState {
         }
         self.outbox.borrow_mut().flush(port);
         self.cells.outbox_depth.set(self.outbox.borrow().len() as u64);
-        handled == REQUESTS_PER_TURN_MAX
+        handled == REQUESTS_PER_TURN_MAX || claims >= CLAIMS_PER_TURN_MAX || claims_left == 0
     }
 
     /// The shard's main loop: until the process drains and everything is written or the time

@@ -188,6 +188,13 @@ impl Channels {
         of_datagrams.or_else(|| self.stream.recall(chunk))
     }
 
+    /// Sends no more of this chunk, if there is a send of it, as its receiver has spoken of it: nothing
+    /// will be sent again.
+    pub fn drop_rest(&mut self, chunk: u32) -> Option<CutOff> {
+        let of_datagrams = self.data_mut().and_then(|data| data.drop_rest(chunk));
+        of_datagrams.or_else(|| self.stream.recall(chunk))
+    }
+
     /// Drops all data but the rest of a half-written frame: the connection is about to end.
     pub fn drop_data(&mut self) {
         self.stream.drop_data();

@@ -320,6 +320,13 @@ fn who_waits_in_vain_is_told_for_what_and_what_is_kept() {
     let unreachable = gone.get("x", &["--timeout", "500ms"]);
     unreachable.failed(1, &["to the relay", "refused", "are kept in x.part"]);
     assert_eq!(gone.chunks_in("x.part"), 4, "what came before is kept, whatever fails");
+    // The better part of something else, longer and shorter than what this get is after.
+    for len in [20 * CHUNK_BYTES, CHUNK_BYTES] {
+        let foreign = TestFile::new(98, len, CHUNK_SIZE_LOG2).bytes;
+        fs::write(gone.path("y.part"), &foreign).expect("writable");
+        gone.get("y", &["--timeout", "500ms"]).failed(1, &["to the relay", "refused"]);
+        assert!(fs::read(gone.path("y.part")).expect("still there") == foreign, "nothing was lost");
+    }
 }
 
 #[test]

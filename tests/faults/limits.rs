@@ -4,7 +4,7 @@
 use std::{process::Command, sync::Arc};
 
 use relay::protocol::{
-    Claims, FailureCode, Message, PREAMBLE_BYTES, encode_preamble, limits::HANDSHAKE_TIMEOUT,
+    Claims, FailureCode, Hello, Message, PREAMBLE_BYTES, encode_preamble, limits::HANDSHAKE_TIMEOUT,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -14,11 +14,14 @@ use crate::support::{
     http, in_background,
     process::RelayProcess,
     wait_until,
-    wire::{Wire, hello},
+    wire::{Heard, Wire, hello},
 };
 
 /// Un-introduced connections that the relay allows.
 const UNINTRODUCED_MAX: usize = 2048;
+
+/// As the relay has it: connections that only ask for counters.
+const OBSERVERS_MAX: usize = 256;
 
 fn relay() -> Command {
     Command::new(env!("CARGO_BIN_EXE_relay"))
@@ -103,6 +106,30 @@ fn a_flood_of_connections_pushes_out_its_own_oldest() {
     assert!(origin.is_serving());
     let resident = relay.metric("process_resident_memory_bytes", &[]);
     assert!(resident < f64::from(1 << 28), "{resident} bytes are resident");
+}
+
+#[test]
+fn a_flood_of_observers_pushes_out_those_that_ask_nothing() {
+    let relay = RelayProcess::start(relay(), &["--cores", "1"]);
+    let observe = || {
+        let file = TestFile::new(2, 1, 16);
+        Wire::join(relay.addr, Hello { key: None, ..hello(file.key()) }).expect("it may ask")
+    };
+    let ask = |wire: &mut Wire| {
+        wire.send(&Message::StatsRequest).expect("it is connected");
+        assert!(matches!(wire.hear(), Ok(Heard::Control(Message::Stats(_)))), "it is answered");
+    };
+    let (mut asks, mut silent) = (observe(), observe());
+    let _others: Vec<_> = (2..OBSERVERS_MAX).map(|_| observe()).collect();
+    ask(&mut asks);
+    let mut late = observe();
+    assert_eq!(silent.hear_end(), None, "it is closed");
+    ask(&mut asks);
+    ask(&mut late);
+    let label = ["reason=\"observer_flood\""];
+    relay.wait_metric("relay_connections_refused_total", &label, 1.0);
+    let open = relay.metric("relay_connections", &[]);
+    assert!(open <= OBSERVERS_MAX as f64 + 1.0, "{open} are open");
 }
 
 #[test]

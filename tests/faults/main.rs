@@ -13,5 +13,6 @@ mod limits;
 mod network;
 mod peers;
 mod siege;
+mod stores;
 mod stuck;
 mod usage;

@@ -1,8 +1,10 @@
 //! Nobody waits for ever, and nothing is said twice, because somebody else is slow, silent or asleep.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
-use relay::protocol::{ChunkRange, Failure, FailureCode, Message, encode_control};
+use relay::protocol::{
+    Channel, ChunkRange, Failure, FailureCode, Message, SwarmKey, encode_control,
+};
 
 use crate::support::{
     file::TestFile,
@@ -97,32 +99,51 @@ fn who_says_why_he_closes_and_does_not_close_is_closed() {
     wait_until("the connection to be closed", || relay.metric("relay_connections", &[]) == 0.0);
 }
 
+/// A client whose data channel is to run in datagrams, and that never sends one.
+fn join_for_datagrams(addr: SocketAddr, key: SwarmKey) -> Wire {
+    let (mut wire, _) = Wire::greet(addr).expect("the relay is there");
+    wire.send(&Message::DatagramRequest { channel: Channel::Data }).expect("the relay is there");
+    wire.send(&Message::Hello(hello(key))).expect("the relay is there");
+    parts_before(&mut wire, |message| matches!(message, Message::Accepted(_)));
+    wire
+}
+
 #[test]
 fn who_says_that_he_has_what_is_still_to_be_sent_keeps_nothing_of_it_in_memory() {
-    // Room for eight chunks of the largest size.
-    let relay = RelayProcess::start(relay(), &["--cores", "1", "--cache", "1M"]);
-    let file = Arc::new(TestFile::new(1, 1 << 20, 17));
-    let origin = Origin::start(relay.addr, &file);
-    let chunks = file.key().chunk_count();
-    let mut idle = Vec::new();
-    for chunk in 0..chunks {
-        let mut wire = Wire::join(relay.addr, hello(file.key())).expect("it may join");
-        let claim = |first, count| ChunkRange { first, count };
-        let others = [claim(0, chunk), claim(chunk + 1, chunks - chunk - 1)];
-        let ranges = others.into_iter().filter(|range| range.count > 0).collect();
-        wire.send(&Message::Have { ranges }).expect("the relay is there");
-        // Enough to be given a chunk, and too little for its first frame.
-        let grant = Message::Progress { received_bytes: 0, granted_bytes: 1 };
-        wire.send(&grant).expect("the relay is there");
-        let given = f64::from(chunk + 1) * f64::from(1 << 17);
-        relay.wait_metric("relay_data_passed_on_bytes_total", &[], given);
-        parts_before_pong(&mut wire, 1);
-        let ranges = vec![claim(chunk, 1)];
-        wire.send(&Message::Have { ranges }).expect("the relay is there");
-        idle.push(wire);
+    let joins = [
+        |addr, key| Wire::join(addr, hello(key)).expect("it may join"),
+        join_for_datagrams as fn(SocketAddr, SwarmKey) -> Wire,
+    ];
+    for join in joins {
+        // Room for eight chunks of the largest size.
+        let relay = RelayProcess::start(relay(), &["--cores", "1", "--cache", "1M"]);
+        let file = Arc::new(TestFile::new(1, 1 << 20, 17));
+        let origin = Origin::start(relay.addr, &file);
+        let chunks = file.key().chunk_count();
+        let mut idle = Vec::new();
+        for chunk in 0..chunks {
+            let mut wire = join(relay.addr, file.key());
+            let claim = |first, count| ChunkRange { first, count };
+            let others = [claim(0, chunk), claim(chunk + 1, chunks - chunk - 1)];
+            let ranges = others.into_iter().filter(|range| range.count > 0).collect();
+            wire.send(&Message::Have { ranges }).expect("the relay is there");
+            // Enough to be given a chunk, and too little for its first frame.
+            let grant = Message::Progress { received_bytes: 0, granted_bytes: 1 };
+            wire.send(&grant).expect("the relay is there");
+            let given = f64::from(chunk + 1) * f64::from(1 << 17);
+            relay.wait_metric("relay_data_passed_on_bytes_total", &[], given);
+            parts_before_pong(&mut wire, 1);
+            let ranges = vec![claim(chunk, 1)];
+            wire.send(&Message::Have { ranges }).expect("the relay is there");
+            idle.push(wire);
+        }
+        let another = Arc::new(TestFile::new(2, 1 << 20, 17));
+        let another_origin = Origin::start(relay.addr, &another);
+        download(relay.addr, &another);
+        assert!(origin.is_serving() && another_origin.is_serving());
+        // They are all there: none was closed to make room.
+        for wire in &mut idle {
+            parts_before_pong(wire, 2);
+        }
     }
-    let another = Arc::new(TestFile::new(2, 1 << 20, 17));
-    let another_origin = Origin::start(relay.addr, &another);
-    download(relay.addr, &another);
-    assert!(origin.is_serving() && another_origin.is_serving());
 }

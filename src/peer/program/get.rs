@@ -204,9 +204,11 @@ impl Context<'_> {
         let key = self.args.ticket.key;
         part.prepare(&key).map_err(|error| self.with_hint(&error, target))?;
         if self.is_empty()? {
+            part.set_len(&key)?;
             return part.finish(self.args.force);
         }
         let state = self.resume(&part)?;
+        part.set_len(&key).map_err(|error| self.with_hint(&error, target))?;
         if state.is_whole() {
             part.finish(self.args.force)?;
             return self.serve(Arc::clone(part.file()), state);
@@ -222,7 +224,7 @@ impl Context<'_> {
     fn resume(&self, part: &Part) -> Result<FileState, String> {
         let key = self.args.ticket.key;
         let path = part.target().part_path();
-        let has_data = resume::has_data(part.file(), &key);
+        let has_data = resume::has_data(part.file());
         let has_data =
             has_data.map_err(|error| format!("could not read {}: {error}", path.display()))?;
         let stored = part.load_manifest(&key);

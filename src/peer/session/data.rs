@@ -27,7 +27,7 @@ impl Session {
         let (run, beyond) = run.split_at(chunk_len);
         // Only whole frames are acknowledged: the relay, too, counts what it sent by frames.
         self.intake.handle_received(run.ended_bytes());
-        let wanted = !self.file.have().contains(chunk);
+        let wanted = self.lacks(chunk);
         let assembled = self.assembler.handle_data(manifest, &run, wanted)?;
         if let Assembled::Lost { chunk } = assembled {
             lost(&mut self.outbox, &mut self.wants, chunk);
@@ -59,7 +59,7 @@ impl Session {
             return Err(self.unexpected("data before the manifest"));
         };
         self.intake.handle_received(piece.len() as u64);
-        let wanted = !self.file.have().contains(header.chunk);
+        let wanted = self.lacks(header.chunk);
         let assembled = self.assembler.handle_sealed(manifest, header, piece, wanted)?;
         while let Some(chunk) = self.assembler.poll_dropped() {
             lost(&mut self.outbox, &mut self.wants, chunk);
@@ -68,8 +68,15 @@ impl Session {
         Ok(())
     }
 
+    /// Whether bytes of this chunk are of use: of one that is about to be kept they are not, else pieces
+    /// that come twice would begin it anew.
+    fn lacks(&self, chunk: u32) -> bool {
+        !self.file.have().contains(chunk) && !self.unkept.contains(&chunk)
+    }
+
     fn handle_assembled(&mut self, now: Time, assembled: Assembled) {
         if let Assembled::Chunk { chunk, bytes } = assembled {
+            self.unkept.insert(chunk);
             let intended = match &mut self.wants {
                 // What it wants at once bounds what it has not kept yet.
                 Some(wants) => wants.since(chunk),

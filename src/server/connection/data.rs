@@ -24,7 +24,7 @@ impl Connection {
     }
 
     /// Hands datagrams of data to `send`, as window and path allow, but only so many in a turn;
-    /// file bytes in them.
+    /// file bytes in those that it took.
     pub(crate) fn transmit_data(
         &self,
         now: Time,
@@ -49,7 +49,10 @@ impl Connection {
                 datagrams.data_mut().expect("just sent by it").handle_unsent(transmit.first);
                 break;
             }
-            sent_bytes += transmit.data_bytes;
+            if sent == Sent::Taken {
+                sent_bytes += transmit.data_bytes;
+            }
+            // What the kernel refused is under way, too, until it counts as lost.
             let is_held = datagrams.data().is_some_and(|data| {
                 data.next_piece_len().is_some() && data.peek_piece(now, u64::MAX).is_none()
             });

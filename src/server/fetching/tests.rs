@@ -164,5 +164,9 @@ fn pieces_beyond_the_chunk_or_too_many_to_remember_break_the_protocol() {
     assert!(beyond.handle_piece(&header(u32::MAX as usize), &[0; 2]).is_err());
     let (mut many, _budget) = fetching();
     let refused = (0..LEN).step_by(2).position(|at| many.handle_piece(&header(at), &[0]).is_err());
-    assert!(refused.expect("bounded") <= LEN / 1024 + 3);
+    let refused = refused.expect("bounded");
+    assert!(refused <= LEN / 1024 + 3);
+    many.abandon();
+    let dropped: u64 = many.take_dropped().iter().sum();
+    assert_eq!(dropped, refused as u64 + 1, "each byte counts once");
 }

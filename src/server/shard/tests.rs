@@ -1,6 +1,8 @@
-//! A mistake of ours in one connection, on a real shard with real sockets: that connection ends,
-//! the others go on. The mistake is made by hand: a fetch is ordered with a lease that is too
-//! small for its chunk, which panics when the first byte of the answer comes.
+//! A real shard with real sockets.
+//!
+//! A mistake of ours in one connection: that connection ends, the others go on. The mistake is made by
+//! hand: a fetch is ordered with a lease that is too small for its chunk, which panics when the first
+//! byte of the answer comes.
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,6 +10,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -17,11 +20,11 @@ use shards::{Budget, DriverChoice, Incoming, Placement, Shards, Start};
 use super::*;
 use crate::{
     protocol::{
-        Claims, DataHeader, Decoder, Event, Hello, Manifest, Message, Order, encode_control,
-        encode_preamble, frame_crc,
+        ChunkRange, Claims, DataHeader, Decoder, Digest, Event, Hello, Manifest, Message, Order,
+        SwarmKey, encode_control, encode_preamble, frame_crc,
     },
     server::{
-        message::{FetchOrder, PeerRequest},
+        message::{FetchOrder, NewsItem, PeerRequest},
         metrics,
         shared::Setup,
     },
@@ -98,9 +101,9 @@ impl Client {
     }
 
     /// Joins as a holder of everything.
-    fn join(&mut self, manifest: &Manifest) {
+    fn join(&mut self, key: SwarmKey) {
         self.send(&Message::Hello(Hello {
-            key: Some(*manifest.key()),
+            key: Some(key),
             nonce: [1; 16],
             proof: None,
             claims: Claims::Everything,
@@ -130,21 +133,83 @@ impl Client {
     }
 }
 
-#[test]
-fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
-    let bytes = vec![5; 3 << CHUNK_SIZE_LOG2];
-    let manifest = Arc::new(Manifest::of(&bytes, CHUNK_SIZE_LOG2).expect("a small file"));
-    let shared = shared();
-    let start = Start {
+fn one_shard() -> Start {
+    Start {
         placement: Placement::plan(1.try_into().ok(), false),
         driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
         name: "test",
         credits_per_pair: 8,
         handoff_capacity: 8,
+    }
+}
+
+/// Has the first peer that has joined claim the whole file twice, and counts what becomes of it turn by
+/// turn.
+async fn claim_and_count(state: Rc<ShardState>, chunks: u32, turns: mpsc::Sender<u64>) {
+    let to = loop {
+        match first_peer(&state) {
+            Some(to) => break to,
+            None => clock::sleep(Duration::from_millis(5)).await,
+        }
     };
+    // What its join led to is over.
+    while state.turn() {}
+    let connection = state.connection_of(to).expect("it is there");
+    for _ in 0..2 {
+        let all = NewsItem::Have(ChunkRange { first: 0, count: chunks });
+        connection.session.borrow_mut().tell(all);
+    }
+    state.mark_news(&connection);
+    let mut before = state.cells.chunks_delivered.get();
+    loop {
+        let has_more = state.turn();
+        let delivered = state.cells.chunks_delivered.get();
+        turns.send(delivered - std::mem::replace(&mut before, delivered)).expect("counted");
+        if !has_more {
+            return;
+        }
+    }
+}
+
+#[test]
+fn claims_of_a_whole_long_file_are_the_work_of_many_turns() {
+    let key = SwarmKey { id: Digest([1; 32]), size_bytes: 1 << 26, chunk_size_log2: 10 };
+    let shared = shared();
+    let of_shards = Arc::clone(&shared);
+    let (turns, counted) = mpsc::channel();
+    let shards = shards::start(one_shard(), move |shard| {
+        let state = ShardState::new(shard, &of_shards, &[]);
+        let counting = claim_and_count(Rc::clone(&state), key.chunk_count(), turns.clone());
+        async move {
+            task::spawn(counting);
+            state.run().await;
+        }
+    });
+    let shards = shards.expect("a shard can be started");
+    let mut peer = Client::connect(&shards);
+    peer.join(key);
+    let mut claimed = 0;
+    while claimed < 2 * u64::from(key.chunk_count()) {
+        let count = counted.recv_timeout(Duration::from_secs(60)).expect("it goes on");
+        assert!(count <= CLAIMS_PER_TURN_MAX.into(), "{count} claims were one turn's work");
+        claimed += count;
+    }
+    assert_eq!(claimed, 2 * u64::from(key.chunk_count()), "none is lost, none comes twice");
+    peer.send(&Message::Ping { token: 3 });
+    assert!(peer.hear(|message| *message == Message::Pong { token: 3 }), "it is served");
+    shared.drain(clock::now());
+    shards.drain();
+    shards.join().expect("the shard itself is well");
+}
+
+#[test]
+fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
+    let bytes = vec![5; 3 << CHUNK_SIZE_LOG2];
+    let manifest = Arc::new(Manifest::of(&bytes, CHUNK_SIZE_LOG2).expect("a small file"));
+    let shared = shared();
     let now = Arc::new(AtomicBool::new(false));
     let (of_shards, order, told) = (Arc::clone(&shared), Arc::clone(&manifest), Arc::clone(&now));
-    let shards = shards::start(start, move |shard| {
+    let shards = shards::start(one_shard(), move |shard| {
         let state = ShardState::new(shard, &of_shards, &[]);
         let (order, told) = (Arc::clone(&order), Arc::clone(&told));
         async move {
@@ -154,9 +219,9 @@ fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
     });
     let shards = shards.expect("a shard can be started");
     let mut victim = Client::connect(&shards);
-    victim.join(&manifest);
+    victim.join(*manifest.key());
     let mut other = Client::connect(&shards);
-    other.join(&manifest);
+    other.join(*manifest.key());
     now.store(true, Ordering::SeqCst);
     assert!(victim.hear(|message| matches!(message, Message::Fetch { fetch_id: 7, .. })));
     let payload = &bytes[..1 << 14];
@@ -170,7 +235,7 @@ fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
     assert_eq!((cells.panics.get(), cells.connections.get()), (1, 1));
     assert_eq!((shared.peers(), shared.budget.in_use_bytes()), (1, 0), "nothing is left of it");
     let mut late = Client::connect(&shards);
-    late.join(&manifest);
+    late.join(*manifest.key());
     shared.drain(clock::now());
     shards.drain();
     shards.join().expect("the shard itself is well");

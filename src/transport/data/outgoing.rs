@@ -153,6 +153,12 @@ impl DataOut {
         self.sends.recall(chunk)
     }
 
+    /// Sends no more of this chunk, if there is a send of it: its receiver has spoken of it. What is under
+    /// way counts as reached.
+    pub fn drop_rest(&mut self, chunk: u32) -> Option<CutOff> {
+        self.sends.drop_rest(chunk)
+    }
+
     /// Drops all sends: the connection is about to end.
     pub fn drop_data(&mut self) {
         self.sends.clear();

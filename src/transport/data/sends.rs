@@ -91,6 +91,17 @@ impl Sends {
         self.cut_off(at)
     }
 
+    /// Sends no more of this chunk, as its receiver spoke of it. Unlike one that is recalled it is not to
+    /// be sent again: what is under way counts as sent.
+    pub(super) fn drop_rest(&mut self, chunk: u32) -> Option<CutOff> {
+        let at = self.all.iter().position(|send| send.payload.chunk() == chunk)?;
+        let send = self.all.remove(at)?;
+        self.finish_first();
+        let lacking = u32::try_from(send.lacking.len_bytes()).expect("part of a chunk");
+        let reached_bytes = send.payload.len_bytes() - lacking;
+        Some(CutOff { chunk, tag: send.tag, reached_bytes })
+    }
+
     /// Drops all of them.
     pub(super) fn clear(&mut self) {
         self.all.clear();

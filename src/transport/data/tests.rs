@@ -400,6 +400,24 @@ fn what_is_cut_off_keeps_no_other_send_from_finishing() {
 }
 
 #[test]
+fn what_its_receiver_has_spoken_of_is_sent_no_more_and_what_was_sent_counts() {
+    let mut world = World::new(1, Weather { delay_millis: 5, ..Weather::default() });
+    (0..30).for_each(|chunk| world.push(chunk));
+    (0..12).for_each(|_| world.step());
+    let data = world.relay.data_mut().expect("opened");
+    let sent_bytes = data.counts().sent_bytes;
+    // What has finished already is whole.
+    let reached =
+        (0..30).map(|chunk| data.drop_rest(chunk).map_or(CHUNK, |cut| cut.reached_bytes as usize));
+    let reached: u64 = reached.sum::<usize>() as u64;
+    assert!(sent_bytes > 0 && sent_bytes < 30 * CHUNK as u64, "some of it: {sent_bytes}");
+    assert_eq!(reached, sent_bytes, "all that is under way counts as sent");
+    assert!(data.is_empty(), "no chunk is kept for what may come of it");
+    world.run();
+    assert_eq!(world.received_bytes, sent_bytes);
+}
+
+#[test]
 fn a_send_that_has_arrived_finishes_when_the_one_before_it_is_cut_off() {
     let mut world = World::new(1, Weather { delay_millis: 5, ..Weather::default() });
     // Until so much may be under way that the second does not wait for the first.

@@ -89,17 +89,31 @@ impl Part {
         &self.target
     }
 
-    /// Gives the file its length, and finds out whether there is room for what it lacks.
+    /// Gives the file its length. What lies beyond is gone, so only once it is known that the file can be
+    /// got: what is there may be the better part of another one.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub(crate) fn set_len(&self, key: &SwarmKey) -> Result<(), String> {
+        self.file.set_len(key.size_bytes).map_err(|error| {
+            let (path, size) = (self.target.part_path(), bytes_text(key.size_bytes));
+            format!(
+                "could not make {} {size} long: {error}: choose another place with -o",
+                path.display()
+            )
+        })
+    }
+
+    /// Finds out whether there is room for what the file lacks. Gives it its length if nothing is in it.
     ///
     /// # Errors
     /// A sentence for the user.
     pub(crate) fn prepare(&self, key: &SwarmKey) -> Result<(), String> {
         let path = self.target.part_path();
         let path = path.display();
-        self.file.set_len(key.size_bytes).map_err(|error| {
-            let size = bytes_text(key.size_bytes);
-            format!("could not make {path} {size} long: {error}: choose another place with -o")
-        })?;
+        if matches!(has_data(&self.file), Ok(false)) {
+            self.set_len(key)?;
+        }
         let (Ok(metadata), Ok(system)) = (self.file.metadata(), rustix::fs::fstatvfs(&*self.file))
         else {
             return Ok(()); // Writing will tell.
@@ -124,7 +138,7 @@ impl Part {
     /// opened the file meanwhile is told that it is in use, or finds that it is gone.
     pub(crate) fn discard_if_empty(&self, key: &SwarmKey) {
         let path = self.target.part_path();
-        let is_empty = key.size_bytes > 0 && matches!(has_data(&self.file, key), Ok(false));
+        let is_empty = key.size_bytes > 0 && matches!(has_data(&self.file), Ok(false));
         if is_empty && is_at(&self.file, &path) {
             // What can't be removed is taken up by the next get.
             remove_if_there(&self.target.manifest_path()).ok();
