@@ -136,7 +136,7 @@ impl Run {
                 self.now = self.now + Duration::from_millis(script.byte().into());
                 self.session.window_mut().set_ceiling(script.count());
                 while self.session.poll_manifest_part().is_some() {}
-                drop(self.session.take_news(&mut { u32::MAX }));
+                drop(self.session.take_news(&mut u32::from(script.byte())));
                 self.news = 0;
             }
         }

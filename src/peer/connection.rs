@@ -159,10 +159,8 @@ impl Link {
         let mut core = self.core.borrow_mut();
         let was_accepted = core.session.stage() == Stage::Joined;
         let result = match (result, core.error.take()) {
-            // The store failed while the connection ended: another connection would not help.
-            (Err(error), Some(failed)) if error.is_transient() && !failed.is_transient() => {
-                Err(failed)
-            }
+            // The store failed while the connection ended: no other connection would help.
+            (Err(_) | Ok(End::Left), Some(failed @ ConnectionError::Store { .. })) => Err(failed),
             (result, _) => result,
         };
         (result, core.session.take_file(), was_accepted)

@@ -193,7 +193,7 @@ impl std::fmt::Debug for PeerHandle {
 }
 
 impl PeerHandle {
-    /// Ends the peer without a word, whatever it waits for.
+    /// Ends the peer without a word, whatever it waits for, once what its store has begun is done.
     pub fn stop(&self) {
         self.0.stopping.set(true);
         self.0.stop.ring();
@@ -313,6 +313,9 @@ impl Peer {
             Ok(Err(error)) => return (Err(error), false),
             Err(()) => return (Ok(End::Stopped), false),
         };
+        if self.handle.0.stopping.get() {
+            return (Ok(End::Stopped), false);
+        }
         let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
         let file = self.file.clone();
         let channel = datagrams::channel_of(self.transport);

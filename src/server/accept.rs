@@ -137,7 +137,10 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
                 let crowded = state.observers.borrow_mut().push(connection);
                 if let Some(silent) = crowded {
                     state.cells.count_refused("observer_flood");
-                    silent.close_now();
+                    let text = "others ask for counters, too, and this connection was silent for the \
+                                longest time: connect again";
+                    let code = FailureCode::TooManyPeers;
+                    close(state, &silent, Failure { code, text: text.into() });
                 }
             }
             Effect::Stats => {

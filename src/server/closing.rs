@@ -11,9 +11,10 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use shards::{clock, task};
 
 use super::{
+    claims::CLAIMS_OF_GONE_MAX,
     connection::Connection,
     message::{HomeRequest, PeerNews, Request},
-    shard::{CLAIMS_PER_TURN_MAX, ShardState, now},
+    shard::{ShardState, now},
 };
 use crate::{protocol::Failure, time::Time};
 
@@ -91,8 +92,9 @@ pub(crate) fn leave(state: &ShardState, connection: &Connection) {
         // What it said just before it went counts, and goes first.
         if session.has_news() {
             let allowance_bytes = session.window().allowance_bytes();
-            // Claims beyond what a peer can have got of late are nobody's work any more.
-            let items = session.take_news(&mut { CLAIMS_PER_TURN_MAX });
+            let mut left = CLAIMS_OF_GONE_MAX;
+            let items = session.take_news(&mut left);
+            state.claims.borrow_mut().hand_over(swarm.home, CLAIMS_OF_GONE_MAX - left);
             let last = PeerNews { swarm, peer, allowance_bytes, items };
             let news = Request::Home(HomeRequest::News(vec![last]));
             state.outbox.borrow_mut().push(swarm.home, news);

@@ -373,18 +373,24 @@ impl Connection {
         if !reached.is_empty() && queue.data().is_some_and(DataOut::is_empty) {
             self.waited.set(waited);
         }
+        // It may have held those behind it back.
+        self.after_data(&mut queue, &mut self.session.borrow_mut());
         drop(queue);
         self.deliveries.borrow_mut().remove(&chunk);
         reached
     }
 
-    /// Sends no more of a chunk; what won't come becomes news.
-    pub(crate) fn cut_off(&self, chunk: u32) {
+    /// Sends no more of a chunk; what won't come becomes news. If the peer has it, what is under way in
+    /// datagrams has come; if it has lost it, nobody knows.
+    pub(crate) fn cut_off(&self, chunk: u32, has_it: bool) {
         let mut queue = self.queue.borrow_mut();
-        while let Some(cut_off) = queue.drop_rest(chunk) {
-            let news = NewsItem::CutOff(chunk, cut_off.reached_bytes);
-            self.session.borrow_mut().tell(news);
+        let mut session = self.session.borrow_mut();
+        while let Some(cut_off) = if has_it { queue.drop_rest(chunk) } else { queue.recall(chunk) }
+        {
+            session.tell(NewsItem::CutOff(chunk, cut_off.reached_bytes));
         }
+        // It may have held those behind it back.
+        self.after_data(&mut queue, &mut session);
     }
 
     /// The peer takes what it is given.

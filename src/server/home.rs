@@ -367,9 +367,9 @@ impl Home {
                 self.cached.remove(&chunk);
                 self.unsent.remove(chunk, cells);
             }
-            Action::CutOff { chunk, peer } => {
+            Action::CutOff { chunk, peer, has_it } => {
                 self.flush_deliveries(outbox); // It is about one of those.
-                self.to_peer(peer, outbox, |to| PeerRequest::CutOff { to, chunk });
+                self.to_peer(peer, outbox, |to| PeerRequest::CutOff { to, chunk, has_it });
             }
             Action::Recall { chunk } => self.recall(now, chunk, outbox),
             other => self.perform_telling(&other, outbox, cells),

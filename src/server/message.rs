@@ -98,7 +98,7 @@ pub(crate) enum PeerRequest {
     /// Send a cached chunk to these connections of the shard.
     Deliver { swarm: SwarmRef, chunk: CachedChunk, targets: Vec<Target> },
     /// Send no more of a chunk to this connection.
-    CutOff { to: ConnectionRef, chunk: u32 },
+    CutOff { to: ConnectionRef, chunk: u32, has_it: bool },
     /// Take an evicted chunk back from all sends.
     Recall { swarm: SwarmRef, chunk: u32 },
     /// A datagram for one of its connections came to another shard's socket.
@@ -107,7 +107,10 @@ pub(crate) enum PeerRequest {
 
 /// The answer to every request: it was handled, and its credit comes back.
 #[derive(Debug)]
-pub(crate) struct Handled;
+pub(crate) struct Handled {
+    /// Chunks that were claimed in it: see [`super::claims`].
+    pub claims: u32,
+}
 
 /// What a hello asks for.
 #[derive(Debug)]

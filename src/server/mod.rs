@@ -14,6 +14,7 @@
 mod accept;
 mod blame;
 mod cells;
+mod claims;
 mod closing;
 mod connection;
 mod control;

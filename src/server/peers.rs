@@ -75,9 +75,9 @@ impl ShardState {
                 }
             }
             PeerRequest::Deliver { swarm, chunk, targets } => self.deliver(swarm, chunk, &targets),
-            PeerRequest::CutOff { to, chunk } => {
+            PeerRequest::CutOff { to, chunk, has_it } => {
                 if let Some(connection) = self.connection_of(to).filter(|it| !it.has_left.get()) {
-                    connection.cut_off(chunk);
+                    connection.cut_off(chunk, has_it);
                     self.after_session(&connection);
                 }
             }
@@ -138,9 +138,9 @@ impl ShardState {
                         // Its last frame was half-written and is on its way as a copy.
                         let written = super::message::NewsItem::Written(chunk);
                         connection.session.borrow_mut().tell(written);
-                        self.mark_news(&connection);
                     }
                 }
+                self.mark_news(&connection);
                 self.pump(&connection);
             }
             payload.withdraw();

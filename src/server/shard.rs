@@ -17,6 +17,7 @@ use shards::{Shard, ShardId, bell::LocalBell, clock, steering::DatagramGroup, ta
 
 use super::{
     cells::ShardCells,
+    claims::{CLAIMS_AT_ONCE_MAX, CLAIMS_PER_PEER_MAX, Claims},
     closing::Lingering,
     connection::Connection,
     datagrams::ShardDatagrams,
@@ -28,13 +29,9 @@ use super::{
     slots::Slots,
     sweep::Sweep,
     unjoined::{OBSERVERS_MAX, UNINTRODUCED_MAX, Unjoined},
-    window::WINDOW_BYTES_MAX,
 };
 use crate::{
-    protocol::{
-        Failure, FailureCode,
-        limits::{CHUNK_SIZE_LOG2_MIN, FRAME_PAYLOAD_BYTES_MAX},
-    },
+    protocol::{Failure, FailureCode, limits::FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
     transport::{Payload, ReceiveBuffer, WRITE_BYTES_MAX},
 };
@@ -44,13 +41,6 @@ const FRAMES_PER_READ: usize = WRITE_BYTES_MAX / FRAME_PAYLOAD_BYTES_MAX;
 
 /// Requests handled before other tasks get their turn.
 const REQUESTS_PER_TURN_MAX: usize = 256;
-
-/// Chunks whose claims are handed to homes in one turn: each is an event of a scheduler, and one message
-/// may claim a quarter of a million. As many as the largest window holds of the smallest chunks, so what
-/// an honest peer says at once is never cut.
-pub(crate) const CLAIMS_PER_TURN_MAX: u32 = 4096;
-
-const _: () = assert!(CLAIMS_PER_TURN_MAX as u64 >= WINDOW_BYTES_MAX >> CHUNK_SIZE_LOG2_MIN);
 
 /// How often time is looked at when nothing happens: hedges, deadlines and stalls are due in
 /// tens of milliseconds at the least.
@@ -76,7 +66,9 @@ pub(crate) struct ShardState {
     /// Connections with something to write, in the order of their turn.
     pub pumped: RefCell<VecDeque<Rc<Connection>>>,
     pub pump_bell: LocalBell,
+    /// Connections with news, in the order of their turn.
     pub dirty: RefCell<VecDeque<Rc<Connection>>>,
+    pub claims: RefCell<Claims>,
     /// Have not introduced themselves, oldest first.
     pub handshakes: RefCell<Unjoined>,
     /// Only ask for counters; who has asked for none for the longest time is first.
@@ -117,6 +109,7 @@ impl ShardState {
             pumped: RefCell::new(VecDeque::new()),
             pump_bell: LocalBell::new(),
             dirty: RefCell::new(VecDeque::new()),
+            claims: RefCell::new(Claims::new(shard_count)),
             handshakes: RefCell::new(Unjoined::new(UNINTRODUCED_MAX, shard_count)),
             observers: RefCell::new(Unjoined::new(OBSERVERS_MAX, shard_count)),
             receive_buffer: RefCell::new(ReceiveBuffer::new(FRAMES_PER_READ)),
@@ -125,7 +118,7 @@ impl ShardState {
             sweep: RefCell::new(Sweep::default()),
             activity: LocalBell::new(),
             calls_seen: Cell::new(0),
-            window_ceiling: Cell::new(WINDOW_BYTES_MAX),
+            window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
             datagrams: ShardDatagrams::new(id, groups),
             shard,
         })
@@ -165,15 +158,16 @@ impl ShardState {
         self.connection(to.index, to.generation)
     }
 
-    /// Hands what peers have to tell to their homes, one message for each home shard. What there are too
-    /// many claims for stays, in the order of the list.
-    fn collect_news(&self, claims_left: &mut u32) {
+    /// Hands what peers have to tell to their homes, one message for each home shard; whether there is more
+    /// of it that a home would take.
+    fn collect_news(&self) -> bool {
         if self.dirty.borrow().is_empty() {
-            return;
+            return false;
         }
         let own = self.shard.id;
         let mut batches: Vec<Vec<PeerNews>> =
             (0..self.shard.port.shard_count()).map(|_| Vec::new()).collect();
+        let mut again = VecDeque::new();
         let count = self.dirty.borrow().len();
         for _ in 0..count {
             let Some(connection) = self.dirty.borrow_mut().pop_front() else { break };
@@ -189,17 +183,23 @@ impl ShardState {
             let was_full = !connection.may_read();
             let mut session = connection.session.borrow_mut();
             let allowance_bytes = session.window().allowance_bytes();
-            let items = session.take_news(claims_left);
-            connection.is_dirty.set(session.has_news());
+            let may_claim = self.claims.borrow().left(swarm.home).min(CLAIMS_PER_PEER_MAX);
+            let mut left = may_claim;
+            let items = session.take_news(&mut left);
+            let is_due = session.has_news();
             drop(session);
+            connection.is_dirty.set(is_due);
+            if is_due && items.is_empty() {
+                // Its home has enough to do: it goes first when that takes more.
+                self.dirty.borrow_mut().push_back(connection);
+                continue;
+            }
+            self.claims.borrow_mut().hand_over(swarm.home, may_claim - left);
             if was_full {
                 connection.read_bell.ring();
             }
-            if connection.is_dirty.get() {
-                self.dirty.borrow_mut().push_back(connection);
-                if items.is_empty() {
-                    continue;
-                }
+            if is_due {
+                again.push_back(connection);
             }
             batches[swarm.home.index()].push(PeerNews { swarm, peer, allowance_bytes, items });
         }
@@ -208,10 +208,15 @@ impl ShardState {
             let news = super::message::HomeRequest::News(batch);
             self.outbox.borrow_mut().push(home, Request::Home(news));
         }
+        // Whoever got a part comes behind those who got none.
+        let has_more = !again.is_empty();
+        self.dirty.borrow_mut().append(&mut again);
+        has_more
     }
 
     fn handle_request(self: &Rc<Self>, request: Request) -> Handled {
         self.activity.ring();
+        let handled = Handled { claims: request.claims() };
         match request {
             Request::Home(request) => {
                 let mut homes = self.homes.borrow_mut();
@@ -219,46 +224,50 @@ impl ShardState {
             }
             Request::Peer(request) => self.handle_peer_request(request),
         }
-        Handled
+        handled
     }
 
     /// One turn; whether there is more to do at once.
     fn turn(self: &Rc<Self>) -> bool {
         let port = &self.shard.port;
-        while port.try_reply().is_some() {}
+        while let Some((from, Handled { claims })) = port.try_reply() {
+            self.claims.borrow_mut().handled(from, claims);
+        }
         let (mut handled, mut claims) = (0, 0);
         while handled < REQUESTS_PER_TURN_MAX
-            && claims < CLAIMS_PER_TURN_MAX
+            && claims < CLAIMS_AT_ONCE_MAX
             && let Some((from, request)) = port.try_request_in()
         {
             handled += 1;
-            claims = claims.saturating_add(request.claims());
             let reply = self.handle_request(request);
+            claims += reply.claims;
             port.reply(from, reply);
         }
         while let Some(incoming) = self.shard.try_accept() {
             super::accept::begin(self, incoming);
         }
-        let mut claims_left = CLAIMS_PER_TURN_MAX;
-        loop {
-            self.collect_news(&mut claims_left);
+        let mut own_claims = 0;
+        let has_more = loop {
+            let has_more = self.collect_news();
             if !self.shard.draining() {
                 let mut outbox = self.outbox.borrow_mut();
                 self.homes.borrow_mut().drive(now(), &mut outbox, &self.cells);
             }
             let mut is_quiet = true;
-            loop {
+            while own_claims < CLAIMS_AT_ONCE_MAX {
                 let Some(request) = self.outbox.borrow_mut().pop_own() else { break };
-                self.handle_request(request);
+                let Handled { claims } = self.handle_request(request);
+                self.claims.borrow_mut().handled(self.shard.id, claims);
+                own_claims += claims;
                 is_quiet = false;
             }
             if is_quiet {
-                break;
+                break has_more;
             }
-        }
+        };
         self.outbox.borrow_mut().flush(port);
         self.cells.outbox_depth.set(self.outbox.borrow().len() as u64);
-        handled == REQUESTS_PER_TURN_MAX || claims >= CLAIMS_PER_TURN_MAX || claims_left == 0
+        has_more || handled == REQUESTS_PER_TURN_MAX || claims.max(own_claims) >= CLAIMS_AT_ONCE_MAX
     }
 
     /// The shard's main loop: until the process drains and everything is written or the time

@@ -14,6 +14,10 @@ pub(crate) const UNINTRODUCED_MAX: usize = 2048;
 /// two of each. They have a descriptor each, beyond what `--max-peers` counts.
 pub(crate) const OBSERVERS_MAX: usize = 256;
 
+/// A shard has room for so many of either kind, however many shards there are: connections don't spread
+/// evenly.
+const PER_SHARD_MIN: usize = 16;
+
 /// Some of this shard's connections, the one that goes first in front.
 pub(crate) struct Unjoined {
     waiting: VecDeque<Rc<Connection>>,
@@ -23,7 +27,7 @@ pub(crate) struct Unjoined {
 impl Unjoined {
     /// This shard's part of as many as the process may have.
     pub(crate) fn new(max_of_process: usize, shard_count: usize) -> Self {
-        Self { waiting: VecDeque::new(), max: (max_of_process / shard_count).max(1) }
+        Self { waiting: VecDeque::new(), max: (max_of_process / shard_count).max(PER_SHARD_MIN) }
     }
 
     /// One more; the first, if that is one too many.

@@ -63,7 +63,7 @@ impl Swarm {
                 let bytes = self.chunk_bytes(chunk) - delivery.offset_bytes;
                 self.peers[slot].down.sample(now, bytes);
                 self.unprotect(chunk);
-                self.cut_off_unwritten(slot, delivery);
+                self.cut_off_unwritten(slot, delivery, true);
                 self.release_unwritten(now, slot, delivery);
                 self.refresh_down(now, slot);
             }
@@ -96,7 +96,7 @@ impl Swarm {
             self.note_progress(now, slot);
             if let Some(delivery) = self.peers[slot].take_delivery(chunk) {
                 self.take_back_decision(slot, delivery);
-                self.cut_off_unwritten(slot, delivery);
+                self.cut_off_unwritten(slot, delivery, false);
                 self.release_unwritten(now, slot, delivery);
                 self.refresh_down(now, slot);
             }
@@ -136,9 +136,10 @@ impl Swarm {
 
     /// The peer spoke of a chunk of which the shell has still to send: what it holds for that would keep the
     /// chunk's memory for as long as the peer likes.
-    fn cut_off_unwritten(&mut self, slot: PeerSlot, delivery: Delivery) {
+    fn cut_off_unwritten(&mut self, slot: PeerSlot, delivery: Delivery, has_it: bool) {
         if delivery.stage > Stage::Decided && delivery.stage < Stage::Written {
-            self.actions.push_back(Action::CutOff { chunk: delivery.chunk, peer: slot });
+            let chunk = delivery.chunk;
+            self.actions.push_back(Action::CutOff { chunk, peer: slot, has_it });
         }
     }
 

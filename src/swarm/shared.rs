@@ -132,6 +132,8 @@ pub enum Action {
         chunk: u32,
         /// To whom.
         peer: PeerSlot,
+        /// Whether it says that it has it; else that it has lost what had come of it.
+        has_it: bool,
     },
     /// Cut the peer off: it lied. The shell closes it and then calls `handle_gone`.
     Ban {

@@ -98,7 +98,7 @@ fn a_disk_that_fails_while_the_connection_ends_ends_the_peer() {
         };
         shards::block_on(shards::Driver::Epoll, run).expect("an event loop");
     });
-    assert_eq!(puts.recv(), Ok(0));
+    assert_eq!(puts.recv_timeout(Duration::from_secs(60)), Ok(0));
     relay.kill();
     running.join().expect("as it should end");
 }

@@ -99,7 +99,8 @@ fn who_says_why_he_closes_and_does_not_close_is_closed() {
     wait_until("the connection to be closed", || relay.metric("relay_connections", &[]) == 0.0);
 }
 
-/// A client whose data channel is to run in datagrams, and that never sends one.
+/// A client whose data channel is to run in datagrams, and that never sends one: nothing of a chunk goes
+/// out to it.
 fn join_for_datagrams(addr: SocketAddr, key: SwarmKey) -> Wire {
     let (mut wire, _) = Wire::greet(addr).expect("the relay is there");
     wire.send(&Message::DatagramRequest { channel: Channel::Data }).expect("the relay is there");

@@ -181,7 +181,7 @@ impl World {
                 assert!(std::mem::replace(&mut memory.cached, false), "evicted twice");
                 self.free_if_unused(home, chunk);
             }
-            Action::CutOff { chunk, peer } => self.cut_off(home, chunk, peer),
+            Action::CutOff { chunk, peer, .. } => self.cut_off(home, chunk, peer),
             Action::Recall { chunk } => self.recall(home, chunk),
             _ => self.tell(home, action),
         }

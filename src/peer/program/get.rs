@@ -204,13 +204,11 @@ impl Context<'_> {
         let key = self.args.ticket.key;
         part.prepare(&key).map_err(|error| self.with_hint(&error, target))?;
         if self.is_empty()? {
-            part.set_len(&key)?;
-            return part.finish(self.args.force);
+            return part.finish(&key, self.args.force);
         }
         let state = self.resume(&part)?;
-        part.set_len(&key).map_err(|error| self.with_hint(&error, target))?;
         if state.is_whole() {
-            part.finish(self.args.force)?;
+            part.finish(&key, self.args.force)?;
             return self.serve(Arc::clone(part.file()), state);
         }
         let place = Place::Part { part, overwrite: self.args.force };

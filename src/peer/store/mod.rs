@@ -48,7 +48,8 @@ pub trait ChunkStore {
     /// of this store are under way: its own next event is the time to ask again.
     fn is_full(&self) -> bool;
 
-    /// The connection has ended. Chunks that wait for others are let go.
+    /// The connection has ended. Chunks that wait for others are let go, now and only now: until then the
+    /// connection takes no byte of them again.
     fn handle_disconnected(&mut self) {}
 }
 

@@ -1,20 +1,22 @@
 //! What a peer's home shard has yet to hear, in order. State, not messages: it waits here until there
 //! is room for it.
 
+use std::collections::VecDeque;
+
 use super::NEWS_ITEMS_MAX;
 use crate::{protocol::ChunkRange, server::message::NewsItem};
 
 /// The news of one peer.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    items: Vec<NewsItem>,
+    items: VecDeque<NewsItem>,
     /// The home must hear something, and be it only what the window allows.
     is_due: bool,
 }
 
 impl News {
     pub(super) fn push(&mut self, item: NewsItem) {
-        self.items.push(item);
+        self.items.push_back(item);
         self.is_due = true;
     }
 
@@ -32,6 +34,7 @@ impl News {
     }
 
     /// Takes news, but no more claims than `claims_left`, which it lessens: the rest stays, and is due.
+    /// Costs what it takes, whatever stays.
     pub(super) fn take(&mut self, claims_left: &mut u32) -> Vec<NewsItem> {
         let mut whole_items = 0;
         let mut cut = None;
@@ -45,11 +48,12 @@ impl News {
             }
             whole_items += 1;
         }
-        let rest = self.items.split_off(whole_items);
-        self.is_due = !rest.is_empty();
-        let mut taken = std::mem::replace(&mut self.items, rest);
-        taken.extend(cut.map(NewsItem::Have));
-        taken
+        if whole_items == self.items.len() {
+            self.is_due = false;
+            return std::mem::take(&mut self.items).into();
+        }
+        self.is_due = true;
+        self.items.drain(..whole_items).chain(cut.map(NewsItem::Have)).collect()
     }
 }
 
@@ -75,6 +79,7 @@ mod tests {
         assert_eq!(news.take(&mut left), [have(0, 3), NewsItem::Written(7), have(10, 2)]);
         assert_eq!((left, news.is_due()), (0, true));
         assert_eq!(news.take(&mut left), [], "what comes behind claims waits with them");
+        assert!(news.is_due());
         left = 6;
         assert_eq!(news.take(&mut left), [have(12, 6), NewsItem::Leaving]);
         assert_eq!((left, news.is_due()), (0, false));

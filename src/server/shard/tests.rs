@@ -47,7 +47,7 @@ fn shared() -> Arc<Shared> {
         cells: metrics::cells(&recorder, 1),
         driver: "test".into(),
         congestion: "test".into(),
-        peers_max: 16,
+        peers_max: 64,
         watch: crate::server::snapshot::Watch::new(1).0,
     })
 }
@@ -139,41 +139,59 @@ fn one_shard() -> Start {
         driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
         name: "test",
         credits_per_pair: 8,
-        handoff_capacity: 8,
+        handoff_capacity: 64,
     }
 }
 
-/// Has the first peer that has joined claim the whole file twice, and counts what becomes of it turn by
-/// turn.
-async fn claim_and_count(state: Rc<ShardState>, chunks: u32, turns: mpsc::Sender<u64>) {
-    let to = loop {
-        match first_peer(&state) {
-            Some(to) => break to,
-            None => clock::sleep(Duration::from_millis(5)).await,
+/// Peers of one shard, as many as there are to be.
+async fn joined(state: &ShardState, count: usize) -> Vec<Rc<Connection>> {
+    loop {
+        let connections = state.connections.borrow();
+        let joined = connections.iter().filter(|connection| connection.member.get().is_some());
+        let joined: Vec<_> = joined.cloned().collect();
+        drop(connections);
+        if joined.len() == count {
+            return joined;
         }
-    };
-    // What its join led to is over.
-    while state.turn() {}
-    let connection = state.connection_of(to).expect("it is there");
-    for _ in 0..2 {
-        let all = NewsItem::Have(ChunkRange { first: 0, count: chunks });
-        connection.session.borrow_mut().tell(all);
+        clock::sleep(Duration::from_millis(5)).await;
     }
-    state.mark_news(&connection);
-    let mut before = state.cells.chunks_delivered.get();
+}
+
+/// Has all peers but the last claim the whole file twice, and the last one chunk; claims handled after
+/// each turn, and what the last has still to tell by then.
+async fn claim_and_count(state: Rc<ShardState>, chunks: u32, turns: mpsc::Sender<(u64, bool)>) {
+    let peers = joined(&state, PEERS).await;
+    // What their joins led to is over.
+    while state.turn() {}
+    let claim = |peer: &Rc<Connection>, count| {
+        let range = ChunkRange { first: 0, count };
+        peer.session.borrow_mut().tell(NewsItem::Have(range));
+        state.mark_news(peer);
+    };
+    let (last, greedy) = peers.split_last().expect("there are some");
+    for peer in greedy {
+        claim(peer, chunks);
+        claim(peer, chunks);
+    }
+    // What stands behind it on its connection waits for it, as ever.
+    claim(last, 1);
+    let before = state.cells.chunks_delivered.get();
     loop {
         let has_more = state.turn();
-        let delivered = state.cells.chunks_delivered.get();
-        turns.send(delivered - std::mem::replace(&mut before, delivered)).expect("counted");
+        let handled = state.cells.chunks_delivered.get() - before;
+        turns.send((handled, last.session.borrow().has_news())).expect("counted");
         if !has_more {
             return;
         }
     }
 }
 
+/// More than are served in one turn, with all that each may claim.
+const PEERS: usize = (2 * CLAIMS_AT_ONCE_MAX / CLAIMS_PER_PEER_MAX) as usize + 1;
+
 #[test]
-fn claims_of_a_whole_long_file_are_the_work_of_many_turns() {
-    let key = SwarmKey { id: Digest([1; 32]), size_bytes: 1 << 26, chunk_size_log2: 10 };
+fn claims_of_long_files_are_the_work_of_many_turns_and_hold_nobody_up() {
+    let key = SwarmKey { id: Digest([1; 32]), size_bytes: 1 << 24, chunk_size_log2: 10 };
     let shared = shared();
     let of_shards = Arc::clone(&shared);
     let (turns, counted) = mpsc::channel();
@@ -186,17 +204,22 @@ fn claims_of_a_whole_long_file_are_the_work_of_many_turns() {
         }
     });
     let shards = shards.expect("a shard can be started");
-    let mut peer = Client::connect(&shards);
-    peer.join(key);
-    let mut claimed = 0;
-    while claimed < 2 * u64::from(key.chunk_count()) {
-        let count = counted.recv_timeout(Duration::from_secs(60)).expect("it goes on");
-        assert!(count <= CLAIMS_PER_TURN_MAX.into(), "{count} claims were one turn's work");
-        claimed += count;
+    let mut peers: Vec<_> = (0..PEERS).map(|_| Client::connect(&shards)).collect();
+    peers.iter_mut().for_each(|peer| peer.join(key));
+    let whole = (PEERS as u64 - 1) * 2 * u64::from(key.chunk_count()) + 1;
+    let (mut handled, mut turns) = (0, 0);
+    while handled < whole {
+        let (now, last_waits) = counted.recv_timeout(Duration::from_secs(60)).expect("it goes on");
+        let count = now - handled;
+        assert!(count <= CLAIMS_AT_ONCE_MAX.into(), "{count} claims were one turn's work");
+        turns += 1;
+        assert!(turns < 4 || !last_waits, "it waits though each has had its turn");
+        handled = now;
     }
-    assert_eq!(claimed, 2 * u64::from(key.chunk_count()), "none is lost, none comes twice");
-    peer.send(&Message::Ping { token: 3 });
-    assert!(peer.hear(|message| *message == Message::Pong { token: 3 }), "it is served");
+    assert_eq!(handled, whole, "none is lost, none comes twice");
+    let last = peers.last_mut().expect("there are some");
+    last.send(&Message::Ping { token: 3 });
+    assert!(last.hear(|message| *message == Message::Pong { token: 3 }), "it is served");
     shared.drain(clock::now());
     shards.drain();
     shards.join().expect("the shard itself is well");

@@ -89,30 +89,19 @@ impl Part {
         &self.target
     }
 
-    /// Gives the file its length. What lies beyond is gone, so only once it is known that the file can be
-    /// got: what is there may be the better part of another one.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    pub(crate) fn set_len(&self, key: &SwarmKey) -> Result<(), String> {
-        self.file.set_len(key.size_bytes).map_err(|error| {
-            let (path, size) = (self.target.part_path(), bytes_text(key.size_bytes));
-            format!(
-                "could not make {} {size} long: {error}: choose another place with -o",
-                path.display()
-            )
-        })
-    }
-
-    /// Finds out whether there is room for what the file lacks. Gives it its length if nothing is in it.
+    /// Gives a new file its length, and finds out whether there is room for what a file lacks.
     ///
     /// # Errors
     /// A sentence for the user.
     pub(crate) fn prepare(&self, key: &SwarmKey) -> Result<(), String> {
         let path = self.target.part_path();
         let path = path.display();
+        // What has something in it may be the better part of another file: it gets its length at the end.
         if matches!(has_data(&self.file), Ok(false)) {
-            self.set_len(key)?;
+            self.file.set_len(key.size_bytes).map_err(|error| {
+                let size = bytes_text(key.size_bytes);
+                format!("could not make {path} {size} long: {error}: choose another place with -o")
+            })?;
         }
         let (Ok(metadata), Ok(system)) = (self.file.metadata(), rustix::fs::fstatvfs(&*self.file))
         else {
@@ -172,7 +161,7 @@ impl Part {
     ///
     /// # Errors
     /// A sentence for the user.
-    pub(crate) fn finish(&self, overwrite: bool) -> Result<(), String> {
+    pub(crate) fn finish(&self, key: &SwarmKey, overwrite: bool) -> Result<(), String> {
         let (part, path) = (self.target.part_path(), self.target.path());
         let fail = |what: &str, error: &io::Error| {
             format!(
@@ -181,6 +170,8 @@ impl Part {
                 part.display()
             )
         };
+        // It may have been part of a longer file.
+        self.file.set_len(key.size_bytes).map_err(|error| fail("cut", &error))?;
         self.file.sync_all().map_err(|error| fail("write to disk", &error))?;
         if !is_at(&self.file, &part) {
             return Err(format!(
@@ -356,13 +347,14 @@ mod tests {
         let path = dir.path().join("x");
         let part = Part::open(target(&path)).unwrap();
         part.save_manifest(&manifest(1)).unwrap();
-        (&**part.file()).write_all(b"new").unwrap();
+        (&**part.file()).write_all(b"new, and what was there of another").unwrap();
+        let key = *Manifest::of(b"new", 10).unwrap().key();
         fs::write(&path, "precious").unwrap();
-        let error = part.finish(false).unwrap_err();
+        let error = part.finish(&key, false).unwrap_err();
         assert!(error.contains("--force"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"precious");
-        assert_eq!(fs::read(part.target().part_path()).unwrap(), b"new", "nothing is lost");
-        part.finish(true).unwrap();
+        assert_eq!(fs::read(part.target().part_path()).unwrap(), b"new", "nothing of it is lost");
+        part.finish(&key, true).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "nothing is left over: {left:?}");
@@ -388,7 +380,8 @@ mod tests {
         let path = dir.path().join("x");
         let part = Part::open(target(&path)).unwrap();
         fs::remove_file(part.target().part_path()).unwrap();
-        let error = part.finish(false).unwrap_err();
+        let key = *manifest(1).key();
+        let error = part.finish(&key, false).unwrap_err();
         assert!(error.contains("moved or deleted"), "{error}");
         assert!(!path.exists());
     }

@@ -317,9 +317,9 @@ impl Local {
             return;
         };
         self.job.status.enter(Phase::Finishing);
-        let local = Rc::downgrade(self);
+        let (local, key) = (Rc::downgrade(self), self.job.status.key);
         self.offload.submit(
-            move || part.finish(overwrite),
+            move || part.finish(&key, overwrite),
             move |result| {
                 let Some(local) = local.upgrade() else { return };
                 local.handle_finished(result.unwrap_or_else(|panic| Err(panic.to_string())));
