@@ -145,11 +145,10 @@ fn one_shard() -> Start {
 
 /// Peers of one shard, as many as there are to be.
 async fn joined(state: &ShardState, count: usize) -> Vec<Rc<Connection>> {
+    let has_joined = |connection: &&Rc<Connection>| connection.member.get().is_some();
     loop {
-        let connections = state.connections.borrow();
-        let joined = connections.iter().filter(|connection| connection.member.get().is_some());
-        let joined: Vec<_> = joined.cloned().collect();
-        drop(connections);
+        let joined: Vec<_> =
+            state.connections.borrow().iter().filter(has_joined).cloned().collect();
         if joined.len() == count {
             return joined;
         }
