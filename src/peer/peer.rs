@@ -368,58 +368,6 @@ mod tests {
         assert_ne!(backoff(10, &mut Rng::new(1, 0)), backoff(10, &mut Rng::new(2, 0)));
     }
 
-    /// A listener that nobody can connect to any more: the kernel drops what comes to it.
-    fn full_listener() -> (socket2::Socket, Vec<socket2::Socket>) {
-        let new = || {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-            socket.unwrap()
-        };
-        let listener = new();
-        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        listener.listen(0).unwrap();
-        let addr = listener.local_addr().unwrap();
-        let waiting = (0..8).map(|_| {
-            let socket = new();
-            socket.set_nonblocking(true).unwrap();
-            socket.connect(&addr).ok();
-            socket
-        });
-        let waiting = waiting.collect();
-        (listener, waiting)
-    }
-
-    #[test]
-    fn a_peer_that_waits_for_an_answer_or_an_attempt_is_stopped_at_once() {
-        const LONG: Duration = Duration::from_secs(20);
-        let (silent, _waiting) = full_listener();
-        let silent = silent.local_addr().unwrap().as_socket().unwrap();
-        let manifest = Arc::new(Manifest::of(b"content", 10).unwrap());
-        let run = async move {
-            let session = SessionConfig {
-                order: crate::peer::ChunkOrder::Relay,
-                seeding: None,
-                token: None,
-                nonce: [0; NONCE_BYTES],
-                intake_bytes_per_second: None,
-                keeps_bytes: false,
-            };
-            let patience = Patience { first: LONG, later: LONG };
-            let config = PeerConfig { remote: silent.into(), session, patience, seed: 1 };
-            let file = FileState::whole(Arc::clone(&manifest));
-            let store = super::super::MemoryStore::new(*manifest.key(), b"content"[..].into());
-            let watch = |_: Time, _: &Notice<'_>, _: &FileState| Reaction::GoOn;
-            let peer = Peer::new(config, file, Box::new(store), Box::new(watch));
-            let handle = peer.handle();
-            let running = task::spawn(peer.run(super::super::new_scratch()));
-            clock::sleep(Duration::from_millis(50)).await;
-            assert!(!running.is_finished(), "it waits");
-            handle.stop();
-            let (result, _) = task::race(running, clock::sleep(LONG / 2)).await.unwrap().unwrap();
-            assert_eq!(result.unwrap(), Ended::Stopped);
-        };
-        shards::block_on(shards::Driver::Epoll, run).unwrap();
-    }
-
     #[test]
     fn nonces_differ() {
         assert_ne!(fresh_nonce(), fresh_nonce());

@@ -9,7 +9,8 @@ use shards::{Port, ShardId};
 
 use super::message::{Handled, Request};
 
-/// Requests per shard, in order; those to this shard are handled in the same turn.
+/// Requests per shard, in order; those to this shard are handled in the same turn, unless too many claims
+/// are in them.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     own: ShardId,

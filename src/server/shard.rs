@@ -28,7 +28,7 @@ use super::{
     shared::Shared,
     slots::Slots,
     sweep::Sweep,
-    unjoined::{OBSERVERS_MAX, UNINTRODUCED_MAX, Unjoined},
+    unjoined::Unjoined,
 };
 use crate::{
     protocol::{Failure, FailureCode, limits::FRAME_PAYLOAD_BYTES_MAX},
@@ -69,9 +69,7 @@ pub(crate) struct ShardState {
     /// Connections with news, in the order of their turn.
     pub dirty: RefCell<VecDeque<Rc<Connection>>>,
     pub claims: RefCell<Claims>,
-    /// Have not introduced themselves, oldest first.
     pub handshakes: RefCell<Unjoined>,
-    /// Only ask for counters; who has asked for none for the longest time is first.
     pub observers: RefCell<Unjoined>,
     pub receive_buffer: RefCell<ReceiveBuffer>,
     pub is_draining: Cell<bool>,
@@ -110,8 +108,8 @@ impl ShardState {
             pump_bell: LocalBell::new(),
             dirty: RefCell::new(VecDeque::new()),
             claims: RefCell::new(Claims::new(shard_count)),
-            handshakes: RefCell::new(Unjoined::new(UNINTRODUCED_MAX, shard_count)),
-            observers: RefCell::new(Unjoined::new(OBSERVERS_MAX, shard_count)),
+            handshakes: RefCell::new(Unjoined::handshakes(shard_count)),
+            observers: RefCell::new(Unjoined::observers(shard_count)),
             receive_buffer: RefCell::new(ReceiveBuffer::new(FRAMES_PER_READ)),
             is_draining: Cell::new(false),
             lingering: Lingering::default(),

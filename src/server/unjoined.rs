@@ -8,15 +8,14 @@ use crate::{protocol::limits::HANDSHAKE_TIMEOUT, time::Time};
 
 /// Connections of the process that may be un-introduced at once: what a burst of honest peers
 /// needs, at a few KiB each.
-pub(crate) const UNINTRODUCED_MAX: usize = 2048;
+const UNINTRODUCED_MAX: usize = 2048;
 
 /// Connections of the process that only ask for counters, at once: scripts and load generators, one or
 /// two of each. They have a descriptor each, beyond what `--max-peers` counts.
-pub(crate) const OBSERVERS_MAX: usize = 256;
+const OBSERVERS_MAX: usize = 256;
 
-/// A shard has room for so many of either kind, however many shards there are: connections don't spread
-/// evenly.
-const PER_SHARD_MIN: usize = 16;
+/// A shard has room for so many observers, however many shards there are: they don't spread evenly.
+const OBSERVERS_PER_SHARD_MIN: usize = 16;
 
 /// Some of this shard's connections, the one that goes first in front.
 pub(crate) struct Unjoined {
@@ -25,9 +24,18 @@ pub(crate) struct Unjoined {
 }
 
 impl Unjoined {
-    /// This shard's part of as many as the process may have.
-    pub(crate) fn new(max_of_process: usize, shard_count: usize) -> Self {
-        Self { waiting: VecDeque::new(), max: (max_of_process / shard_count).max(PER_SHARD_MIN) }
+    /// Of those that have not introduced themselves, the oldest goes first.
+    pub(crate) fn handshakes(shard_count: usize) -> Self {
+        Self::new((UNINTRODUCED_MAX / shard_count).max(1))
+    }
+
+    /// Of those that only ask for counters, who has asked for none for the longest time goes first.
+    pub(crate) fn observers(shard_count: usize) -> Self {
+        Self::new((OBSERVERS_MAX / shard_count).max(OBSERVERS_PER_SHARD_MIN))
+    }
+
+    fn new(max: usize) -> Self {
+        Self { waiting: VecDeque::new(), max }
     }
 
     /// One more; the first, if that is one too many.

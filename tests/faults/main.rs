@@ -7,12 +7,12 @@ mod support;
 
 mod blame;
 mod chaos;
+mod endings;
 mod http;
 mod last_words;
 mod limits;
 mod network;
 mod peers;
 mod siege;
-mod stores;
 mod stuck;
 mod usage;
