@@ -2,7 +2,7 @@
 //!
 //! For every chunk, over peers that are not retired (H) and those whose wants count (W):
 //! `holders = |{p in H: p has it}|`, `wanted = |{p in W: p needs a delivery of it}|`,
-//! `needers = wanted + |{p in W: a delivery to p is not written}|`,
+//! `needers = wanted + |{p in W: a delivery to p is not written}|`, `keen` as `pace` has it,
 //! `unwritten = |{p: a delivery to p is not written}|`.
 
 use super::{FetchId, log::Log, ranks::Ranks};
@@ -28,6 +28,8 @@ pub(super) struct Chunk {
     pub(super) holders: u32,
     pub(super) wanted: u32,
     pub(super) needers: u32,
+    /// Of the needers, those who keep pace and take it as soon as they can.
+    pub(super) keen: u32,
     pub(super) unwritten: u32,
     /// Its place in the log of cached chunks.
     pub(super) sequence: u64,
@@ -44,6 +46,27 @@ pub(super) struct Chunk {
     pub(super) holder_hint: u32,
     /// Somebody got it from the relay and verified it.
     pub(super) handed_out: bool,
+}
+
+/// Cached and nobody needs it.
+pub(super) const FREE: u32 = 0;
+
+/// Cached, only peers that have fallen behind need it, and none is being sent it.
+pub(super) const LEFT: u32 = 1;
+
+/// The same, and some are being sent it.
+pub(super) const PINNED: u32 = 2;
+
+impl Chunk {
+    /// What it would cost to give it up, if it is cached: the least first.
+    pub(super) fn rank(&self) -> u32 {
+        match (self.keen, self.needers, self.unwritten) {
+            (0, 0, _) => FREE,
+            (0, _, 0) => LEFT,
+            (0, ..) => PINNED,
+            (keen, ..) => PINNED + keen,
+        }
+    }
 }
 
 /// A dense set of chunks for whole-word scans.
@@ -75,7 +98,7 @@ pub(super) struct Chunks {
     chunks: Vec<Chunk>,
     /// Absent, held by somebody and wanted: by `wanted`.
     pub(super) fetchable: Ranks,
-    /// Cached: by `needers`.
+    /// Cached: by [`Chunk::rank`].
     pub(super) cached: Ranks,
     /// The same as `fetchable`, as bits.
     pub(super) fetchable_bits: Bits,
@@ -99,6 +122,7 @@ impl Chunks {
             holders: 0,
             wanted: 0,
             needers: 0,
+            keen: 0,
             unwritten: 0,
             sequence: 0,
             used_at: Time::ZERO,
@@ -160,7 +184,7 @@ impl Chunks {
         let fetchable = state.place == Place::Absent && state.holders > 0 && state.wanted > 0;
         self.news |= fetchable && (state.holders > holders || !self.fetchable_bits.contains(chunk));
         self.fetchable.set(chunk, fetchable.then_some(state.wanted));
-        self.cached.set(chunk, (state.place == Place::Cached).then_some(state.needers));
+        self.cached.set(chunk, (state.place == Place::Cached).then(|| state.rank()));
         self.fetchable_bits.set(chunk, fetchable);
         self.sole_bits.set(chunk, state.holders == 1);
         let orphan = state.holders == 0 && state.place == Place::Absent;

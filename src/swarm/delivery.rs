@@ -5,18 +5,13 @@
 
 use super::{
     Action, PeerSlot, Swarm,
-    chunks::Place,
+    chunks::{PINNED, Place},
     peers::{Delivery, Peer, Stage},
 };
 use crate::{protocol::Order, time::Time};
 
-/// A peer at less than this part of the pace falls behind. Jitter alone doesn't bring a rate over
-/// 32 chunks so low.
-const BEHIND_RATE: f64 = 0.65;
-
-/// A peer that lacks so many cached chunks has fallen behind whatever its rate: jitter doesn't
-/// make up for that within a file.
-const BEHIND_SURELY: usize = 16;
+/// Chunks that slower peers are being sent, of which one more is chosen: a bound on a decision's cost.
+const PINNED_LOOKED_AT: usize = 32;
 
 impl Swarm {
     /// The peer may have been assigned so many bytes in total since it joined: what it has
@@ -42,6 +37,8 @@ impl Swarm {
                 let known = chunk < self.chunks.count() && peer.lacks(chunk);
                 if known && peer.wants.add(chunk, self.chunks.count()) {
                     peer.cursor = peer.cursor.min(self.chunks.sequence(chunk, &self.log));
+                    let is_keen = u32::from(peer.is_keen());
+                    self.chunks.change(chunk, |state| state.keen += is_keen);
                 }
             }
             self.chunks.news = true;
@@ -60,16 +57,19 @@ impl Swarm {
             let delivered = delivery.is_some();
             if let Some(delivery) = delivery {
                 self.take_back_decision(slot, delivery);
-                let bytes = self.chunk_bytes(chunk) - delivery.offset_bytes;
-                self.peers[slot].down.sample(now, bytes);
+                // Who speaks of what the kernel still has to take is not fast by that.
+                if delivery.stage == Stage::Written {
+                    self.peers[slot].down.sample(now, delivery.length_bytes);
+                }
                 self.unprotect(chunk);
                 self.cut_off_unwritten(slot, delivery, true);
                 self.release_unwritten(now, slot, delivery);
-                self.refresh_down(now, slot);
+                self.refresh_starving(now, slot);
             }
             self.peers[slot].take_partial(chunk);
-            self.peers[slot].wants.remove(chunk);
             self.set_settled(slot, chunk, true);
+            self.peers[slot].wants.remove(chunk);
+            self.judge(now, slot);
             let peer = &mut self.peers[slot];
             if peer.is_holder() && peer.have.insert(chunk) {
                 self.chunks.change(chunk, |state| {
@@ -98,7 +98,7 @@ impl Swarm {
                 self.take_back_decision(slot, delivery);
                 self.cut_off_unwritten(slot, delivery, false);
                 self.release_unwritten(now, slot, delivery);
-                self.refresh_down(now, slot);
+                self.refresh_starving(now, slot);
             }
             self.peers[slot].take_partial(chunk);
             self.unclaim(slot, chunk);
@@ -123,15 +123,14 @@ impl Swarm {
         if delivery.stage != Stage::Decided {
             return;
         }
-        let Delivery { chunk, offset_bytes: offset, .. } = delivery;
+        let Delivery { chunk, offset_bytes: offset, length_bytes, .. } = delivery;
         let void = Action::Deliver { chunk, peer: slot, offset };
         let before = self.actions.len();
         self.actions.retain(|action| *action != void);
         debug_assert_eq!(self.actions.len() + 1, before, "decided and not told");
         // It is never sent, so it uses up none of the peer's allowance.
-        let length = u64::from(self.chunk_bytes(chunk) - offset);
         let peer = &mut self.peers[slot];
-        peer.assigned_bytes = peer.assigned_bytes.saturating_sub(length);
+        peer.assigned_bytes = peer.assigned_bytes.saturating_sub(u64::from(length_bytes));
     }
 
     /// The peer spoke of a chunk of which the shell has still to send: what it holds for that would keep the
@@ -194,7 +193,7 @@ impl Swarm {
             self.set_settled(slot, chunk, false);
             self.want_again(slot, chunk);
             self.seeding_returned(slot, chunk);
-            self.refresh_down(now, slot);
+            self.refresh_starving(now, slot);
             self.serve(now, slot);
         }
         self.settle(now);
@@ -226,11 +225,11 @@ impl Swarm {
                 self.deliver(now, slot, chunk);
             }
         }
-        self.refresh_starving(slot);
+        self.refresh_starving(now, slot);
     }
 
-    /// The next cached chunk for the peer: one it has in part, else the oldest, or the newest if
-    /// it falls behind. In peer order the one it wants next, else the oldest that it asked for: what
+    /// The next cached chunk for the peer: one it has in part, else the oldest, or if it has fallen behind
+    /// what suits those (`next_behind`). In peer order the one it wants next, else the oldest that it asked for: what
     /// is fetched for one serves all who named it, whatever else they wait for.
     fn next_cached(&mut self, slot: PeerSlot) -> Option<u32> {
         let (chunks, peer) = (&self.chunks, &mut self.peers[slot]);
@@ -248,22 +247,17 @@ impl Swarm {
         }
         let found = self.log.find(peer.cursor, |chunk| peer.lacks(chunk));
         peer.cursor = found.map_or(self.log.end(), |(sequence, _)| sequence);
-        let (sequence, oldest) = found?;
+        let (_, oldest) = found?;
         let peer = &self.peers[slot];
-        let behind = self.falls_behind(peer, self.log.live_from(sequence));
-        let newest = behind.then(|| self.log.find_newest(|chunk| peer.lacks(chunk))).flatten();
-        Some(newest.unwrap_or(oldest))
+        Some(if peer.keeps_pace { oldest } else { self.next_behind(peer).unwrap_or(oldest) })
     }
 
-    /// Whether the peer can't keep up with the wave: it lacks half of what is cached and is slower
-    /// than those who starve, or so far behind that jitter doesn't explain it. The oldest chunks
-    /// are the next to go, and it would be cut off in the midst of them again and again; a new one
-    /// stays for as long as any.
-    fn falls_behind(&self, peer: &Peer, lag: usize) -> bool {
-        let slow = |rate: f64| rate < BEHIND_RATE * self.rent.pace();
-        lag > 1
-            && 2 * lag >= self.log.live()
-            && (lag >= BEHIND_SURELY || peer.down.rate().is_some_and(slow))
+    /// The next chunk for a peer that can't keep up with the wave. What others like it are being sent stays
+    /// anyway, so that they share it; else the one that all of them prefer (`pace`).
+    fn next_behind(&self, peer: &Peer) -> Option<u32> {
+        let pinned = self.chunks.cached.bucket(PINNED).iter().take(PINNED_LOOKED_AT);
+        let shared = pinned.copied().find(|&chunk| peer.lacks(chunk));
+        shared.or_else(|| self.log.find_preceding(|chunk| peer.lacks(chunk)))
     }
 
     /// Assigns a cached chunk to the peer.
@@ -273,20 +267,23 @@ impl Swarm {
         self.set_settled(slot, chunk, true);
         let length = self.chunk_bytes(chunk) - offset_bytes;
         let peer = &mut self.peers[slot];
-        peer.deliveries.push_back(Delivery { chunk, offset_bytes, stage: Stage::Decided });
+        let stage = Stage::Decided;
+        peer.deliveries.push_back(Delivery { chunk, offset_bytes, length_bytes: length, stage });
+        peer.under_way_bytes += u64::from(length);
         peer.assigned_bytes += u64::from(length);
         peer.wants.remove(chunk);
-        let counted = peer.counted;
+        let (counted, keen) = (peer.counted, peer.is_keen());
         let fresh = self.chunks.change(chunk, |state| {
             state.unwritten += 1;
             state.needers += u32::from(counted);
+            state.keen += u32::from(keen);
             state.used_at = now;
             std::mem::replace(&mut state.fresh, false)
         });
         self.counters.deliveries += 1;
         self.counters.hits += u64::from(!fresh);
         self.missing_ended(slot);
-        self.refresh_down(now, slot);
+        self.refresh_starving(now, slot);
         self.actions.push_back(Action::Deliver { chunk, peer: slot, offset: offset_bytes });
     }
 
@@ -306,8 +303,10 @@ impl Swarm {
     fn want_again(&mut self, slot: PeerSlot, chunk: u32) {
         let peer = &mut self.peers[slot];
         if peer.order == Order::Peer && peer.is_joined() {
-            peer.wants.add_first(chunk, self.chunks.count());
+            let is_news = peer.wants.add_first(chunk, self.chunks.count());
             peer.cursor = peer.cursor.min(self.chunks.sequence(chunk, &self.log));
+            let is_keen = u32::from(is_news && peer.is_keen());
+            self.chunks.change(chunk, |state| state.keen += is_keen);
         }
     }
 
@@ -321,14 +320,6 @@ impl Swarm {
 
     fn unprotect(&mut self, chunk: u32) {
         self.chunks.change(chunk, |state| state.protected = false);
-    }
-
-    /// The peer's clock of being busy runs while something is on its way to it.
-    fn refresh_down(&mut self, now: Time, slot: PeerSlot) {
-        let peer = &mut self.peers[slot];
-        let busy = !peer.deliveries.is_empty();
-        peer.down.set_busy(now, busy);
-        self.refresh_starving(slot);
     }
 
     /// The last delivery of an evicted chunk may have ended.

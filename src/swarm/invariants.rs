@@ -26,6 +26,7 @@ impl Swarm {
     fn chunk_invariants(&self, chunk: u32) {
         let state = self.chunks.get(chunk);
         let (mut holders, mut wanted, mut needers, mut unwritten) = (0, 0, 0, 0);
+        let mut keen = 0;
         for (_, peer) in self.peers.iter() {
             let pinned = peer
                 .deliveries
@@ -37,14 +38,17 @@ impl Swarm {
             holders += u32::from(peer.is_holder() && peer.have.contains(chunk));
             wanted += u32::from(peer.counted && peer.lacks(chunk));
             needers += u32::from(peer.counted) * (u32::from(peer.lacks(chunk)) + pinned);
+            let asks = u32::from(peer.lacks(chunk) && peer.asks_for(chunk));
+            keen += u32::from(peer.is_keen()) * (asks + pinned);
             unwritten += pinned;
         }
         let counted = (state.holders, state.wanted, state.needers, state.unwritten);
         assert_eq!(counted, (holders, wanted, needers, unwritten), "chunk {chunk}");
+        assert_eq!(state.keen, keen, "chunk {chunk}");
         let fetchable = state.place == Place::Absent && holders > 0 && wanted > 0;
         assert_eq!(self.chunks.fetchable.key(chunk), fetchable.then_some(wanted));
         let cached = state.place == Place::Cached;
-        assert_eq!(self.chunks.cached.key(chunk), cached.then_some(needers));
+        assert_eq!(self.chunks.cached.key(chunk), cached.then(|| state.rank()));
         assert_eq!(self.chunks.sole_bits.contains(chunk), holders == 1);
         assert!(state.place != Place::Draining || unwritten > 0, "chunk {chunk} drained");
         assert!(unwritten == 0 || matches!(state.place, Place::Cached | Place::Draining));
@@ -52,7 +56,7 @@ impl Swarm {
     }
 
     fn peer_invariants(&self) {
-        let mut rate = 0;
+        let (mut loses, mut pace) = (0, (0, 0));
         for (slot, peer) in self.peers.iter() {
             peer.wants.invariants();
             for chunk in peer.have.iter() {
@@ -66,9 +70,13 @@ impl Swarm {
             let starving = peer.is_hungry() && !self.seeding.holds_back();
             assert_eq!(peer.starving.is_some(), starving, "{slot:?}");
             assert!(!starving || peer.counted, "{slot:?} starves and doesn't count");
-            if let Some((at, added)) = peer.starving {
-                assert_eq!(self.starving.peers[at as usize], slot);
-                rate += added;
+            let under_way = peer.deliveries.iter().map(|it| u64::from(it.length_bytes));
+            assert_eq!(peer.under_way_bytes, under_way.sum::<u64>());
+            if let Some(starved) = peer.starving {
+                assert_eq!(self.starving.peers[starved.at as usize], slot);
+                loses += starved.loses;
+                pace.0 += starved.rate;
+                pace.1 += u32::from(starved.rate > 0);
                 let missed = self.log.find(0, |chunk| match peer.order {
                     Order::Relay => peer.lacks(chunk),
                     Order::Peer => peer.wants.contains(chunk),
@@ -76,7 +84,8 @@ impl Swarm {
                 assert_eq!(missed, None, "{slot:?} starves beside a cached chunk");
             }
         }
-        assert_eq!(rate, self.rent.rate());
+        assert_eq!(loses, self.rent.rate());
+        assert_eq!(pace, self.pace.totals());
         assert_eq!(
             self.starving.peers.len(),
             self.peers.iter().filter(|(_, p)| p.starving.is_some()).count()

@@ -32,7 +32,7 @@ impl Swarm {
         if self.peers.get(slot).is_some_and(super::peers::Peer::is_joined) {
             self.set_counted(slot, false);
             self.peers[slot].standing = Standing::Leaving { since: now, witness: None };
-            self.refresh_starving(slot);
+            self.refresh_starving(now, slot);
             self.leaving.peers.push(slot);
             self.leaving.recheck = true;
             self.seeding_lost(now, slot);

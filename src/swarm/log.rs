@@ -12,11 +12,14 @@ const GONE: u32 = u32::MAX;
 /// ones, and at least so many that a small cache doesn't rewrite all the time.
 const SLACK_MIN: usize = 256;
 
-/// Entries that a search for the newest chunk looks at: a bound on its cost.
+/// Entries, newest first, among which a search looks for precedence: a bound on its cost.
 const NEWEST_LOOKED_AT: usize = 64;
 
-/// Entries up to which chunks are counted one by one, and not estimated.
-const COUNTED_EXACTLY: usize = 64;
+/// Which of two cached chunks all peers prefer that can't take every one: half of the chunks have 0, a fourth
+/// has 1, an eighth 2, and so on, evenly spread (the ruler sequence).
+pub(super) fn precedence(sequence: u64) -> u32 {
+    sequence.trailing_zeros()
+}
 
 /// Cached chunks by sequence number.
 #[derive(Debug, Default)]
@@ -40,6 +43,12 @@ impl Log {
     /// How many chunks are in it.
     pub(super) fn live(&self) -> usize {
         self.live
+    }
+
+    /// The chunk with this sequence number.
+    pub(super) fn get(&self, sequence: u64) -> Option<u32> {
+        let entry = self.entries.get(index(sequence.checked_sub(self.base)?)).copied();
+        entry.filter(|&chunk| chunk != GONE)
     }
 
     /// Appends a chunk; returns its sequence number.
@@ -72,20 +81,14 @@ impl Log {
         })
     }
 
-    /// How many chunks there are at and after `sequence`; about, if there are many.
-    pub(super) fn live_from(&self, sequence: u64) -> usize {
-        let entries = index(self.end().saturating_sub(sequence));
-        if entries > COUNTED_EXACTLY {
-            return entries * self.live / self.entries.len();
-        }
-        let skip = self.entries.len() - entries;
-        self.entries.range(skip..).filter(|&&chunk| chunk != GONE).count()
-    }
-
-    /// The newest chunk that `wanted` accepts, among the last [`NEWEST_LOOKED_AT`] entries.
-    pub(super) fn find_newest(&self, wanted: impl Fn(u32) -> bool) -> Option<u32> {
-        let newest = self.entries.iter().rev().take(NEWEST_LOOKED_AT);
-        newest.copied().find(|&chunk| chunk != GONE && wanted(chunk))
+    /// The chunk with the highest [`precedence`] that `wanted` accepts, the newest of these, among the last
+    /// [`NEWEST_LOOKED_AT`] entries.
+    pub(super) fn find_preceding(&self, wanted: impl Fn(u32) -> bool) -> Option<u32> {
+        let numbered = self.entries.iter().rev().zip(1..);
+        let newest = numbered.map(|(chunk, back)| (self.end() - back, chunk)).take(NEWEST_LOOKED_AT);
+        let wanted = newest.filter(|&(_, &chunk)| chunk != GONE && wanted(chunk));
+        let best = wanted.max_by_key(|&(sequence, _)| (precedence(sequence), sequence));
+        best.map(|(_, &chunk)| chunk)
     }
 
     /// Whether so much was evicted that the log should be written anew.

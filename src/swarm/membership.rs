@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Action, Join, PeerSlot, Swarm,
-    peers::{Delivery, Peer, Stage, Standing},
+    peers::{Delivery, Peer, Stage, Standing, Starved},
 };
 use crate::time::Time;
 
@@ -87,7 +87,7 @@ impl Swarm {
         self.set_counted(slot, false);
         self.leaving_ended(slot);
         self.peers[slot].standing = Standing::Retired;
-        self.refresh_starving(slot);
+        self.refresh_starving(now, slot);
         self.refresh_idle(slot);
         let have = std::mem::take(&mut self.peers[slot].have);
         for chunk in have.iter() {
@@ -119,13 +119,22 @@ impl Swarm {
         peer.counted = counted;
         let step = |count: &mut u32| *count = if counted { *count + 1 } else { *count - 1 };
         for chunk in peer.settled.iter_missing() {
+            let is_keen = peer.keeps_pace && peer.asks_for(chunk);
             self.chunks.change(chunk, |state| {
                 step(&mut state.wanted);
                 step(&mut state.needers);
+                if is_keen {
+                    step(&mut state.keen);
+                }
             });
         }
         for delivery in peer.deliveries.iter().filter(|delivery| delivery.stage < Stage::Written) {
-            self.chunks.change(delivery.chunk, |state| step(&mut state.needers));
+            self.chunks.change(delivery.chunk, |state| {
+                step(&mut state.needers);
+                if peer.keeps_pace {
+                    step(&mut state.keen);
+                }
+            });
         }
     }
 
@@ -173,9 +182,13 @@ impl Swarm {
         let changed = if settled { peer.settled.insert(chunk) } else { peer.settled.remove(chunk) };
         if changed && peer.counted {
             let step = |count: &mut u32| *count = if settled { *count - 1 } else { *count + 1 };
+            let is_keen = peer.keeps_pace && peer.asks_for(chunk);
             self.chunks.change(chunk, |state| {
                 step(&mut state.wanted);
                 step(&mut state.needers);
+                if is_keen {
+                    step(&mut state.keen);
+                }
             });
         }
         if changed && !settled {
@@ -191,51 +204,54 @@ impl Swarm {
         if delivery.stage == Stage::Written {
             return;
         }
-        let counted = self.peers[slot].counted;
+        let (counted, keen) = (self.peers[slot].counted, self.peers[slot].is_keen());
         self.chunks.change(delivery.chunk, |state| {
             state.unwritten -= 1;
             state.needers -= u32::from(counted);
+            state.keen -= u32::from(keen);
             state.protected &= state.unwritten > 0;
         });
         self.memory_returned(now, delivery.chunk);
         self.seeding_written(now, delivery.chunk);
     }
 
-    /// Whether the peer starves may have changed.
-    pub(super) fn refresh_starving(&mut self, slot: PeerSlot) {
+    /// Whether the peer starves may have changed. Its clock runs while it does not: then it is the peer
+    /// that takes its time.
+    pub(super) fn refresh_starving(&mut self, now: Time, slot: PeerSlot) {
         let holds_back = self.seeding.holds_back();
+        let chunk_bytes = self.config.chunk_size_bytes;
         let peer = &mut self.peers[slot];
-        let starving = peer.is_hungry() && !holds_back;
-        let rate = if starving && peer.deliveries.is_empty() {
-            chunk_rate(peer.down.rate(), self.config.chunk_size_bytes)
-        } else {
-            0
-        };
-        match (peer.starving, starving) {
+        let starves = peer.is_hungry() && !holds_back;
+        let takes = peer.is_joined() && !peer.settled.is_full() && peer.allowance_bytes > 0;
+        let is_busy = !peer.deliveries.is_empty() || takes && !starves && !holds_back;
+        peer.down.set_busy(now, is_busy);
+        let known = peer.down.rate();
+        let loses = if peer.deliveries.is_empty() { chunk_rate(known, chunk_bytes) } else { 0 };
+        let rate = known.map_or(0, |rate| rate as u64);
+        let old = peer.starving;
+        let at = old.map_or(self.starving.peers.len(), |old| old.at as usize);
+        let at = u32::try_from(at).expect("at most all peers");
+        peer.starving = starves.then_some(Starved { at, loses, rate });
+        match (old, starves) {
             (None, true) => {
-                let at = u32::try_from(self.starving.peers.len()).expect("at most all peers");
-                peer.starving = Some((at, rate));
                 peer.starving_since = self.starving.entered;
                 self.starving.entered += 1;
                 self.starving.peers.push(slot);
                 self.chunks.news = true;
-                self.rent.change_rate(0, rate);
             }
-            (Some((at, old)), true) => {
-                peer.starving = Some((at, rate));
-                self.rent.change_rate(old, rate);
-            }
-            (Some((at, old)), false) => {
-                peer.starving = None;
-                self.rent.change_rate(old, 0);
-                self.starving.peers.swap_remove(at as usize);
-                if let Some(&moved) = self.starving.peers.get(at as usize) {
+            (Some(old), false) => {
+                self.starving.peers.swap_remove(old.at as usize);
+                if let Some(&moved) = self.starving.peers.get(old.at as usize) {
                     let entry = self.peers[moved].starving.as_mut();
-                    entry.expect("it is among the starving").0 = at;
+                    entry.expect("it is among the starving").at = old.at;
                 }
             }
-            (None, false) => {}
+            (Some(_), true) | (None, false) => {}
         }
+        let of = |starved: Option<Starved>| starved.map_or((0, 0), |it| (it.loses, it.rate));
+        let ((old_loses, old_rate), (loses, rate)) = (of(old), of(self.peers[slot].starving));
+        self.rent.change_rate(old_loses, loses);
+        self.pace.change(old_rate, rate);
     }
 }
 

@@ -9,9 +9,6 @@ use crate::time::Time;
 /// Weight that is kept at each sample: about the last 32 count, so that jitter hardly shows.
 const KEEP: f64 = 1.0 - 1.0 / 32.0;
 
-/// Samples before a rate says what a peer is, and not merely how its first chunk went.
-const SAMPLES_SETTLED: u32 = 8;
-
 /// Bytes per busy second over about the last 32 samples.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Meter {
@@ -19,7 +16,6 @@ pub(super) struct Meter {
     seconds: f64,
     busy_since: Option<Time>,
     seconds_new: f64,
-    samples: u32,
 }
 
 impl Meter {
@@ -34,14 +30,14 @@ impl Meter {
     /// So many bytes were moved since the last sample.
     pub(super) fn sample(&mut self, now: Time, bytes: u32) {
         self.set_busy(now, self.busy_since.is_some());
-        self.samples += 1;
         self.bytes = self.bytes * KEEP + f64::from(bytes);
         self.seconds = self.seconds * KEEP + std::mem::take(&mut self.seconds_new);
     }
 
-    /// The same, once enough samples were taken to tell fast from slow.
-    pub(super) fn settled_rate(&self) -> Option<f64> {
-        self.rate().filter(|_| self.samples >= SAMPLES_SETTLED)
+    /// Bytes and seconds up to the last sample, and busy seconds since then.
+    pub(super) fn evidence(&self, now: Time) -> (f64, f64, f64) {
+        let open = self.busy_since.map_or(0.0, |since| now.seconds_since(since));
+        (self.bytes, self.seconds, self.seconds_new + open)
     }
 
     /// Bytes per second; `None` before the first sample that took any time.

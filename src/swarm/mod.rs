@@ -13,7 +13,7 @@
 //!
 //! Reading order: `shared` (the vocabulary), `peers`, `wants`, `chunks`, `log`, `ranks` and `meter` (what
 //! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
-//! `fetching`, `holders` and `hedging` (what is asked of whom), `room` and `rent` (what is given up for it),
+//! `fetching`, `holders` and `hedging` (what is asked of whom), `pace`, `room` and `rent` (what is given up for it),
 //! `seeding`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
 
 mod chunks;
@@ -28,6 +28,7 @@ mod manifest;
 mod membership;
 mod meter;
 mod missing;
+mod pace;
 mod peers;
 mod ranks;
 mod rent;
@@ -60,6 +61,7 @@ pub struct Swarm {
     idle_holders: holders::IdleHolders,
     room: room::Room,
     rent: rent::Rent,
+    pace: pace::Pace,
     seeding: seeding::SeedState,
     manifest: manifest::ManifestState,
     leaving: leaving::LeavingState,
@@ -83,6 +85,7 @@ impl Swarm {
         assert!(chunk_count <= crate::protocol::limits::CHUNK_COUNT_MAX);
         Self {
             rent: rent::Rent::new(config.lambda, config.cache_chunks_max),
+            pace: pace::Pace::default(),
             manifest: manifest::ManifestState::new(chunk_count),
             config,
             peers: peers::Peers::default(),

@@ -29,7 +29,20 @@ pub(super) struct Delivery {
     pub(super) chunk: u32,
     /// Where in the chunk it starts, in bytes.
     pub(super) offset_bytes: u32,
+    /// How much of it is to come.
+    pub(super) length_bytes: u32,
     pub(super) stage: Stage,
+}
+
+/// A starving peer's part in what is known of all of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Starved {
+    /// Its position among them.
+    pub(super) at: u32,
+    /// What it loses, in millionths of a chunk a second.
+    pub(super) loses: u64,
+    /// Its rate in bytes a second; zero if it is not known.
+    pub(super) rate: u64,
 }
 
 /// Whether a peer takes part.
@@ -62,6 +75,8 @@ pub(super) struct Peer {
     /// to supply. `have` is a subset.
     pub(super) settled: Bitfield,
     pub(super) deliveries: VecDeque<Delivery>,
+    /// Bytes of these.
+    pub(super) under_way_bytes: u64,
     /// Chunks that it has in part, with the bytes it has from the start, oldest first.
     pub(super) partials: VecDeque<(u32, u32)>,
     pub(super) wants: Wants,
@@ -72,11 +87,11 @@ pub(super) struct Peer {
     pub(super) cursor: u64,
     /// Whether its wants are counted at the chunks: not so while it is dormant or leaving.
     pub(super) counted: bool,
+    /// Whether it is as fast as those who starve, as far as is known.
+    pub(super) keeps_pace: bool,
     pub(super) watched: bool,
     pub(super) progress_at: Time,
-    /// Position among the starving and what it adds to their rate, in millionths of a chunk a
-    /// second.
-    pub(super) starving: Option<(u32, u64)>,
+    pub(super) starving: Option<Starved>,
     /// Who began to starve earlier has the smaller one.
     pub(super) starving_since: u64,
     /// Position among the idle holders.
@@ -113,12 +128,14 @@ impl Peer {
             settled: join.claims.clone(),
             have: join.claims,
             deliveries: VecDeque::new(),
+            under_way_bytes: 0,
             partials: VecDeque::new(),
             wants: Wants::default(),
             allowance_bytes: 0,
             assigned_bytes: 0,
             cursor,
             counted: false,
+            keeps_pace: true,
             watched: false,
             progress_at: now,
             starving: None,
@@ -165,19 +182,15 @@ impl Peer {
             }
     }
 
-    /// Whether the chunk is on its way to the peer and not yet written.
-    pub(super) fn is_being_sent(&self, chunk: u32) -> bool {
-        let unwritten = |delivery: &Delivery| delivery.stage < Stage::Written;
-        self.deliveries.iter().any(|delivery| delivery.chunk == chunk && unwritten(delivery))
-    }
-
     pub(super) fn delivery(&mut self, chunk: u32) -> Option<&mut Delivery> {
         self.deliveries.iter_mut().find(|delivery| delivery.chunk == chunk)
     }
 
     pub(super) fn take_delivery(&mut self, chunk: u32) -> Option<Delivery> {
         let position = self.deliveries.iter().position(|delivery| delivery.chunk == chunk)?;
-        self.deliveries.remove(position)
+        let delivery = self.deliveries.remove(position)?;
+        self.under_way_bytes -= u64::from(delivery.length_bytes);
+        Some(delivery)
     }
 
     pub(super) fn remember_partial(&mut self, chunk: u32, offset_bytes: u32) {

@@ -7,7 +7,12 @@
 
 use std::time::Duration;
 
-use super::{Action, Eviction, Swarm, chunks::Place, fetching::Need};
+use super::{
+    Action, Eviction, Swarm,
+    chunks::{FREE, LEFT, PINNED, Place},
+    fetching::Need,
+    log::precedence,
+};
 use crate::time::Time;
 
 /// Memory that was given up for a wish may go to a swarm that waited longer. After so long without
@@ -16,6 +21,10 @@ const PROMISE_KEPT: Duration = Duration::from_millis(20);
 
 /// How long nothing is fetched ahead after memory turned out to be short.
 const AHEAD_AGAIN: Duration = Duration::from_millis(50);
+
+/// One part in so many of the cache may hold what only slower peers are being sent: they share it, as the
+/// others share the rest.
+const PINNED_SHARE: u32 = 4;
 
 /// Chunks among equals that an eviction compares for the one used longest ago.
 const EVICTIONS_COMPARED: usize = 32;
@@ -112,7 +121,7 @@ impl Swarm {
     /// Whether memory lies idle that a chunk may be fetched into before anybody starves for it.
     pub(super) fn may_fetch_ahead(&self, now: Time) -> bool {
         let idle = self.usage() < self.config.cache_chunks_max;
-        now >= self.room.ahead_again_at && (idle || !self.chunks.cached.bucket(0).is_empty())
+        now >= self.room.ahead_again_at && (idle || !self.chunks.cached.bucket(FREE).is_empty())
     }
 
     pub(super) fn ask_room(&mut self, now: Time, need: Need) {
@@ -178,22 +187,52 @@ impl Swarm {
         }
     }
 
-    /// Gives up a still wanted chunk if its price has been lost. Those who are in the midst of it
-    /// may finish; only if its price has been lost once more are they cut off.
+    /// Gives up what only slower peers need, or another chunk if its price has been lost. Those who are in
+    /// the midst of that one may finish; only if its price has been lost once more are they cut off.
     fn buy_room(&mut self, now: Time) {
-        if let Some(victim) = self.affordable() {
+        let mut left_behind = self.left_behind();
+        if left_behind.is_none() && self.rent.take_look() {
+            self.look_at_pace(now);
+            left_behind = self.left_behind();
+        }
+        if let Some(victim) = left_behind {
+            self.rent.reset();
+            self.counters.purchases += 1;
+            return self.give_up(now, victim);
+        }
+        if self.rent.is_due() {
             self.rent.reset();
             if self.chunks.draining.is_empty() {
-                self.counters.purchases += 1;
-                self.evict(now, victim, false);
+                self.chunks.cached.tidy();
+                if let Some(victim) = self.victim() {
+                    self.counters.purchases += 1;
+                    self.evict(now, victim, self.chunks.get(victim).keen == 0);
+                }
             } else {
                 self.recall_draining();
             }
         }
-        self.room.wake_at = self.rent.look_at();
+        self.room.wake_at = self.rent.due_at();
         if self.room.promised_at.is_some_and(|at| now < at + PROMISE_KEPT) {
             self.room.wake_at = Some(now + PROMISE_KEPT);
         }
+    }
+
+    /// A chunk that only peers need which have fallen behind: none of them is being sent it, or such chunks
+    /// fill more than their share of the cache.
+    fn left_behind(&self) -> Option<u32> {
+        let share = (self.config.cache_chunks_max / PINNED_SHARE).max(1) as usize;
+        let pinned = self.chunks.cached.bucket(PINNED);
+        let left = self.least_preferred(self.chunks.cached.bucket(LEFT));
+        left.or_else(|| (pinned.len() > share).then(|| self.least_preferred(pinned)).flatten())
+    }
+
+    /// What those who fell behind prefer least, the oldest of that.
+    fn least_preferred(&self, chunks: &[u32]) -> Option<u32> {
+        let few = chunks.iter().take(EVICTIONS_COMPARED).map(|&chunk| self.chunks.get(chunk));
+        let sequences = few.filter(|state| !state.protected).map(|state| state.sequence);
+        let least = sequences.min_by_key(|&sequence| (precedence(sequence), sequence))?;
+        self.log.get(least)
     }
 
     fn give_up(&mut self, now: Time, chunk: u32) {
@@ -204,19 +243,17 @@ impl Swarm {
 
     /// A cached chunk that nobody needs.
     fn free_chunk(&self) -> Option<u32> {
-        self.chunks.cached.bucket(0).first().copied()
+        self.chunks.cached.bucket(FREE).first().copied()
     }
 
     /// The least needed chunk that may go; ties: the one used longest ago.
     fn victim(&self) -> Option<u32> {
-        let evictable = |&(chunk, needers): &(u32, u32)| {
-            let state = self.chunks.get(chunk);
-            !state.protected || needers == 0
-        };
+        let evictable =
+            |&(chunk, rank): &(u32, u32)| !self.chunks.get(chunk).protected || rank == FREE;
         let mut candidates = self.chunks.cached.iter_up().filter(evictable);
         let (mut best, least) = candidates.next()?;
-        for (chunk, needers) in candidates.take(EVICTIONS_COMPARED) {
-            if needers > least {
+        for (chunk, rank) in candidates.take(EVICTIONS_COMPARED) {
+            if rank > least {
                 break;
             }
             if self.chunks.get(chunk).used_at < self.chunks.get(best).used_at {

@@ -95,7 +95,7 @@ impl Swarm {
             self.seeding.phase = Phase::Waiting { origin: slot, peers, start_by };
             self.seeding.acknowledged = Bitfield::empty(self.chunks.count());
             for slot in self.peers.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
-                self.refresh_starving(slot);
+                self.refresh_starving(now, slot);
             }
         }
     }

@@ -113,7 +113,7 @@ impl Swarm {
 
     /// Cached chunks, each with the number of peers that still need it, the most needed first.
     pub fn cached(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.chunks.cached.iter_down()
+        self.chunks.cached.iter_down().map(|(chunk, _)| (chunk, self.chunks.get(chunk).needers))
     }
 
     /// Chunks that nobody connected holds, and that are not with the relay.

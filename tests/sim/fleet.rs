@@ -13,7 +13,7 @@ use super::{
     nanoseconds,
     outcome::Outcome,
     peer::{PeerPlan, Vice},
-    world::{HomePlan, Plan, World},
+    world::{Delays, HomePlan, Plan, World},
 };
 
 /// Who chooses, in a comparison.
@@ -41,6 +41,12 @@ pub(crate) struct Fleet {
     pub(crate) spread: bool,
     /// Peers' uplink bytes a second.
     pub(crate) up_rate: f64,
+    /// Slowest rate but for that of `slow`, in bytes a second.
+    pub(crate) rate: f64,
+    /// Of the peers, so many take so small a part of what the slowest of the others takes.
+    pub(crate) slow: u32,
+    pub(crate) slow_ratio: f64,
+    pub(crate) delays: Delays,
 }
 
 /// Bytes of a fleet's chunks: four frames.
@@ -64,6 +70,10 @@ impl Fleet {
             choice: Choice::Relay,
             spread: false,
             up_rate: 1000.0 * RATE,
+            rate: RATE,
+            slow: 0,
+            slow_ratio: 1.0,
+            delays: Delays::SHELL,
         }
     }
 
@@ -89,11 +99,14 @@ impl Fleet {
         };
         let seeding =
             if self.spread { Seeding::Spread { peers: self.peers } } else { Seeding::Origin };
-        let mut origin = peer(RATE, 1000.0 * RATE, Bitfield::full(self.chunks));
+        let mut origin = peer(RATE, 100.0 * self.ratio * self.rate, Bitfield::full(self.chunks));
         (origin.seeding, origin.leaves) = (Some(seeding), self.spread);
         let mut peers = vec![origin];
-        for _ in 0..self.peers {
-            let rate = rng.log_uniform(RATE, self.ratio);
+        for number in 0..self.peers {
+            let mut rate = rng.log_uniform(self.rate, self.ratio);
+            if number < self.slow {
+                rate = self.rate / self.slow_ratio;
+            }
             peers.push(peer(rate, self.up_rate, Bitfield::empty(self.chunks)));
         }
         Plan {
@@ -113,6 +126,7 @@ impl Fleet {
             spread_wait: Duration::from_secs(10),
             coalesce_percent: 100,
             batch_percent: 0,
+            delays: self.delays,
         }
     }
 
@@ -120,12 +134,21 @@ impl Fleet {
         let mut world = World::new(self.plan());
         let outcome = world.run();
         world.assert_progress();
-        let mut stretch: Vec<f64> = outcome.stretch.iter().flatten().copied().collect();
-        stretch.sort_unstable_by(f64::total_cmp);
+        // The first is the origin, then come the slow ones.
+        let slow = 1..=self.slow as usize;
+        let sorted = |is_slow: bool| {
+            let mine = outcome.stretch.iter().enumerate();
+            let mine = mine.filter(|(index, _)| slow.contains(index) == is_slow);
+            let mut mine: Vec<f64> = mine.filter_map(|(_, stretch)| *stretch).collect();
+            mine.sort_unstable_by(f64::total_cmp);
+            mine
+        };
+        let (others, slow) = (sorted(false), sorted(true));
         Summary {
             fetches_per_chunk: outcome.ingress[0],
-            median: stretch[stretch.len() / 2],
-            worst: stretch[stretch.len() - 1],
+            median: others[others.len() / 2],
+            worst: others[others.len() - 1],
+            slow_worst: slow.last().copied().unwrap_or(0.0),
             outcome,
         }
     }
@@ -135,8 +158,10 @@ impl Fleet {
 #[derive(Clone, Debug)]
 pub(crate) struct Summary {
     pub(crate) fetches_per_chunk: f64,
-    /// Of finish time over own ideal.
+    /// Of finish time over own ideal, of those that are not slow.
     pub(crate) median: f64,
     pub(crate) worst: f64,
+    /// The same of the slow ones; zero if there are none.
+    pub(crate) slow_worst: f64,
     pub(crate) outcome: Outcome,
 }

@@ -25,6 +25,9 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 /// Nanoseconds in a millisecond.
 pub(crate) const MILLISECOND: u64 = 1_000_000;
 
+/// Nanoseconds in a microsecond.
+pub(crate) const MICROSECOND: u64 = 1_000;
+
 /// Payload bytes of a frame.
 pub(crate) const FRAME: u32 = 16 << 10;
 

@@ -130,7 +130,7 @@ impl World {
             }
         }
         if let Some(at) = self.homes[home].swarm.poll_timeout() {
-            let at = at.0.max(self.now);
+            let at = self.plan.delays.seen_at(at.0.max(self.now));
             if self.homes[home].timer_at.is_none_or(|earlier| at < earlier) {
                 self.homes[home].timer_at = Some(at);
                 self.schedule(at, Event::Timer(home));
@@ -271,7 +271,8 @@ impl World {
             self.peers[peer].have.contains(chunk) || self.peers[peer].plan.vice != Vice::None,
             "asked a peer that never claimed the chunk"
         );
-        match self.fetch_at(peer) {
+        let hop = self.plan.delays.hop;
+        match self.fetch_at(peer).or((hop > 0).then_some(self.now + hop)) {
             Some(at) => {
                 let connection = self.peers[peer].connection;
                 self.schedule(at, Event::Fetch { peer, connection, fetch_id, chunk });
@@ -317,7 +318,7 @@ impl World {
         peer.uploading = false;
         peer.uploaded_chunks += 1;
         if let Some((fetch_id, _)) = peer.uploads.pop_front() {
-            let at = self.now + peer.plan.rtt;
+            let at = self.now + peer.plan.rtt + self.plan.delays.hop;
             self.schedule(at, Event::FetchResult { home, life, fetch_id, peer: index });
         }
         self.upload_next(index);
@@ -388,6 +389,7 @@ impl World {
             rest.extend(cuts.into_iter().rev());
         }
         let (life, delay) = (self.homes[home].life, self.rng.below(MILLISECOND));
+        let delay = delay + 2 * self.plan.delays.hop;
         self.schedule(self.now + delay, Event::Recalled { home, life, chunk, rest });
     }
 

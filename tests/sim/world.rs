@@ -8,7 +8,7 @@ use relay::{
 };
 
 use super::{
-    MILLISECOND, SECOND,
+    MICROSECOND, MILLISECOND, SECOND,
     budget::Budget,
     outcome::Outcome,
     peer::{PeerPlan, SimPeer, Vice},
@@ -43,6 +43,27 @@ pub(crate) struct Plan {
     pub coalesce_percent: u64,
     /// So often several inputs come before the shell looks at actions.
     pub batch_percent: u64,
+    pub delays: Delays,
+}
+
+/// What the shell adds to every decision.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Delays {
+    /// The shell looks at the time so often: what is due waits for the next look.
+    pub look_every: u64,
+    /// A message from one shard to another takes so long.
+    pub hop: u64,
+}
+
+impl Delays {
+    /// Those of the relay: `TICK_BUSY` in `src/server/shard.rs`, and a wake-up across cores.
+    pub(crate) const SHELL: Self =
+        Self { look_every: 10 * MILLISECOND, hop: 70 * MICROSECOND };
+
+    /// When the shell sees that something is due at this time.
+    pub(super) fn seen_at(self, due: u64) -> u64 {
+        if self.look_every == 0 { due } else { due.next_multiple_of(self.look_every) }
+    }
 }
 
 /// What happens next.

@@ -13,7 +13,7 @@ use crate::sim::{
     channel::Weather,
     for_seeds,
     peer::{PeerPlan, Vice},
-    world::{HomePlan, Plan, World},
+    world::{Delays, HomePlan, Plan, World},
 };
 
 const CHUNK: u32 = 64 << 10;
@@ -77,6 +77,7 @@ fn random_plan(seed: u64) -> Plan {
         spread_wait: Duration::from_secs(3),
         coalesce_percent: rng.below(100),
         batch_percent: if rng.percent(50) { 0 } else { rng.below(70) },
+        delays: if seed.is_multiple_of(2) { Delays::SHELL } else { Delays::default() },
     }
 }
 
