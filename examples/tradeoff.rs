@@ -1,7 +1,7 @@
 //! The trade-off between fetching less and holding nobody up, over lambda: data and picture.
 //!
 //! `cargo run --example tradeoff [SEEDS]` writes `docs/tradeoff/tradeoff.csv` and `.svg`. A hundred
-//! peers, 400 chunks, jitter; beside it what "least recently used" makes of the same job.
+//! peers, 400 chunks, jitter, and the delays of the relay's shell; beside it what "least recently used" makes of the same job.
 
 #[path = "../tests/sim/mod.rs"]
 mod sim;
@@ -23,8 +23,9 @@ struct Point {
     worst_of_all: f64,
 }
 
-const LAMBDAS: [f64; 7] = [1.0, 2.0, 4.0, LAMBDA_DEFAULT, 16.0, 32.0, 64.0];
-const CACHES: [(u32, u32, f64); 4] = [(2, 8, 10.0), (5, 20, 10.0), (25, 100, 10.0), (2, 8, 1.0)];
+const LAMBDAS: [f64; 7] = [20.0, 40.0, 80.0, LAMBDA_DEFAULT, 320.0, 640.0, 1280.0];
+const CACHES: [(u32, u32, f64); 6] =
+    [(2, 8, 10.0), (5, 20, 10.0), (25, 100, 10.0), (2, 8, 1.0), (2, 8, 2.0), (2, 8, 100.0)];
 
 fn measure(label: &str, cache_percent: u32, seeds: u64, fleet: impl Fn(u64) -> Fleet) -> Point {
     let runs: Vec<Summary> = (0..seeds).map(|seed| fleet(seed).run()).collect();
@@ -105,7 +106,7 @@ fn picture(points: &[Point]) -> String {
     }
     put("<text x=\"380\" y=\"462\" text-anchor=\"middle\">fetches per chunk</text><text x=\"60\" y=\"26\">finish time / own ideal: filled median, hollow worst</text>".to_owned());
     for (at, (percent, _, ratio)) in CACHES.iter().enumerate() {
-        let colour = ["#c0392b", "#d68910", "#2471a3", "#1e8449"][at];
+        let colour = ["#c0392b", "#d68910", "#2471a3", "#1e8449", "#6c3483", "#717d7e"][at];
         let mine = |point: &&Point| point.cache_percent == *percent && point.ratio == *ratio;
         let curve: Vec<&Point> =
             points.iter().filter(mine).filter(|point| point.label == "demand").collect();
@@ -132,7 +133,10 @@ fn picture(points: &[Point]) -> String {
                 ));
             }
         }
-        let label = if *ratio > 1.0 { "rates over a factor of 10" } else { "equal rates" };
+        let label = match *ratio {
+            1.0 => "equal rates".to_owned(),
+            ratio => format!("rates over a factor of {ratio}"),
+        };
         put(format!(
             "<rect x=\"715\" y=\"{}\" width=\"10\" height=\"10\" fill=\"{colour}\"/><text x=\"732\" y=\"{}\">cache {percent}%, {label}</text>",
             60 + 24 * at,
@@ -140,7 +144,7 @@ fn picture(points: &[Point]) -> String {
         ));
     }
     put(format!(
-        "<text x=\"715\" y=\"180\">lines: lambda {} to {}</text><text x=\"715\" y=\"200\">large dots: the default, {LAMBDA_DEFAULT}</text><text x=\"715\" y=\"220\">S, R: LRU, sequential and random</text><text x=\"715\" y=\"240\">order (median)</text>",
+        "<text x=\"715\" y=\"230\">lines: lambda {} to {}</text><text x=\"715\" y=\"250\">large dots: the default, {LAMBDA_DEFAULT}</text><text x=\"715\" y=\"270\">S, R: LRU, sequential and random</text><text x=\"715\" y=\"290\">order (median)</text>",
         LAMBDAS[0], LAMBDAS[6]
     ));
     svg + "</svg>\n"

@@ -193,8 +193,10 @@ impl Homes {
         }
     }
 
-    /// Lets those homes decide that something happened to; all of them while memory is short.
-    pub(crate) fn drive(&mut self, now: Time, outbox: &mut Outbox, cells: &ShardCells) {
+    /// Lets those homes decide that something happened to; all of them while memory is short. Whether one of
+    /// them waits for memory at a price.
+    pub(crate) fn drive(&mut self, now: Time, outbox: &mut Outbox, cells: &ShardCells) -> bool {
+        let mut waits = false;
         if self.shared.budget.waiting() > 0 {
             self.dirty.clear();
             let share_bytes = self.shared.budget.share_bytes();
@@ -203,14 +205,22 @@ impl Homes {
                     home.handle_pressure(now, share_bytes);
                 }
                 home.drive(now, outbox, cells);
+                waits |= home.swarm().price_due_at().is_some();
             }
-            return;
+            return waits;
         }
         while let Some((index, generation)) = self.dirty.pop() {
             if let Some(home) = self.homes.get_mut(index, generation) {
                 home.drive(now, outbox, cells);
+                waits |= home.swarm().price_due_at().is_some();
             }
         }
+        waits
+    }
+
+    /// The earliest moment at which memory may have cost some home enough.
+    pub(crate) fn price_due_at(&self) -> Option<Time> {
+        self.homes.iter().filter_map(|home| home.swarm().price_due_at()).min()
     }
 
     /// All homes, for onlookers.

@@ -43,8 +43,11 @@ const FRAMES_PER_READ: usize = WRITE_BYTES_MAX / FRAME_PAYLOAD_BYTES_MAX;
 const REQUESTS_PER_TURN_MAX: usize = 256;
 
 /// How often time is looked at when nothing happens: hedges, deadlines and stalls are due in
-/// tens of milliseconds at the least.
+/// tens of milliseconds at the least. What memory costs has a timer of its own (`watch_prices`).
 const TICK_BUSY: Duration = Duration::from_millis(10);
+
+/// No timer of the event loop is finer than this.
+const TICK_LEAST: Duration = Duration::from_millis(1);
 
 /// The same while no swarm has work, and how often everything else is looked after.
 const TICK_IDLE: Duration = Duration::from_millis(100);
@@ -77,6 +80,8 @@ pub(crate) struct ShardState {
     pub sweep: RefCell<Sweep>,
     /// Rung by all that happens. A shard to which nothing happens looks at no clock.
     pub activity: LocalBell,
+    /// Rung when a home waits for memory at a price.
+    price_bell: LocalBell,
     /// Of those who watch, as counted when last looked.
     calls_seen: Cell<u64>,
     /// No window of this shard is larger for now.
@@ -115,6 +120,7 @@ impl ShardState {
             lingering: Lingering::default(),
             sweep: RefCell::new(Sweep::default()),
             activity: LocalBell::new(),
+            price_bell: LocalBell::new(),
             calls_seen: Cell::new(0),
             window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
             datagrams: ShardDatagrams::new(id, groups),
@@ -249,7 +255,9 @@ impl ShardState {
             let has_more = self.collect_news();
             if !self.shard.draining() {
                 let mut outbox = self.outbox.borrow_mut();
-                self.homes.borrow_mut().drive(now(), &mut outbox, &self.cells);
+                if self.homes.borrow_mut().drive(now(), &mut outbox, &self.cells) {
+                    self.price_bell.ring();
+                }
             }
             let mut is_quiet = true;
             while own_claims < CLAIMS_AT_ONCE_MAX {
@@ -274,6 +282,7 @@ impl ShardState {
         let _alarm = Alarm;
         task::spawn(super::pump::run(Rc::clone(&self)));
         task::spawn(tick(Rc::clone(&self)));
+        task::spawn(watch_prices(Rc::clone(&self)));
         super::datagrams::start(&self);
         loop {
             let more = self.turn();
@@ -335,6 +344,22 @@ async fn tick(state: Rc<ShardState>) {
             is_quiet = !happened;
         }
         state.shard.port.nudge();
+    }
+}
+
+/// Acts upon a price of memory when it is due: peers starve until then. What is due later than the next
+/// look sees that.
+async fn watch_prices(state: Rc<ShardState>) {
+    loop {
+        let due = state.homes.borrow().price_due_at().map(|due| due.since(now()));
+        match due.filter(|&due| due < TICK_BUSY) {
+            Some(due) => {
+                clock::sleep(due.max(TICK_LEAST)).await;
+                state.homes.borrow_mut().handle_timeouts(now());
+                state.shard.port.nudge();
+            }
+            None => state.price_bell.wait().await,
+        }
     }
 }
 

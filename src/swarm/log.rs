@@ -85,7 +85,8 @@ impl Log {
     /// [`NEWEST_LOOKED_AT`] entries.
     pub(super) fn find_preceding(&self, wanted: impl Fn(u32) -> bool) -> Option<u32> {
         let numbered = self.entries.iter().rev().zip(1..);
-        let newest = numbered.map(|(chunk, back)| (self.end() - back, chunk)).take(NEWEST_LOOKED_AT);
+        let newest =
+            numbered.map(|(chunk, back)| (self.end() - back, chunk)).take(NEWEST_LOOKED_AT);
         let wanted = newest.filter(|&(_, &chunk)| chunk != GONE && wanted(chunk));
         let best = wanted.max_by_key(|&(sequence, _)| (precedence(sequence), sequence));
         best.map(|(_, &chunk)| chunk)

@@ -152,6 +152,13 @@ impl Swarm {
         if self.room.unanswered { self.room.wake_at } else { Some(asked_at) }
     }
 
+    /// When starving peers may have lost the price of what they wait for; `None` while nothing is priced.
+    #[must_use]
+    pub fn price_due_at(&self) -> Option<Time> {
+        let waits = self.room.asked_at.is_some() && self.room.unanswered;
+        self.room.wake_at.filter(|_| waits && !self.starving.is_empty())
+    }
+
     /// The wish for room is unanswered: gives something up for it, if it is worth it.
     pub(super) fn make_room(&mut self, now: Time) {
         if !self.room.unanswered {

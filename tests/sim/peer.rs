@@ -24,6 +24,10 @@ pub(crate) enum Vice {
     Stops(u64),
     /// Vanishes at this time.
     Dies(u64),
+    /// Says that it has a chunk as soon as its first frame has come, so as to seem fast.
+    Boasts,
+    /// Says that it has a chunk only so long after it came, so as to seem slow.
+    Dawdles(u64),
 }
 
 /// How a peer joins and behaves.

@@ -3,5 +3,6 @@
 #[path = "../sim/mod.rs"]
 mod sim;
 
+mod pace;
 mod rates;
 mod worlds;
