@@ -68,6 +68,24 @@ def run(clients, slow, rate, size, to_end, args, eviction=(), within_s=None):
     return row
 
 
+def cells_of(clients, slow, rate, size, to_end, args):
+    """The cells of one row; those with slow clients are cut short by what the first one took."""
+    alone = {"s": 1}
+
+    def without():
+        row = run(clients, 0, rate, size, to_end, args)
+        alone["s"] = row["others' median s"]
+        return row
+
+    def beside(*eviction):
+        return run(clients, slow, rate, size, to_end, args, eviction, 1 + CUT_AFTER * alone["s"])
+
+    cells = {"nobody slow": without, "some slow": beside}
+    if "--relay-args" not in args:
+        cells["some slow, lru"] = lambda: beside("--eviction", "lru")
+    return cells
+
+
 def main():
     m.build()
     m.title("Pace: what slow clients do to the others")
@@ -79,21 +97,7 @@ def main():
         if m.QUICK:
             clients, slow, size = max(2, clients // 4), min(slow, 1), size // 8
 
-        def cell(slow, eviction=(), rate=rate, job=(clients, size, to_end, args), alone=(alone := {"s": 1})):
-            clients, size, to_end, args = job
-
-            def of_cell():
-                row = run(clients, slow, rate, size, to_end, args, eviction,
-                          within_s=1 + CUT_AFTER * alone["s"])
-                if not slow:
-                    alone["s"] = row["others' median s"]
-                return row
-
-            return of_cell
-
-        cells = {"nobody slow": cell(0), "some slow": cell(slow)}
-        if "--relay-args" not in args:
-            cells["some slow, lru"] = cell(slow, ("--eviction", "lru"))
+        cells = cells_of(clients, slow, rate, size, to_end, args)
         m.table(m.alternate(cells), columns, against="nobody slow", first=name)
 
 
