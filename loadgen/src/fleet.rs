@@ -259,7 +259,10 @@ fn report_no_disk(
 ) {
     let record = Record {
         name: format!("shard {}", shard.id),
-        error: Some(format!("could not start a thread for files: {error}")),
+        error: Some(format!(
+            "could not start a thread for files: {error}; {}",
+            shards::MORE_THREADS
+        )),
         failed: true,
         ..Record::default()
     };

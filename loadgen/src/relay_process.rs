@@ -7,6 +7,7 @@ use std::{
     io::{self, Read},
     net::SocketAddr,
     os::fd::AsFd,
+    path::PathBuf,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -135,9 +136,15 @@ pub(crate) fn names(words: &[String], option: &str) -> bool {
     })
 }
 
+/// This program: as the system knows it, or where nothing tells, as it was called.
+fn own_executable() -> io::Result<PathBuf> {
+    let called = || std::env::args_os().next().map(PathBuf::from);
+    std::env::current_exe().or_else(|error| called().ok_or(error))
+}
+
 impl OwnRelay {
     fn spawn(args: &[String]) -> io::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(own_executable()?);
         command.arg(ROLE_ARGUMENT);
         command.args(["--listen", "127.0.0.1:0"]);
         if !names(args, "--http") {

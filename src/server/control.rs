@@ -93,13 +93,15 @@ pub(crate) fn serve(
             loop {
                 tokio::time::sleep(UPKEEP_INTERVAL).await;
                 upkept.metrics.upkeep();
+                upkept.shared.guesses.tell(clock::now());
             }
         };
         let keeper = Keeper::new(&control.shared, control.heartbeats.clone(), watching.ringers);
         let keeping = keeper.run(watching.snapshots, watching.asks);
+        let connections_max = control.shared.places.http;
         let router = router(control);
         tokio::select! {
-            () = http::serve(listener, router) => {}
+            () = http::serve(listener, router, connections_max) => {}
             () = upkeep => {}
             () = keeping => {}
             () = ended => {}
