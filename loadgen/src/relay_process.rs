@@ -154,7 +154,13 @@ impl OwnRelay {
         if std::env::var_os("RELAY_LOG").is_none_or(|level| level.is_empty()) {
             command.env("RELAY_LOG", "warn");
         }
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut child = child.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                io::Error::other(format!("{error}; {}", shards::MORE_THREADS))
+            }
+            _ => error,
+        })?;
         let stdout = child.stdout.take().expect("it was piped");
         Ok(Self { child, stdout })
     }

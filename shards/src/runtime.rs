@@ -62,7 +62,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The system refuses a thread.
-    #[error("no thread for shard {shard}: {error}; {MORE_THREADS}, or start fewer shards")]
+    #[error("no thread for shard {shard}: {error}; {MORE_THREADS}")]
     Thread {
         /// Whose.
         shard: ShardId,

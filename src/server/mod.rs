@@ -230,7 +230,8 @@ fn run(
     let of_shards = Arc::clone(&shared);
     let groups: Arc<[_]> = listeners.take_groups().into();
     let main = move |shard| ShardState::new(shard, &of_shards, &groups).run();
-    let shards = shards::start(start, main).context("failed to start the event loops")?;
+    let shards = shards::start(start, main)
+        .context("failed to start the event loops (--cores N starts N of them)")?;
 
     let chunk_bytes = 1 << CHUNK_SIZE_LOG2_DEFAULT.min(config.chunk_size_log2_max);
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
