@@ -36,6 +36,7 @@ pub mod port;
 mod ring;
 mod ringer;
 pub mod runtime;
+pub mod spin;
 mod station;
 pub mod steering;
 #[cfg(test)]
@@ -53,3 +54,4 @@ pub use placement::{Placement, ShardId};
 pub use port::Port;
 pub use ringer::Ringer;
 pub use runtime::{JoinError, MORE_THREADS, Shard, Shards, Start, StartError, block_on, start};
+pub use spin::{SPIN_PATIENCE, SpinWatch};

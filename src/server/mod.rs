@@ -236,12 +236,14 @@ fn run(
     let chunk_bytes = 1 << CHUNK_SIZE_LOG2_DEFAULT.min(config.chunk_size_log2_max);
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
     let listening = listeners.local_addrs();
-    announce(&listening, &http)?;
+    let http_addr = http.local_addr().context("failed to read the HTTP address")?;
     let access =
         Access::new(config.http_token, shared.nonces.secret(), args.http_probes_need_token);
     let serving = Serving::start(http, recorder, access, (&shards, snapshots), &shared)?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
-    print_lines(&companion.start(&listening)?)?;
+    let served = companion.start(&listening)?;
+    // Only now is everything there that may be missing.
+    announce(&listening, http_addr, served)?;
     shared.set_ready();
     first_signal.wait();
     let joined = drain(&shared, args.drain_timeout, accepting, shards);
@@ -334,15 +336,11 @@ impl Accepting {
 }
 
 /// What scripts read to learn which ports were picked.
-fn announce(listening: &[SocketAddr], http: &TcpListener) -> anyhow::Result<()> {
+fn announce(listening: &[SocketAddr], http: SocketAddr, served: Vec<String>) -> anyhow::Result<()> {
     let mut lines: Vec<_> =
         listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
-    let addr = http.local_addr().context("failed to read the HTTP address")?;
-    lines.push(format!("relay http on {addr}"));
-    print_lines(&lines)
-}
-
-fn print_lines(lines: &[String]) -> anyhow::Result<()> {
+    lines.push(format!("relay http on {http}"));
+    lines.extend(served);
     let mut out = std::io::stdout().lock();
     for line in lines {
         writeln!(out, "{line}").context("failed to write to stdout")?;

@@ -1,6 +1,20 @@
 //! What becomes of a loop whose system calls are refused, as seccomp profiles of containers do.
 
-use shards::{Driver, DriverChoice};
+use std::{
+    convert::Infallible,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use shards::{Driver, DriverChoice, Shard, SpinWatch, clock};
+
+use crate::common::start_of;
+
+/// Tells a copy of this program that it is to become a process whose loop spins.
+const CHILD_VARIABLE: &str = "SHARDS_TEST_SPINS";
+
+/// What it ends with when that was found out.
+const FOUND: i32 = 42;
 
 /// `io_uring_setup`, `io_uring_enter` and `io_uring_register`, the same on every architecture.
 const CALLS: [(u32, &str); 3] =
@@ -54,4 +68,44 @@ fn each_call_of_a_ring_that_is_refused_leads_to_epoll_and_is_named() {
         };
         std::thread::scope(|scope| scope.spawn(refused).join()).expect("it does not panic");
     }
+}
+
+/// A loop whose ring may no longer be entered, and a look at it now and then.
+fn spin_until_found() -> ! {
+    let start_with = start_of(Driver::IoUring, 1, 1);
+    let main = |_: Shard<Infallible, Infallible>| async {
+        clock::sleep(Duration::from_millis(10)).await;
+        refuse(426);
+        clock::sleep(Duration::from_millis(10)).await;
+    };
+    let shards = shards::start(start_with, main).expect("a shard starts");
+    let mut watch = SpinWatch::new(shards.heartbeats(), Duration::from_millis(700));
+    let began = clock::now();
+    while clock::now() - began < Duration::from_secs(60) {
+        if let Some(why) = watch.look(clock::now()) {
+            assert!(why.contains("shard 0") && why.contains("--driver epoll"), "{why}");
+            std::process::exit(FOUND);
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    panic!("nobody found out");
+}
+
+#[test]
+fn a_loop_whose_ring_is_refused_later_is_found_out() {
+    if std::env::var_os(CHILD_VARIABLE).is_some() {
+        spin_until_found();
+    }
+    if shards::driver::choose(DriverChoice::IoUring).is_err() {
+        println!("NOT CHECKED: there is no io_uring here");
+        return;
+    }
+    let own = std::env::current_exe().expect("this program has a path");
+    let name = "refused::a_loop_whose_ring_is_refused_later_is_found_out";
+    // A process of its own, since that loop has no other end.
+    let mut child = Command::new(own);
+    child.args(["--exact", name, "--nocapture"]).env(CHILD_VARIABLE, "1").stdin(Stdio::null());
+    let ended = child.output().expect("it can be started again");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(FOUND), "{said}");
 }
