@@ -5,17 +5,18 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Parser, builder::FalseyValueParser};
-use shards::DriverChoice;
+use shards::{DriverChoice, Placement};
 
 use crate::{
     protocol::{RelayAddr, Token, limits::CHUNK_SIZE_LOG2_MAX, limits::CHUNK_SIZE_LOG2_MIN},
-    server::SessionConfig,
+    server::{MemoryPlan, SessionConfig},
     swarm::Eviction,
+    token_file,
 };
 
 pub use crate::units::{parse_count, parse_driver, parse_duration, parse_listen, parse_size};
@@ -64,9 +65,13 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_HTTP_TOKEN_FILE", value_name = "FILE")]
     pub http_token_file: Option<PathBuf>,
 
-    /// Bound on all chunk bytes in the process
-    #[arg(long, env = "RELAY_CACHE", value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
-    pub cache: u64,
+    /// Have /healthz and /readyz want the HTTP token as well; otherwise they answer anybody
+    #[arg(long, env = "RELAY_HTTP_PROBES_NEED_TOKEN", value_parser = FalseyValueParser::new())]
+    pub http_probes_need_token: bool,
+
+    /// Bound on all chunk bytes in the process [default: 256M, less where memory is limited]
+    #[arg(long, env = "RELAY_CACHE", value_name = "SIZE", value_parser = parse_size)]
+    pub cache: Option<u64>,
 
     /// What to drop first: `demand` (what nobody lacks) or `lru` (for comparison)
     #[arg(long, env = "RELAY_EVICTION", value_name = "POLICY", default_value = "demand")]
@@ -157,6 +162,8 @@ pub struct RelayConfig {
     pub args: RelayArgs,
     /// Addresses to listen on, none of them optional; empty: the default ones.
     pub listen: Vec<SocketAddr>,
+    /// The bound on chunk bytes, and what it follows from.
+    pub memory: MemoryPlan,
     /// Largest chunk that the cache is fit for.
     pub chunk_size_log2_max: u8,
     /// Peers must know one; empty: anyone.
@@ -223,18 +230,20 @@ impl RelayConfig {
     /// # Errors
     /// [`ConfigError`], which is wrong usage.
     pub fn new(args: RelayArgs) -> Result<Self, ConfigError> {
-        let chunk_max = args.cache / CACHE_CHUNKS_TYPICAL;
-        if args.cache < CACHE_CHUNKS_MIN << CHUNK_SIZE_LOG2_MIN {
-            return Err(ConfigError::CacheTooSmall(args.cache));
+        let shard_count = Placement::plan(args.cores, args.oversubscribe).shard_count();
+        let memory = MemoryPlan::of_this_machine(args.cache, shard_count);
+        let chunk_max = memory.cache_bytes / CACHE_CHUNKS_TYPICAL;
+        if memory.cache_bytes < CACHE_CHUNKS_MIN << CHUNK_SIZE_LOG2_MIN {
+            return Err(ConfigError::CacheTooSmall(memory.cache_bytes));
         }
         let log2 = u8::try_from(chunk_max.ilog2()).expect("at most 63");
         let chunk_size_log2_max = log2.clamp(CHUNK_SIZE_LOG2_MIN, CHUNK_SIZE_LOG2_MAX);
         let tokens = match &args.token_file {
-            Some(path) => read_lines("--token-file", path)?,
+            Some(path) => read_tokens("--token-file", path)?,
             None => Vec::new(),
         };
         let http_token = match &args.http_token_file {
-            Some(path) => read_lines("--http-token-file", path)?.into_iter().next(),
+            Some(path) => read_tokens("--http-token-file", path)?.into_iter().next(),
             None => None,
         };
         if http_token.is_none() && !args.http.ip().is_loopback() {
@@ -249,12 +258,12 @@ impl RelayConfig {
         };
         let listen = args.listen.clone();
         let tokens = tokens.iter().filter_map(|line| Token::from_line(line)).collect();
-        Ok(Self { listen, chunk_size_log2_max, tokens, http_token, congestion, args })
+        Ok(Self { listen, memory, chunk_size_log2_max, tokens, http_token, congestion, args })
     }
 
     /// What sessions need of it.
     pub(crate) fn session(&self) -> SessionConfig {
-        let least = self.args.cache / CACHE_CHUNKS_MIN;
+        let least = self.memory.cache_bytes / CACHE_CHUNKS_MIN;
         SessionConfig {
             tokens: self.tokens.clone(),
             chunk_size_log2_max: self.chunk_size_log2_max,
@@ -272,20 +281,11 @@ impl RelayConfig {
     }
 }
 
-/// The file's lines, trimmed, without empty ones; at least one.
-///
-/// # Errors
-/// The file can't be read, or has no line.
-pub fn read_lines(option: &'static str, path: &PathBuf) -> Result<Vec<String>, ConfigError> {
-    let fail =
-        |why: String| ConfigError::TokenFile { option, path: path.display().to_string(), why };
-    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-    let lines: Vec<String> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    if lines.is_empty() {
-        return Err(fail("it holds no token: write one on a line of its own".into()));
-    }
-    Ok(lines)
+fn read_tokens(option: &'static str, path: &Path) -> Result<Vec<String>, ConfigError> {
+    token_file::read(path).map_err(|why| {
+        let path = path.display().to_string();
+        ConfigError::TokenFile { option, path, why }
+    })
 }
 
 #[cfg(test)]

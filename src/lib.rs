@@ -17,15 +17,18 @@
 //!       rng            seeded numbers that need not be unpredictable
 //!       units          sizes and durations as people write them
 //!       machine        memory and processor time that may be used
+//!       allocator      memory, and what is said when there is none
 //!       pages          completions and manual pages
 //!       arguments      command lines and variables
 //!       log_level      what the log tells
+//!       token_file     files of tokens
 //!       stderr         what people are told
 //! ```
 //!
 //! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
 //! no clock, no threads.
 
+pub mod allocator;
 pub mod arguments;
 pub mod log_level;
 pub mod machine;
@@ -33,6 +36,7 @@ pub mod pages;
 pub mod rng;
 pub mod stderr;
 pub mod time;
+pub mod token_file;
 pub mod units;
 
 pub mod protocol;

@@ -5,9 +5,15 @@
 //! often see only their own part.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
+
+use rustix::process::{Resource, getrlimit};
+
+/// Where a container finds its own group if nothing tells what is mounted: version 2, then 1.
+const GROUPS_USUAL: [&str; 3] =
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/cpu,cpuacct"];
 
 /// The limits of all groups that this process is in.
 #[derive(Debug, Default)]
@@ -17,15 +23,72 @@ pub(crate) struct Groups {
     pub(crate) memory_bytes: Option<u64>,
 }
 
-/// The bytes of memory that may still be used: what is available, or less if a group limits it.
+/// What bounds the memory of this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitOf {
+    /// There is no more.
+    Machine,
+    /// A control group, of this process or above it.
+    Group,
+    /// The limit on addresses, `RLIMIT_AS`.
+    Addresses,
+    /// The limit on writable memory, `RLIMIT_DATA`.
+    Data,
+}
+
+impl fmt::Display for LimitOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Machine => "this machine's memory",
+            Self::Group => "the memory limit of the control group",
+            Self::Addresses => "the limit on addresses (ulimit -v)",
+            Self::Data => "the limit on data (ulimit -d)",
+        })
+    }
+}
+
+/// The least of all bounds on the memory of this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryLimit {
+    /// How much.
+    pub bytes: u64,
+    /// What bounds it.
+    pub of: LimitOf,
+}
+
+/// What this process may use of memory, however much of it is in use: the least that the machine, control
+/// groups and resource limits allow. `None` where the system does not tell.
+#[must_use]
+pub fn memory_limit() -> Option<MemoryLimit> {
+    let own = [(Resource::As, LimitOf::Addresses), (Resource::Data, LimitOf::Data)];
+    let own = own
+        .map(|(resource, of)| getrlimit(resource).current.map(|bytes| MemoryLimit { bytes, of }));
+    own.into_iter().flatten().chain(shared_memory_limit()).min_by_key(|limit| limit.bytes)
+}
+
+/// The same without what is of this process alone: it is shared with all others of its group.
+#[must_use]
+pub fn shared_memory_limit() -> Option<MemoryLimit> {
+    let limit = |of| move |bytes| MemoryLimit { bytes, of };
+    let machine = meminfo("MemTotal:").map(limit(LimitOf::Machine));
+    let group = Groups::gather().memory_bytes.map(limit(LimitOf::Group));
+    machine.into_iter().chain(group).min_by_key(|limit| limit.bytes)
+}
+
+/// The bytes of memory that may still be used: what is available, or less if a limit says so.
 /// `None` where the system does not tell.
 #[must_use]
 pub fn memory_bytes() -> Option<u64> {
+    let limit = memory_limit().map(|limit| limit.bytes);
+    meminfo("MemAvailable:").into_iter().chain(limit).min()
+}
+
+/// A line of what the system tells of its memory.
+fn meminfo(key: &str) -> Option<u64> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = info.lines().find_map(|line| line.strip_prefix(key))?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    let limit = Groups::gather().memory_bytes.unwrap_or(u64::MAX);
-    Some(limit.min(kilobytes << 10))
+    Some(kilobytes << 10)
 }
 
 /// Where a hierarchy's groups are to be seen, and which of them are ours, the innermost first.
@@ -41,11 +104,14 @@ impl Groups {
     pub(crate) fn gather() -> Self {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         let mut found = Self::default();
-        for hierarchy in hierarchies(&text("/proc/self/mountinfo"), &text("/proc/self/cgroup")) {
-            for group in &hierarchy.groups {
-                let read = |file: &str| fs::read_to_string(group.join(file)).ok();
-                found.narrow(quota(&read), memory(&read));
-            }
+        let hierarchies = hierarchies(&text("/proc/self/mountinfo"), &text("/proc/self/cgroup"));
+        let mut groups: Vec<_> = hierarchies.into_iter().flat_map(|of| of.groups).collect();
+        if groups.is_empty() {
+            groups = GROUPS_USUAL.map(PathBuf::from).into();
+        }
+        for group in groups {
+            let read = |file: &str| fs::read_to_string(group.join(file)).ok();
+            found.narrow(quota(&read), memory(&read));
         }
         found
     }
@@ -106,10 +172,18 @@ fn cores(quota: &str, period: &str) -> Option<f64> {
     (period > 0.0 && quota >= 0.0).then_some(quota / period)
 }
 
-/// The bytes that a group may use, if that is limited: version 1 says 2^63 for no limit.
+/// The bytes that a group may use, if that is limited. Version 1 says 2^63 for no limit, and the least of
+/// all groups above in a file of its own; version 2 slows a group down long before it ends it.
 pub(crate) fn memory(read: &impl Fn(&str) -> Option<String>) -> Option<u64> {
-    let text = read("memory.max").or_else(|| read("memory.limit_in_bytes"))?;
-    text.trim().parse().ok().filter(|bytes| *bytes < 1 << 62)
+    let of_file = |file| read(file)?.trim().parse().ok();
+    let above = || {
+        let stat = read("memory.stat")?;
+        let limit = |line: &str| line.strip_prefix("hierarchical_memory_limit ")?.parse().ok();
+        stat.lines().find_map(limit)
+    };
+    let limits =
+        [of_file("memory.max"), of_file("memory.high"), of_file("memory.limit_in_bytes"), above()];
+    limits.into_iter().flatten().filter(|bytes| *bytes < 1 << 62).min()
 }
 
 #[cfg(test)]
@@ -138,6 +212,15 @@ mod tests {
         assert_eq!(memory(&[("memory.max", "1048576\n")]), Some(1 << 20));
         assert_eq!(memory(&[("memory.limit_in_bytes", "9223372036854771712\n")]), None);
         assert_eq!(memory(&[("memory.limit_in_bytes", "4096\n")]), Some(4096));
+        // Reclaim stops a group from going on there.
+        let both = &[("memory.max", "8192\n"), ("memory.high", "4096\n")];
+        assert_eq!(memory(both), Some(4096));
+        // Of groups that a container does not see.
+        let above = &[
+            ("memory.limit_in_bytes", "9223372036854771712\n"),
+            ("memory.stat", "cache 0\nhierarchical_memory_limit 4096\n"),
+        ];
+        assert_eq!(memory(above), Some(4096));
     }
 
     #[test]
@@ -169,6 +252,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_machine_tells_how_much_memory_there_is() {
-        assert!(super::memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        let limit = super::memory_limit().expect("Linux tells");
+        assert!(limit.bytes > 1 << 20, "{limit:?}");
+        assert!(super::memory_bytes().is_some_and(|bytes| bytes <= limit.bytes));
     }
 }

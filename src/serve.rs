@@ -142,7 +142,10 @@ impl Companion for Origins {
             }
         };
         let thread = thread::Builder::new().name("relay-origin".into()).spawn(run);
-        let thread = thread.context("failed to start thread relay-origin")?;
+        let thread = thread.map_err(|error| {
+            let more = shards::MORE_THREADS;
+            anyhow::anyhow!("failed to start thread relay-origin: {error}; {more}")
+        })?;
         self.running = Some(Running { stopping, thread });
         for _ in &paths {
             match reports.recv_timeout(ACCEPTED_WITHIN) {
@@ -190,7 +193,10 @@ impl Serving {
         let disk = match Disk::start() {
             Ok(disk) => disk,
             Err(error) => {
-                let why = format!("failed to start the thread that reads it: {error}");
+                let why = format!(
+                    "failed to start the thread that reads it: {error}; {}",
+                    shards::MORE_THREADS
+                );
                 // Nobody waits any more: the relay has given up.
                 self.reports.try_send((0, Err(why))).ok();
                 return;

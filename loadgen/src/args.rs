@@ -5,7 +5,7 @@
 use std::{
     net::{SocketAddr, ToSocketAddrs},
     num::{NonZeroU64, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use relay::{
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
     },
     rng::Rng,
+    token_file,
     transport::Transport,
 };
 use shards::DriverChoice;
@@ -248,7 +249,7 @@ impl Args {
         if self.files > 1 && matches!(file, FileChoice::Path(_)) {
             return Err("--files needs generated content: give --file a size".into());
         }
-        let token = self.token_file.as_ref().map(read_token).transpose()?;
+        let token = self.token_file.as_deref().map(read_token).transpose()?;
         Ok(Config {
             clients: self.clients,
             file,
@@ -332,11 +333,10 @@ fn resolve(address: &str) -> Result<SocketAddr, String> {
     found.next().ok_or_else(|| format!("--relay {address}: the name has no address"))
 }
 
-fn read_token(path: &PathBuf) -> Result<Token, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("--token-file {}: {error}", path.display()))?;
-    Token::from_line(text.lines().next().unwrap_or_default())
-        .ok_or_else(|| format!("--token-file {}: its first line is empty", path.display()))
+fn read_token(path: &Path) -> Result<Token, String> {
+    let tokens = token_file::read(path)
+        .map_err(|why| format!("failed to read --token-file {}: {why}", path.display()))?;
+    Ok(tokens.first().and_then(|token| Token::from_line(token)).expect("a file holds tokens"))
 }
 
 fn random_seed() -> u64 {

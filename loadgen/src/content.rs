@@ -69,6 +69,9 @@ pub(crate) enum ContentError {
          give a smaller --file"
     )]
     TooLarge(u64),
+    /// The system refuses a thread.
+    #[error("could not start a thread to make or hash content: {0}; {MORE_THREADS}", MORE_THREADS = shards::MORE_THREADS)]
+    Thread(io::Error),
     /// More than this machine holds.
     #[error(
         "generated content lies in memory, and {wanted} bytes of it are more than this machine has \
@@ -81,6 +84,9 @@ pub(crate) enum ContentError {
         there: u64,
     },
 }
+
+/// What the threads of this module are called.
+const THREAD: &str = "loadgen-content";
 
 /// What a run needs beside its content: clients, and a relay with its cache.
 const MEMORY_BESIDE_BYTES: u64 = 512 << 20;
@@ -115,7 +121,7 @@ impl Content {
             .try_reserve_exact(size)
             .map_err(|_| ContentError::Memory { wanted: size_bytes, there: 0 })?;
         bytes.resize(size, 0);
-        fill(&mut bytes, seed, index);
+        fill(&mut bytes, seed, index).map_err(ContentError::Thread)?;
         let chunk_size = 1usize << chunk_size_log2;
         let manifest = digest(size_bytes, chunk_size_log2, |chunk, hasher| {
             let start = chunk as usize * chunk_size;
@@ -174,7 +180,7 @@ impl Content {
 }
 
 /// Bytes that don't compress: BLAKE3's extended output under the seed, every core its part.
-fn fill(bytes: &mut [u8], seed: u64, index: usize) {
+fn fill(bytes: &mut [u8], seed: u64, index: usize) -> io::Result<()> {
     let mut hasher = blake3::Hasher::new_derive_key("psp-relay loadgen content v1");
     hasher.update(&seed.to_le_bytes());
     hasher.update(&(index as u64).to_le_bytes());
@@ -183,12 +189,14 @@ fn fill(bytes: &mut [u8], seed: u64, index: usize) {
     thread::scope(|scope| {
         for (number, part_bytes) in bytes.chunks_mut(part).enumerate() {
             let mut output = output.clone();
-            scope.spawn(move || {
+            let work = move || {
                 output.set_position((number * part) as u64);
                 output.fill(part_bytes);
-            });
+            };
+            thread::Builder::new().name(THREAD.into()).spawn_scoped(scope, work)?;
         }
-    });
+        Ok(())
+    })
 }
 
 /// The manifest; `feed` gives a hasher the bytes of a chunk. Every core takes its share.
@@ -206,10 +214,16 @@ fn digest(
         })
     };
     let digests: Vec<Result<Vec<(u32, Digest)>, ContentError>> = thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..cores).map(|core| scope.spawn(move || share(core).collect())).collect();
-        workers.into_iter().map(|worker| worker.join().expect("hashing doesn't panic")).collect()
-    });
+        let start = |core| {
+            let work = move || share(core).collect();
+            thread::Builder::new().name(THREAD.into()).spawn_scoped(scope, work)
+        };
+        let workers: Vec<_> = (0..cores).map(start).collect::<io::Result<_>>()?;
+        let join =
+            |worker: thread::ScopedJoinHandle<'_, _>| worker.join().expect("hashing doesn't panic");
+        io::Result::Ok(workers.into_iter().map(join).collect())
+    })
+    .map_err(ContentError::Thread)?;
     for share in digests {
         share?.into_iter().for_each(|(chunk, digest)| hasher.set(chunk, digest));
     }
@@ -226,11 +240,21 @@ pub(crate) fn digest_files(paths: &[PathBuf]) -> Vec<io::Result<Digest>> {
         Ok(Digest(*hasher.finalize().as_bytes()))
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = paths
-            .chunks(share)
-            .map(|paths| scope.spawn(move || paths.iter().map(digest).collect::<Vec<_>>()))
-            .collect();
-        workers.into_iter().flat_map(|w| w.join().expect("hashing doesn't panic")).collect()
+        let mut parts = Vec::new();
+        for part in paths.chunks(share) {
+            let work = move || part.iter().map(digest).collect::<Vec<_>>();
+            let worker = thread::Builder::new().name(THREAD.into()).spawn_scoped(scope, work);
+            parts.push((worker.ok(), part));
+        }
+        let mut digests = Vec::new();
+        for (worker, part) in parts {
+            digests.extend(match worker {
+                Some(worker) => worker.join().expect("hashing doesn't panic"),
+                // The system refused a thread.
+                None => part.iter().map(digest).collect(),
+            });
+        }
+        digests
     })
 }
 

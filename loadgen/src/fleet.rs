@@ -23,7 +23,9 @@ use relay::{
     time::Time,
     transport::Transport,
 };
-use shards::{Driver, Placement, Shard, Shards, Start, StartError, clock, task};
+use shards::{
+    Driver, Placement, SPIN_PATIENCE, Shard, Shards, SpinWatch, Start, StartError, clock, task,
+};
 
 use crate::{
     args::{SeedingMode, Store},
@@ -124,6 +126,15 @@ pub(crate) fn run(
     let shards = shards::start::<(), (), _, _>(start, move |shard| {
         shard_main(shard, shard_count, Arc::clone(&job_of_shards), sender.clone())
     })?;
+    let mut spins = SpinWatch::new(shards.heartbeats(), SPIN_PATIENCE);
+    let mut watch = |board: &Board| {
+        if let Some(why) = spins.look(clock::now()) {
+            // Its clients would never hear of an end.
+            relay::stderr::say(format_args!("loadgen: {why}"));
+            std::process::exit(1);
+        }
+        watch(board)
+    };
     let cut_short = wait(job, &mut watch);
     let cpu_time = usage::cpu_time().saturating_sub(cpu_before);
     let demand_ratio_max = usage::demand_ratio_max(THREAD_NAME, clock::now() - began);
@@ -259,7 +270,10 @@ fn report_no_disk(
 ) {
     let record = Record {
         name: format!("shard {}", shard.id),
-        error: Some(format!("could not start a thread for files: {error}")),
+        error: Some(format!(
+            "could not start a thread for files: {error}; {}",
+            shards::MORE_THREADS
+        )),
         failed: true,
         ..Record::default()
     };

@@ -24,7 +24,7 @@ use crate::{
     fleet::{self, Job, Outcome},
     latency::{ChunkSeconds, ClientSeconds, Latencies},
     plan::Plan,
-    prepare::prepare,
+    prepare::{prepare, relay_cache_bytes},
     progress::Progress,
     recorder::Recording,
     relay_process::{Relay, names},
@@ -74,7 +74,7 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
         say(format_args!("loadgen: {warning}"));
     }
     let driver = shards::driver::choose(config.driver)?;
-    let (mut relay, observer) = find_relay(&config.relay, config.token_file.as_deref())?;
+    let (mut relay, observer) = find_relay(config)?;
     say(format_args!("loadgen: seed {}; the relay is {}", config.seed, relay.origin));
     let contents = make_contents(config, observer.chunk_size_log2_max())?;
     // Another connection: a relay waits only a while for one to introduce itself, and much content
@@ -144,18 +144,20 @@ fn make_sampler(
     Ok(Some(Sampler::new(now(), before.clone(), Some(watch), relay.own_process())))
 }
 
-fn find_relay(
-    choice: &RelayChoice,
-    token_file: Option<&Path>,
-) -> anyhow::Result<(Relay, Observer)> {
+fn find_relay(config: &Config) -> anyhow::Result<(Relay, Observer)> {
+    let token_file = config.token_file.as_deref();
     let own_args = |args: &[String]| {
         let mut args = args.to_vec();
         if let Some(path) = token_file.filter(|_| !names(&args, "--token-file")) {
             args.extend(["--token-file".into(), path.to_string_lossy().into_owned()]);
         }
+        let is_cache_given = names(&args, "--cache") || std::env::var_os("RELAY_CACHE").is_some();
+        if let Some(cache) = relay_cache_bytes(config).filter(|_| !is_cache_given) {
+            args.extend(["--cache".into(), cache.to_string()]);
+        }
         args
     };
-    Ok(match choice {
+    Ok(match &config.relay {
         RelayChoice::At(address) => Relay::at(*address)?,
         RelayChoice::FindOrStart => Relay::find_or_start(&own_args(&[]))?,
         RelayChoice::Start(args) => Relay::start(&own_args(args))?,

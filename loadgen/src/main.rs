@@ -44,12 +44,13 @@ use clap::Parser;
 use crate::{args::Args, compare::CompareArgs, sweep::SweepArgs};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: relay::allocator::Allocator = relay::allocator::Allocator;
 
 /// The command line makes no sense.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    relay::allocator::reserve_little();
     let mut words = std::env::args_os();
     let first = words.nth(1);
     // Flags alone are a run, so what is something else says so by its first word.

@@ -3,7 +3,11 @@
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::Context;
-use relay::transport::Transport;
+use relay::{
+    machine::{self, MemoryLimit},
+    server::MemoryPlan,
+    transport::Transport,
+};
 use shards::Placement;
 
 use crate::{
@@ -12,6 +16,15 @@ use crate::{
     content::check_size,
     report_dir, usage,
 };
+
+/// What this process needs beside content and clients.
+const OWN_BYTES: u64 = 32 << 20;
+
+/// What a client needs: its window, its place in a thread's buffers.
+const PER_CLIENT_BYTES: u64 = 256 << 10;
+
+/// A relay gets so much in any case.
+const CACHE_BYTES_MIN: u64 = 4 << 20;
 
 /// Makes sure of all that the run will need.
 ///
@@ -44,6 +57,23 @@ pub(crate) fn prepare(config: &Config) -> anyhow::Result<()> {
     let loops = Placement::plan(config.cores, false).shard_count();
     usage::raise_descriptor_limit(members * descriptors, loops).map_err(anyhow::Error::msg)?;
     Ok(())
+}
+
+/// The cache of a relay of our own, where it shares a memory limit with this process that leaves it less than
+/// its default.
+pub(crate) fn relay_cache_bytes(config: &Config) -> Option<u64> {
+    let limit = machine::shared_memory_limit()?;
+    let content = match config.file {
+        FileChoice::Generated(bytes) => bytes.saturating_mul(config.files as u64),
+        FileChoice::Path(_) => 0,
+    };
+    let clients = (config.clients as u64).saturating_mul(PER_CLIENT_BYTES);
+    let taken = content.saturating_add(clients).saturating_add(OWN_BYTES);
+    let left = MemoryLimit { bytes: limit.bytes.saturating_sub(taken), ..limit };
+    let shards = Placement::plan(None, false).shard_count();
+    let cache =
+        |limit| MemoryPlan::new(None, shards, Some(limit), None).cache_bytes.max(CACHE_BYTES_MIN);
+    (cache(left) < cache(limit)).then(|| cache(left))
 }
 
 /// No client's store is the content itself: it would be emptied to be filled anew.

@@ -7,6 +7,7 @@ use std::{
     io::{self, Read},
     net::SocketAddr,
     os::fd::AsFd,
+    path::PathBuf,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -135,9 +136,15 @@ pub(crate) fn names(words: &[String], option: &str) -> bool {
     })
 }
 
+/// This program: as the system knows it, or where nothing tells, as it was called.
+fn own_executable() -> io::Result<PathBuf> {
+    let called = || std::env::args_os().next().map(PathBuf::from);
+    std::env::current_exe().or_else(|error| called().ok_or(error))
+}
+
 impl OwnRelay {
     fn spawn(args: &[String]) -> io::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(own_executable()?);
         command.arg(ROLE_ARGUMENT);
         command.args(["--listen", "127.0.0.1:0"]);
         if !names(args, "--http") {
@@ -147,7 +154,13 @@ impl OwnRelay {
         if std::env::var_os("RELAY_LOG").is_none_or(|level| level.is_empty()) {
             command.env("RELAY_LOG", "warn");
         }
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut child = child.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                io::Error::other(format!("{error}; {}", shards::MORE_THREADS))
+            }
+            _ => error,
+        })?;
         let stdout = child.stdout.take().expect("it was piped");
         Ok(Self { child, stdout })
     }

@@ -116,7 +116,11 @@ impl Budget {
         std::thread::scope(|scope| {
             for thread in 0..threads {
                 let share = count * (thread + 1) / threads - count * thread / threads;
-                scope.spawn(move || warm(share));
+                let started = std::thread::Builder::new().spawn_scoped(scope, move || warm(share));
+                // Without another thread it takes longer.
+                if started.is_err() {
+                    warm(share);
+                }
             }
         });
     }

@@ -104,12 +104,14 @@ fn try_io_uring() -> Result<(), String> {
     Err("this system has no io_uring".to_owned())
 }
 
-/// Builds a ring as a shard would, and lets an operation go through it.
+/// Tries a ring's system calls one by one, then builds a loop as a shard would and lets an operation go
+/// through it.
 #[cfg(target_os = "linux")]
 fn try_io_uring() -> Result<(), String> {
+    let refused = |error: io::Error| format!("the kernel refuses it: {error}");
+    crate::ring::probe().map_err(refused)?;
     let (near, mut far) = std::os::unix::net::UnixStream::pair()
         .map_err(|error| format!("a socket pair can't be made: {error}"))?;
-    let refused = |error: io::Error| format!("the kernel refuses it: {error}");
     let mut event_loop = build(Driver::IoUring).map_err(refused)?;
     // A ring may exist and yet lack the operations that the library uses; it knows them.
     let forced = std::env::var(FORCE_EPOLL_VARIABLE).is_ok_and(|value| is_yes(&value));
@@ -192,6 +194,9 @@ pub(crate) fn build(driver: Driver) -> io::Result<Box<dyn EventLoop>> {
                 let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new();
                 builder.with_entries(entries).enable_timer().build()
             };
+            // The library does not look at what entering a ring comes to: where it is refused, a loop
+            // would turn for ever without anything happening.
+            crate::ring::probe_enter()?;
             let [most, least] = RING_ENTRIES;
             let runtime = build(most).or_else(|_| build(least))?;
             Ok(Box::new(runtime))

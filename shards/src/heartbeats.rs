@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,12 +29,18 @@ struct Pulse {
     /// On the scale of `clock::now`.
     beat_ns: AtomicU64,
     cpu_ns: AtomicU64,
+    /// The system's number of its thread; 0 until its loop turns.
+    thread: AtomicU32,
 }
 
 impl Heartbeats {
     pub(crate) fn new(shard_count: usize) -> Self {
         let now_ns = nanoseconds(clock::now());
-        let pulse = |_| Pulse { beat_ns: AtomicU64::new(now_ns), cpu_ns: AtomicU64::new(0) };
+        let pulse = |_| Pulse {
+            beat_ns: AtomicU64::new(now_ns),
+            cpu_ns: AtomicU64::new(0),
+            ..Pulse::default()
+        };
         Self((0..shard_count).map(pulse).collect())
     }
 
@@ -59,6 +65,25 @@ impl Heartbeats {
     }
 }
 
+impl Heartbeats {
+    /// For each shard, its thread, as the system numbers it; 0 where that is not known.
+    pub(crate) fn threads(&self) -> Vec<u32> {
+        self.0.iter().map(|pulse| pulse.thread.load(Ordering::Relaxed)).collect()
+    }
+}
+
+/// The system's number of this thread.
+#[cfg(target_os = "linux")]
+fn own_thread() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()
+}
+
+/// Other systems show nothing by it.
+#[cfg(not(target_os = "linux"))]
+fn own_thread() -> u32 {
+    0
+}
+
 /// One shard's own.
 #[derive(Clone, Debug)]
 pub(crate) struct Beat {
@@ -73,6 +98,7 @@ impl Beat {
 
     /// Beats for as long as the loop turns. On the shard's own thread, since it reads its CPU time.
     pub(crate) async fn tick(self) {
+        self.pulse().thread.store(own_thread(), Ordering::Relaxed);
         loop {
             self.beat();
             let cpu = clock_gettime(ClockId::ThreadCPUTime);

@@ -32,8 +32,11 @@ pub mod net;
 pub mod offload;
 pub mod placement;
 pub mod port;
+#[cfg(target_os = "linux")]
+mod ring;
 mod ringer;
 pub mod runtime;
+pub mod spin;
 mod station;
 pub mod steering;
 #[cfg(test)]
@@ -50,4 +53,5 @@ pub use offload::Offload;
 pub use placement::{Placement, ShardId};
 pub use port::Port;
 pub use ringer::Ringer;
-pub use runtime::{JoinError, Shard, Shards, Start, StartError, block_on, start};
+pub use runtime::{JoinError, MORE_THREADS, Shard, Shards, Start, StartError, block_on, start};
+pub use spin::{SPIN_PATIENCE, SpinWatch};

@@ -31,6 +31,10 @@ use crate::{
     turn::Main,
 };
 
+/// What lets a process start more threads.
+pub const MORE_THREADS: &str = "let the process have more threads (pids.max of its control group, ulimit -u) \
+                                or more memory for their stacks (ulimit -v)";
+
 /// How to start.
 #[derive(Clone, Debug)]
 pub struct Start {
@@ -58,7 +62,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The system refuses a thread.
-    #[error("no thread for shard {shard}: {error}")]
+    #[error("no thread for shard {shard}: {error}; {MORE_THREADS}")]
     Thread {
         /// Whose.
         shard: ShardId,

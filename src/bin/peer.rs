@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: relay::allocator::Allocator = relay::allocator::Allocator;
 
 fn main() -> ExitCode {
+    relay::allocator::reserve_little();
     relay::peer::program::main_with_args(std::env::args_os())
 }

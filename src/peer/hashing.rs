@@ -48,7 +48,7 @@ pub enum HashError {
     #[error("it became shorter while it was read: it ends before offset {0}")]
     Shrunk(u64),
     /// The system refuses a thread.
-    #[error("could not start a thread: {0}")]
+    #[error("could not start a thread: {0}; {MORE_THREADS}", MORE_THREADS = shards::MORE_THREADS)]
     Thread(io::Error),
 }
 
@@ -94,13 +94,15 @@ pub fn hash_file(
     let threads = threads.get().min(plan.span_count as usize);
     thread::scope(|scope| {
         let (sender, results) = mpsc::sync_channel(RESULTS_PER_THREAD * threads.max(1));
-        for _ in 0..threads {
+        for number in 0..threads {
             let (sender, plan, stopping) = (sender.clone(), &plan, &stopping);
             let work = move || plan.work(file, stopping, &sender);
             let builder = thread::Builder::new().name("peer-hashing".into());
-            if let Err(error) = builder.spawn_scoped(scope, work) {
-                stopping.store(true, Ordering::Relaxed);
-                return Err(HashError::Thread(error));
+            match builder.spawn_scoped(scope, work) {
+                Ok(_) => {}
+                Err(error) if number == 0 => return Err(HashError::Thread(error)),
+                // Those that there are do it all.
+                Err(_) => break,
             }
         }
         drop(sender);

@@ -126,7 +126,10 @@ fn digests(
     let threads = threads.min(THREADS_MAX).min(chunks.len()).max(1);
     thread::scope(|scope| {
         let worker = || digest_some(file, key, chunks, &next, hashing);
-        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(worker)).collect();
+        // Fewer threads take longer; this one is always there.
+        let workers: Vec<_> = (1..threads)
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, worker).ok())
+            .collect();
         let mut all = worker()?;
         for worker in workers {
             let part = worker.join().map_err(|_| io::Error::other("a hashing thread panicked"))?;

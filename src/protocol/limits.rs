@@ -102,6 +102,10 @@ pub const DATAGRAM_SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
 /// Ranges of packets in one acknowledgement of data: more take another message.
 pub const DATA_ACK_RANGES_MAX: usize = 64;
 
+/// Bytes of a token, at most, without the white space around it: any secret that a person or a program
+/// makes. None travels; this bounds what is read and compared.
+pub const TOKEN_BYTES_MAX: usize = 1024;
+
 /// Bytes of a host's name, at most: DNS has no longer ones.
 pub const HOST_BYTES_MAX: usize = 253;
 

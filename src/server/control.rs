@@ -16,7 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusRecorder;
-use shards::{Heartbeats, Ringer, clock};
+use shards::{Heartbeats, Ringer, SPIN_PATIENCE, SpinWatch, clock};
 
 use tokio::{runtime::Runtime, sync::mpsc};
 
@@ -89,17 +89,25 @@ pub(crate) fn serve(
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let upkept = Arc::clone(&control);
+        let mut spins = SpinWatch::new(control.heartbeats.clone(), SPIN_PATIENCE);
         let upkeep = async move {
             loop {
                 tokio::time::sleep(UPKEEP_INTERVAL).await;
                 upkept.metrics.upkeep();
+                upkept.shared.guesses.tell(clock::now());
+                if let Some(why) = spins.look(clock::now()) {
+                    // Nothing on its thread would ever end it, and half a relay serves half of its files.
+                    crate::stderr::say(format_args!("error: {why}"));
+                    std::process::exit(1);
+                }
             }
         };
         let keeper = Keeper::new(&control.shared, control.heartbeats.clone(), watching.ringers);
         let keeping = keeper.run(watching.snapshots, watching.asks);
+        let connections_max = control.shared.places.http;
         let router = router(control);
         tokio::select! {
-            () = http::serve(listener, router) => {}
+            () = http::serve(listener, router, connections_max) => {}
             () = upkeep => {}
             () = keeping => {}
             () = ended => {}

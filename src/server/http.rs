@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -31,7 +32,7 @@ use tokio::{
 };
 
 /// Connections at once: pages that are open, some scrapers, and as many again. They need descriptors,
-/// which peers want.
+/// which peers want: where these are few, fewer are let in.
 pub(super) const CONNECTIONS_MAX: usize = 64;
 
 /// A request's line and headers, at most: browsers send one or two KiB. Twice what hyper wants.
@@ -101,16 +102,26 @@ impl Talk {
 /// The open connections.
 struct Connections {
     router: Router,
+    max: usize,
     tasks: JoinSet<()>,
     open: Vec<(AbortHandle, Arc<Talk>)>,
     /// Accepted, and waiting for one of them to end.
-    next: Option<TcpStream>,
+    next: Option<(TcpStream, SocketAddr)>,
 }
 
-/// Serves for ever.
-pub(super) async fn serve(listener: TcpListener, router: Router) {
-    let mut connections =
-        Connections { router, tasks: JoinSet::new(), open: Vec::new(), next: None };
+/// Who asks, for those who answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remote(pub(super) IpAddr);
+
+/// Serves for ever, so many connections at once.
+pub(super) async fn serve(listener: TcpListener, router: Router, connections_max: usize) {
+    let mut connections = Connections {
+        router,
+        max: connections_max,
+        tasks: JoinSet::new(),
+        open: Vec::new(),
+        next: None,
+    };
     let mut is_failing = false;
     loop {
         tokio::select! {
@@ -118,9 +129,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
                 connections.open.retain(|(task, _)| !task.is_finished());
             }
             accepted = listener.accept(), if connections.next.is_none() => match accepted {
-                Ok((stream, _)) => {
+                Ok(accepted) => {
                     is_failing = false;
-                    connections.next = Some(stream);
+                    connections.next = Some(accepted);
                 }
                 Err(error) => {
                     if !is_failing {
@@ -139,9 +150,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
 impl Connections {
     /// Begins with the next one, if there is room or can be made.
     fn take_next(&mut self) {
-        if self.open.len() < CONNECTIONS_MAX {
-            if let Some(stream) = self.next.take() {
-                self.begin(stream);
+        if self.open.len() < self.max {
+            if let Some((stream, remote)) = self.next.take() {
+                self.begin(stream, Remote(remote.ip()));
             }
             return;
         }
@@ -156,7 +167,7 @@ impl Connections {
         }
     }
 
-    fn begin(&mut self, stream: TcpStream) {
+    fn begin(&mut self, stream: TcpStream, remote: Remote) {
         // Events are small and wanted at once. Without either it only works less well.
         stream.set_nodelay(true).ok();
         SockRef::from(&stream).set_send_buffer_size(UNTAKEN_BYTES_MAX).ok();
@@ -165,6 +176,7 @@ impl Connections {
         let of_requests = Arc::clone(&talk);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Arc::clone(&of_requests));
+            request.extensions_mut().insert(remote);
             router.call(request)
         });
         let mut server = http1::Builder::new();

@@ -65,6 +65,8 @@ pub struct ListenError {
     pub addr: SocketAddr,
     /// The system's reason, and what to do.
     pub why: String,
+    /// There are no addresses of this kind here, IPv6 above all.
+    pub is_family_absent: bool,
 }
 
 impl ListenError {
@@ -81,7 +83,7 @@ impl ListenError {
             }
             _ => "choose another address with --listen",
         };
-        Self { addr, why: format!("{error}; {hint}") }
+        Self { addr, why: format!("{error}; {hint}"), is_family_absent: is_family_absent(error) }
     }
 }
 
@@ -91,12 +93,7 @@ impl Listeners {
         let bind = |addr| bind_both(addr, config, shard_count);
         let mut bound = Vec::new();
         if config.listen.is_empty() {
-            let [v4, v6] = RelayConfig::listen_defaults();
-            bound.push(bind(v4)?);
-            match bind(v6) {
-                Ok(both) => bound.push(both),
-                Err(error) => tracing::info!("no IPv6 here: {error}"),
-            }
+            bound = bind_defaults(RelayConfig::listen_defaults(), bind)?;
         }
         for &addr in &config.listen {
             bound.push(bind(addr)?);
@@ -148,6 +145,30 @@ impl Listeners {
     }
 }
 
+/// Whether a socket can't be had because this system, or this network namespace, has no addresses of its
+/// kind.
+pub(super) fn is_family_absent(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT, Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
+}
+
+/// The second only where there are addresses of its kind. If somebody else has its port, that is an error: half
+/// of the peers would meet a stranger there.
+fn bind_defaults<T>(
+    [v4, v6]: [SocketAddr; 2],
+    bind: impl Fn(SocketAddr) -> Result<T, ListenError>,
+) -> Result<Vec<T>, ListenError> {
+    let mut bound = vec![bind(v4)?];
+    match bind(v6) {
+        Ok(both) => bound.push(both),
+        Err(error) if error.is_family_absent => tracing::info!("no IPv6 here: {error}"),
+        Err(error) => return Err(error),
+    }
+    Ok(bound)
+}
+
 /// TCP and UDP on the same port. TCP first: it keeps other relays off the port, so that only shards
 /// of this one share its datagrams. No group: any program's outgoing datagrams may have taken a port
 /// that was asked for by number, and the stream is what most peers want of it.
@@ -173,8 +194,8 @@ fn bind_both(
                 return Ok((listener, None));
             }
             Err(error) => {
-                let ListenError { why, .. } = ListenError::new(addr, &error);
-                return Err(ListenError { addr, why: format!("UDP: {why}") });
+                let refused = ListenError::new(addr, &error);
+                return Err(ListenError { why: format!("UDP: {}", refused.why), ..refused });
             }
         }
     }
@@ -222,7 +243,11 @@ fn bind(addr: SocketAddr, congestion: &Congestion) -> Result<TcpListener, Listen
         Ok(socket)
     };
     let socket = bound().map_err(|error| fail(&error))?;
-    set_congestion(&socket, congestion).map_err(|why| ListenError { addr, why })?;
+    set_congestion(&socket, congestion).map_err(|why| ListenError {
+        addr,
+        why,
+        is_family_absent: false,
+    })?;
     socket.listen(BACKLOG).map_err(|error| fail(&error))?;
     Ok(socket.into())
 }
@@ -331,7 +356,34 @@ pub(crate) fn stop_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::config::RelayArgs;
+
+    #[test]
+    fn ipv6_that_is_absent_is_done_without_and_a_port_of_somebody_else_is_not() {
+        let code = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        assert!(is_family_absent(&code(Errno::AFNOSUPPORT)));
+        assert!(is_family_absent(&code(Errno::ADDRNOTAVAIL)));
+        assert!(!is_family_absent(&code(Errno::ADDRINUSE)));
+        assert!(!is_family_absent(&code(Errno::ACCESS)));
+        let config = || RelayConfig::new(RelayArgs::parse_from(["relay"])).expect("it is right");
+        let local = |ip: &str, port| SocketAddr::new(ip.parse().expect("an address"), port);
+        let Ok(taken) = TcpListener::bind(local("::1", 0)) else {
+            println!("NOT CHECKED: there is no IPv6 here");
+            return;
+        };
+        let port = taken.local_addr().expect("it is bound").port();
+        let defaults = |port| {
+            bind_defaults([local("127.0.0.1", 0), local("::1", port)], |addr| {
+                bind_both(addr, &config(), 1)
+            })
+        };
+        let Err(error) = defaults(port) else { panic!("it is somebody else's") };
+        assert!(error.to_string().contains("another program uses the port"), "{error}");
+        assert_eq!(defaults(0).map(|bound| bound.len()).ok(), Some(2));
+    }
 
     #[test]
     fn a_congestion_control_is_demanded_only_if_somebody_asked_for_it() {

@@ -46,6 +46,7 @@ pub(crate) struct Metrics {
     gauges: Vec<PerShard<Gauge>>,
     refused: Vec<Counter>,
     refused_descriptors: Counter,
+    http_tokens_refused: Counter,
     refused_stalled: Counter,
     rejected: Vec<Counter>,
     datagrams_dropped: Vec<Counter>,
@@ -137,6 +138,7 @@ impl Metrics {
                     .map(|&reason| counter!("relay_connections_refused_total", "reason" => reason))
                     .collect(),
                 refused_descriptors: counter!("relay_connections_refused_total", "reason" => "descriptors"),
+                http_tokens_refused: counter!("relay_http_tokens_refused_total"),
                 refused_stalled: counter!("relay_connections_stalled_total"),
                 rejected: REJECTIONS
                     .iter()
@@ -198,6 +200,7 @@ impl Metrics {
             handle.absolute(shared.sum(|c| &c.refused[reason]));
         }
         self.refused_descriptors.absolute(shared.listener.descriptors.get());
+        self.http_tokens_refused.absolute(shared.guesses.total());
         self.refused_stalled.absolute(shared.sum(|c| &c.stalled));
         for (reason, handle) in self.rejected.iter().enumerate() {
             handle.absolute(shared.sum(|c| &c.rejected[reason]));
@@ -328,6 +331,7 @@ fn describe() {
         "relay_connections_refused_total",
         "Connections turned away or ended through their own fault"
     );
+    describe_counter!("relay_http_tokens_refused_total", "HTTP requests with a wrong token");
     describe_counter!(
         "relay_connections_stalled_total",
         "Peers disconnected because they took no data"

@@ -24,11 +24,13 @@ mod doctor;
 mod drain;
 mod fault;
 mod fetching;
+mod guesses;
 mod home;
 mod homes;
 mod http;
 mod listener;
 mod logging;
+mod memory;
 mod message;
 mod metrics;
 mod outbox;
@@ -74,10 +76,12 @@ pub(crate) mod exercise {
 }
 
 pub use listener::ListenError;
+pub use memory::{MemoryPlan, Verdict};
 pub(crate) use session::SessionConfig;
 
 use self::{
     control::{Control, Watching},
+    descriptors::Descriptors,
     listener::Listeners,
     metrics::Metrics,
     shard::ShardState,
@@ -146,7 +150,13 @@ pub fn main_with_args(
             return ExitCode::from(2);
         }
     };
-    let _log = logging::init(config.args.log_format);
+    let _log = match logging::init(config.args.log_format) {
+        Ok(log) => log,
+        Err(error) => {
+            crate::stderr::say(format_args!("error: {}", no_thread("relay-log", &error)));
+            return ExitCode::FAILURE;
+        }
+    };
     match run(config, prepare) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -179,26 +189,35 @@ fn run(
     let first_signal = signals.watch()?;
     let mut companion = prepare(&config, chosen.driver)?;
     let own = companion.connections();
-    let descriptors = descriptors::raise();
-    let mut listeners = Listeners::bind(&config, placement.shard_count())?;
+    let limit = descriptors::raise();
+    let (wished, shard_count) = (args.max_peers.get(), placement.shard_count());
+    // Before anything is bound: where there are too few, that is what is said.
+    let least = config.listen.len().max(1);
+    Descriptors::new(limit, wished, shard_count, least, own).places()?;
+    let mut listeners = Listeners::bind(&config, shard_count)?;
     let addresses = listeners.local_addrs().len();
-    let reserved = descriptors::reserved(placement.shard_count(), addresses, own);
-    let peers_max = own + descriptors::peers_max(args.max_peers.get(), descriptors, reserved);
+    let descriptors = Descriptors::new(limit, wished, shard_count, addresses, own);
+    let places = descriptors::share_out(&descriptors)?;
     let http = control::bind(args.http)?;
+    config.memory.tell();
     tracing::info!("driver {}", chosen.reason);
     tracing::info!("congestion control {}", listeners.congestion);
 
     let recorder = metrics::recorder()?;
     let (watch, snapshots) = Watch::new(placement.shard_count());
     let shared = Shared::new(Setup {
-        budget: Budget::new(usize::try_from(args.cache).unwrap_or(usize::MAX), homes::SWARMS_MAX),
+        budget: Budget::new(
+            usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX),
+            homes::SWARMS_MAX,
+        ),
         session: config.session(),
         eviction: args.eviction.into(),
         missing_timeout: args.missing_timeout,
         cells: metrics::cells(&recorder, placement.shard_count()),
         driver: chosen.driver.to_string(),
         congestion: listeners.congestion.clone(),
-        peers_max,
+        peers_max: own + places.peers,
+        places,
         watch,
     });
     let start = Start {
@@ -211,16 +230,20 @@ fn run(
     let of_shards = Arc::clone(&shared);
     let groups: Arc<[_]> = listeners.take_groups().into();
     let main = move |shard| ShardState::new(shard, &of_shards, &groups).run();
-    let shards = shards::start(start, main).context("failed to start the event loops")?;
+    let shards = shards::start(start, main)
+        .context("failed to start the event loops (--cores N starts N of them)")?;
 
     let chunk_bytes = 1 << CHUNK_SIZE_LOG2_DEFAULT.min(config.chunk_size_log2_max);
     shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
     let listening = listeners.local_addrs();
-    announce(&listening, &http)?;
-    let token = config.http_token;
-    let serving = Serving::start(http, recorder, token, (&shards, snapshots), &shared)?;
+    let http_addr = http.local_addr().context("failed to read the HTTP address")?;
+    let access =
+        Access::new(config.http_token, shared.nonces.secret(), args.http_probes_need_token);
+    let serving = Serving::start(http, recorder, access, (&shards, snapshots), &shared)?;
     let accepting = Accepting::start(listeners, &shards, &shared)?;
-    print_lines(&companion.start(&listening)?)?;
+    let served = companion.start(&listening)?;
+    // Only now is everything there that may be missing.
+    announce(&listening, http_addr, served)?;
     shared.set_ready();
     first_signal.wait();
     let joined = drain(&shared, args.drain_timeout, accepting, shards);
@@ -255,7 +278,7 @@ impl Serving {
     fn start(
         http: TcpListener,
         recorder: PrometheusRecorder,
-        token: Option<String>,
+        access: Access,
         (shards, snapshots): (&Shards, mpsc::Receiver<Arc<ShardSnapshot>>),
         shared: &Arc<Shared>,
     ) -> anyhow::Result<Self> {
@@ -265,7 +288,7 @@ impl Serving {
             metrics: Metrics::new(&recorder, shared),
             recorder,
             heartbeats: shards.heartbeats(),
-            access: Access::new(token, shared.nonces.secret()),
+            access,
             feed,
             shared: Arc::clone(shared),
         });
@@ -313,15 +336,11 @@ impl Accepting {
 }
 
 /// What scripts read to learn which ports were picked.
-fn announce(listening: &[SocketAddr], http: &TcpListener) -> anyhow::Result<()> {
+fn announce(listening: &[SocketAddr], http: SocketAddr, served: Vec<String>) -> anyhow::Result<()> {
     let mut lines: Vec<_> =
         listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
-    let addr = http.local_addr().context("failed to read the HTTP address")?;
-    lines.push(format!("relay http on {addr}"));
-    print_lines(&lines)
-}
-
-fn print_lines(lines: &[String]) -> anyhow::Result<()> {
+    lines.push(format!("relay http on {http}"));
+    lines.extend(served);
     let mut out = std::io::stdout().lock();
     for line in lines {
         writeln!(out, "{line}").context("failed to write to stdout")?;
@@ -334,5 +353,10 @@ fn spawn<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<thread::JoinHandle<T>> {
     let builder = thread::Builder::new().name(name.into());
-    builder.spawn(run).with_context(|| format!("failed to start thread {name}"))
+    builder.spawn(run).map_err(|error| no_thread(name, &error))
+}
+
+/// The system refuses a thread: why, and what to do.
+fn no_thread(name: &str, error: &std::io::Error) -> anyhow::Error {
+    anyhow::anyhow!("failed to start thread {name}: {error}; {}", shards::MORE_THREADS)
 }

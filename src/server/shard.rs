@@ -114,7 +114,7 @@ impl ShardState {
             dirty: RefCell::new(VecDeque::new()),
             claims: RefCell::new(Claims::new(shard_count)),
             handshakes: RefCell::new(Unjoined::handshakes(shard_count)),
-            observers: RefCell::new(Unjoined::observers(shard_count)),
+            observers: RefCell::new(Unjoined::observers(shared.places.observers, shard_count)),
             receive_buffer: RefCell::new(ReceiveBuffer::new(FRAMES_PER_READ)),
             is_draining: Cell::new(false),
             lingering: Lingering::default(),

@@ -14,6 +14,8 @@ use shards::{ShardId, budget::Budget};
 
 use super::{
     cells::{Cell, ShardCells},
+    descriptors::Places,
+    guesses::Guesses,
     session::SessionConfig,
     snapshot::Watch,
     usage,
@@ -42,6 +44,10 @@ pub(crate) struct Shared {
     pub driver: String,
     pub congestion: String,
     pub peers_max: usize,
+    /// What descriptors allow.
+    pub places: Places,
+    /// Wrong tokens on HTTP.
+    pub guesses: Guesses,
     pub listener: ListenerCells,
     /// Whether shards are being watched.
     pub watch: Watch,
@@ -72,6 +78,7 @@ impl Shared {
             driver,
             congestion,
             peers_max,
+            places,
             watch,
         } = setup;
         Arc::new(Self {
@@ -84,6 +91,8 @@ impl Shared {
             driver,
             congestion,
             peers_max,
+            places,
+            guesses: Guesses::new(),
             listener: ListenerCells::default(),
             watch,
             peers: AtomicUsize::new(0),
@@ -187,6 +196,7 @@ pub(crate) struct Setup {
     pub driver: String,
     pub congestion: String,
     pub peers_max: usize,
+    pub places: Places,
     pub watch: Watch,
 }
 

@@ -2,7 +2,6 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use anyhow::Context as _;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals as Iter};
 
 /// The same signal again within this is the same wish: supervisors such as `timeout` signal the
@@ -49,7 +48,7 @@ impl Signals {
             std::process::exit(1);
         };
         let builder = std::thread::Builder::new().name("relay-signals".into());
-        builder.spawn(watch).context("failed to start thread relay-signals")?;
+        builder.spawn(watch).map_err(|error| super::no_thread("relay-signals", &error))?;
         Ok(First(told))
     }
 

@@ -11,8 +11,8 @@ use crate::{protocol::limits::HANDSHAKE_TIMEOUT, time::Time};
 const UNINTRODUCED_MAX: usize = 2048;
 
 /// Connections of the process that only ask for counters, at once: scripts and load generators, one or
-/// two of each. They have a descriptor each, beyond what `--max-peers` counts.
-const OBSERVERS_MAX: usize = 256;
+/// two of each. Few descriptors allow fewer.
+pub(super) const OBSERVERS_MAX: usize = 256;
 
 /// A shard has room for so many observers, however many shards there are: they don't spread evenly.
 const OBSERVERS_PER_SHARD_MIN: usize = 16;
@@ -30,8 +30,8 @@ impl Unjoined {
     }
 
     /// Of those that only ask for counters, who has asked for none for the longest time goes first.
-    pub(crate) fn observers(shard_count: usize) -> Self {
-        Self::new((OBSERVERS_MAX / shard_count).max(OBSERVERS_PER_SHARD_MIN))
+    pub(crate) fn observers(max: usize, shard_count: usize) -> Self {
+        Self::new((max / shard_count).max(OBSERVERS_PER_SHARD_MIN.min(max)))
     }
 
     fn new(max: usize) -> Self {

@@ -143,7 +143,7 @@ fn a_person_types_the_token_once() {
     let path = dir.path().join("token");
     std::fs::write(&path, "open sesame\n").expect("written");
     let path = path.display().to_string();
-    let relay = RelayProcess::start_guarded(relay(), &["--http-token-file", &path]);
+    let relay = RelayProcess::start(relay(), &["--http-token-file", &path]);
     browser.open(&format!("http://{}/", relay.http));
     let submit = |token: &str| {
         format!(

@@ -126,24 +126,6 @@ fn health_and_readiness_are_told() {
 }
 
 #[test]
-fn http_wants_its_token_if_there_is_one() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("token");
-    std::fs::write(&path, "secret\n").expect("written");
-    let path = path.display().to_string();
-    // The harness itself has no token: what it takes for readiness is the refusal.
-    let relay = RelayProcess::start_guarded(relay(), &["--http-token-file", &path]);
-    for path in ["/metrics", "/healthz", "/readyz"] {
-        let with =
-            |header: &str| http::get_with(relay.http, path, header).expect("answered").status;
-        assert_eq!(with(""), 401, "{path}");
-        assert_eq!(with("Authorization: Bearer wrong\r\n"), 401, "{path}");
-        assert_eq!(with("Authorization: Basic secret\r\n"), 401, "{path}");
-        assert_eq!(with("Authorization: Bearer secret\r\n"), 200, "{path}");
-    }
-}
-
-#[test]
 fn oversubscribing_really_starts_that_many_shards() {
     for driver in drivers(relay) {
         let args = ["--cores", "8", "--oversubscribe", "--driver", driver];

@@ -13,6 +13,7 @@ mod last_words;
 mod limits;
 mod network;
 mod peers;
+mod scarce;
 mod siege;
 mod stuck;
 mod usage;

@@ -50,7 +50,7 @@ impl RelayProcess {
         Self::start_until(command, addr, args, 200)
     }
 
-    /// The same for a relay whose HTTP wants a token: being turned away is a sign of life.
+    /// The same for a relay whose probes want a token as well: being turned away is a sign of life.
     pub(crate) fn start_guarded(command: Command, args: &[&str]) -> Self {
         Self::start_until(command, SocketAddr::from(([127, 0, 0, 1], 0)), args, 401)
     }

@@ -8,4 +8,6 @@ mod life;
 mod mesh;
 mod net;
 mod offload;
+#[cfg(target_os = "linux")]
+mod refused;
 mod turns;

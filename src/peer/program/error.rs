@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, process::ExitCode};
 
-use crate::protocol::Token;
+use crate::{protocol::Token, token_file};
 
 /// Why, for people; decides the exit code.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -37,13 +37,16 @@ pub(super) fn output_error(error: &io::Error) -> ProgramError {
     ProgramError::Job(format!("failed to write to stdout: {error}"))
 }
 
-/// The first line of a token file that is not empty.
+/// The system refuses a thread: which, why, and what to do.
+pub(super) fn no_thread(which: &str, error: &io::Error) -> String {
+    format!("failed to start the thread {which}: {error}; {}", shards::MORE_THREADS)
+}
+
+/// The first token of a token file.
 pub(super) fn read_token(path: Option<&Path>) -> Result<Option<Token>, ProgramError> {
     let Some(path) = path else { return Ok(None) };
-    let fail = |why: &str| {
+    let tokens = token_file::read(path).map_err(|why| {
         ProgramError::Usage(format!("failed to read --token-file {}: {why}", path.display()))
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| fail(&error.to_string()))?;
-    let token = text.lines().find_map(Token::from_line);
-    token.map(Some).ok_or_else(|| fail("it holds no token: write one on its first line"))
+    })?;
+    Ok(tokens.first().and_then(|token| Token::from_line(token)))
 }

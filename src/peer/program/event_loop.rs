@@ -15,7 +15,7 @@ use std::{
 use shards::{DriverChoice, clock};
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
-use super::error::ProgramError;
+use super::error::{ProgramError, no_thread};
 
 /// Two signals within this are one: `timeout` and shells send the same one to a process and to its
 /// group. Nobody presses a key twice that fast.
@@ -44,7 +44,8 @@ impl Interrupt {
                 noted.0.store(true, Ordering::Relaxed);
             }
         };
-        thread::Builder::new().name("peer-signals".into()).spawn(watch).map_err(fail)?;
+        let thread = thread::Builder::new().name("peer-signals".into()).spawn(watch);
+        thread.map_err(|error| ProgramError::Job(no_thread("that watches for signals", &error)))?;
         Ok(interrupt)
     }
 

@@ -38,7 +38,7 @@ use self::{
 };
 use super::{
     args::{GetArgs, SeedFor},
-    error::{ProgramError, read_token},
+    error::{ProgramError, no_thread, read_token},
     event_loop::Interrupt,
 };
 use crate::{
@@ -82,9 +82,11 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
     let result = thread::scope(|scope| {
         let (news, inbox) = sync_channel(NEWS_MAX);
         let (status, hashing) = (&status, &hashing);
-        let screen = scope.spawn(move || {
+        let screen = thread::Builder::new().name("peer-screen".into());
+        let screen = screen.spawn_scoped(scope, move || {
             screen::show(status, hashing, &inbox, args.common.quiet);
         });
+        let screen = screen.map_err(|error| no_thread("for the screen", &error))?;
         let (status, hashing) = (Arc::clone(status), Arc::clone(hashing));
         let context = Context { args, token, status, hashing, news };
         let result = context.get(&target);

@@ -11,7 +11,7 @@ use shards::clock;
 
 use super::{
     args::ShareArgs,
-    error::{ProgramError, read_token},
+    error::{ProgramError, no_thread, read_token},
     event_loop::{self, Interrupt},
     probe::probe,
     voice::Voice,
@@ -118,9 +118,8 @@ async fn serve(
     sharing: Rc<RefCell<Sharing>>,
     interrupt: Interrupt,
 ) -> Result<(), ProgramError> {
-    let disk = Disk::start().map_err(|error| {
-        ProgramError::Job(format!("failed to start the thread that reads the file: {error}"))
-    })?;
+    let disk = Disk::start()
+        .map_err(|error| ProgramError::Job(no_thread("that reads the file", &error)))?;
     let later = timeout.unwrap_or(FOREVER);
     let peer = peer_of(&origin, &disk, remote, token, later, &sharing);
     let peer = peer.with_transport(transport);

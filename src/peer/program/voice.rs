@@ -1,6 +1,6 @@
 //! What `peer` says: sentences on stderr, bars only where somebody can look at them.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -36,7 +36,6 @@ impl Voice {
             bar.set_style(style);
         }
         bar.set_message(what.to_owned());
-        bar.enable_steady_tick(Duration::from_secs(1));
         bar
     }
 }

@@ -16,8 +16,8 @@ use socket2::{Domain, Socket, Type};
 use super::ports::{self, Port};
 use crate::{
     config::{Congestion, RelayConfig},
-    machine::{self, Groups},
-    server::descriptors,
+    machine::Groups,
+    server::{MemoryPlan, descriptors::Descriptors},
 };
 
 /// What was found.
@@ -31,10 +31,7 @@ pub(super) struct Facts {
     pub(super) is_uring_renounced: bool,
     pub(super) io_uring_disabled: Option<u64>,
     pub(super) locked_bytes: Option<u64>,
-    pub(super) descriptors: Option<u64>,
-    /// Of them, those that aren't for peers.
-    pub(super) descriptors_reserved: u64,
-    pub(super) peers_wished: usize,
+    pub(super) descriptors: Descriptors,
     /// Settings that cap socket buffers, as the kernel tells them.
     pub(super) buffers: Vec<(&'static str, String)>,
     pub(super) congestion_default: Option<String>,
@@ -49,8 +46,7 @@ pub(super) struct Facts {
     pub(super) cores_available: usize,
     pub(super) cores_wished: usize,
     pub(super) quota_cores: Option<f64>,
-    pub(super) cache_bytes: u64,
-    pub(super) memory_bytes: Option<u64>,
+    pub(super) memory: MemoryPlan,
     pub(super) loopback: Result<(), String>,
     pub(super) ipv6: Result<(), String>,
     /// The files of `--serve` that can't be read, and why.
@@ -78,9 +74,13 @@ impl Facts {
             io_uring_disabled: setting("kernel.io_uring_disabled").and_then(|text| number(&text)),
             locked_bytes: getrlimit(Resource::Memlock).current,
             // The relay raises the soft limit by itself.
-            descriptors: getrlimit(Resource::Nofile).maximum,
-            descriptors_reserved: descriptors::reserved(shard_count, addresses, own),
-            peers_wished: args.max_peers.get(),
+            descriptors: Descriptors::new(
+                getrlimit(Resource::Nofile).maximum,
+                args.max_peers.get(),
+                shard_count,
+                addresses,
+                own,
+            ),
             buffers: super::judge::BUFFERS.iter().filter_map(|(name, _)| buffer(*name)).collect(),
             congestion_default: setting("net.ipv4.tcp_congestion_control"),
             congestion_available: setting("net.ipv4.tcp_available_congestion_control")
@@ -95,8 +95,7 @@ impl Facts {
             cores_available: placement.available(),
             cores_wished: args.cores.map_or(0, std::num::NonZeroUsize::get),
             quota_cores: Groups::gather().cores,
-            cache_bytes: args.cache,
-            memory_bytes: machine::memory_bytes(),
+            memory: config.memory,
             loopback: ports::loopback(),
             ipv6: ports::ipv6(),
             unreadable: args.serve.iter().filter_map(|path| unreadable(path)).collect(),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::Congestion,
-    server::{descriptors::peers_that_fit, window::WINDOW_BYTES_MAX},
+    server::{Verdict, memory::size, window::WINDOW_BYTES_MAX},
 };
 
 /// Settings that cap socket buffers, with what the relay would like to have: what one peer may have
@@ -25,9 +25,6 @@ pub(super) const BUFFERS: [(&str, u64); 3] = [
 
 /// What a ring of each shard may take on kernels that count it as locked memory.
 const LOCKED_BYTES_PER_SHARD: u64 = 1 << 20;
-
-/// Of the process beside chunks: fixed cost, and what 1,000 peers need.
-const MEMORY_BESIDE_CHUNKS_BYTES: u64 = 128 << 20;
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![
@@ -109,23 +106,29 @@ fn locked_memory(facts: &Facts) -> Finding {
 
 fn descriptors(facts: &Facts) -> Finding {
     let what = "descriptors";
-    let (wished, reserved) = (facts.peers_wished, facts.descriptors_reserved);
-    let wanted = reserved.saturating_add(wished as u64);
-    match facts.descriptors {
-        Some(limit) if limit < wanted => note(
+    let descriptors = &facts.descriptors;
+    let places = match descriptors.places() {
+        Ok(places) => places,
+        Err(too_few) => {
+            let least = too_few.least;
+            let mend = format!("as root: ulimit -Hn {least}   (systemd: LimitNOFILE={least})");
+            return bad(what, too_few.to_string(), mend);
+        }
+    };
+    let wanted = descriptors.wanted();
+    match (descriptors.shortage(&places), descriptors.limit) {
+        (Some(text), _) => note(
             what,
-            format!(
-                "at most {limit}, of which {reserved} are not for peers: --max-peers will be lowered \
-                 from {wished} to {}",
-                peers_that_fit(limit, reserved)
-            ),
+            text,
             format!(
                 "as root: ulimit -Hn {wanted}   (systemd: LimitNOFILE={wanted}; podman run --ulimit \
                  nofile={wanted})"
             ),
         ),
-        Some(limit) => fine(what, format!("at most {limit}, enough for --max-peers {wished}")),
-        None => fine(what, "not limited"),
+        (None, Some(limit)) => {
+            fine(what, format!("at most {limit}, enough for --max-peers {}", places.peers))
+        }
+        (None, None) => fine(what, "not limited"),
     }
 }
 
@@ -250,28 +253,9 @@ fn cores(facts: &Facts) -> Finding {
 
 fn memory(facts: &Facts) -> Finding {
     let what = "memory";
-    let wanted = facts.cache_bytes.saturating_add(MEMORY_BESIDE_CHUNKS_BYTES);
-    match facts.memory_bytes {
-        Some(there) if there < wanted => note(
-            what,
-            format!(
-                "{} MiB may be used; --cache {} MiB and {} MiB for what else a relay needs are more: \
-                 under load the system may kill it",
-                there >> 20,
-                facts.cache_bytes >> 20,
-                MEMORY_BESIDE_CHUNKS_BYTES >> 20
-            ),
-            format!("relay --cache {}M", ((there / 2) >> 20).max(1)),
-        ),
-        Some(there) => fine(
-            what,
-            format!(
-                "{} MiB may be used, --cache takes up to {} MiB",
-                there >> 20,
-                facts.cache_bytes >> 20
-            ),
-        ),
-        None => fine(what, "this system does not tell how much there is"),
+    match facts.memory.verdict() {
+        Verdict::Fits(text) | Verdict::Lowered(text) => fine(what, text),
+        Verdict::TooMuch(text, fits) => note(what, text, format!("relay --cache {}", size(fits))),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-use crate::config::RelayConfig;
+use crate::{config::RelayConfig, server::listener::is_family_absent};
 
 /// What an address is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,16 +42,19 @@ pub(super) fn ports(config: &RelayConfig) -> Vec<Port> {
     let is_default = config.listen.is_empty();
     let listen =
         if is_default { RelayConfig::listen_defaults().to_vec() } else { config.listen.clone() };
-    // By default IPv6 is used where it exists.
-    let is_wanted = |addr: &SocketAddr| !is_default || addr.is_ipv4() || ipv6().is_ok();
-    let listen = listen.into_iter().filter(is_wanted);
-    let wanted = listen.flat_map(|addr| [(Use::Streams, addr), (Use::Datagrams, addr)]);
+    let wanted = listen.into_iter().flat_map(|addr| [(Use::Streams, addr), (Use::Datagrams, addr)]);
     // Held until all were tried: two options may want the same one.
     let mut held: Vec<(Use, SocketAddr, Socket)> = Vec::new();
     let mut ports = Vec::new();
     for (what, addr) in wanted.chain([(Use::Http, config.args.http)]) {
         let kind = if what == Use::Datagrams { Type::DGRAM } else { Type::STREAM };
-        let outcome = bind(addr, kind).map(|socket| held.push((what, addr, socket)));
+        let bound = bind(addr, kind);
+        // By default IPv6 is used where it exists.
+        let may_be_absent = is_default && addr.is_ipv6() && what != Use::Http;
+        if may_be_absent && bound.as_ref().is_err_and(is_family_absent) {
+            continue;
+        }
+        let outcome = bound.map(|socket| held.push((what, addr, socket)));
         let outcome = outcome.map_err(|error| Refusal {
             kind: error.kind(),
             text: error.to_string(),

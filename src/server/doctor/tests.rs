@@ -10,7 +10,20 @@ use super::{
     judge::judge,
     ports::{Port, Refusal, Use},
 };
-use crate::config::Congestion;
+use crate::{
+    config::Congestion,
+    machine::{LimitOf, MemoryLimit},
+    server::{MemoryPlan, descriptors::Descriptors},
+};
+
+fn descriptors(limit: u64) -> Descriptors {
+    Descriptors::new(Some(limit), 16_384, 4, 2, 0)
+}
+
+fn memory(cache: Option<u64>, limit_bytes: u64) -> MemoryPlan {
+    let limit = MemoryLimit { bytes: limit_bytes, of: LimitOf::Group };
+    MemoryPlan::new(cache, 4, Some(limit), Some(8 << 30))
+}
 
 fn healthy() -> Facts {
     Facts {
@@ -20,9 +33,7 @@ fn healthy() -> Facts {
         is_uring_renounced: false,
         io_uring_disabled: Some(0),
         locked_bytes: Some(8 << 20),
-        descriptors: Some(1 << 20),
-        descriptors_reserved: 128,
-        peers_wished: 16_384,
+        descriptors: descriptors(1 << 20),
         buffers: vec![
             ("net.core.rmem_max", "4194304".into()),
             ("net.ipv4.tcp_rmem", "4096\t131072\t6291456".into()),
@@ -37,8 +48,7 @@ fn healthy() -> Facts {
         cores_available: 4,
         cores_wished: 0,
         quota_cores: None,
-        cache_bytes: 256 << 20,
-        memory_bytes: Some(8 << 30),
+        memory: memory(None, 8 << 30),
         loopback: Ok(()),
         ipv6: Ok(()),
         unreadable: Vec::new(),
@@ -101,9 +111,11 @@ fn each_event_loop_that_is_not_the_best_is_mended_where_it_can_be() {
 fn limits_that_are_too_small_are_named_with_the_command_that_mends_them() {
     let locked = |facts: &mut Facts| facts.locked_bytes = Some(64 << 10);
     only(locked, Grade::Note, "locked memory", "ulimit -l 4096");
-    only(|facts| facts.descriptors = Some(1024), Grade::Note, "descriptors", "ulimit -Hn 16512");
-    // With hardly any it still starts, for one peer.
-    only(|facts| facts.descriptors = Some(100), Grade::Note, "descriptors", "LimitNOFILE=16512");
+    let few = |limit| move |facts: &mut Facts| facts.descriptors = descriptors(limit);
+    only(few(1024), Grade::Note, "descriptors", "ulimit -Hn 16752");
+    only(few(100), Grade::Note, "descriptors", "LimitNOFILE=16752");
+    // What does not serve two peers is no relay.
+    only(few(40), Grade::Bad, "descriptors", "LimitNOFILE=58");
     let datagrams = |facts: &mut Facts| facts.buffers[0].1 = "212992".into();
     let (note, buffers) = (Grade::Note, "socket buffers");
     only(datagrams, note, buffers, "sysctl -w net.core.rmem_max=4194304");
@@ -112,7 +124,8 @@ fn limits_that_are_too_small_are_named_with_the_command_that_mends_them() {
     only(|facts| facts.quota_cores = Some(1.5), note, "cores", "--cores 1");
     only(|facts| facts.cores_wished = 8, note, "cores", "--oversubscribe");
     only(|facts| facts.shard_count = 8, note, "cores", "--cores 4 without --oversubscribe");
-    only(|facts| facts.memory_bytes = Some(200 << 20), note, "memory", "--cache 100M");
+    only(|facts| facts.memory = memory(Some(1 << 30), 512 << 20), note, "memory", "--cache 377M");
+    assert_eq!(amiss(|facts| facts.memory = memory(None, 200 << 20)), [], "the default follows");
     only(|facts| facts.loopback = Err("no".into()), note, "loopback", "ip link set lo up");
     only(|facts| facts.ipv6 = Err("no".into()), note, "IPv6", "disable_ipv6=0");
     let unreadable = |facts: &mut Facts| facts.unreadable.push(("film.mkv".into(), "no".into()));

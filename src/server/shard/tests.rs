@@ -24,6 +24,7 @@ use crate::{
         SwarmKey, encode_control, encode_preamble, frame_crc,
     },
     server::{
+        descriptors::Places,
         message::{FetchOrder, NewsItem, PeerRequest},
         metrics,
         shared::Setup,
@@ -48,6 +49,7 @@ fn shared() -> Arc<Shared> {
         driver: "test".into(),
         congestion: "test".into(),
         peers_max: 64,
+        places: Places { http: 4, pages: 1, observers: 4, peers: 64 },
         watch: crate::server::snapshot::Watch::new(1).0,
     })
 }

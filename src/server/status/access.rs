@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Form,
+    Extension, Form,
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
     middleware::Next,
@@ -17,48 +17,85 @@ use axum::{
 };
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
+use shards::clock;
 
 use super::{api::problem, page};
-use crate::server::{
-    control::Control,
-    http::{ANSWER_PATIENCE, Talk},
+use crate::{
+    protocol::limits::TOKEN_BYTES_MAX,
+    server::{
+        control::Control,
+        http::{ANSWER_PATIENCE, Remote, Talk},
+    },
 };
 
 /// The cookie's name.
 const COOKIE: &str = "relay-session";
 
+/// How a request's headers are looked upon.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Admission {
+    Admitted,
+    /// They hold nothing that would admit them.
+    Stranger,
+    /// They hold a token, and not the right one.
+    WrongToken,
+}
+
 /// The token, and the value of the cookie that stands for it.
 pub(crate) struct Access {
     token: Option<String>,
     session: String,
+    probes_need_token: bool,
 }
 
 impl Access {
     /// For this token, if any; `secret` is of this process only.
-    pub(crate) fn new(token: Option<String>, secret: [u8; 32]) -> Self {
+    pub(crate) fn new(token: Option<String>, secret: [u8; 32], probes_need_token: bool) -> Self {
         let hash = blake3::keyed_hash(&secret, token.as_deref().unwrap_or_default().as_bytes());
-        Self { token, session: HEXLOWER.encode(hash.as_bytes()) }
+        Self { token, session: HEXLOWER.encode(hash.as_bytes()), probes_need_token }
+    }
+
+    /// Whether a path answers whoever asks: kubelets and load balancers have no token, and what they hear is no
+    /// more than a status.
+    fn is_open(&self, path: &str) -> bool {
+        path == "/login" || !self.probes_need_token && ["/healthz", "/readyz"].contains(&path)
     }
 
     /// Whether these headers may see anything.
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else { return true };
+    fn admission(&self, headers: &HeaderMap) -> Admission {
+        let Some(token) = &self.token else { return Admission::Admitted };
         let text =
             |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-        let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let bearer = text(header::AUTHORIZATION).and_then(bearer);
         let cookies =
             headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut sessions = cookies
             .flat_map(|cookies| cookies.split(';'))
             .filter_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));
-        bearer.is_some_and(|given| same(given, token))
+        if bearer.is_some_and(|given| same(given, token))
             || sessions.any(|given| same(given, &self.session))
+        {
+            return Admission::Admitted;
+        }
+        // A cookie of before a restart is no guess.
+        match headers.contains_key(header::AUTHORIZATION) {
+            true => Admission::WrongToken,
+            false => Admission::Stranger,
+        }
     }
 }
 
-/// Compared by digest: how long it takes tells nothing about what was expected.
+/// The token of an authorization, whose scheme has no case.
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Compared by digest: how long it takes tells nothing about what was expected. What no token is long enough
+/// for is not looked at.
 fn same(given: &str, expected: &str) -> bool {
-    blake3::hash(given.as_bytes()) == blake3::hash(expected.as_bytes())
+    given.len() <= TOKEN_BYTES_MAX
+        && blake3::hash(given.as_bytes()) == blake3::hash(expected.as_bytes())
 }
 
 /// Lets through who may see the service.
@@ -68,10 +105,15 @@ pub(crate) async fn authorize(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let is_login = path == "/login" && control.access.token.is_some();
-    if !is_login && !control.access.admits(request.headers()) {
+    let admission = control.access.admission(request.headers());
+    let is_stranger = admission != Admission::Admitted;
+    if is_stranger && !control.access.is_open(path) {
         let wants_page = path == "/" && request.method() == axum::http::Method::GET;
-        return refuse(&control, wants_page && accepts_html(request.headers()), false);
+        let with_form = wants_page && accepts_html(request.headers());
+        if admission == Admission::WrongToken {
+            slow_down(&control, request.extensions().get().copied()).await;
+        }
+        return refuse(&control, with_form, false);
     }
     let is_public = ["/metrics", "/healthz", "/readyz"].contains(&path);
     if control.access.token.is_none() {
@@ -85,7 +127,13 @@ pub(crate) async fn authorize(
             );
         }
     }
-    answer(request, next, is_login).await
+    answer(request, next, is_stranger).await
+}
+
+/// Counts a wrong token, and lets its answer wait. Whoever waits is silent meanwhile, and makes room for others.
+async fn slow_down(control: &Control, remote: Option<Remote>) {
+    let Some(Remote(from)) = remote else { return };
+    tokio::time::sleep(control.shared.guesses.note(clock::now(), from)).await;
 }
 
 /// What the service says, in good time. A stranger's connection is not kept for its sake.
@@ -161,10 +209,12 @@ pub(crate) struct Login {
 /// `POST /login`: the token for a cookie.
 pub(crate) async fn login(
     State(control): State<Arc<Control>>,
+    Extension(remote): Extension<Remote>,
     Form(login): Form<Login>,
 ) -> Response {
     let Some(token) = &control.access.token else { return Redirect::to("/").into_response() };
     if !same(login.token.trim(), token) {
+        slow_down(&control, Some(remote)).await;
         return refuse(&control, true, true);
     }
     // Not `Secure`: the relay speaks plain HTTP, what encrypts it stands in front of it.
@@ -183,9 +233,10 @@ mod tests {
 
     #[test]
     fn the_cookie_opens_as_the_token_does_and_is_not_it() {
-        let access = Access::new(Some("secret".into()), [7; 32]);
+        let access = Access::new(Some("secret".into()), [7; 32], false);
         assert!(!access.session.contains("secret"));
-        let admits = |name, value: &str| access.admits(&headers(name, value));
+        let admits =
+            |name, value: &str| access.admission(&headers(name, value)) == Admission::Admitted;
         assert!(admits(header::AUTHORIZATION, "Bearer secret"));
         assert!(!admits(header::AUTHORIZATION, "Bearer Secret"));
         let session = &access.session;
@@ -193,9 +244,38 @@ mod tests {
         assert!(!admits(header::COOKIE, &format!("{COOKIE}={}", &session[1..])));
         assert!(!admits(header::COOKIE, &format!("{COOKIE}=secret")));
         assert!(!admits(header::COOKIE, &format!("x{COOKIE}={session}")));
-        let restarted = Access::new(Some("secret".into()), [8; 32]);
-        assert!(!restarted.admits(&headers(header::COOKIE, &format!("{COOKIE}={session}"))));
-        assert!(Access::new(None, [7; 32]).admits(&HeaderMap::new()));
+        let restarted = Access::new(Some("secret".into()), [8; 32], false);
+        let old = headers(header::COOKIE, &format!("{COOKIE}={session}"));
+        assert_eq!(restarted.admission(&old), Admission::Stranger, "it guesses nothing");
+        let open = Access::new(None, [7; 32], false);
+        assert_eq!(open.admission(&HeaderMap::new()), Admission::Admitted);
+    }
+
+    #[test]
+    fn the_scheme_has_no_case_and_the_token_a_longest_length() {
+        let token = "x".repeat(TOKEN_BYTES_MAX);
+        let access = Access::new(Some(token.clone()), [7; 32], false);
+        let admission = |value: &str| access.admission(&headers(header::AUTHORIZATION, value));
+        for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+            assert_eq!(admission(&format!("{scheme} {token}")), Admission::Admitted, "{scheme}");
+        }
+        for wrong in
+            [format!("Bearer {token}x"), format!("Basic {token}"), format!("Bearer{token}")]
+        {
+            assert_eq!(admission(&wrong), Admission::WrongToken);
+        }
+        assert_eq!(access.admission(&HeaderMap::new()), Admission::Stranger);
+    }
+
+    #[test]
+    fn probes_answer_anybody_unless_they_shall_not() {
+        let open = |probes_need_token| {
+            let access = Access::new(Some("secret".into()), [7; 32], probes_need_token);
+            ["/healthz", "/readyz", "/login", "/metrics", "/", "/api/v1/shards"]
+                .map(|path| access.is_open(path))
+        };
+        assert_eq!(open(false), [true, true, true, false, false, false]);
+        assert_eq!(open(true), [false, false, true, false, false, false]);
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Keeper {
             Ask::Look(_) => {}
             Ask::Watch(answer) => {
                 self.watchers.retain(|watcher| !watcher.frames.is_closed());
-                if self.watchers.len() >= WATCHERS_MAX {
+                if self.watchers.len() >= self.shared.places.pages {
                     answer.send(None).ok();
                     return;
                 }

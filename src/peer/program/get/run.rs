@@ -16,7 +16,7 @@ use std::{
 use shards::{DriverChoice, Offload, bell::LocalBell, clock, task};
 
 use super::{
-    super::{args::SeedFor, event_loop},
+    super::{args::SeedFor, error::no_thread, event_loop},
     part::Part,
     screen::News,
     status::{Phase, Status, time_text},
@@ -110,7 +110,7 @@ struct Local {
 }
 
 async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
-    let no_thread = |error| format!("could not start a thread for files: {error}");
+    let no_thread = |error| no_thread("for files", &error);
     let disk = Disk::start().map_err(no_thread)?;
     let local = Rc::new(Local {
         bell: Rc::new(LocalBell::new()),
