@@ -27,7 +27,7 @@ fn relay() -> Command {
     Command::new(env!("CARGO_BIN_EXE_relay"))
 }
 
-fn json(addr: SocketAddr, path: &str) -> Value {
+pub(super) fn json(addr: SocketAddr, path: &str) -> Value {
     let answer = http::get(addr, path).expect("answered");
     assert_eq!(answer.status, 200, "{path}: {}", answer.body);
     serde_json::from_str(unchunked(&answer.body)).expect("JSON")
@@ -39,13 +39,13 @@ fn unchunked(body: &str) -> &str {
 }
 
 /// A page that is open.
-struct Events {
+pub(super) struct Events {
     lines: BufReader<TcpStream>,
     status: u16,
 }
 
 impl Events {
-    fn open(addr: SocketAddr, headers: &str) -> Self {
+    pub(super) fn open(addr: SocketAddr, headers: &str) -> Self {
         let mut stream = TcpStream::connect(addr).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let request = format!("GET /api/v1/events HTTP/1.0\r\nHost: {addr}\r\n{headers}\r\n");
@@ -58,7 +58,7 @@ impl Events {
     }
 
     /// The next frame.
-    fn next(&mut self) -> Value {
+    pub(super) fn next(&mut self) -> Value {
         loop {
             let mut line = String::new();
             assert!(self.lines.read_line(&mut line).expect("a frame comes") > 0, "it ended");
@@ -69,12 +69,12 @@ impl Events {
     }
 
     /// The first frame of which this is so.
-    fn until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(super) fn until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         wait_for(what, || Some(self.next()).filter(&is_so))
     }
 }
 
-fn number(value: &Value, pointer: &str) -> u64 {
+pub(super) fn number(value: &Value, pointer: &str) -> u64 {
     value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer} in {value}"))
 }
 
