@@ -74,7 +74,7 @@ async fn serve(state: &Rc<ShardState>, connection: &Rc<Connection>) {
     let mut reader = Reader::new();
     loop {
         while !connection.may_read() {
-            if connection.is_closing.get() {
+            if connection.is_closing.get() || connection.ends_when_read() {
                 return;
             }
             connection.read_bell.wait().await;
@@ -84,6 +84,9 @@ async fn serve(state: &Rc<ShardState>, connection: &Rc<Connection>) {
                 task::yield_now().await;
             }
             Ok(ReadOutcome::Read { is_full: false, .. } | ReadOutcome::Blocked) => {
+                if connection.ends_when_read() {
+                    return;
+                }
                 if let Err(error) = connection.socket.readable().await {
                     tracing::debug!(remote = %connection.remote, "failed to wait: {error}");
                     return;
@@ -161,7 +164,7 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
                 state.cells.peers.add(1);
                 connection.is_joining.set(true);
                 let home = state.shared.home_of(&join.key);
-                let join = join.request(connection.reference, connection.remote.ip());
+                let join = join.request(connection.reference, connection.remote);
                 let request = HomeRequest::Join(Box::new(join));
                 state.outbox.borrow_mut().push(home, Request::Home(request));
                 state.shard.port.nudge();

@@ -81,6 +81,8 @@ pub(crate) struct Connection {
     /// Rung when its socket would block.
     pub blocked_bell: LocalBell,
     is_write_shut: Cell<bool>,
+    /// Its socket takes nothing any more: what has come is read, then it ends.
+    is_deaf: Cell<bool>,
     last_progress: Cell<Time>,
     /// For so long data in datagrams had waited when all of it was recalled: that clock stands, and
     /// goes on with the next delivery, so that recalls don't keep a peer that stopped.
@@ -121,6 +123,7 @@ impl Connection {
             is_cut: Cell::new(false),
             has_left: Cell::new(false),
             is_write_shut: Cell::new(false),
+            is_deaf: Cell::new(false),
             is_joining: Cell::new(false),
             read_bell: LocalBell::new(),
             blocked_bell: LocalBell::new(),
@@ -171,6 +174,7 @@ impl Connection {
         let window_is_open = queue.next_frame_len().is_some_and(|len| u64::from(len) <= room_bytes);
         !self.is_blocked.get()
             && !self.is_closed.get()
+            && !self.is_deaf.get()
             && (queue.has_urgent()
                 || self.feeds_manifest(&queue, &session)
                 || window_is_open
@@ -362,6 +366,20 @@ impl Connection {
         self.read_bell.ring();
     }
 
+    /// A write failed. What the peer said before it went lies in the socket's buffer, perhaps that it has
+    /// the whole file: the reader takes that, then ends the connection.
+    pub(crate) fn write_failed(&self) {
+        self.is_deaf.set(true);
+        // The peer may be gone already, which is what was wanted. What has come can still be read.
+        self.socket.shutdown(Shutdown::Both).ok();
+        self.read_bell.ring();
+    }
+
+    /// Whether the reader has nothing left to wait for.
+    pub(crate) fn ends_when_read(&self) -> bool {
+        self.is_deaf.get() && !self.session.borrow().is_news_full()
+    }
+
     /// Takes the chunk back; bytes reached by each send of it that was under way here, the newest first:
     /// a chunk that the peer spoke of is queued anew while an old send is still there.
     pub(crate) fn recall(&self, now: Time, chunk: u32) -> Vec<u32> {
@@ -397,6 +415,11 @@ impl Connection {
     fn took(&self, now: Time) {
         self.last_progress.set(now);
         self.waited.set(Duration::ZERO);
+    }
+
+    /// How long ago the peer last took or acknowledged a byte, or was first sent one.
+    pub(crate) fn quiet_for(&self, now: Time) -> Duration {
+        now.since(self.last_progress.get())
     }
 
     /// How long data has been waiting for the peer to take a byte; none if no data waits.

@@ -3,6 +3,7 @@
 //! Turns what the [`Swarm`] decides into requests to the shards of its peers. It touches no
 //! socket, and knows connections only by reference.
 
+mod members;
 mod open;
 mod telling;
 
@@ -16,20 +17,24 @@ use shards::{
     budget::{Lease, Waiter},
 };
 
-use self::open::{OpenFetch, OpenRecall};
+use self::{
+    members::Member,
+    open::{OpenFetch, OpenRecall},
+};
 use super::{
     blame::Blame,
     cells::ShardCells,
+    departures::{Ending, Endings},
     message::{
-        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, JoinRequest, Member, NewsItem,
-        PeerNews, PeerRequest, Request, SwarmRef, Target,
+        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, NewsItem, PeerNews, PeerRequest,
+        Request, SwarmRef, Target,
     },
     outbox::Outbox,
     unsent::{Unsent, count_unwanted},
 };
 use crate::{
     protocol::{Manifest, Message, SwarmKey},
-    swarm::{Action, Counters, FetchFailure, FetchId, Join, PeerSlot, Swarm, SwarmConfig},
+    swarm::{Action, Counters, FetchFailure, FetchId, PeerSlot, Swarm, SwarmConfig},
     time::Time,
 };
 
@@ -42,6 +47,7 @@ pub(crate) struct Home {
     cached: HashMap<u32, FetchedChunk>,
     pub unsent: Unsent,
     peers: Vec<Option<Member>>,
+    endings: Endings,
     blame: Blame,
     peers_on_shard: Vec<u32>,
     fetches: HashMap<FetchId, OpenFetch>,
@@ -76,6 +82,7 @@ impl Home {
             cached: HashMap::new(),
             unsent: Unsent::default(),
             peers: Vec::new(),
+            endings: Endings::default(),
             blame: Blame::default(),
             peers_on_shard: vec![0; shard_count],
             fetches: HashMap::new(),
@@ -115,34 +122,6 @@ impl Home {
         self.swarm.handle_timeout(now);
     }
 
-    pub(crate) fn handle_join(&mut self, now: Time, join: JoinRequest, outbox: &mut Outbox) {
-        let JoinRequest { from, remote, claims, order, seeding, .. } = join;
-        let is_suspect = self.blame.is_blamed(now, remote);
-        let peer = self.swarm.handle_join(now, Join { claims, order, seeding, is_suspect });
-        let index = peer.0 as usize;
-        if self.peers.len() <= index {
-            self.peers.resize(index + 1, None);
-        }
-        self.peers[index] = Some(Member { connection: from, remote });
-        self.peers_on_shard[from.shard.index()] += 1;
-        let (swarm, manifest) = (self.reference, self.manifest.clone());
-        let joined = PeerRequest::Joined { to: from, swarm, peer, manifest };
-        outbox.push(from.shard, Request::Peer(joined));
-    }
-
-    pub(crate) fn handle_gone(&mut self, now: Time, peer: PeerSlot) {
-        if let Some(member) = self.peers[peer.0 as usize].take() {
-            self.peers_on_shard[member.connection.shard.index()] -= 1;
-            self.fetches.retain(|_, fetch| fetch.holder != peer);
-            self.unleased.retain(|(_, fetch)| fetch.holder != peer);
-            // Its place may be another's before all shards have answered.
-            for recall in self.recalls.values_mut() {
-                recall.rest.retain(|&(slot, _)| slot != peer);
-            }
-            self.swarm.handle_gone(now, peer);
-        }
-    }
-
     pub(crate) fn handle_news(
         &mut self,
         now: Time,
@@ -170,11 +149,16 @@ impl Home {
                 }
                 NewsItem::Lacking(chunk) => self.swarm.handle_lacking(now, peer, chunk),
                 NewsItem::Want(chunks) => self.swarm.handle_want(now, peer, &chunks),
-                NewsItem::Leaving => self.swarm.handle_leaving(now, peer),
+                NewsItem::Leaving => {
+                    self.note_held(peer);
+                    self.note_ending(peer, Ending::Left);
+                    self.swarm.handle_leaving(now, peer);
+                }
                 NewsItem::StatusRequest => wants_status = true,
             }
         }
         self.swarm.handle_allowance(now, peer, news.allowance_bytes);
+        self.note_held(peer);
         if wants_status {
             self.tell(peer, Message::SwarmStatus(self.swarm.status()), outbox);
         }
@@ -471,7 +455,8 @@ impl Home {
         if failure == FetchFailure::Lied
             && let Some(Some(member)) = self.peers.get(peer.0 as usize)
         {
-            self.blame.note(now, member.remote);
+            self.blame.note(now, member.remote.ip());
+            self.note_ending(peer, Ending::Banned);
         }
     }
 

@@ -6,6 +6,7 @@ use shards::{Ringer, ShardId};
 
 use super::{
     cells::ShardCells,
+    departures::Departures,
     home::Home,
     message::{HomeRequest, JoinRequest, PeerRequest, Request, SwarmRef},
     outbox::Outbox,
@@ -36,6 +37,8 @@ pub(crate) struct Homes {
     ringer: Ringer,
     by_key: HashMap<SwarmKey, (u32, u32)>,
     homes: Slots<Home>,
+    /// Who has gone from them.
+    pub departures: Departures,
     /// Homes that something happened to since they last decided.
     dirty: Vec<(u32, u32)>,
 }
@@ -55,6 +58,7 @@ impl Homes {
             ringer,
             by_key: HashMap::new(),
             homes: Slots::new(),
+            departures: Departures::default(),
             dirty: Vec::new(),
         }
     }
@@ -95,8 +99,9 @@ impl Homes {
                 }
             }
             HomeRequest::Gone { swarm, peer } => {
-                if let Some(home) = self.home(swarm) {
-                    home.handle_gone(now, peer);
+                let gone = self.home(swarm).and_then(|home| home.handle_gone(now, peer));
+                if let Some(departure) = gone {
+                    self.departures.push(departure);
                 }
                 self.forget_if_empty(swarm, cells);
             }

@@ -4,7 +4,7 @@
 //! take a credit of the pair of shards; every request is answered by exactly one [`Handled`], as
 //! soon as it was handled, which gives the credit back.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use shards::{ShardId, budget::Lease};
@@ -21,13 +21,6 @@ pub(crate) struct ConnectionRef {
     pub shard: ShardId,
     pub index: u32,
     pub generation: u32,
-}
-
-/// A peer of a swarm, as its home knows it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Member {
-    pub connection: ConnectionRef,
-    pub remote: IpAddr,
 }
 
 /// A swarm, from anywhere in the process.
@@ -122,7 +115,7 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(crate) fn request(self, from: ConnectionRef, remote: IpAddr) -> JoinRequest {
+    pub(crate) fn request(self, from: ConnectionRef, remote: SocketAddr) -> JoinRequest {
         let Self { key, claims, order, seeding } = self;
         JoinRequest { from, remote, key, claims, order, seeding }
     }
@@ -133,7 +126,7 @@ impl Join {
 pub(crate) struct JoinRequest {
     pub from: ConnectionRef,
     /// Where its peer is.
-    pub remote: IpAddr,
+    pub remote: SocketAddr,
     pub key: SwarmKey,
     pub claims: Bitfield,
     pub order: Order,

@@ -19,6 +19,7 @@ mod closing;
 mod connection;
 mod control;
 mod datagrams;
+mod departures;
 mod descriptors;
 mod doctor;
 mod drain;

@@ -83,7 +83,7 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
         }
         Err(error) => {
             tracing::debug!(remote = %connection.remote, "failed to write: {error}");
-            connection.close_now();
+            connection.write_failed();
             0
         }
     }
@@ -100,7 +100,7 @@ pub(crate) async fn wait_writable(state: Rc<ShardState>, connection: Rc<Connecti
             continue;
         }
         if connection.socket.writable().await.is_err() {
-            connection.close_now();
+            connection.write_failed();
             return;
         }
         connection.is_blocked.set(false);

@@ -19,6 +19,7 @@ use shards::{ShardId, clock};
 use tokio::sync::mpsc;
 
 use super::{
+    departures::{Departure, Endings},
     home::Home,
     message::{ConnectionRef, SwarmRef},
     shard::ShardState,
@@ -121,6 +122,8 @@ pub(crate) struct ShardSnapshot {
     pub connections: Vec<ConnectionSnapshot>,
     /// Those that have their home here.
     pub swarms: Vec<Arc<SwarmSnapshot>>,
+    /// Who has gone from those and from swarms that ended, of late, oldest first.
+    pub departures: Vec<Departure>,
 }
 
 /// One connection, as its shard knows it.
@@ -130,6 +133,8 @@ pub(crate) struct ConnectionSnapshot {
     pub remote: SocketAddr,
     /// How long data has been waiting for it to take a byte.
     pub stalled: Duration,
+    /// How long ago it last took a byte.
+    pub quiet: Duration,
     /// What the relay dares to have under way to it.
     pub window_bytes: u64,
     /// What is under way to it.
@@ -148,6 +153,8 @@ pub(crate) struct SwarmSnapshot {
     pub fetch_count: usize,
     pub starving_count: usize,
     pub missing_count: u32,
+    /// How many have gone from it, and how.
+    pub endings: Endings,
     /// The most needed cached chunks, each with how many still need it.
     pub cached: Vec<(u32, u32)>,
     pub peers: Vec<PeerSnapshot>,
@@ -160,11 +167,14 @@ pub(crate) struct PeerSnapshot {
     pub connection: ConnectionRef,
     pub slot: PeerSlot,
     pub chunks_held: u32,
+    /// Those that it had when it came.
+    pub chunks_claimed: u32,
     pub wait: Wait,
     pub idle: Duration,
     pub deliveries: usize,
     pub fetches: u32,
     pub is_origin: bool,
+    /// It has said that it would like to go.
     pub is_leaving: bool,
 }
 
@@ -202,6 +212,7 @@ impl ShardSnapshot {
                 reference: connection.reference,
                 remote: connection.remote,
                 stalled: connection.stalled_for(now).unwrap_or_default(),
+                quiet: connection.quiet_for(now),
                 window_bytes,
                 unacknowledged_bytes,
             }
@@ -212,6 +223,7 @@ impl ShardSnapshot {
             at: now,
             connections: connections.collect(),
             swarms: homes_by_size(homes.iter(), now),
+            departures: homes.departures.recent(now).copied().collect(),
         }
     }
 }
@@ -232,20 +244,21 @@ fn swarm(home: &Home, now: Time, with_map: bool) -> SwarmSnapshot {
     let mut bits = Vec::new();
     let mut peers = Vec::with_capacity(swarm.peer_count());
     for peer in swarm.watch(now) {
-        let Some(connection) = home.connection(peer.slot) else { continue };
+        let Some(member) = home.watch_member(peer.slot) else { continue };
         if with_map && peers.len() < MAP_ROWS_MAX {
             push_row(&mut bits, peer.have, stride, row_bytes);
         }
         peers.push(PeerSnapshot {
-            connection,
+            connection: member.connection,
             slot: peer.slot,
-            chunks_held: peer.have.count(),
+            chunks_held: member.chunks_held,
+            chunks_claimed: member.chunks_claimed,
             wait: peer.wait,
             idle: peer.idle,
             deliveries: peer.deliveries,
             fetches: peer.fetches,
             is_origin: peer.is_origin,
-            is_leaving: peer.is_leaving,
+            is_leaving: member.has_said_farewell,
         });
     }
     let map = with_map.then(|| {
@@ -267,6 +280,7 @@ fn swarm(home: &Home, now: Time, with_map: bool) -> SwarmSnapshot {
         fetch_count: swarm.fetch_count(),
         starving_count: swarm.starving_count(),
         missing_count: swarm.missing_count(),
+        endings: home.endings(),
         cached: swarm.cached().take(CACHED_LISTED_MAX).collect(),
         peers,
         map,

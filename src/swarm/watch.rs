@@ -122,6 +122,13 @@ impl Swarm {
         self.chunks.orphan_count
     }
 
+    /// Chunks that the peer has; unknown once it was let go, banned or given up on.
+    #[must_use]
+    pub fn chunks_held(&self, slot: PeerSlot) -> Option<u32> {
+        let peer = self.peers.get(slot).filter(|peer| peer.standing != Standing::Retired)?;
+        Some(peer.have.count())
+    }
+
     /// Everybody, with what they wait for.
     pub fn watch(&self, now: Time) -> impl Iterator<Item = PeerWatch<'_>> {
         let oldest: Vec<(&FetchId, &Fetch)> =

@@ -9,6 +9,7 @@ mod browser;
 mod control;
 mod dashboards;
 mod datagrams;
+mod departures;
 mod doctor;
 mod get;
 mod page;

@@ -17,7 +17,7 @@ use crate::support::{
     http,
     process::{RelayProcess, drivers},
     wait_for, wait_until,
-    wire::{Wire, hello},
+    wire::{Wire, hello, origin_hello},
 };
 
 /// Pages that may be open at once.
@@ -27,7 +27,7 @@ fn relay() -> Command {
     Command::new(env!("CARGO_BIN_EXE_relay"))
 }
 
-fn json(addr: SocketAddr, path: &str) -> Value {
+pub(super) fn json(addr: SocketAddr, path: &str) -> Value {
     let answer = http::get(addr, path).expect("answered");
     assert_eq!(answer.status, 200, "{path}: {}", answer.body);
     serde_json::from_str(unchunked(&answer.body)).expect("JSON")
@@ -39,13 +39,13 @@ fn unchunked(body: &str) -> &str {
 }
 
 /// A page that is open.
-struct Events {
+pub(super) struct Events {
     lines: BufReader<TcpStream>,
     status: u16,
 }
 
 impl Events {
-    fn open(addr: SocketAddr, headers: &str) -> Self {
+    pub(super) fn open(addr: SocketAddr, headers: &str) -> Self {
         let mut stream = TcpStream::connect(addr).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let request = format!("GET /api/v1/events HTTP/1.0\r\nHost: {addr}\r\n{headers}\r\n");
@@ -58,7 +58,7 @@ impl Events {
     }
 
     /// The next frame.
-    fn next(&mut self) -> Value {
+    pub(super) fn next(&mut self) -> Value {
         loop {
             let mut line = String::new();
             assert!(self.lines.read_line(&mut line).expect("a frame comes") > 0, "it ended");
@@ -69,12 +69,12 @@ impl Events {
     }
 
     /// The first frame of which this is so.
-    fn until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(super) fn until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         wait_for(what, || Some(self.next()).filter(&is_so))
     }
 }
 
-fn number(value: &Value, pointer: &str) -> u64 {
+pub(super) fn number(value: &Value, pointer: &str) -> u64 {
     value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer} in {value}"))
 }
 
@@ -193,6 +193,23 @@ fn events_tell_all_once_then_what_changed_and_who_died() {
         states.sort_unstable();
         assert_eq!(states, ["dead", "left", "whole"], "{whole}");
         assert_eq!(whole["swarms"][0]["dead"], 1);
+    }
+}
+
+#[test]
+fn the_first_frame_knows_what_every_shard_knows() {
+    let relay = RelayProcess::start(relay(), &["--cores", "3", "--oversubscribe"]);
+    let files: Vec<_> = (50..56).map(|seed| TestFile::new(seed, 1 << 14, 14)).collect();
+    let _origins: Vec<_> = files
+        .iter()
+        .map(|file| Wire::join(relay.addr, origin_hello(file.key())).expect("it may join"))
+        .collect();
+    relay.wait_metric("relay_peers", &[], 6.0);
+    for _ in 0..3 {
+        let frame = Events::open(relay.http, "").next();
+        assert_eq!(frame["silent_shards"], serde_json::json!([]), "{frame}");
+        assert_eq!(number(&frame, "/totals/peers"), 6);
+        assert_eq!(frame["swarms"].as_array().map(Vec::len), Some(6), "{frame}");
     }
 }
 

@@ -8,7 +8,7 @@ use shards::{Budget, DriverChoice, Placement, Shards, Start};
 use super::*;
 use crate::{
     protocol::{Bitfield, Order},
-    server::metrics,
+    server::{message::JoinRequest, metrics},
     swarm::{Eviction, LAMBDA_DEFAULT},
 };
 
@@ -87,6 +87,7 @@ impl Stage {
         let from = ConnectionRef { shard: ShardId(0), index: self.joined, generation: 0 };
         self.joined += 1;
         let key = *self.home.key();
+        let remote = (remote, 40_000).into();
         let join = JoinRequest { from, remote, key, claims, order: Order::Relay, seeding: None };
         self.home.handle_join(now, join, &mut self.outbox);
         let slot =

@@ -17,7 +17,7 @@ use shards::clock;
 use super::{
     board::{Board, Life, PeerState, Seen},
     figures::{self, ShardFigures, Totals},
-    frame::{Why, milliseconds, phase, swarm_name, whole_and_dead},
+    frame::{Why, milliseconds, phase, swarm_name, whole},
 };
 use crate::{
     server::{control::Control, message::SwarmRef, snapshot::PeerSnapshot},
@@ -79,7 +79,10 @@ struct SwarmEntry {
     phase: &'static str,
     peers: usize,
     peers_whole: usize,
-    peers_dead: usize,
+    /// Those who went since it began: with the file, before they had it, and cut off for wrong bytes.
+    peers_left: u64,
+    peers_dead: u64,
+    peers_banned: u64,
     peers_starving: usize,
     chunks_cached: u32,
     chunks_fetching: usize,
@@ -102,7 +105,7 @@ struct SwarmDetail {
     offset: usize,
     next_offset: Option<usize>,
     peers_list: Vec<PeerEntry>,
-    /// Who went in the last minute.
+    /// Who went in the last minute, the last 256; it makes no difference whether anybody watched.
     gone: Vec<GoneEntry>,
     silent_shards: Vec<usize>,
 }
@@ -208,7 +211,6 @@ fn living(board: &Board) -> Vec<(SwarmRef, &Life)> {
 fn entry(reference: SwarmRef, life: &Life) -> SwarmEntry {
     let swarm = &life.swarm;
     let key = &swarm.key;
-    let (peers_whole, peers_dead) = whole_and_dead(life);
     SwarmEntry {
         id: key.id.to_string(),
         name: swarm_name(life),
@@ -218,8 +220,10 @@ fn entry(reference: SwarmRef, life: &Life) -> SwarmEntry {
         home_shard: reference.home.index(),
         phase: phase(life),
         peers: life.peers.len(),
-        peers_whole,
-        peers_dead,
+        peers_whole: whole(life),
+        peers_left: life.endings.left,
+        peers_dead: life.endings.dead,
+        peers_banned: life.endings.banned,
         peers_starving: swarm.starving_count,
         chunks_cached: swarm.cached_count,
         chunks_fetching: swarm.fetch_count,

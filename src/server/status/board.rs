@@ -1,7 +1,8 @@
 //! What is known of all swarms: the latest snapshot of every shard, and who has just gone.
 //!
-//! A home that sees a peer go forgets it at once. The board remembers it for a while, so that
-//! whoever watches sees that it went, and with how much of the file.
+//! A home that sees a peer go forgets it at once. Its shard remembers it for a while
+//! ([`crate::server::departures`]), and the board gives it its place, so that whoever watches, or
+//! comes to watch within a minute, sees that it went, how, and with how much of the file.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,15 +12,13 @@ use std::{
 };
 
 use crate::server::{
+    departures::{DEPARTURE_KEPT, Departure, Ending, Endings},
     message::{ConnectionRef, SwarmRef},
     snapshot::{ConnectionSnapshot, PeerSnapshot, ShardSnapshot, SwarmSnapshot},
 };
 use crate::{swarm::Wait, time::Time};
 
-/// How long a peer that has gone is shown.
-const GONE_SHOWN: Duration = Duration::from_secs(60);
-
-/// Gone peers of a swarm that are shown, at most: the last ones.
+/// Gone peers of a swarm that are named, at most: the last ones. All are counted.
 const GONE_MAX: usize = 256;
 
 /// How long a swarm that has ended is shown: what it came to.
@@ -29,7 +28,7 @@ const ENDED_SHOWN: Duration = Duration::from_secs(300);
 const ENDED_MAX: usize = 8;
 
 /// A peer that takes nothing for so long while data waits is called stalled; it is disconnected
-/// after 10 s.
+/// after 10 s, unless what waits is more than it has said that it would take.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 /// The latest of everything.
@@ -37,6 +36,8 @@ const STALLED_AFTER: Duration = Duration::from_secs(2);
 pub(crate) struct Board {
     shards: Vec<Option<Arc<ShardSnapshot>>>,
     swarms: BTreeMap<SwarmRef, Life>,
+    /// By shard: the number of the last departure that was looked at.
+    departed: Vec<u64>,
     next_row: u64,
 }
 
@@ -47,8 +48,12 @@ pub(crate) struct Life {
     pub swarm: Arc<SwarmSnapshot>,
     /// Those connected.
     pub peers: BTreeMap<ConnectionRef, Seen>,
-    /// Those who went, oldest first.
+    /// Those who went of late, oldest first.
     pub gone: VecDeque<Gone>,
+    /// How many went since it began, and how.
+    pub endings: Endings,
+    /// Chunks that its peers have got since it was first looked at: grows only.
+    pub chunks_gained: u64,
     /// When nobody was left.
     pub ended_at: Option<Time>,
 }
@@ -62,7 +67,6 @@ pub(crate) struct Seen {
     pub state: PeerState,
     pub chunks_held: u32,
     pub is_origin: bool,
-    is_leaving: bool,
     is_here: bool,
 }
 
@@ -93,17 +97,25 @@ pub(crate) enum PeerState {
     Left,
     /// Its connection ended before it had the file.
     Dead,
+    /// It was cut off: it supplied wrong bytes.
+    Banned,
 }
 
 impl Board {
     pub(crate) fn new(shard_count: usize) -> Self {
-        Self { shards: vec![None; shard_count], swarms: BTreeMap::new(), next_row: 0 }
+        Self {
+            shards: vec![None; shard_count],
+            swarms: BTreeMap::new(),
+            departed: vec![0; shard_count],
+            next_row: 0,
+        }
     }
 
-    /// Forgets all: nobody has watched for a while, so who went when is not known.
+    /// Forgets all: nobody has watched for a while. Who went of late the shards tell anew.
     pub(crate) fn clear(&mut self) {
         self.shards.fill(None);
         self.swarms.clear();
+        self.departed.fill(0);
     }
 
     /// Takes a shard's latest snapshot.
@@ -112,56 +124,102 @@ impl Board {
         let Some(place) = self.shards.get_mut(shard.index()) else { return };
         *place = Some(Arc::clone(snapshot));
         let mut living: Vec<SwarmRef> = Vec::with_capacity(snapshot.swarms.len());
+        let mut new_keys = Vec::new();
         for swarm in &snapshot.swarms {
             living.push(swarm.reference);
-            self.absorb_swarm(at, swarm);
+            if !self.swarms.contains_key(&swarm.reference) {
+                new_keys.push(swarm.key);
+            }
+            self.absorb_swarm(swarm);
         }
         living.sort_unstable();
-        for (reference, life) in &mut self.swarms {
-            let is_of_shard = reference.home == shard && life.ended_at.is_none();
-            if is_of_shard && living.binary_search(reference).is_err() {
-                life.ended_at = Some(at);
-                life.peers.values_mut().for_each(|seen| seen.is_here = false);
-                life.bury(at);
+        let seen = self.departed[shard.index()];
+        for departure in &snapshot.departures {
+            // Who left a file that nobody was left of is told with those who leave it now.
+            let is_of_new =
+                new_keys.contains(&departure.key) && !self.swarms.contains_key(&departure.swarm);
+            if departure.number > seen || is_of_new {
+                self.absorb_departure(departure);
             }
+        }
+        let last = snapshot.departures.last().map_or(seen, |departure| departure.number);
+        self.departed[shard.index()] = seen.max(last);
+        for (reference, life) in &mut self.swarms {
+            if reference.home != shard || life.ended_at.is_some() {
+                continue;
+            }
+            if living.binary_search(reference).is_err() {
+                life.ended_at = Some(at);
+                life.peers.clear();
+            }
+            // Of more that went than a shard remembers, the first are counted and not named.
+            life.peers.retain(|_, seen| seen.is_here);
         }
         self.expire(at);
     }
 
-    fn absorb_swarm(&mut self, at: Time, swarm: &Arc<SwarmSnapshot>) {
+    fn absorb_swarm(&mut self, swarm: &Arc<SwarmSnapshot>) {
         let chunk_count = swarm.key.chunk_count();
-        let mut life = self.swarms.remove(&swarm.reference).unwrap_or_else(|| Life {
-            swarm: Arc::clone(swarm),
-            peers: BTreeMap::new(),
-            gone: VecDeque::new(),
-            ended_at: None,
-        });
+        let mut life = self.swarms.remove(&swarm.reference).unwrap_or_else(|| Life::new(swarm));
         life.swarm = Arc::clone(swarm);
+        life.endings = swarm.endings;
         life.peers.values_mut().for_each(|seen| seen.is_here = false);
         for peer in &swarm.peers {
             let connection = connection(&self.shards, peer.connection);
             let next_row = &mut self.next_row;
-            let seen = life.peers.entry(peer.connection).or_insert_with(|| {
-                *next_row += 1;
-                Seen::new(*next_row)
-            });
+            let seen = life
+                .peers
+                .entry(peer.connection)
+                .or_insert_with(|| Seen::new(next_row, peer.chunks_claimed));
             // A snapshot of the connection's shard may come later than that of the home.
             seen.remote = seen.remote.or(connection.map(|connection| connection.remote));
             seen.state = state_of(peer, connection, chunk_count);
-            seen.chunks_held =
-                if peer.wait == Wait::End { seen.chunks_held } else { peer.chunks_held };
+            life.chunks_gained += u64::from(peer.chunks_held.saturating_sub(seen.chunks_held));
+            seen.chunks_held = peer.chunks_held;
             seen.is_origin = peer.is_origin;
-            seen.is_leaving |= peer.is_leaving;
             seen.is_here = true;
         }
-        life.bury(at);
         self.swarms.insert(swarm.reference, life);
+    }
+
+    /// Somebody has gone: from a swarm that is known, or from one that ended before and was of the
+    /// same file as one that lives.
+    fn absorb_departure(&mut self, departure: &Departure) {
+        let of_file = |life: &&mut Life| life.ended_at.is_none() && life.swarm.key == departure.key;
+        let is_known = self.swarms.contains_key(&departure.swarm);
+        let life = match is_known {
+            true => self.swarms.get_mut(&departure.swarm),
+            false => self.swarms.values_mut().find(of_file),
+        };
+        let Some(life) = life else { return };
+        let mut seen = life
+            .peers
+            .remove(&departure.connection)
+            .unwrap_or_else(|| Seen::new(&mut self.next_row, departure.chunks_claimed));
+        if is_known {
+            life.endings = departure.so_far;
+            let gained = departure.chunks_held.saturating_sub(seen.chunks_held);
+            life.chunks_gained += u64::from(gained);
+        }
+        seen.remote = Some(departure.remote);
+        seen.chunks_held = departure.chunks_held;
+        seen.is_origin = departure.is_origin;
+        seen.is_here = false;
+        seen.state = match departure.ending {
+            Ending::Left => PeerState::Left,
+            Ending::Dead => PeerState::Dead,
+            Ending::Banned => PeerState::Banned,
+        };
+        if life.gone.len() == GONE_MAX {
+            life.gone.pop_front();
+        }
+        life.gone.push_back(Gone { seen, at: departure.at });
     }
 
     /// Drops what was shown for long enough.
     fn expire(&mut self, now: Time) {
         for life in self.swarms.values_mut() {
-            while life.gone.front().is_some_and(|gone| now.since(gone.at) > GONE_SHOWN)
+            while life.gone.front().is_some_and(|gone| now.since(gone.at) > DEPARTURE_KEPT)
                 && life.ended_at.is_none()
             {
                 life.gone.pop_front();
@@ -204,19 +262,14 @@ impl Board {
 }
 
 impl Life {
-    /// Moves those who are not here any more to those who went.
-    fn bury(&mut self, at: Time) {
-        let chunk_count = self.swarm.key.chunk_count();
-        let gone: Vec<ConnectionRef> =
-            self.peers.iter().filter(|(_, seen)| !seen.is_here).map(|(&at, _)| at).collect();
-        for reference in gone {
-            let Some(mut seen) = self.peers.remove(&reference) else { continue };
-            let left = seen.is_leaving || seen.chunks_held == chunk_count;
-            seen.state = if left { PeerState::Left } else { PeerState::Dead };
-            if self.gone.len() == GONE_MAX {
-                self.gone.pop_front();
-            }
-            self.gone.push_back(Gone { seen, at });
+    fn new(swarm: &Arc<SwarmSnapshot>) -> Self {
+        Self {
+            swarm: Arc::clone(swarm),
+            peers: BTreeMap::new(),
+            gone: VecDeque::new(),
+            endings: Endings::default(),
+            chunks_gained: 0,
+            ended_at: None,
         }
     }
 
@@ -228,14 +281,14 @@ impl Life {
 }
 
 impl Seen {
-    fn new(row: u64) -> Self {
+    fn new(next_row: &mut u64, chunks_claimed: u32) -> Self {
+        *next_row += 1;
         Self {
-            row,
+            row: *next_row,
             remote: None,
             state: PeerState::Waiting,
-            chunks_held: 0,
+            chunks_held: chunks_claimed,
             is_origin: false,
-            is_leaving: false,
             is_here: true,
         }
     }
@@ -260,10 +313,16 @@ fn state_of(
     connection: Option<&ConnectionSnapshot>,
     chunk_count: u32,
 ) -> PeerState {
-    let stalled = connection.is_some_and(|connection| connection.stalled >= STALLED_AFTER);
+    // Who has given no leave for more keeps a delivery waiting, too.
+    let waits = |connection: &ConnectionSnapshot| match peer.wait {
+        Wait::Delivery { .. } => connection.quiet,
+        _ => connection.stalled,
+    };
+    let stalled = connection.is_some_and(|connection| waits(connection) >= STALLED_AFTER);
     match peer.wait {
-        Wait::End => PeerState::Closing,
+        // Who was granted to leave is as good as gone, and nothing has happened to it.
         _ if peer.is_leaving => PeerState::Leaving,
+        Wait::End => PeerState::Closing,
         _ if peer.chunks_held == chunk_count => PeerState::Whole,
         _ if stalled => PeerState::Stalled,
         Wait::Delivery { .. } => PeerState::Getting,

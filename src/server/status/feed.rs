@@ -99,6 +99,7 @@ pub(crate) struct Keeper {
 
 struct Watcher {
     frames: mpsc::Sender<Bytes>,
+    since: Time,
     needs_whole: bool,
 }
 
@@ -160,16 +161,17 @@ impl Keeper {
                 }
                 let (frames, taken) = mpsc::channel(FRAMES_QUEUED);
                 if answer.send(Some(taken)).is_ok() {
-                    self.watchers.push(Watcher { frames, needs_whole: true });
+                    self.watchers.push(Watcher { frames, since: now(), needs_whole: true });
                 }
             }
         }
     }
 
-    /// Shards publish for a while; what was known before a pause is forgotten.
+    /// Shards publish for a while; what was known before a pause is forgotten. Who watches has made no
+    /// pause, though this process may not have run meanwhile: what happened, shards tell then.
     fn want(&mut self) {
         let now = now();
-        if now > self.wanted_until {
+        if now > self.wanted_until && self.watchers.is_empty() {
             self.board.clear();
             self.encoder = Encoder::default();
         }
@@ -193,6 +195,11 @@ impl Keeper {
         let changes = self.encoder.changes(now(), &self.board, figures());
         let mut whole = None;
         for watcher in &mut self.watchers {
+            // What it is told first is true of all shards: until then it is told nothing.
+            let is_early = now().since(watcher.since) < LOOK_PATIENCE;
+            if is_early && self.board.silent_since(watcher.since).next().is_some() {
+                continue;
+            }
             let frame = if watcher.needs_whole {
                 whole.get_or_insert_with(|| self.encoder.whole(now(), &self.board, figures()))
             } else {

@@ -57,6 +57,8 @@ struct Frame {
     at_ms: u64,
     totals: Totals,
     shards: Vec<ShardFigures>,
+    /// Shards of whose swarms nothing is known: they have not answered.
+    silent_shards: Vec<usize>,
     swarms: Vec<SwarmFrame>,
 }
 
@@ -73,7 +75,17 @@ struct SwarmFrame {
     ended_ms: Option<u64>,
     peers: usize,
     whole: usize,
-    dead: usize,
+    /// Those who get the file, without those who published it: how many, how many have it, and how many
+    /// chunks all of them have.
+    getters: usize,
+    getters_whole: usize,
+    getters_held: u64,
+    /// Chunks that peers got since it was first looked at.
+    gained: u64,
+    /// Those who went since it began.
+    left: u64,
+    dead: u64,
+    banned: u64,
     cached_count: u32,
     fetching_count: usize,
     missing_count: u32,
@@ -126,8 +138,12 @@ pub(crate) enum Why {
 
 impl Why {
     pub(crate) fn of(life: &Life, peer: &PeerSnapshot) -> Self {
+        let seen = life.peers.get(&peer.connection);
+        let is_stalled = seen.is_some_and(|seen| seen.state == PeerState::Stalled);
         match peer.wait {
             Wait::Nothing => Self::Nothing,
+            // What is to be delivered to it waits for it.
+            Wait::Delivery { .. } if is_stalled => Self::Credit,
             Wait::Delivery { chunk } => Self::Delivery { chunk },
             Wait::Manifest => Self::Manifest,
             Wait::Spread => Self::Spread,
@@ -187,6 +203,7 @@ impl Encoder {
             whole,
             at_ms: now.0 / 1_000_000,
             swarms: swarms.collect(),
+            silent_shards: board.silent_since(Time::ZERO).collect(),
             totals: figures.0,
             shards: figures.1,
         };
@@ -215,12 +232,31 @@ pub(crate) fn phase(life: &Life) -> &'static str {
     }
 }
 
-/// Peers that have the whole file, and peers that died.
-pub(crate) fn whole_and_dead(life: &Life) -> (usize, usize) {
+/// Connected peers that have the whole file.
+pub(crate) fn whole(life: &Life) -> usize {
     let chunk_count = life.swarm.key.chunk_count();
-    let is_dead = |gone: &&Gone| gone.seen.state == PeerState::Dead;
-    let whole = life.peers.values().filter(|seen| seen.chunks_held == chunk_count).count();
-    (whole, life.gone.iter().filter(is_dead).count())
+    life.peers.values().filter(|seen| seen.chunks_held == chunk_count).count()
+}
+
+/// Connected peers that did not publish the file.
+#[derive(Default)]
+struct Getters {
+    count: usize,
+    whole: usize,
+    chunks_held: u64,
+}
+
+impl Getters {
+    fn of(life: &Life) -> Self {
+        let mut getters = Self::default();
+        let chunk_count = life.swarm.key.chunk_count();
+        for seen in life.peers.values().filter(|seen| !seen.is_origin) {
+            getters.count += 1;
+            getters.whole += usize::from(seen.chunks_held == chunk_count);
+            getters.chunks_held += u64::from(seen.chunks_held);
+        }
+        getters
+    }
 }
 
 fn swarm(
@@ -233,14 +269,15 @@ fn swarm(
 ) -> SwarmFrame {
     let swarm = &life.swarm;
     let key = &swarm.key;
-    let (whole, dead) = whole_and_dead(life);
+    let getters = Getters::of(life);
     let (rows, has_new_rows) = rows(life, told, number, is_whole);
     let is_gone = told.values().any(|told| told.number != number);
     told.retain(|_, told| told.number == number);
     let rows_order = (is_whole || has_new_rows || is_gone).then(|| told.keys().copied().collect());
-    let places = swarm
-        .map
-        .as_ref()
+    // Of a file that has ended the relay holds nothing any more, and nobody waits.
+    let alive = life.ended_at.is_none().then_some(swarm);
+    let places = alive
+        .and_then(|swarm| swarm.map.as_ref())
         .map_or_else(String::new, |map| map.places.iter().map(|&place| letter(place)).collect());
     SwarmFrame {
         key: format!("{}-{}-{}", reference.home.0, reference.index, reference.generation),
@@ -252,15 +289,21 @@ fn swarm(
         phase: phase(life),
         ended_ms: life.ended_at.map(|at| milliseconds(now.since(at))),
         peers: life.peers.len(),
-        whole,
-        dead,
-        cached_count: swarm.cached_count,
-        fetching_count: swarm.fetch_count,
-        missing_count: swarm.missing_count,
-        starving_count: swarm.starving_count,
+        whole: whole(life),
+        getters: getters.count,
+        getters_whole: getters.whole,
+        getters_held: getters.chunks_held,
+        gained: life.chunks_gained,
+        left: life.endings.left,
+        dead: life.endings.dead,
+        banned: life.endings.banned,
+        cached_count: alive.map_or(0, |swarm| swarm.cached_count),
+        fetching_count: alive.map_or(0, |swarm| swarm.fetch_count),
+        missing_count: alive.map_or(0, |swarm| swarm.missing_count),
+        starving_count: alive.map_or(0, |swarm| swarm.starving_count),
         stride: swarm.map.as_ref().map_or(1, |map| map.stride),
         places,
-        cached: if life.ended_at.is_some() { Vec::new() } else { swarm.cached.clone() },
+        cached: alive.map_or_else(Vec::new, |swarm| swarm.cached.clone()),
         rows_order,
         rows,
         tail: tail(life),
@@ -289,35 +332,66 @@ fn rows(
     let mut has_new = false;
     let Some(map) = &life.swarm.map else { return (rows, has_new) };
     let is_over = life.ended_at.is_some();
+    let chunk_count = life.swarm.key.chunk_count();
     for (peer, bits) in life.swarm.peers.iter().zip(map.rows()) {
         let Some(seen) = life.peers.get(&peer.connection) else { continue };
-        let face = face(seen);
-        let Some(last) = told.get_mut(&seen.row) else {
-            has_new = true;
-            rows.push(row(seen.row, face.clone(), 0, bits));
-            told.insert(seen.row, Told { face, bits: bits.to_vec(), number });
-            continue;
-        };
-        last.number = number;
-        let (start, end) = if is_whole { (0, bits.len()) } else { changed(&last.bits, bits) };
-        if is_whole || start < end || last.face != face {
-            rows.push(row(seen.row, face.clone(), start, &bits[start..end]));
-            last.bits[start..end].copy_from_slice(&bits[start..end]);
-            last.face = face;
-        }
+        // The swarm forgets at once what a peer has that it lets go.
+        let bits = (peer.wait != Wait::End).then_some(bits);
+        has_new |= tell_row(seen, bits, map.row_bytes, told, number, is_whole, &mut rows);
     }
     for Gone { seen, .. } in &life.gone {
-        let Some(last) = told.get_mut(&seen.row) else { continue };
-        last.number = number;
-        let face = face(seen);
-        if is_whole || last.face != face {
-            let bits: &[u8] = if is_whole { &last.bits } else { &[] };
-            rows.push(row(seen.row, face.clone(), 0, bits));
-            last.face = face;
+        // Who came and went unseen has a row if it is known what it had.
+        let is_full = seen.chunks_held == chunk_count;
+        let full = is_full.then(|| full_row(chunk_count.div_ceil(map.stride)));
+        if full.is_some() || told.contains_key(&seen.row) {
+            let bits = full.as_deref();
+            has_new |= tell_row(seen, bits, map.row_bytes, told, number, is_whole, &mut rows);
         }
     }
     debug_assert!(!is_over || life.peers.is_empty(), "nobody is left in a swarm that has ended");
     (rows, has_new)
+}
+
+/// Tells of a row what is new, and whether the row is; without `bits` they are as they were.
+fn tell_row(
+    seen: &Seen,
+    bits: Option<&[u8]>,
+    row_bytes: usize,
+    told: &mut BTreeMap<u64, Told>,
+    number: u64,
+    is_whole: bool,
+    rows: &mut Vec<RowFrame>,
+) -> bool {
+    let face = face(seen);
+    let Some(last) = told.get_mut(&seen.row) else {
+        let bits = bits.map_or_else(|| vec![0; row_bytes], <[u8]>::to_vec);
+        rows.push(row(seen.row, face.clone(), 0, &bits));
+        told.insert(seen.row, Told { face, bits, number });
+        return true;
+    };
+    last.number = number;
+    let (start, end) = match bits {
+        _ if is_whole => (0, last.bits.len()),
+        Some(bits) => changed(&last.bits, bits),
+        None => (0, 0),
+    };
+    if let Some(bits) = bits {
+        last.bits[start..end].copy_from_slice(&bits[start..end]);
+    }
+    if is_whole || start < end || last.face != face {
+        rows.push(row(seen.row, face.clone(), start, &last.bits[start..end]));
+        last.face = face;
+    }
+    false
+}
+
+/// The row of a peer that has everything.
+fn full_row(columns: u32) -> Vec<u8> {
+    let mut bits = vec![0xff; columns.div_ceil(8) as usize];
+    if let Some(last) = bits.last_mut().filter(|_| !columns.is_multiple_of(8)) {
+        *last = (1 << (columns % 8)) - 1;
+    }
+    bits
 }
 
 fn face(seen: &Seen) -> Face {
@@ -364,7 +438,15 @@ fn tail(life: &Life) -> Vec<TailFrame> {
 
 #[cfg(test)]
 mod tests {
-    use super::changed;
+    use super::{changed, full_row};
+
+    #[test]
+    fn a_full_row_has_a_bit_for_each_column_and_no_more() {
+        assert!(full_row(0).is_empty());
+        assert_eq!(full_row(1), [1]);
+        assert_eq!(full_row(8), [0xff]);
+        assert_eq!(full_row(11), [0xff, 7]);
+    }
 
     #[test]
     fn only_the_bytes_that_differ_are_sent() {
