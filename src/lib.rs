@@ -21,6 +21,7 @@
 //!       arguments      command lines and variables
 //!       log_level      what the log tells
 //!       stderr         what people are told
+//!       stdout         results
 //! ```
 //!
 //! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
@@ -32,6 +33,7 @@ pub mod machine;
 pub mod pages;
 pub mod rng;
 pub mod stderr;
+pub mod stdout;
 pub mod time;
 pub mod units;
 

@@ -5,7 +5,9 @@
 
 use std::{
     cell::{Cell, RefCell},
+    ffi::OsStr,
     io,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -248,7 +250,7 @@ pub(crate) fn origin_peer(
 }
 
 /// Where a client writes its file.
-pub(crate) fn client_path(dir: &std::path::Path, client: usize, name: &str) -> std::path::PathBuf {
+pub(crate) fn client_path(dir: &Path, client: usize, name: &OsStr) -> PathBuf {
     dir.join(format!("client-{client}")).join(name)
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    io::{Write, stdout},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -12,7 +11,9 @@ use anyhow::Context;
 use relay::{
     protocol::{Stats, chunk_size_log2_for},
     stderr::{self, say},
+    stdout,
     time::Time,
+    units::{checksum_line, count_text},
 };
 use shards::{Placement, clock};
 
@@ -37,6 +38,9 @@ use crate::{
 
 /// Clients that are named when time is up; the others are counted.
 const WAITING_SHOWN_MAX: usize = 10;
+
+/// What a run came to is nowhere.
+pub(crate) const NO_STDOUT: &str = "could not write to stdout";
 
 /// What a run left behind.
 struct Ran {
@@ -68,6 +72,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
 }
 
 fn perform(config: &Config) -> anyhow::Result<Ran> {
+    // Whether it goes there or not: who wants nothing of it has `/dev/null`.
+    stdout::check().context(NO_STDOUT)?;
     prepare(config)?;
     let placement = Placement::plan(config.cores, false);
     if let Some(warning) = placement.warning() {
@@ -261,7 +267,13 @@ fn wait_of(record: &Record) -> String {
         (true, None) => {}
     }
     if let Some((count, first)) = record.unheld {
-        text.push_str(&format!("; nobody connected held {count} chunks, the first is {first}"));
+        text.push_str(&match count {
+            1 => format!("; nobody connected held chunk {first}"),
+            _ => {
+                let chunks = count_text(count.into(), "chunk");
+                format!("; nobody connected held {chunks}, the first is chunk {first}")
+            }
+        });
     }
     if let Some(error) = &record.error {
         text.push_str(&format!("; its last connection: {error}"));
@@ -283,7 +295,8 @@ fn digest_stores(job: &Job, outcome: &Outcome, errors: &mut Vec<String>) -> Vec<
         let name = &content(client).name;
         match digest {
             Ok(digest) if digest == content(client).manifest.key().id => {
-                lines.push((client, format!("{digest}  client-{client}/{name}")));
+                let path = client_path(Path::new(""), client, name);
+                lines.push((client, checksum_line(digest, &path)));
             }
             Ok(digest) => {
                 errors.push(format!("{} has digest {digest}, which is wrong", path.display()));
@@ -419,14 +432,12 @@ fn write_prose(
         return Ok(());
     }
     let text = format!("{lines}{report}");
-    stdout().write_all(text.as_bytes()).context("could not write to stdout")
+    stdout::print(text.as_bytes()).context(NO_STDOUT)
 }
 
 fn write_json(path: &Path, report: &Report) -> anyhow::Result<()> {
     if path == Path::new("-") {
-        return stdout()
-            .write_all(report.to_json().as_bytes())
-            .context("could not write to stdout");
+        return stdout::print(report.to_json().as_bytes()).context(NO_STDOUT);
     }
     let written = std::fs::write(path, report.to_json());
     written.with_context(|| format!("could not write {}", path.display()))

@@ -393,6 +393,9 @@ impl Observer for Watch {
         let is_stream = matches!(local.job.place, Place::Stream(_));
         let is_leaving = is_stream || local.job.seed_for == SeedFor::Auto;
         match notice {
+            Notice::Recommended { chunk_size_log2_max } => {
+                status.handle_recommended(*chunk_size_log2_max);
+            }
             Notice::Accepted => {
                 status.handle_accepted();
                 local.last_error.borrow_mut().take();
