@@ -53,6 +53,9 @@ fn a_ticket_survives_mail_programs_and_sentences() {
         format!("\"{text}\"."),
         format!("<{text}>,"),
         format!("\u{feff}{text}\u{200b}"),
+        format!("> {}", broken.replace("\r\n  ", "\r\n> ")),
+        format!(" >> > {}\n", broken.replace("\r\n  ", "\n>> >")),
+        format!("| {}", broken.replace("\r\n  ", "\n| ")),
         broken,
     ] {
         assert_eq!(pasted.parse().as_ref(), Ok(ticket), "{pasted:?}");
@@ -77,6 +80,18 @@ fn what_is_no_ticket_is_told_apart_from_a_damaged_one() {
     ] {
         let error = pasted.parse::<Ticket>().unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_ticket_says_whether_its_file_may_be_executed_and_is_no_longer_otherwise() {
+    for (_, plain) in samples() {
+        let executable = plain.clone().with_executable(true);
+        let (long, short) = (executable.to_string(), plain.to_string());
+        assert!(long.len() > short.len() && long != short);
+        assert_eq!(long.parse(), Ok(executable.clone()));
+        assert_eq!(short.parse::<Ticket>().map(|ticket| ticket.is_executable), Ok(false));
+        assert_eq!(executable.with_executable(false), plain);
     }
 }
 

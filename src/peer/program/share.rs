@@ -61,12 +61,13 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     let origin = file.hash(chunk_size_log2, &mut |done| bar.set_position(done));
     bar.finish_and_clear();
     let origin = origin.map_err(ProgramError::job)?;
-    let ticket = wish.ticket(&origin, voice)?;
+    let (ticket, notes) = wish.ticket(&origin)?;
     voice.say(&format!(
         "sharing {} ({}) through {remote}",
         args.file.display(),
         bytes_text(ticket.key.size_bytes)
     ));
+    notes.iter().for_each(|note| voice.say(note));
     let interrupt = Interrupt::watch()?;
     let sharing = Rc::new(RefCell::new(Sharing::new(args, voice, ticket)));
     let serving =

@@ -445,6 +445,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_get_made_holds_nothing_whatever_the_file_system_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = *manifest(1).key();
+        let part = Part::open(target(&dir.path().join("x"))).unwrap();
+        // As where every hole is data.
+        (&**part.file()).write_all(&[0; 5000]).unwrap();
+        assert!(!part.had_data().unwrap());
+        assert_eq!(part.bytes_before(), 0);
+        part.discard_if_empty(&key, 1);
+        assert!(part.is_in_place(), "a chunk was kept");
+        drop(part);
+        let part = Part::open(target(&dir.path().join("x"))).unwrap();
+        assert!(part.had_data().unwrap() && part.bytes_before() > 0, "it was there before");
+        part.discard_if_empty(&key, 0);
+        assert!(part.is_in_place());
+        let part = Part::open(target(&dir.path().join("y"))).unwrap();
+        (&**part.file()).write_all(&[0; 5000]).unwrap();
+        part.discard_if_empty(&key, 0);
+        assert!(!part.is_in_place());
+    }
+
+    #[test]
     fn a_partial_file_that_was_taken_away_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");

@@ -2,7 +2,7 @@
 //!
 //! Connects to nothing and hashes nothing itself.
 
-use super::super::{args::ShareArgs, error::ProgramError, voice::Voice};
+use super::super::{args::ShareArgs, error::ProgramError};
 use crate::{
     peer::{OriginFile, origin::OpenFile},
     protocol::{
@@ -78,41 +78,43 @@ impl<'a> Wish<'a> {
         Ok(log2)
     }
 
-    /// The ticket to hand out, with what the user should know of it.
-    pub(super) fn ticket(&self, origin: &OriginFile, voice: Voice) -> Result<Ticket, ProgramError> {
-        let (ticket, fault) = origin.ticket(self.relay.clone()).map_err(ProgramError::job)?;
-        let ticket = match &self.args.ticket {
+    /// The ticket to hand out, and what the user should know of it.
+    pub(super) fn ticket(
+        &self,
+        origin: &OriginFile,
+    ) -> Result<(Ticket, Vec<String>), ProgramError> {
+        let (mut ticket, fault) = origin.ticket(self.relay.clone()).map_err(ProgramError::job)?;
+        let mut notes = Vec::new();
+        match &self.args.ticket {
             Some(wanted) if wanted.key != ticket.key => {
-                let check = "peer check FILE TICKET says where";
-                return Err(self.another(&format!("its content differs; {check}")));
+                return Err(self.another("its content differs; peer check FILE TICKET says where"));
             }
             Some(wanted) => {
-                if wanted.relay != self.relay {
-                    voice.say(&format!(
-                        "those who have that ticket look at {}: this one names {}",
-                        wanted.relay, self.relay
+                ticket = wanted.clone();
+                ticket.relay = self.relay.clone();
+                let (there, here) = (&wanted.relay, &self.relay);
+                if there != here {
+                    notes.push(format!(
+                        "the ticket that was given names the relay {there}, and this one names {here}: who has \
+                         that one looks there"
                     ));
                 }
-                let mut ticket = wanted.clone();
-                ticket.relay = self.relay.clone();
-                ticket
             }
             None => {
-                if let Some(fault) = fault {
-                    let name = ticket.name();
-                    voice.say(&format!("the ticket calls the file {name}: its own name {fault}"));
-                }
-                ticket
+                let name = ticket.name();
+                notes.extend(fault.map(|fault| {
+                    format!("the ticket calls the file {name}: its own name {fault}")
+                }));
             }
-        };
+        }
         if ticket.relay.is_of_this_machine() {
-            voice.say(&format!(
+            notes.push(format!(
                 "only this machine can use the ticket, since it names the relay {}: to share with others, \
                  name the relay as they reach it, with --relay",
                 ticket.relay
             ));
         }
-        Ok(ticket)
+        Ok((ticket, notes))
     }
 
     fn another(&self, why: &str) -> ProgramError {
