@@ -69,6 +69,6 @@ extern "C" fn note() {
 #[expect(unsafe_code, reason = "the standard library opens what is closed before `main` runs")]
 // SAFETY: a function of the type that the loader calls. It makes one system call and stores to an atomic,
 // neither of which needs anything to be set up, and there is one thread.
-#[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
-#[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
 static NOTE: extern "C" fn() = note;

@@ -231,7 +231,7 @@ fn check_needs_the_relay_only_to_say_where_a_file_differs() {
     let nobody = check(&other);
     failed(
         &nobody,
-        &["is not the ticket's file", "its content differs", "nobody who has the file"],
+        &["is not the ticket's file", "its content differs", "no peer that has the file"],
     );
     assert_eq!(check(&path).code, 0);
     relay.kill();

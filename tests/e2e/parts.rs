@@ -46,8 +46,7 @@ fn sizes_that_look_alike_are_told_in_bytes() {
     fs::write(stage.path("x.part"), &almost).expect("writable");
     let ran = stage.get("x", &[]).ok();
     let told = format!("resuming: {} bytes of {} bytes", (1 << 24) - CHUNK_BYTES, 1 << 24);
-    assert!(ran.stderr.contains(&told) || ran.stderr.contains("of 16 MiB"), "{}", ran.stderr);
-    assert!(!ran.stderr.contains("16 MiB of 16 MiB"), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&told), "{}", ran.stderr);
     stage.assert_whole("x");
 }
 

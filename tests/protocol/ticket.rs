@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use relay::protocol::{
-    Digest, RelayAddr, SwarmKey, Ticket, TicketError,
+    Digest, RelayAddr, SwarmKey, Ticket, TicketError, check_name, fit_name,
     limits::{TICKET_CHARS_MAX, TICKET_NAME_BYTES_MAX, TICKET_TEXT_BYTES_MAX},
 };
 
@@ -109,6 +109,12 @@ fn names_and_keys_have_limits() {
     assert!(matches!(Ticket::new(ticket.relay.clone(), key, "x"), Err(TicketError::Key(_))));
 }
 
+/// Without a percent sign, which names that were altered have.
+fn name_part() -> impl Strategy<Value = Vec<u8>> {
+    let text = "[^%/\u{0}]|[a .-]|\u{200c}|\u{200d}|\u{fe0f}|\u{20e3}|\u{94d}|é|.part|日|❤";
+    prop_oneof![text.prop_map(String::into_bytes), (0x80u8..).prop_map(|byte| vec![byte])]
+}
+
 prop_compose! {
     fn any_ticket()(
         id in any::<[u8; 32]>(),
@@ -130,6 +136,20 @@ proptest! {
     #[test]
     fn every_ticket_is_read_as_it_was_written(ticket in any_ticket()) {
         prop_assert_eq!(ticket.to_string().parse(), Ok(ticket));
+    }
+
+    #[test]
+    fn every_file_has_a_name_that_a_get_takes_and_two_never_have_one(
+        one in prop::collection::vec(name_part(), 1..9),
+        two in prop::collection::vec(name_part(), 1..9),
+        times in 1usize..40,
+    ) {
+        let (one, two) = (one.concat().repeat(times), two.concat().repeat(times));
+        let ((fit, fault), (other, _)) = (fit_name(&one), fit_name(&two));
+        prop_assert_eq!(check_name(&fit), Ok(()), "{:?}", fit);
+        prop_assert_eq!(fault.is_none(), fit.as_bytes() == one);
+        prop_assert_eq!(fit == other, one == two);
+        prop_assert_eq!(fit_name(fit.as_bytes()), (fit, None));
     }
 
     #[test]

@@ -122,9 +122,9 @@ fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manife
             let log2 = chunk_size_log2_for(key.size_bytes, asked.recommended_log2.get());
             let other = match log2 == key.chunk_size_log2 {
                 true => "",
-                false => ", and a share through this relay now makes another ticket of it",
+                false => ", and a share through that relay now makes another ticket",
             };
-            Err(format!("nobody who has the file with this ticket is at {remote}{other}"))
+            Err(format!("no peer that has the file of this ticket is connected to {remote}{other}"))
         }
         (None, _) => Err(format!("the relay at {remote} did not answer in time")),
     }

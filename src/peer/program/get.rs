@@ -182,7 +182,13 @@ impl Context<'_> {
         target: &FileTarget,
         (file, manifest): (File, Manifest),
     ) -> Result<(), String> {
-        self.note(format!("{} is here already, whole and verified", target.path().display()));
+        let path = target.path().display();
+        self.note(format!("{path} is here already, whole and verified"));
+        if self.lacks_permissions(target) {
+            self.note(format!(
+                "{path} is not executable, and the ticket's file is: chmod +x makes it so"
+            ));
+        }
         let size = manifest.key().size_bytes;
         self.status.resumed_bytes.store(size, Relaxed);
         self.serve(Arc::new(file), FileState::whole(Arc::new(manifest)))
@@ -233,10 +239,15 @@ impl Context<'_> {
         }
     }
 
+    /// Whether a finished file may not be executed and should be.
+    fn lacks_permissions(&self, target: &FileTarget) -> bool {
+        let lacks = |mode: u32| mode & self.execute != self.execute;
+        fs::metadata(target.path()).is_ok_and(|metadata| lacks(metadata.mode()))
+    }
+
     /// A file system need not have them.
     fn tell_of_permissions(&self, target: &FileTarget) {
-        let lacks = |mode: u32| mode & self.execute != self.execute;
-        if fs::metadata(target.path()).is_ok_and(|metadata| lacks(metadata.mode())) {
+        if self.lacks_permissions(target) {
             self.note(format!(
                 "{} could not be made executable: its file system does not allow it",
                 target.path().display()

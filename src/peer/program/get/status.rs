@@ -224,8 +224,8 @@ impl Status {
             return String::new();
         }
         format!(
-            "; the ticket is of chunks of {}, and who shares the file through this relay now hands out one of \
-             chunks of {}: ask for that, or for a share with --ticket and this one",
+            "; the ticket is of chunks of {}, and a share through this relay now makes a ticket of chunks of {}: \
+             ask for that one, or ask for peer share --ticket with this one",
             bytes_text(self.key.chunk_size_bytes().into()),
             bytes_text(1 << log2)
         )
