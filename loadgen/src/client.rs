@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     ffi::OsStr,
     io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -195,6 +196,9 @@ pub(crate) fn client_peer(
             let path = client_path(dir, plan.index, &content.name);
             let store = path.parent().map_or(Ok(()), std::fs::create_dir_all);
             let store = store.and_then(|()| FileStore::create(key, &path, &local.disk));
+            if content.is_executable {
+                allow_to_execute(&path);
+            }
             let store = store.map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", path.display()))
             })?;
@@ -247,6 +251,15 @@ pub(crate) fn origin_peer(
     let config = peer_config(job, session, index as u64);
     let peer = Peer::new(config, file, content.store(&local.disk)?, Box::new(watch));
     Ok(peer.with_transport(job.transport))
+}
+
+/// For those who may read it. A file system that knows no such permission leaves the file as it is.
+fn allow_to_execute(path: &Path) {
+    if let Ok(metadata) = std::fs::metadata(path) {
+        let mut permissions = metadata.permissions();
+        permissions.set_mode(permissions.mode() | (permissions.mode() & 0o444) >> 2);
+        std::fs::set_permissions(path, permissions).ok();
+    }
 }
 
 /// Where a client writes its file.

@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -28,6 +28,8 @@ use relay::{
 pub(crate) struct Content {
     /// Its name, without a directory; not always text.
     pub(crate) name: OsString,
+    /// Whether its owner may execute it.
+    pub(crate) is_executable: bool,
     /// Its digests, and with them its key.
     pub(crate) manifest: Arc<Manifest>,
     bytes: Source,
@@ -90,6 +92,9 @@ pub(crate) enum ContentError {
     },
 }
 
+/// The permission of a file's owner to execute it.
+const EXECUTABLE: u32 = 0o100;
+
 /// What a run needs beside its content: clients, and a relay with its cache.
 const MEMORY_BESIDE_BYTES: u64 = 512 << 20;
 
@@ -131,7 +136,7 @@ impl Content {
             Ok(())
         })?;
         let name = format!("file-{index}.bin").into();
-        Ok(Self { name, manifest, bytes: Source::Memory(bytes.into()) })
+        Ok(Self { name, is_executable: false, manifest, bytes: Source::Memory(bytes.into()) })
     }
 
     /// An existing file.
@@ -156,7 +161,8 @@ impl Content {
             return Err(ContentError::Misstated(path.to_owned()));
         }
         let name = path.file_name().unwrap_or("file".as_ref()).to_owned();
-        Ok(Self { name, manifest, bytes: Source::Path(path.to_owned()) })
+        let is_executable = metadata.permissions().mode() & EXECUTABLE != 0;
+        Ok(Self { name, is_executable, manifest, bytes: Source::Path(path.to_owned()) })
     }
 
     /// Copies it to a new file.

@@ -72,8 +72,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
 }
 
 fn perform(config: &Config) -> anyhow::Result<Ran> {
-    // Whether it goes there or not: who wants nothing of it has `/dev/null`.
-    stdout::check().context(NO_STDOUT)?;
+    if has_prose_or_json(config.json.as_deref()) {
+        stdout::check().context(NO_STDOUT)?;
+    }
     prepare(config)?;
     let placement = Placement::plan(config.cores, false);
     if let Some(warning) = placement.warning() {
@@ -431,8 +432,16 @@ fn write_prose(
         stderr::write(format_args!("{lines}{report}"));
         return Ok(());
     }
+    if !has_prose_or_json(json) {
+        return Ok(());
+    }
     let text = format!("{lines}{report}");
     stdout::print(text.as_bytes()).context(NO_STDOUT)
+}
+
+/// Whether anything is to be written to stdout: who closed it and has a report in a file wants no prose.
+fn has_prose_or_json(json: Option<&Path>) -> bool {
+    !stdout::was_closed() || json.is_none_or(|path| path == Path::new("-"))
 }
 
 fn write_json(path: &Path, report: &Report) -> anyhow::Result<()> {

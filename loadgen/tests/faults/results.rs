@@ -1,7 +1,7 @@
 //! What the load generator reads and writes, and would be nowhere: a report without a reader, a file that
 //! holds more than it says, names that a digest's line can't hold as they are.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use crate::{
     loadgen,
@@ -29,6 +29,11 @@ fn a_report_that_is_nowhere_is_a_failure_and_nothing_runs_for_it() {
             assert!(!end.stderr.contains("clients have the file"), "{}", end.stderr);
         }
     }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let report = dir.path().join("report.json");
+    let kept = [&job[..], &["--json", report.to_str().expect("text")]].concat();
+    assert_eq!(redirected(">&-", &kept).code, 0, "the report is where it was asked for");
+    assert!(fs::metadata(&report).is_ok_and(|metadata| metadata.len() > 0));
     let end = redirected("<&- 2>&-", &json);
     assert_eq!(end.code, 0, "{}", end.stderr);
     assert!(end.stdout.starts_with('{'), "{}", end.stdout);
@@ -44,10 +49,11 @@ fn a_file_that_holds_more_than_the_system_states_is_not_taken_for_an_empty_one()
 }
 
 #[test]
-fn a_digest_line_escapes_the_name_of_a_stored_file() {
+fn a_stored_file_keeps_its_name_and_mode_and_its_digest_line_escapes_the_name() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("a\\b\nc");
     fs::write(&path, "some bytes").expect("writable");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("it is ours");
     let out = dir.path().join("out");
     let mut command = loadgen();
     command.args(["--clients", "1", "--relay-args", "--cores 1", "--store"]);
@@ -55,5 +61,8 @@ fn a_digest_line_escapes_the_name_of_a_stored_file() {
     assert_eq!(end.code, 0, "{}", end.stderr);
     let (first, _) = end.stdout.split_once('\n').expect("a line");
     assert!(first.starts_with('\\') && first.ends_with("  client-0/a\\\\b\\nc"), "{first}");
-    assert_eq!(fs::read(out.join("client-0/a\\b\nc")).expect("it is there"), b"some bytes");
+    let stored = out.join("client-0/a\\b\nc");
+    assert_eq!(fs::read(&stored).expect("it is there"), b"some bytes");
+    let mode = fs::metadata(&stored).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o100, 0o100, "{mode:o}");
 }
