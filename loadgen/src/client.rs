@@ -94,8 +94,8 @@ pub(crate) struct Record {
     pub(crate) chunk_count: u32,
     pub(crate) chunks_have: u32,
     pub(crate) first_missing: Option<u32>,
-    /// Number and first of the chunks that nobody holds, as the relay said last.
-    pub(crate) unheld: Option<(u32, u32)>,
+    /// Number and first of the chunks that nobody holds, as the relay said last, and when.
+    pub(crate) unheld: Option<(u32, u32, Time)>,
     /// What ended it before its time, or its last connection.
     pub(crate) error: Option<String>,
     /// Whether `error` ended it.
@@ -380,7 +380,8 @@ fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
     match notice {
         Notice::Accepted => record.accepted = true,
         Notice::Waiting { missing_count, first_missing, .. } => {
-            record.unheld = Some((*missing_count, *first_missing));
+            let now = Time::from_start(clock::now());
+            record.unheld = Some((*missing_count, *first_missing, now));
         }
         Notice::Disconnected { error, .. } => {
             record.error = Some(error.to_string());

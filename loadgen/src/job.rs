@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -38,6 +39,10 @@ use crate::{
 
 /// Clients that are named when time is up; the others are counted.
 const WAITING_SHOWN_MAX: usize = 10;
+
+/// What the relay said of chunks that nobody holds is so for so long: it repeats it every second, and clients
+/// get some time to stop.
+const UNHELD_HOLDS: Duration = Duration::from_secs(8);
 
 /// What a run came to is nowhere.
 pub(crate) const NO_STDOUT: &str = "could not write to stdout";
@@ -267,7 +272,9 @@ fn wait_of(record: &Record) -> String {
         (true, Some(chunk)) => text.push_str(&format!(" and waits for chunk {chunk}")),
         (true, None) => {}
     }
-    if let Some((count, first)) = record.unheld {
+    if let Some((count, first, _)) =
+        record.unheld.filter(|&(.., at)| now().since(at) < UNHELD_HOLDS)
+    {
         text.push_str(&match count {
             1 => format!("; nobody connected held chunk {first}"),
             _ => {

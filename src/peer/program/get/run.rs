@@ -213,7 +213,10 @@ impl Local {
             self.bell.wait().await;
         }
         let (result, file) = running.await.ok_or("the event loop has ended")?;
-        self.job.status.handle_disconnected();
+        match &result {
+            Err(error) if is_worth_asking_again(error) => self.job.status.handle_given_up(),
+            _ => self.job.status.handle_disconnected(),
+        }
         if let Some(manifest) = self.manifest.borrow_mut().take() {
             return Ok(Ended::Done(Done::Manifest(manifest)));
         }

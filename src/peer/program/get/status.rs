@@ -115,6 +115,7 @@ impl Status {
     pub(crate) fn handle_kept(&self, chunk: u32) {
         self.have_chunks.fetch_add(1, Relaxed);
         self.have_bytes.fetch_add(u64::from(self.key.chunk_len_bytes(chunk)), Relaxed);
+        self.missing_at_ms.store(0, Relaxed);
         self.progress();
     }
 
@@ -140,8 +141,14 @@ impl Status {
         self.is_connected.store(true, Relaxed);
     }
 
-    /// There is no connection.
+    /// There is no connection: what the relay said before is no longer so.
     pub(crate) fn handle_disconnected(&self) {
+        self.missing_at_ms.store(0, Relaxed);
+        self.handle_given_up();
+    }
+
+    /// The relay ended the connection since nobody holds some chunks: that is why nothing comes.
+    pub(crate) fn handle_given_up(&self) {
         if self.is_connected.swap(false, Relaxed) {
             self.disconnected_at_ms.store(now_ms(), Relaxed);
         }
@@ -175,7 +182,9 @@ impl Status {
     /// Why nothing comes.
     pub(crate) fn why(&self, error: Option<&str>) -> String {
         let error = error.map(|error| format!(": {error}")).unwrap_or_default();
-        if !self.is_connected.load(Relaxed) {
+        let missing_at_ms = self.missing_at_ms.load(Relaxed);
+        let is_missing = missing_at_ms > 0 && since(&self.missing_at_ms) < MISSING_HOLDS;
+        if !self.is_connected.load(Relaxed) && !is_missing {
             let what = if self.was_accepted.load(Relaxed) {
                 format!(
                     "the relay has been gone for {}",
@@ -187,8 +196,7 @@ impl Status {
             return format!("{what}{error}");
         }
         let lacking = count_text(u64::from(self.lacking_chunks()), "chunk");
-        let missing_at_ms = self.missing_at_ms.load(Relaxed);
-        if missing_at_ms > 0 && since(&self.missing_at_ms) < MISSING_HOLDS {
+        if is_missing {
             let (missing, first) =
                 (self.missing_count.load(Relaxed), self.first_missing.load(Relaxed));
             let other = self.other_ticket();
@@ -271,6 +279,13 @@ mod tests {
         status.handle_missing(1, 7);
         let text = status.why(None);
         assert!(text.contains("holds chunk 7, which is lacking"), "{text}");
+        status.handle_given_up();
+        let text = status.why(None);
+        assert!(text.contains("holds chunk 7"), "the relay is not gone: {text}");
+        status.handle_accepted();
+        status.handle_kept(1);
+        assert!(!status.why(None).contains("chunk 7"), "somebody holds what was missing");
+        status.handle_missing(1, 7);
         status.handle_disconnected();
         assert!(status.why(None).contains("has been gone for"));
     }
@@ -283,8 +298,12 @@ mod tests {
         for (recommended_log2, is_told) in [(25, false), (18, false), (17, true)] {
             status.handle_recommended(recommended_log2);
             status.handle_accepted();
-            for missing in [0, 4] {
-                status.handle_missing(missing, 0);
+            for is_missing in [false, true] {
+                match is_missing {
+                    true => status.handle_missing(4, 0),
+                    false => status.handle_disconnected(),
+                }
+                status.handle_accepted();
                 let text = status.why(None);
                 assert_eq!(
                     text.contains("chunks of 128 KiB"),
