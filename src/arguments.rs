@@ -21,7 +21,7 @@ const VALUE_BEGIN_CHARS: usize = 12;
 /// Reads a command line, the program's name first.
 ///
 /// # Errors
-/// Wrong usage, or a page of help: for [`print`].
+/// Wrong usage, or a page of help: for [`print()`].
 pub fn parse<A: Parser>(
     words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<A, clap::Error> {

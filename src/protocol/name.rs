@@ -142,13 +142,19 @@ fn cut_mark(name: &[u8]) -> String {
 fn escaped(name: &[u8]) -> String {
     let mut fit = String::new();
     for part in name.utf8_chunks() {
-        for near in in_context(part.valid()) {
+        fit.push_str(part.valid());
+        escape(&mut fit, part.invalid());
+    }
+    // What is written out may have been what another character needed beside it.
+    while in_context(&fit).any(|near| char_fault(near).is_some()) {
+        let mut better = String::new();
+        for near in in_context(&fit) {
             match char_fault(near) {
-                Some(_) => escape(&mut fit, near.char.encode_utf8(&mut [0; 4]).as_bytes()),
-                None => fit.push(near.char),
+                Some(_) => escape(&mut better, near.char.encode_utf8(&mut [0; 4]).as_bytes()),
+                None => better.push(near.char),
             }
         }
-        escape(&mut fit, part.invalid());
+        fit = better;
     }
     if fit.is_empty() {
         fit.push_str("file");
@@ -356,6 +362,7 @@ mod tests {
             ("a\u{200d}", "a%E2%80%8D", NameFault::Invisible),
             ("a\u{200d}\u{200d}b", "a%E2%80%8D%E2%80%8Db", NameFault::Invisible),
             ("a\u{fe0f}b", "a%EF%B8%8Fb", NameFault::Invisible),
+            ("\u{fe0f}\u{200c}\u{fe0f}", "%EF%B8%8F%E2%80%8C%EF%B8%8F", NameFault::Invisible),
             ("..", "%2E.", NameFault::Path),
             ("", "file", NameFault::Empty),
         ] {

@@ -7,8 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::process::{Ended, RelayProcess, Running, run};
-use crate::support::wait_for;
+use crate::support::{
+    process::{Ended, RelayProcess, Running, run},
+    wait_for,
+};
 
 const RELAY: &str = env!("CARGO_BIN_EXE_relay");
 const PEER: &str = env!("CARGO_BIN_EXE_peer");

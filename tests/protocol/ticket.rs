@@ -13,12 +13,16 @@ fn ticket(relay: &str, size_bytes: u64, name: &str) -> Ticket {
     Ticket::new(relay.parse().unwrap(), key, name).unwrap()
 }
 
-fn samples() -> [(&'static str, Ticket); 4] {
+fn samples() -> [(&'static str, Ticket); 5] {
     [
         ("name", ticket("relay.example.org:7440", 100 << 20, "movie.mkv")),
         ("ipv4", ticket("192.0.2.1:1", 0, "empty")),
         ("ipv6", ticket("[2001:db8::1]:65535", 1, "Käse 🧀.txt")),
         ("nameless", ticket("localhost:7440", 1 << 36, "")),
+        (
+            "executable",
+            ticket("relay.example.org:7440", 100 << 20, "movie.mkv").with_executable(true),
+        ),
     ]
 }
 
@@ -86,6 +90,7 @@ fn what_is_no_ticket_is_told_apart_from_a_damaged_one() {
 #[test]
 fn a_ticket_says_whether_its_file_may_be_executed_and_is_no_longer_otherwise() {
     for (_, plain) in samples() {
+        let plain = plain.with_executable(false);
         let executable = plain.clone().with_executable(true);
         let (long, short) = (executable.to_string(), plain.to_string());
         assert!(long.len() > short.len() && long != short);

@@ -95,8 +95,7 @@ impl<'a> Wish<'a> {
                 let (there, here) = (&wanted.relay, &self.relay);
                 if there != here {
                     notes.push(format!(
-                        "the ticket that was given names the relay {there}, and this one names {here}: who has \
-                         that one looks there"
+                        "this ticket names the relay {here}; holders of the one that was given look at {there}"
                     ));
                 }
             }
