@@ -177,7 +177,7 @@ fn a_file_is_shared_as_its_old_ticket_says_though_the_relay_recommends_other_chu
         let copy = dir.path().join("copy");
         run(peer(&["get", &ticket, "--timeout", timeout, "-o"]).arg(copy))
     };
-    failed(&get("1s"), &["the ticket is of chunks of 256 KiB", "128 KiB", "--ticket"]);
+    failed(&get("3s"), &["the ticket is of chunks of 256 KiB", "128 KiB", "--ticket"]);
     let (again, same) = share(&path, &["--ticket", &ticket]);
     assert_eq!(same, ticket);
     let end = get("60s");
