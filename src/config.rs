@@ -13,7 +13,10 @@ use clap::{Parser, builder::FalseyValueParser};
 use shards::{DriverChoice, Placement};
 
 use crate::{
-    protocol::{RelayAddr, Token, limits::CHUNK_SIZE_LOG2_MAX, limits::CHUNK_SIZE_LOG2_MIN},
+    protocol::{
+        RELAY_PORT, RelayAddr, Token,
+        limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
+    },
     server::{MemoryPlan, SessionConfig},
     swarm::Eviction,
     token_file,
@@ -22,7 +25,7 @@ use crate::{
 pub use crate::units::{parse_count, parse_driver, parse_duration, parse_listen, parse_size};
 
 /// Where peers connect unless told otherwise.
-pub const DATA_PORT_DEFAULT: u16 = 7440;
+pub const DATA_PORT_DEFAULT: u16 = RELAY_PORT;
 
 /// Fewer chunks than this make no cache: one is received, one is sent, and each may wait for the
 /// other's place.
@@ -82,7 +85,7 @@ pub struct RelayArgs {
     pub serve: Vec<PathBuf>,
 
     /// What tickets of --serve say [default: the first listen address]
-    #[arg(long, env = "RELAY_ADVERTISE", value_name = "HOST:PORT")]
+    #[arg(long, env = "RELAY_ADVERTISE", value_name = "HOST:PORT", value_parser = RelayAddr::with_port)]
     pub advertise: Option<RelayAddr>,
 
     /// What drives the event loops: auto, io-uring or epoll

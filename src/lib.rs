@@ -23,6 +23,7 @@
 //!       log_level      what the log tells
 //!       token_file     files of tokens
 //!       stderr         what people are told
+//!       stdout         results
 //! ```
 //!
 //! `server` and `peer` never import each other; `time`, `protocol` and `swarm` know no sockets,
@@ -35,6 +36,7 @@ pub mod machine;
 pub mod pages;
 pub mod rng;
 pub mod stderr;
+pub mod stdout;
 pub mod time;
 pub mod token_file;
 pub mod units;

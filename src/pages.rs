@@ -1,11 +1,7 @@
 //! Completions for shells and manual pages, made from the same definitions as the command line, so
 //! that they can't say anything else. For all programs of this tree.
 
-use std::{
-    ffi::OsString,
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, ValueEnum as _};
 use clap_complete::Shell;
@@ -36,16 +32,6 @@ pub fn manual<C: CommandFactory>() -> Vec<u8> {
     page
 }
 
-/// Writes to stdout.
-///
-/// # Errors
-/// Whoever reads it has gone.
-pub fn print(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
-}
-
 /// Options without the variable that they should have: the program's name, an underscore, the option.
 /// Of all subcommands.
 #[must_use]
@@ -74,7 +60,7 @@ pub fn intercept<C: CommandFactory>(args: &[OsString]) -> Option<ExitCode> {
         [Some("completions")] => return Some(no_such_shell("")),
         _ => return None,
     };
-    match print(&page) {
+    match crate::stdout::print(&page) {
         Ok(()) => Some(ExitCode::SUCCESS),
         Err(error) => {
             crate::stderr::say(format_args!("error: failed to write to stdout: {error}"));

@@ -32,7 +32,7 @@ use crate::{
         Reaction, Scratch, SessionConfig, new_scratch,
         origin::{Change, OpenFile},
     },
-    protocol::{RelayAddr, Seeding, Ticket, Token, limits::NONCE_BYTES},
+    protocol::{RelayAddr, Seeding, Token, limits::NONCE_BYTES},
     server::{self, Companion},
     time::Time,
 };
@@ -99,12 +99,6 @@ impl Origins {
         if let Some(advertised) = &self.advertised {
             return Ok(advertised.clone());
         }
-        if first.ip().is_unspecified() {
-            tracing::warn!(
-                "tickets name {first}, where no other machine finds this relay: give --advertise \
-                 HOST:PORT"
-            );
-        }
         RelayAddr::new(&first.ip().to_string(), first.port())
             .with_context(|| format!("failed to name {first} in a ticket"))
     }
@@ -120,9 +114,19 @@ impl Companion for Origins {
             return Ok(Vec::new());
         };
         let relay = self.advertised(first)?;
+        if relay.is_of_this_machine() {
+            tracing::warn!(
+                "tickets name {relay}, where no other machine finds this relay: give --advertise \
+                 HOST:PORT"
+            );
+        }
         let mut lines = Vec::new();
         for file in &self.files {
-            let ticket = Ticket::new(relay.clone(), *file.manifest().key(), file.name())?;
+            let (ticket, fault) = file.ticket(relay.clone())?;
+            if let Some(fault) = fault {
+                let (path, name) = (file.path().display(), ticket.name());
+                tracing::warn!("the ticket of {path} calls it {name}: its own name {fault}");
+            }
             lines.push(format!("relay ticket {ticket} {}", file.path().display()));
         }
         let paths: Vec<_> = self.files.iter().map(|file| file.path().to_owned()).collect();

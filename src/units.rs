@@ -2,8 +2,11 @@
 //! programs; knows none of their options.
 
 use std::{
+    fmt::Display,
     net::SocketAddr,
     num::{IntErrorKind, ParseIntError},
+    ops::RangeInclusive,
+    path::Path,
     str::FromStr,
     time::Duration,
 };
@@ -38,6 +41,19 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err(fail("has a unit that is not known")),
     };
     number.checked_mul(base.pow(power)).ok_or_else(|| fail("is too large"))
+}
+
+/// A size that is a power of two, as its binary logarithm, which is within `log2`.
+///
+/// # Errors
+/// A sentence that says what one looks like.
+pub fn parse_power_of_two(text: &str, log2: RangeInclusive<u8>) -> Result<u8, String> {
+    let bytes = parse_size(text)?;
+    let found = log2.clone().find(|&log2| 1u64.checked_shl(log2.into()) == Some(bytes));
+    found.ok_or_else(|| {
+        let [least, most] = [log2.start(), log2.end()].map(|&log2| bytes_text(1 << log2));
+        format!("it must be a power of two from {least} to {most}")
+    })
 }
 
 /// A whole number, of the kind that is wanted.
@@ -112,6 +128,27 @@ pub fn bytes_text(bytes: u64) -> String {
     format!("{text} {}", UNITS[unit])
 }
 
+/// Two numbers of bytes that differ, so that their texts do, too.
+#[must_use]
+pub fn bytes_texts(one: u64, other: u64) -> (String, String) {
+    let texts = (bytes_text(one), bytes_text(other));
+    if texts.0 == texts.1 && one != other {
+        return (count_text(one, "byte"), count_text(other, "byte"));
+    }
+    texts
+}
+
+/// A file and its digest as `b3sum` prints them, and `b3sum --check` reads them.
+#[must_use]
+pub fn checksum_line(digest: impl Display, path: &Path) -> String {
+    let path = path.to_string_lossy();
+    if !path.contains(['\\', '\n', '\r']) {
+        return format!("{digest}  {path}");
+    }
+    let path = path.replace('\\', r"\\").replace('\n', r"\n").replace('\r', r"\r");
+    format!(r"\{digest}  {path}")
+}
+
 /// A number and its noun: `1 chunk`, `2 chunks`.
 #[must_use]
 pub fn count_text(count: u64, noun: &str) -> String {
@@ -178,6 +215,29 @@ mod tests {
             (u64::MAX, "16 EiB"),
         ] {
             assert_eq!(bytes_text(bytes), text);
+        }
+    }
+
+    #[test]
+    fn sizes_that_differ_look_different() {
+        assert_eq!(bytes_texts(1 << 20, 2 << 20), ("1 MiB".into(), "2 MiB".into()));
+        assert_eq!(
+            bytes_texts(300 << 20, (300 << 20) + 1),
+            ("314572800 bytes".into(), "314572801 bytes".into())
+        );
+        assert_eq!(bytes_texts(1 << 30, 1 << 30).0, "1 GiB");
+    }
+
+    #[test]
+    fn a_checksum_line_escapes_names_as_b3sum_does() {
+        for (path, line) in [
+            ("x", "d  x"),
+            (" x  y", "d   x  y"),
+            ("a\\b", "\\d  a\\\\b"),
+            ("a\nb\rc", "\\d  a\\nb\\rc"),
+            ("\\n", "\\d  \\\\n"),
+        ] {
+            assert_eq!(checksum_line("d", Path::new(path)), line);
         }
     }
 }

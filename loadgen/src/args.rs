@@ -3,7 +3,7 @@
 //! Opens no file but the token's, and connects to nothing.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs},
+    net::SocketAddr,
     num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
     time::Duration,
@@ -12,13 +12,15 @@ use std::{
 use clap::{Parser, ValueEnum};
 use relay::{
     config::{parse_count, parse_duration, parse_size},
+    peer::remote::look_up_blocking,
     protocol::{
-        Token,
+        RelayAddr, Token,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
     },
     rng::Rng,
     token_file,
     transport::Transport,
+    units::parse_power_of_two,
 };
 use shards::DriverChoice;
 
@@ -57,7 +59,7 @@ pub(crate) struct Args {
     #[arg(long, env = "LOADGEN_FILES", value_name = "N", default_value = "1", value_parser = parse_count::<usize>)]
     files: usize,
     /// The relay [default: one that answers on 127.0.0.1:7440, else one of its own]
-    #[arg(long, env = "LOADGEN_RELAY", value_name = "ADDR")]
+    #[arg(long, env = "LOADGEN_RELAY", value_name = "HOST[:PORT]")]
     relay: Option<String>,
     /// Passed to the relay that it starts
     #[arg(long, env = "LOADGEN_RELAY_ARGS", value_name = "ARGS", allow_hyphen_values = true)]
@@ -237,6 +239,11 @@ impl Args {
         let churn = self.churn.unwrap_or_default();
         check_counts(&self, churn)?;
         let file = match parse_size(&self.file) {
+            _ if self.file == "-" => {
+                return Err("--file - is stdin, which can't be read twice: write it to a file \
+                            first, and name that"
+                    .into());
+            }
             _ if PathBuf::from(&self.file).is_dir() => {
                 return Err(format!("--file {} is a directory: name one file of it", self.file));
             }
@@ -327,10 +334,15 @@ fn check_counts(args: &Args, churn: Churn) -> Result<(), String> {
 
 /// Names are looked up here, once, before any event loop runs.
 fn resolve(address: &str) -> Result<SocketAddr, String> {
-    let found = address.to_socket_addrs();
-    let mut found = found
-        .map_err(|error| format!("--relay {address}: {error}; write for example 127.0.0.1:7440"))?;
-    found.next().ok_or_else(|| format!("--relay {address}: the name has no address"))
+    let fail = |error: &dyn std::fmt::Display| {
+        format!("--relay {address}: {error}; write for example 127.0.0.1:7440")
+    };
+    if let Ok(address) = address.trim().parse() {
+        return Ok(address);
+    }
+    let named: RelayAddr = address.parse().map_err(|error| fail(&error))?;
+    let found = look_up_blocking(&named).map_err(|error| fail(&error))?;
+    Ok(found[0])
 }
 
 fn read_token(path: &Path) -> Result<Token, String> {
@@ -348,12 +360,7 @@ fn random_seed() -> u64 {
 }
 
 fn parse_chunk(text: &str) -> Result<u8, String> {
-    let bytes = parse_size(text)?;
-    let range = 1u64 << CHUNK_SIZE_LOG2_MIN..=1u64 << CHUNK_SIZE_LOG2_MAX;
-    if !bytes.is_power_of_two() || !range.contains(&bytes) {
-        return Err("a chunk is a power of two from 1K to 16M".into());
-    }
-    Ok(u8::try_from(bytes.ilog2()).expect("at most 24"))
+    parse_power_of_two(text, CHUNK_SIZE_LOG2_MIN..=CHUNK_SIZE_LOG2_MAX)
 }
 
 fn parse_store(text: &str) -> Result<Store, String> {
@@ -434,6 +441,8 @@ mod tests {
         let config = check(&["--cache", "4M", "--eviction", "lru", "--relay-args", "--cores 2"]);
         let args = ["--cache", "4194304", "--eviction", "lru", "--cores", "2"];
         assert_eq!(config.unwrap().relay, RelayChoice::Start(args.map(String::from).to_vec()));
+        let usual = check(&["--relay", "127.0.0.1"]).map(|config| config.relay);
+        assert_eq!(usual, Ok(RelayChoice::At("127.0.0.1:7440".parse().unwrap())));
         let error = check(&["--cache", "4M", "--relay", "127.0.0.1:1"]).unwrap_err();
         assert!(error.contains("leave --relay out"), "{error}");
     }
@@ -455,7 +464,8 @@ mod tests {
             (&["--slow", "200@1M"], "only 100 clients"),
             (&["--rate", "0"], "never ends"),
             (&["--store", "disk"], "dir:"),
-            (&["--relay", "nonsense"], "127.0.0.1:7440"),
+            (&["--relay", "no/relay"], "127.0.0.1:7440"),
+            (&["--relay", "http://127.0.0.1:7441"], "has no URL"),
             (&["--relay-args", "'x"], "not closed"),
             (&["--timeout", "soon"], "duration"),
             (&["--timeout", "0s"], "no time"),

@@ -5,7 +5,10 @@
 
 use std::{
     cell::{Cell, RefCell},
+    ffi::OsStr,
     io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -91,8 +94,8 @@ pub(crate) struct Record {
     pub(crate) chunk_count: u32,
     pub(crate) chunks_have: u32,
     pub(crate) first_missing: Option<u32>,
-    /// Number and first of the chunks that nobody holds, as the relay said last.
-    pub(crate) unheld: Option<(u32, u32)>,
+    /// Number and first of the chunks that nobody holds, as the relay said last, and when.
+    pub(crate) unheld: Option<(u32, u32, Time)>,
     /// What ended it before its time, or its last connection.
     pub(crate) error: Option<String>,
     /// Whether `error` ended it.
@@ -193,6 +196,9 @@ pub(crate) fn client_peer(
             let path = client_path(dir, plan.index, &content.name);
             let store = path.parent().map_or(Ok(()), std::fs::create_dir_all);
             let store = store.and_then(|()| FileStore::create(key, &path, &local.disk));
+            if content.is_executable {
+                allow_to_execute(&path);
+            }
             let store = store.map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", path.display()))
             })?;
@@ -247,8 +253,17 @@ pub(crate) fn origin_peer(
     Ok(peer.with_transport(job.transport))
 }
 
+/// For those who may read it. A file system that knows no such permission leaves the file as it is.
+fn allow_to_execute(path: &Path) {
+    if let Ok(metadata) = std::fs::metadata(path) {
+        let mut permissions = metadata.permissions();
+        permissions.set_mode(permissions.mode() | (permissions.mode() & 0o444) >> 2);
+        std::fs::set_permissions(path, permissions).ok();
+    }
+}
+
 /// Where a client writes its file.
-pub(crate) fn client_path(dir: &std::path::Path, client: usize, name: &str) -> std::path::PathBuf {
+pub(crate) fn client_path(dir: &Path, client: usize, name: &OsStr) -> PathBuf {
     dir.join(format!("client-{client}")).join(name)
 }
 
@@ -365,7 +380,8 @@ fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
     match notice {
         Notice::Accepted => record.accepted = true,
         Notice::Waiting { missing_count, first_missing, .. } => {
-            record.unheld = Some((*missing_count, *first_missing));
+            let now = Time::from_start(clock::now());
+            record.unheld = Some((*missing_count, *first_missing, now));
         }
         Notice::Disconnected { error, .. } => {
             record.error = Some(error.to_string());

@@ -4,9 +4,10 @@
 //! made here, by all cores, before any event loop runs. Sends nothing.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -15,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use relay::{
     machine,
-    peer::{ChunkStore, Disk, FileStore, MemoryStore},
+    peer::{ChunkStore, Disk, FileStore, MemoryStore, origin::holds_more},
     protocol::{
         ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
         limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX},
@@ -25,8 +26,10 @@ use relay::{
 /// One file.
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
-    /// Its name, without a directory.
-    pub(crate) name: String,
+    /// Its name, without a directory; not always text.
+    pub(crate) name: OsString,
+    /// Whether its owner may execute it.
+    pub(crate) is_executable: bool,
     /// Its digests, and with them its key.
     pub(crate) manifest: Arc<Manifest>,
     bytes: Source,
@@ -60,6 +63,13 @@ pub(crate) enum ContentError {
     /// It is not a regular file.
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),
+    /// It has another end than the system states.
+    #[error(
+        "{} holds more than the system states: it is being written, or made while it is read, as files in \
+         /proc are; copy it to another file first, and name that",
+        .0.display()
+    )]
+    Misstated(PathBuf),
     /// It can't be cut into chunks of this size.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -87,6 +97,9 @@ pub(crate) enum ContentError {
 
 /// What the threads of this module are called.
 const THREAD: &str = "loadgen-content";
+
+/// The permission of a file's owner to execute it.
+const EXECUTABLE: u32 = 0o100;
 
 /// What a run needs beside its content: clients, and a relay with its cache.
 const MEMORY_BESIDE_BYTES: u64 = 512 << 20;
@@ -128,8 +141,8 @@ impl Content {
             hasher.update(&bytes[start..size.min(start + chunk_size)]);
             Ok(())
         })?;
-        let name = format!("file-{index}.bin");
-        Ok(Self { name, manifest, bytes: Source::Memory(bytes.into()) })
+        let name = format!("file-{index}.bin").into();
+        Ok(Self { name, is_executable: false, manifest, bytes: Source::Memory(bytes.into()) })
     }
 
     /// An existing file.
@@ -150,8 +163,12 @@ impl Content {
             hasher.update(&bytes);
             Ok(())
         })?;
-        let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy());
-        Ok(Self { name: name.into_owned(), manifest, bytes: Source::Path(path.to_owned()) })
+        if holds_more(&file, metadata.len()).map_err(read_error)? {
+            return Err(ContentError::Misstated(path.to_owned()));
+        }
+        let name = path.file_name().unwrap_or("file".as_ref()).to_owned();
+        let is_executable = metadata.permissions().mode() & EXECUTABLE != 0;
+        Ok(Self { name, is_executable, manifest, bytes: Source::Path(path.to_owned()) })
     }
 
     /// Copies it to a new file.

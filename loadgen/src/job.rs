@@ -2,17 +2,19 @@
 
 use std::{
     cell::RefCell,
-    io::{Write, stdout},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use anyhow::Context;
 use relay::{
     protocol::{Stats, chunk_size_log2_for},
     stderr::{self, say},
+    stdout,
     time::Time,
+    units::{checksum_line, count_text},
 };
 use shards::{Placement, clock};
 
@@ -37,6 +39,13 @@ use crate::{
 
 /// Clients that are named when time is up; the others are counted.
 const WAITING_SHOWN_MAX: usize = 10;
+
+/// What the relay said of chunks that nobody holds is so for so long: it repeats it every second, and clients
+/// get some time to stop.
+const UNHELD_HOLDS: Duration = Duration::from_secs(8);
+
+/// What a run came to is nowhere.
+pub(crate) const NO_STDOUT: &str = "could not write to stdout";
 
 /// What a run left behind.
 struct Ran {
@@ -68,6 +77,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
 }
 
 fn perform(config: &Config) -> anyhow::Result<Ran> {
+    if has_prose_or_json(config.json.as_deref()) {
+        stdout::check().context(NO_STDOUT)?;
+    }
     prepare(config)?;
     let placement = Placement::plan(config.cores, false);
     if let Some(warning) = placement.warning() {
@@ -264,8 +276,16 @@ fn wait_of(record: &Record) -> String {
         (true, Some(chunk)) => text.push_str(&format!(" and waits for chunk {chunk}")),
         (true, None) => {}
     }
-    if let Some((count, first)) = record.unheld {
-        text.push_str(&format!("; nobody connected held {count} chunks, the first is {first}"));
+    if let Some((count, first, _)) =
+        record.unheld.filter(|&(.., at)| now().since(at) < UNHELD_HOLDS)
+    {
+        text.push_str(&match count {
+            1 => format!("; nobody connected held chunk {first}"),
+            _ => {
+                let chunks = count_text(count.into(), "chunk");
+                format!("; nobody connected held {chunks}, the first is chunk {first}")
+            }
+        });
     }
     if let Some(error) = &record.error {
         text.push_str(&format!("; its last connection: {error}"));
@@ -287,7 +307,8 @@ fn digest_stores(job: &Job, outcome: &Outcome, errors: &mut Vec<String>) -> Vec<
         let name = &content(client).name;
         match digest {
             Ok(digest) if digest == content(client).manifest.key().id => {
-                lines.push((client, format!("{digest}  client-{client}/{name}")));
+                let path = client_path(Path::new(""), client, name);
+                lines.push((client, checksum_line(digest, &path)));
             }
             Ok(digest) => {
                 errors.push(format!("{} has digest {digest}, which is wrong", path.display()));
@@ -429,15 +450,21 @@ fn write_prose(
         stderr::write(format_args!("{lines}{report}"));
         return Ok(());
     }
+    if !has_prose_or_json(json) {
+        return Ok(());
+    }
     let text = format!("{lines}{report}");
-    stdout().write_all(text.as_bytes()).context("could not write to stdout")
+    stdout::print(text.as_bytes()).context(NO_STDOUT)
+}
+
+/// Whether anything is to be written to stdout: who closed it and has a report in a file wants no prose.
+fn has_prose_or_json(json: Option<&Path>) -> bool {
+    !stdout::was_closed() || json.is_none_or(|path| path == Path::new("-"))
 }
 
 fn write_json(path: &Path, report: &Report) -> anyhow::Result<()> {
     if path == Path::new("-") {
-        return stdout()
-            .write_all(report.to_json().as_bytes())
-            .context("could not write to stdout");
+        return stdout::print(report.to_json().as_bytes()).context(NO_STDOUT);
     }
     let written = std::fs::write(path, report.to_json());
     written.with_context(|| format!("could not write {}", path.display()))

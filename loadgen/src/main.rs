@@ -56,14 +56,12 @@ fn main() -> ExitCode {
     // Flags alone are a run, so what is something else says so by its first word.
     match first.as_ref().and_then(|word| word.to_str()) {
         Some("sweep") => {
-            let args: SweepArgs = parse(std::iter::once("loadgen sweep".into()).chain(words));
-            start_log();
-            return exit(sweep::run(&args));
+            let words = std::iter::once("loadgen sweep".into()).chain(words);
+            return with_args(words, |args: &SweepArgs| sweep::run(args));
         }
         Some("compare") => {
-            let args: CompareArgs = parse(std::iter::once("loadgen compare".into()).chain(words));
-            start_log();
-            return exit(compare::run(&args).map(|()| true));
+            let words = std::iter::once("loadgen compare".into()).chain(words);
+            return with_args(words, |args: &CompareArgs| compare::run(args).map(|()| true));
         }
         _ => {}
     }
@@ -79,9 +77,10 @@ fn main() -> ExitCode {
     if let Some(code) = relay::pages::intercept::<Args>(&words) {
         return code;
     }
-    let config = match parse::<Args>(words).check() {
-        Ok(config) => config,
-        Err(text) => {
+    let config = match relay::arguments::parse::<Args>(words).map(Args::check) {
+        Ok(Ok(config)) => config,
+        Err(error) => return relay::arguments::print(&error),
+        Ok(Err(text)) => {
             relay::stderr::say(format_args!("loadgen: {text}"));
             return ExitCode::from(EXIT_USAGE);
         }
@@ -90,9 +89,18 @@ fn main() -> ExitCode {
     exit(job::run(&config))
 }
 
-/// The command line; wrong usage and pages of help end the program.
-fn parse<A: Parser>(words: impl IntoIterator<Item = OsString>) -> A {
-    relay::arguments::parse(words).unwrap_or_else(|error| error.exit())
+/// A subcommand, if its command line is right and asks for no page of help.
+fn with_args<A: Parser>(
+    words: impl IntoIterator<Item = OsString>,
+    run: impl FnOnce(&A) -> anyhow::Result<bool>,
+) -> ExitCode {
+    match relay::arguments::parse(words) {
+        Ok(args) => {
+            start_log();
+            exit(run(&args))
+        }
+        Err(error) => relay::arguments::print(&error),
+    }
 }
 
 fn exit(result: anyhow::Result<bool>) -> ExitCode {

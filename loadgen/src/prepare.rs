@@ -85,7 +85,7 @@ fn check_stores(config: &Config) -> anyhow::Result<()> {
         return Ok(()); // What can't be read is told when it is.
     };
     for client in 0..config.clients {
-        let path = client_path(dir, client, &name.to_string_lossy());
+        let path = client_path(dir, client, name);
         let is_same =
             |there: std::fs::Metadata| (there.dev(), there.ino()) == (content.dev(), content.ino());
         if std::fs::metadata(&path).is_ok_and(is_same) {

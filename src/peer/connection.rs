@@ -349,7 +349,11 @@ impl Core {
                     self.offer = Some(offer);
                     continue;
                 }
-                SessionEvent::Accepted => Notice::Accepted,
+                SessionEvent::Accepted => {
+                    let chunk_size_log2_max = self.session.chunk_size_log2_max();
+                    self.tell(now(), &Notice::Recommended { chunk_size_log2_max });
+                    Notice::Accepted
+                }
                 SessionEvent::ManifestVerified => {
                     if let Some(shared) = self.surroundings.borrow().observer.shared_manifest() {
                         self.session.share_manifest(shared);

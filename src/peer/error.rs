@@ -3,8 +3,12 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use super::assembler::{AssembleError, WrongDigestCause};
-use crate::protocol::{
-    DecodeError, Failure, FailureCode, ManifestError, RelayAddr, limits::FAILURE_TEXT_BYTES_MAX,
+use crate::{
+    protocol::{
+        DecodeError, Failure, FailureCode, ManifestError, RelayAddr,
+        limits::{CHUNK_SIZE_LOG2_SLACK, FAILURE_TEXT_BYTES_MAX},
+    },
+    units::bytes_text,
 };
 
 /// Why a session ended.
@@ -23,13 +27,15 @@ pub enum SessionError {
     TokenWanted,
     /// The file's chunks are too large for the relay's cache.
     #[error(
-        "chunks of 2^{chunk_size_log2} bytes are too large for this relay's cache: \
-         choose at most 2^{chunk_size_log2_max}, or give the relay more --cache"
+        "chunks of {} are too large for this relay's cache, which takes chunks of at most {}: give the \
+         relay more --cache, or share the file with smaller chunks, which makes another ticket",
+        bytes_text(1 << chunk_size_log2),
+        bytes_text(1 << (chunk_size_log2_max + CHUNK_SIZE_LOG2_SLACK))
     )]
     ChunkTooLarge {
         /// Of the swarm key.
         chunk_size_log2: u8,
-        /// What the relay takes.
+        /// What the relay recommends; it takes a little more.
         chunk_size_log2_max: u8,
     },
     /// The relay sent a list of digests that isn't this file's.

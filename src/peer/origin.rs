@@ -6,7 +6,10 @@
 use std::{
     fs::{File, Metadata},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,13 +19,25 @@ use super::{
     store::{Disk, FileStore},
 };
 use crate::{
-    protocol::{Manifest, chunk_size_log2_for, limits::CHUNK_SIZE_LOG2_SLACK},
-    units::bytes_text,
+    protocol::{
+        Manifest, NameFault, RelayAddr, Ticket, TicketError, chunk_size_log2_for, fit_name,
+        limits::CHUNK_SIZE_LOG2_SLACK,
+    },
+    units::{bytes_text, count_text},
 };
+
+/// The permission of a file's owner to execute it.
+const EXECUTABLE: u32 = 0o100;
 
 /// Why a file can't be shared.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
+    /// It is what other programs call stdin.
+    #[error(
+        "stdin can't be read twice, as a file must be: write it to a file first (one that is called \
+         - is named ./-)"
+    )]
+    Stdin,
     /// It can't be opened.
     #[error("failed to open {path}: {error}: check its name, and that this user may read it")]
     Open {
@@ -48,6 +63,20 @@ pub enum OriginError {
         path: PathBuf,
         /// Why.
         error: HashError,
+    },
+    /// It has another end than the system states.
+    #[error(
+        "{path} holds {how} than the {} that the system states: it is being written, or made while it is \
+         read, as files in /proc are: copy it to another file first, and name that",
+        count_text(*size_bytes, "byte")
+    )]
+    Misstated {
+        /// The file.
+        path: PathBuf,
+        /// "more" or "less".
+        how: &'static str,
+        /// Its length, as the system states it.
+        size_bytes: u64,
     },
     /// It changed before it was digested to its end.
     #[error("{0} changed while it was hashed: wait until it is written, then share it again")]
@@ -110,6 +139,7 @@ pub struct OpenFile {
     path: PathBuf,
     file: File,
     stamp: Stamp,
+    is_executable: bool,
 }
 
 /// A file that is shared.
@@ -118,6 +148,7 @@ pub struct OriginFile {
     path: PathBuf,
     file: Arc<File>,
     stamp: Stamp,
+    is_executable: bool,
     manifest: Arc<Manifest>,
     checksums: Arc<[u64]>,
 }
@@ -129,14 +160,21 @@ impl OpenFile {
     /// The system's, or it is something else.
     pub fn open(path: &Path) -> Result<Self, OriginError> {
         let open_error = |error| OriginError::Open { path: path.to_owned(), error };
+        if path.as_os_str() == "-" {
+            return Err(OriginError::Stdin);
+        }
         // Looked at first: opening a pipe would wait for its other end.
         let metadata = std::fs::metadata(path).map_err(open_error)?;
         let (what, advice) = if metadata.is_dir() {
             ("a directory", ": pack it first, for example with tar")
         } else if metadata.is_file() {
             let file = File::open(path).map_err(open_error)?;
-            let stamp = Stamp::of(&file.metadata().map_err(open_error)?);
-            return Ok(Self { path: path.to_owned(), file, stamp });
+            let metadata = file.metadata().map_err(open_error)?;
+            let is_executable = metadata.mode() & EXECUTABLE != 0;
+            let (path, stamp) = (path.to_owned(), Stamp::of(&metadata));
+            let open = Self { path, file, stamp, is_executable };
+            open.check_end()?;
+            return Ok(open);
         } else {
             ("a device, a pipe or a socket", ": write it to a file first")
         };
@@ -147,6 +185,24 @@ impl OpenFile {
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.stamp.size_bytes
+    }
+
+    /// Whether it ends where the system says: others would get less than what a reader finds.
+    fn check_end(&self) -> Result<(), OriginError> {
+        let size_bytes = self.size_bytes();
+        match holds_more(&self.file, size_bytes) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(self.misstated("more")),
+            Err(error) => {
+                let error = HashError::Read { offset_bytes: size_bytes, error };
+                Err(OriginError::Hash { path: self.path.clone(), error })
+            }
+        }
+    }
+
+    fn misstated(&self, how: &'static str) -> OriginError {
+        let (path, size_bytes) = (self.path.clone(), self.size_bytes());
+        OriginError::Misstated { path, how, size_bytes }
     }
 
     /// The chunk size for a relay that recommends at most `most_log2`.
@@ -171,20 +227,34 @@ impl OpenFile {
         chunk_size_log2: u8,
         tell: &mut dyn FnMut(u64),
     ) -> Result<OriginFile, OriginError> {
-        let Self { path, file, stamp } = self;
-        let threads = hashing::threads_default();
-        let hashed = hashing::hash_file(&file, stamp.size_bytes, chunk_size_log2, threads, tell);
-        let now = file.metadata().map(|metadata| Stamp::of(&metadata));
+        let (size_bytes, threads) = (self.size_bytes(), hashing::threads_default());
+        let hashed = hashing::hash_file(&self.file, size_bytes, chunk_size_log2, threads, tell);
+        let now = self.file.metadata().map(|metadata| Stamp::of(&metadata));
+        let is_unchanged = now.is_ok_and(|now| now == self.stamp);
         let Hashed { manifest, checksums } = match hashed {
-            Err(HashError::Shrunk(_)) => return Err(OriginError::Changing(path)),
-            Err(error) => return Err(OriginError::Hash { path, error }),
-            Ok(_) if now.is_err() || now.is_ok_and(|now| now != stamp) => {
-                return Err(OriginError::Changing(path));
-            }
+            Err(HashError::Shrunk(_)) if is_unchanged => return Err(self.misstated("less")),
+            Err(HashError::Shrunk(_)) => return Err(OriginError::Changing(self.path)),
+            Err(error) => return Err(OriginError::Hash { path: self.path, error }),
+            Ok(_) if !is_unchanged => return Err(OriginError::Changing(self.path)),
             Ok(hashed) => hashed,
         };
+        self.check_end()?;
+        let Self { path, file, stamp, is_executable } = self;
         let (file, manifest, checksums) = (file.into(), manifest.into(), checksums.into());
-        Ok(OriginFile { path, file, stamp, manifest, checksums })
+        Ok(OriginFile { path, file, stamp, is_executable, manifest, checksums })
+    }
+}
+
+/// Whether a file goes on where the system says that it ends. Asks once.
+///
+/// # Errors
+/// The system's.
+pub fn holds_more(file: &File, size_bytes: u64) -> io::Result<bool> {
+    loop {
+        match file.read_at(&mut [0], size_bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read.map(|count| count > 0),
+        }
     }
 }
 
@@ -201,11 +271,15 @@ impl OriginFile {
         &self.path
     }
 
-    /// What a ticket calls it: the last part of its path, without what could steer a terminal.
-    #[must_use]
-    pub fn name(&self) -> String {
-        let name = self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy();
-        name.chars().map(|char| if char.is_control() { '_' } else { char }).collect()
+    /// Its ticket, and why that does not call it by its own name, if so.
+    ///
+    /// # Errors
+    /// None that an open file has.
+    pub fn ticket(&self, relay: RelayAddr) -> Result<(Ticket, Option<NameFault>), TicketError> {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        let (name, fault) = fit_name(name.as_bytes());
+        let ticket = Ticket::new(relay, *self.manifest.key(), name)?;
+        Ok((ticket.with_executable(self.is_executable), fault))
     }
 
     /// What has changed since it was opened. Asks the file system, which may block for a moment.
@@ -285,5 +359,22 @@ mod tests {
         assert!(error.contains("only regular files"), "{error}");
         let error = OpenFile::open(&dir.path().join("none")).unwrap_err().to_string();
         assert!(error.contains("none") && error.contains("No such file"), "{error}");
+        let error = OpenFile::open(Path::new("-")).unwrap_err().to_string();
+        assert!(error.contains("stdin"), "{error}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_that_holds_more_than_the_system_states_is_not_shared_as_empty() {
+        for made in ["/proc/self/status", "/proc/version"] {
+            let error = OpenFile::open(Path::new(made)).unwrap_err().to_string();
+            assert!(error.contains("more than the 0 bytes") && error.contains("copy"), "{error}");
+        }
+        let made = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
+        if made.exists() {
+            let file = OpenFile::open(made).unwrap();
+            let error = file.hash(10, &mut |_| {}).unwrap_err().to_string();
+            assert!(error.contains("less than the 4096 bytes"), "{error}");
+        }
     }
 }

@@ -66,6 +66,11 @@ pub struct PeerConfig {
 /// What happens to a peer.
 #[derive(Debug)]
 pub enum Notice<'a> {
+    /// The relay took it in, and recommends chunks of at most this size; told before [`Self::Accepted`].
+    Recommended {
+        /// Binary logarithm of the size.
+        chunk_size_log2_max: u8,
+    },
     /// The relay took it in.
     Accepted,
     /// It has the list of digests.

@@ -149,6 +149,8 @@ pub struct Session {
     /// The channel that is to run in datagrams.
     datagrams: Option<Channel>,
     relay_nonce: [u8; NONCE_BYTES],
+    /// Of the largest chunk that the relay recommends; 0 until it has said so.
+    chunk_size_log2_max: u8,
     offer: Option<DatagramOffer>,
 }
 
@@ -172,6 +174,7 @@ impl Session {
             is_leaving: false,
             datagrams: None,
             relay_nonce: [0; NONCE_BYTES],
+            chunk_size_log2_max: 0,
             offer: None,
         }
     }
@@ -180,6 +183,12 @@ impl Session {
     #[must_use]
     pub fn file(&self) -> &FileState {
         &self.file
+    }
+
+    /// Binary logarithm of the largest chunk that the relay recommends, once it has let the peer in.
+    #[must_use]
+    pub fn chunk_size_log2_max(&self) -> u8 {
+        self.chunk_size_log2_max
     }
 
     /// How far the handshake is.
@@ -244,6 +253,7 @@ impl Session {
         if chunk_size_log2 > chunk_size_log2_max + CHUNK_SIZE_LOG2_SLACK {
             return Err(SessionError::ChunkTooLarge { chunk_size_log2, chunk_size_log2_max });
         }
+        self.chunk_size_log2_max = chunk_size_log2_max;
         let proof = match (welcome.token_required, &self.config.token) {
             (false, _) => None,
             (true, Some(token)) => Some(token.proof(&welcome.nonce, &self.config.nonce)),

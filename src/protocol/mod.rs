@@ -285,8 +285,8 @@
 //!
 //! # Tickets
 //!
-//! A user hands another a ticket: the relay's address, the swarm key, the file's name. The relay
-//! never sees it. Its form is specified in [`ticket`]; it has a version of its own.
+//! A user hands another a ticket: the relay's address, the swarm key, the file's name, and whether it may
+//! be executed. The relay never sees it. Its form is specified in [`ticket`]; it has a version of its own.
 //!
 //! # Versions
 //!
@@ -311,6 +311,7 @@ pub mod key;
 pub mod limits;
 pub mod manifest;
 pub mod message;
+pub mod name;
 pub mod run;
 pub mod ticket;
 
@@ -333,5 +334,6 @@ pub use message::{
     Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,
     Order, PacketRange, Seeding, Side, Stats, SwarmStatus, Welcome,
 };
+pub use name::{NameFault, check_name, fit_name, shown_name};
 pub use run::Run;
-pub use ticket::{RelayAddr, RelayAddrError, Ticket, TicketError};
+pub use ticket::{RELAY_PORT, RelayAddr, RelayAddrError, Ticket, TicketError};

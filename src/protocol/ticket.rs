@@ -2,15 +2,18 @@
 //! swarm key and the file's name. The relay never sees one.
 //!
 //! ```text
-//! relay1 | base32 without padding of: postcard(relay, key, name) | checksum
+//! relay1 | base32 without padding of: postcard(relay, key, name) [marks] | checksum
 //! ```
 //!
 //! `relay1` is the word with the version. The relay is text, `HOST:PORT`; the key as in the wire
-//! format; the name text. The checksum is the first [`TICKET_CHECKSUM_BYTES`] bytes of the BLAKE3
-//! of all before it under `CHECKSUM_CONTEXT`. Case does not count, nor do white space and
-//! invisible characters anywhere (mail programs break lines), nor quotes and punctuation around it.
+//! format; the name text. One byte of marks follows if there is any: 1 for a file that may be executed. The
+//! checksum is the first [`TICKET_CHECKSUM_BYTES`] bytes of the BLAKE3 of all before it under
+//! `CHECKSUM_CONTEXT`. Case does not count, nor do white space and invisible characters anywhere (mail
+//! programs break lines), nor what mail programs put before each line that they quote, nor quotes and
+//! punctuation around it.
 //!
-//! A name is data: whoever makes a path of it checks it first. Here it is only limited.
+//! A name is data: whoever makes a path of it asks [`check_name`](super::check_name) first. Here it is only
+//! limited.
 
 use std::{fmt, str::FromStr};
 
@@ -34,8 +37,14 @@ const VERSION: char = '1';
 /// Separates this use of BLAKE3 from any other.
 const CHECKSUM_CONTEXT: &str = "psp-relay v1 checksum of a ticket";
 
+/// Of a relay that is named without one.
+pub const RELAY_PORT: u16 = 7440;
+
+/// The mark of a file that may be executed.
+const MARK_EXECUTABLE: u8 = 1;
+
 /// Where a relay is: a name or an address, and a port. Written `HOST:PORT`, with an IPv6 address
-/// in brackets.
+/// in brackets; read without the port, too.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RelayAddr {
     /// A DNS name, an IPv4 address, or an IPv6 address without brackets.
@@ -46,9 +55,15 @@ pub struct RelayAddr {
 /// Why a text names no relay.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RelayAddrError {
-    /// There is no port.
+    /// There is no port, where one is wanted.
     #[error("it has no port: write HOST:PORT, for example relay.example.org:7440")]
     NoPort,
+    /// It is an address for browsers.
+    #[error(
+        "a relay has no URL: write HOST:PORT, for example relay.example.org:7440, with the port for \
+         peers and not that for HTTP"
+    )]
+    Url,
     /// What follows the last colon is none.
     #[error("its port is not a number from 1 to 65535")]
     Port,
@@ -96,6 +111,42 @@ impl RelayAddr {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Whether it means the machine on which it is read: others that use it find themselves.
+    #[must_use]
+    pub fn is_of_this_machine(&self) -> bool {
+        if let Ok(address) = self.host.parse::<core::net::IpAddr>() {
+            let address = address.to_canonical();
+            return address.is_loopback() || address.is_unspecified();
+        }
+        let host = self.host.trim_end_matches('.').to_ascii_lowercase();
+        let names = ["localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"];
+        names.contains(&host.as_str()) || host.ends_with(".localhost")
+    }
+
+    /// As it is written, with its port.
+    ///
+    /// # Errors
+    /// There is no port, or it is no relay's address.
+    pub fn with_port(text: &str) -> Result<Self, RelayAddrError> {
+        let text = text.trim();
+        if text.contains("://") {
+            return Err(RelayAddrError::Url);
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(RelayAddrError::NoPort)?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']').ok_or(RelayAddrError::Brackets)?,
+            None if host.contains(':') => return Err(RelayAddrError::Brackets),
+            None => host,
+        };
+        if text.starts_with('[') && !host.contains(':') {
+            return Err(RelayAddrError::Brackets);
+        }
+        // `+80` is a number to the parser.
+        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse().ok().filter(|_| is_number).ok_or(RelayAddrError::Port)?;
+        Self::new(host, port)
+    }
 }
 
 /// Letters, digits, hyphens, underscores and dots; no empty label. IPv4 addresses look like that.
@@ -112,19 +163,14 @@ impl FromStr for RelayAddr {
 
     fn from_str(text: &str) -> Result<Self, RelayAddrError> {
         let text = text.trim();
-        let (host, port) = text.rsplit_once(':').ok_or(RelayAddrError::NoPort)?;
-        let host = match host.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']').ok_or(RelayAddrError::Brackets)?,
-            None if host.contains(':') => return Err(RelayAddrError::Brackets),
-            None => host,
+        let has_port = match text.starts_with('[') {
+            true => !text.ends_with(']'),
+            false => text.contains(':'),
         };
-        if text.starts_with('[') && !host.contains(':') {
-            return Err(RelayAddrError::Brackets);
+        match has_port {
+            true => Self::with_port(text),
+            false => Self::with_port(&format!("{text}:{RELAY_PORT}")),
         }
-        // `+80` is a number to the parser.
-        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
-        let port = port.parse().ok().filter(|_| is_number).ok_or(RelayAddrError::Port)?;
-        Self::new(host, port)
     }
 }
 
@@ -145,6 +191,8 @@ pub struct Ticket {
     pub relay: RelayAddr,
     /// Which file.
     pub key: SwarmKey,
+    /// Whether its owner may execute it.
+    pub is_executable: bool,
     /// What its owner calls it.
     name: String,
 }
@@ -180,6 +228,9 @@ pub enum TicketError {
     /// The same.
     #[error("the ticket names no relay: {0}; ask for a new one")]
     Relay(#[from] RelayAddrError),
+    /// A newer program wrote it.
+    #[error("a newer program made this ticket: use that program, or a newer one")]
+    Marks,
     /// The name is too long.
     #[error("the file's name has {0} bytes, a ticket holds {TICKET_NAME_BYTES_MAX}: rename it")]
     NameTooLong(usize),
@@ -208,7 +259,13 @@ impl Ticket {
             return Err(TicketError::NameTooLong(name.len()));
         }
         key.validate()?;
-        Ok(Self { relay, key, name })
+        Ok(Self { relay, key, is_executable: false, name })
+    }
+
+    /// The same, of a file that its owner may execute, or not.
+    #[must_use]
+    pub fn with_executable(self, is_executable: bool) -> Self {
+        Self { is_executable, ..self }
     }
 
     /// What the file's owner calls it: at most [`TICKET_NAME_BYTES_MAX`] bytes of anything.
@@ -218,13 +275,15 @@ impl Ticket {
     }
 
     pub(crate) fn decode(body: &[u8]) -> Result<Self, TicketError> {
-        let unreadable = TicketError::Damaged("its content can't be read");
-        let (body, rest) =
-            postcard::take_from_bytes::<Body<'_>>(body).map_err(|_| unreadable.clone())?;
-        if !rest.is_empty() {
-            return Err(unreadable);
-        }
-        Self::new(body.relay.parse()?, body.key, body.name)
+        let (body, marks) = postcard::take_from_bytes::<Body<'_>>(body)
+            .map_err(|_| TicketError::Damaged("its content can't be read"))?;
+        let is_executable = match marks {
+            [] => false,
+            [MARK_EXECUTABLE] => true,
+            _ => return Err(TicketError::Marks),
+        };
+        let ticket = Self::new(RelayAddr::with_port(body.relay)?, body.key, body.name)?;
+        Ok(Self { is_executable, ..ticket })
     }
 }
 
@@ -238,6 +297,7 @@ impl fmt::Display for Ticket {
         let relay = self.relay.to_string();
         let body = Body { relay: &relay, key: self.key, name: &self.name };
         let mut bytes = postcard::to_stdvec(&body).expect("plain fields can be encoded");
+        bytes.extend(self.is_executable.then_some(MARK_EXECUTABLE));
         bytes.extend_from_slice(&checksum(&bytes));
         let text = format!("{WORD}{VERSION}{}", BASE32_NOPAD.encode(&bytes));
         f.write_str(&text.to_ascii_lowercase())
@@ -251,7 +311,8 @@ impl FromStr for Ticket {
         if text.len() > TICKET_TEXT_BYTES_MAX {
             return Err(TicketError::TooLong);
         }
-        let text: String = text.chars().filter(|&char| !is_invisible(char)).collect();
+        let unquoted = text.lines().flat_map(|line| line.trim_start_matches(is_quoting).chars());
+        let text: String = unquoted.filter(|&char| !is_invisible(char)).collect();
         let text = text.trim_matches(is_around).to_ascii_uppercase();
         let rest = text.strip_prefix(WORD).ok_or(TicketError::NotATicket)?;
         let mut rest = rest.chars();
@@ -284,6 +345,11 @@ fn is_invisible(char: char) -> bool {
         || matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
 }
 
+/// What mail programs put before a line that they quote.
+fn is_quoting(char: char) -> bool {
+    matches!(char, '>' | '|') || is_invisible(char)
+}
+
 /// What people put around a ticket: quotes, brackets, the end of a sentence.
 fn is_around(char: char) -> bool {
     !char.is_ascii_alphanumeric()
@@ -298,9 +364,15 @@ mod tests {
         for text in ["localhost:1", "relay.example.org.:7440", "127.0.0.1:65535", "[::1]:7440"] {
             let addr: RelayAddr = text.parse().unwrap();
             assert_eq!(addr.to_string(), text);
+            assert_eq!(RelayAddr::with_port(text), Ok(addr));
+        }
+        for text in ["relay", "192.0.2.1", "[2001:db8::1]"] {
+            let addr: RelayAddr = text.parse().unwrap();
+            assert_eq!(addr.to_string(), format!("{text}:7440"), "the usual port is meant");
+            assert!(RelayAddr::with_port(text).is_err(), "{text}");
         }
         for (text, error) in [
-            ("relay", RelayAddrError::NoPort),
+            ("", RelayAddrError::Host),
             ("relay:", RelayAddrError::Port),
             ("relay:0", RelayAddrError::Port),
             ("relay:+80", RelayAddrError::Port),
@@ -312,12 +384,35 @@ mod tests {
             (":7440", RelayAddrError::Host),
             ("a..b:7440", RelayAddrError::Host),
             ("http//x:7440", RelayAddrError::Host),
-            ("http://x:7440", RelayAddrError::Brackets),
+            ("http://x:7440", RelayAddrError::Url),
+            ("https://x/", RelayAddrError::Url),
+            ("::1", RelayAddrError::Brackets),
             ("a\u{1b}[b:7440", RelayAddrError::Host),
         ] {
             assert_eq!(text.parse::<RelayAddr>(), Err(error), "{text}");
         }
+        assert_eq!(RelayAddr::with_port("relay"), Err(RelayAddrError::NoPort));
         let long = format!("{}:1", "a".repeat(HOST_BYTES_MAX + 1));
         assert_eq!(long.parse::<RelayAddr>(), Err(RelayAddrError::TooLong));
+    }
+
+    #[test]
+    fn an_address_that_means_the_reader_is_told_apart() {
+        for (text, is_of_this_machine) in [
+            ("localhost", true),
+            ("LOCALHOST.:1", true),
+            ("relay.localhost", true),
+            ("127.0.0.2", true),
+            ("0.0.0.0", true),
+            ("[::1]", true),
+            ("[::]", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("192.168.0.1", false),
+            ("[fe80::1]", false),
+            ("localhost.example.org", false),
+        ] {
+            let addr: RelayAddr = text.parse().unwrap();
+            assert_eq!(addr.is_of_this_machine(), is_of_this_machine, "{text}");
+        }
     }
 }

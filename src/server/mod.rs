@@ -52,7 +52,6 @@ mod window;
 
 use std::{
     ffi::OsString,
-    io::Write as _,
     net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
     process::ExitCode,
@@ -107,6 +106,10 @@ const HANDOFF_CAPACITY: usize = 1024;
 /// relay large, and delay its start (20 ms on iron, 0.2 s in a virtual machine with two cores).
 const WARM_BYTES_MAX: usize = 128 << 20;
 
+/// A relay that can't say where it listens does not start.
+const NO_STDOUT: &str =
+    "failed to write this relay's addresses to stdout (send it to a file, or to /dev/null)";
+
 /// What runs beside a relay in its process, and has connections to it.
 pub trait Companion {
     /// How many; they don't count as `--max-peers`.
@@ -137,12 +140,7 @@ pub fn main_with_args(
     }
     let args = match arguments::parse::<RelayArgs>(args) {
         Ok(args) => args,
-        Err(error) => {
-            let code = u8::try_from(error.exit_code()).unwrap_or(2);
-            // Nowhere to say it if even this can't be written.
-            error.print().ok();
-            return ExitCode::from(code);
-        }
+        Err(error) => return arguments::print(&error),
     };
     let config = match RelayConfig::new(args) {
         Ok(config) => config,
@@ -180,6 +178,7 @@ fn run(
     config: RelayConfig,
     prepare: impl FnOnce(&RelayConfig, Driver) -> anyhow::Result<Box<dyn Companion>>,
 ) -> anyhow::Result<()> {
+    crate::stdout::check().context(NO_STDOUT)?;
     let args = config.args.clone();
     let placement = Placement::plan(args.cores, args.oversubscribe);
     if let Some(warning) = placement.warning() {
@@ -342,11 +341,8 @@ fn announce(listening: &[SocketAddr], http: SocketAddr, served: Vec<String>) -> 
         listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
     lines.push(format!("relay http on {http}"));
     lines.extend(served);
-    let mut out = std::io::stdout().lock();
-    for line in lines {
-        writeln!(out, "{line}").context("failed to write to stdout")?;
-    }
-    out.flush().context("failed to write to stdout")
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    crate::stdout::print(text.as_bytes()).context(NO_STDOUT)
 }
 
 fn spawn<T: Send + 'static>(

@@ -25,21 +25,21 @@ use crate::support::{
 };
 
 const CHUNK_SIZE_LOG2: u8 = 14;
-const CHUNK_BYTES: usize = 1 << CHUNK_SIZE_LOG2;
+pub(crate) const CHUNK_BYTES: usize = 1 << CHUNK_SIZE_LOG2;
 
 fn relay() -> Command {
     Command::new(env!("CARGO_BIN_EXE_relay"))
 }
 
 /// A directory, a relay, and a file that somebody may share there.
-struct Stage {
-    dir: tempfile::TempDir,
-    relay: RelayProcess,
-    file: Arc<TestFile>,
+pub(crate) struct Stage {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) relay: RelayProcess,
+    pub(crate) file: Arc<TestFile>,
 }
 
 impl Stage {
-    fn new(seed: u64, len: usize) -> Self {
+    pub(crate) fn new(seed: u64, len: usize) -> Self {
         Self::with(seed, len, &[])
     }
 
@@ -51,11 +51,11 @@ impl Stage {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn ticket(&self, name: &str) -> String {
+    pub(crate) fn ticket(&self, name: &str) -> String {
         ticket(self.relay.addr, &self.file, name)
     }
 
@@ -67,22 +67,22 @@ impl Stage {
         command
     }
 
-    fn start(&self, name: &str, args: &[&str]) -> Child {
+    pub(crate) fn start(&self, name: &str, args: &[&str]) -> Child {
         self.command(name, args).spawn().expect("the program can be started")
     }
 
-    fn get(&self, name: &str, args: &[&str]) -> Ran {
+    pub(crate) fn get(&self, name: &str, args: &[&str]) -> Ran {
         Ran::of(self.start(name, args))
     }
 
     /// Chunks that lie verified in a partial file.
-    fn chunks_in(&self, name: &str) -> u32 {
+    pub(crate) fn chunks_in(&self, name: &str) -> u32 {
         let Ok(part) = File::open(self.path(name)) else { return 0 };
         chunks_present(&part, &self.file.manifest, &Hashing::default())
             .map_or(0, |have| have.count())
     }
 
-    fn assert_whole(&self, name: &str) {
+    pub(crate) fn assert_whole(&self, name: &str) {
         assert!(
             fs::read(self.path(name)).expect("it is there") == self.file.bytes,
             "{name} differs"
@@ -100,24 +100,24 @@ fn ticket(relay: SocketAddr, file: &TestFile, name: &str) -> String {
 
 /// How a get ended.
 #[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
-    fn of(child: Child) -> Self {
+    pub(crate) fn of(child: Child) -> Self {
         Self::from(child.wait_with_output().expect("it ends"))
     }
 
-    fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
 
     /// It failed so, and says all of it.
-    fn failed(self, code: i32, says: &[&str]) -> Self {
+    pub(crate) fn failed(self, code: i32, says: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         for text in says {
             assert!(self.stderr.contains(text), "{text} is not in {}", self.stderr);
@@ -141,7 +141,7 @@ impl From<Output> for Ran {
 }
 
 /// An origin that hands out so many chunks and then falls silent, until the relay or the test ends.
-fn hesitant_origin(addr: SocketAddr, file: &Arc<TestFile>, chunks: usize) {
+pub(crate) fn hesitant_origin(addr: SocketAddr, file: &Arc<TestFile>, chunks: usize) {
     let mut wire = Wire::join(addr, origin_hello(file.key())).expect("the origin may join");
     let file = Arc::clone(file);
     in_background(move || {

@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use relay::protocol::{
-    Digest, RelayAddr, SwarmKey, Ticket, TicketError,
+    Digest, RelayAddr, SwarmKey, Ticket, TicketError, check_name, fit_name,
     limits::{TICKET_CHARS_MAX, TICKET_NAME_BYTES_MAX, TICKET_TEXT_BYTES_MAX},
 };
 
@@ -13,12 +13,16 @@ fn ticket(relay: &str, size_bytes: u64, name: &str) -> Ticket {
     Ticket::new(relay.parse().unwrap(), key, name).unwrap()
 }
 
-fn samples() -> [(&'static str, Ticket); 4] {
+fn samples() -> [(&'static str, Ticket); 5] {
     [
         ("name", ticket("relay.example.org:7440", 100 << 20, "movie.mkv")),
         ("ipv4", ticket("192.0.2.1:1", 0, "empty")),
         ("ipv6", ticket("[2001:db8::1]:65535", 1, "Käse 🧀.txt")),
         ("nameless", ticket("localhost:7440", 1 << 36, "")),
+        (
+            "executable",
+            ticket("relay.example.org:7440", 100 << 20, "movie.mkv").with_executable(true),
+        ),
     ]
 }
 
@@ -53,6 +57,9 @@ fn a_ticket_survives_mail_programs_and_sentences() {
         format!("\"{text}\"."),
         format!("<{text}>,"),
         format!("\u{feff}{text}\u{200b}"),
+        format!("> {}", broken.replace("\r\n  ", "\r\n> ")),
+        format!(" >> > {}\n", broken.replace("\r\n  ", "\n>> >")),
+        format!("| {}", broken.replace("\r\n  ", "\n| ")),
         broken,
     ] {
         assert_eq!(pasted.parse().as_ref(), Ok(ticket), "{pasted:?}");
@@ -81,6 +88,19 @@ fn what_is_no_ticket_is_told_apart_from_a_damaged_one() {
 }
 
 #[test]
+fn a_ticket_says_whether_its_file_may_be_executed_and_is_no_longer_otherwise() {
+    for (_, plain) in samples() {
+        let plain = plain.with_executable(false);
+        let executable = plain.clone().with_executable(true);
+        let (long, short) = (executable.to_string(), plain.to_string());
+        assert!(long.len() > short.len() && long != short);
+        assert_eq!(long.parse(), Ok(executable.clone()));
+        assert_eq!(short.parse::<Ticket>().map(|ticket| ticket.is_executable), Ok(false));
+        assert_eq!(executable.with_executable(false), plain);
+    }
+}
+
+#[test]
 fn names_and_keys_have_limits() {
     let (_, ticket) = &samples()[0];
     let named = |len: usize| Ticket::new(ticket.relay.clone(), ticket.key, "x".repeat(len));
@@ -92,6 +112,12 @@ fn names_and_keys_have_limits() {
     );
     let key = SwarmKey { size_bytes: u64::MAX, ..ticket.key };
     assert!(matches!(Ticket::new(ticket.relay.clone(), key, "x"), Err(TicketError::Key(_))));
+}
+
+/// Without a percent sign, which names that were altered have.
+fn name_part() -> impl Strategy<Value = Vec<u8>> {
+    let text = "[^%/\u{0}]|[a .-]|\u{200c}|\u{200d}|\u{fe0f}|\u{20e3}|\u{94d}|é|.part|日|❤";
+    prop_oneof![text.prop_map(String::into_bytes), (0x80u8..).prop_map(|byte| vec![byte])]
 }
 
 prop_compose! {
@@ -115,6 +141,20 @@ proptest! {
     #[test]
     fn every_ticket_is_read_as_it_was_written(ticket in any_ticket()) {
         prop_assert_eq!(ticket.to_string().parse(), Ok(ticket));
+    }
+
+    #[test]
+    fn every_file_has_a_name_that_a_get_takes_and_two_never_have_one(
+        one in prop::collection::vec(name_part(), 1..9),
+        two in prop::collection::vec(name_part(), 1..9),
+        times in 1usize..40,
+    ) {
+        let (one, two) = (one.concat().repeat(times), two.concat().repeat(times));
+        let ((fit, fault), (other, _)) = (fit_name(&one), fit_name(&two));
+        prop_assert_eq!(check_name(&fit), Ok(()), "{:?}", fit);
+        prop_assert_eq!(fault.is_none(), fit.as_bytes() == one);
+        prop_assert_eq!(fit == other, one == two);
+        prop_assert_eq!(fit_name(fit.as_bytes()), (fit, None));
     }
 
     #[test]

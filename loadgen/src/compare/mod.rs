@@ -14,13 +14,7 @@
 mod http;
 mod nginx;
 
-use std::{
-    fmt::Write as _,
-    io::{Write as _, stdout},
-    num::NonZeroUsize,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fmt::Write as _, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
@@ -36,6 +30,7 @@ use self::nginx::Nginx;
 use crate::{
     args::SeedingMode,
     content::Content,
+    job::NO_STDOUT,
     sweep::{last_words, own_command},
     units::{seconds, size},
     usage,
@@ -125,6 +120,7 @@ impl Side {
 /// One of them can't be run, or a client didn't get what it should.
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let Opponent::Nginx = args.with;
+    relay::stdout::check().context(NO_STDOUT)?;
     let loops = Placement::plan(args.cores, false).shard_count();
     usage::raise_descriptor_limit(u64::from(args.clients), loops).map_err(anyhow::Error::msg)?;
     let program = nginx::find(args.nginx.as_deref())?;
@@ -242,7 +238,7 @@ fn report(args: &CompareArgs, theirs: &Side, ours: &Side) -> anyhow::Result<()> 
     match &args.json {
         Some(path) if path.as_os_str() == "-" => {
             relay::stderr::write(format_args!("{text}"));
-            stdout().write_all(json.as_bytes()).context("could not write to stdout")
+            relay::stdout::print(json.as_bytes()).context(NO_STDOUT)
         }
         path => {
             // What stays comes first: nobody may be listening on stdout.
@@ -250,7 +246,7 @@ fn report(args: &CompareArgs, theirs: &Side, ours: &Side) -> anyhow::Result<()> 
                 std::fs::write(path, json)
                     .with_context(|| format!("could not write {}", path.display()))
             });
-            let told = stdout().write_all(text.as_bytes()).context("could not write to stdout");
+            let told = relay::stdout::print(text.as_bytes()).context(NO_STDOUT);
             kept.and(told)
         }
     }

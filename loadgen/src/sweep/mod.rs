@@ -31,7 +31,7 @@ use self::{
     plan::{Cell, Scale, analyses},
     results::{CellResult, Results},
 };
-use crate::{report_dir, units};
+use crate::{job::NO_STDOUT, report_dir, units};
 
 /// A quick sweep starts nothing more after so long, and ends what runs: with the page, two minutes.
 const QUICK_TIME: Duration = Duration::from_secs(112);
@@ -91,6 +91,7 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
         analyses.retain(|analysis| analysis.name.starts_with(only.as_str()));
         anyhow::ensure!(!analyses.is_empty(), "--only {only}: no analysis is called so");
     }
+    relay::stdout::check().context(NO_STDOUT)?;
     let out = args.dir();
     std::fs::create_dir_all(&out)
         .with_context(|| format!("could not make the directory {} of --report", out.display()))?;
@@ -141,7 +142,8 @@ fn finish(
 ) -> anyhow::Result<bool> {
     report_dir::write(out, "results.csv", &results.to_csv(analyses))?;
     report_dir::write(out, report_dir::PAGE, &page::draw(analyses, results))?;
-    println!("{}", out.join(report_dir::PAGE).display());
+    let line = format!("{}\n", out.join(report_dir::PAGE).display());
+    relay::stdout::print(line.as_bytes()).context(NO_STDOUT)?;
     let mut is_good = true;
     for cell in analyses.iter().flat_map(|analysis| &analysis.cells) {
         match results.of(cell) {

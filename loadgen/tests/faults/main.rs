@@ -7,6 +7,7 @@ mod crash;
 mod datagrams;
 mod liars;
 mod restart;
+mod results;
 mod transports;
 mod usage;
 

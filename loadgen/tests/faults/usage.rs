@@ -84,7 +84,7 @@ fn values_that_cannot_be_parsed_are_wrong_usage_and_shown() {
         ("--timeout", "soon"),
         ("--store", "somewhere"),
         ("--transport", "pigeon"),
-        ("--relay", "nowhere"),
+        ("--relay", "no/where"),
     ] {
         fails(&[&format!("{option}={value}")], 2, &[option, value]);
     }

@@ -7,9 +7,12 @@ use clap_complete::Shell;
 use shards::DriverChoice;
 
 use crate::{
-    protocol::{RelayAddr, Ticket},
+    protocol::{
+        RelayAddr, Ticket,
+        limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
+    },
     transport::Transport,
-    units::{parse_count, parse_driver, parse_duration},
+    units::{parse_count, parse_driver, parse_duration, parse_power_of_two},
 };
 
 /// Shares files through a relay, and gets them.
@@ -79,9 +82,22 @@ pub struct ShareArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// The relay; tickets name it, so others must reach it by this name or address
-    #[arg(long, env = "PEER_RELAY", value_name = "HOST:PORT")]
-    pub relay: RelayAddr,
+    /// The relay; tickets name it, so others must reach it by this name or address [port: 7440]
+    #[arg(
+        long,
+        env = "PEER_RELAY",
+        value_name = "HOST[:PORT]",
+        required_unless_present = "ticket"
+    )]
+    pub relay: Option<RelayAddr>,
+
+    /// Share it as this ticket says, so that those who have the ticket find it [relay: the ticket's]
+    #[arg(long, env = "PEER_TICKET", value_name = "TICKET")]
+    pub ticket: Option<Ticket>,
+
+    /// Cut it into chunks of this size, a power of two from 1K to 16M [default: as the relay recommends]
+    #[arg(long, env = "PEER_CHUNK", value_name = "SIZE", conflicts_with = "ticket", value_parser = parse_chunk)]
+    pub chunk: Option<u8>,
 
     /// Leave when every chunk was handed out once and no connected peer depends on us
     #[arg(long, env = "PEER_ONCE", value_parser = FalseyValueParser::new())]
@@ -98,6 +114,10 @@ pub struct ShareArgs {
     /// What all commands have.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+fn parse_chunk(text: &str) -> Result<u8, String> {
+    parse_power_of_two(text, CHUNK_SIZE_LOG2_MIN..=CHUNK_SIZE_LOG2_MAX)
 }
 
 /// `peer get`.

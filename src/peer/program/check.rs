@@ -1,18 +1,13 @@
 //! `peer check`: whether a file is the one that a ticket names, and if not, where it differs.
 //!
 //! The ticket alone tells whether; where, only the list of digests, which some peer of the swarm
-//! may have. It is asked for when the file is wrong, and proves itself.
+//! may have. It is asked for when the file is wrong, and proves itself. Without a relay, or without such a
+//! peer, the file differs all the same.
 
-use std::{
-    cell::RefCell,
-    io::{self, Write as _},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use shards::bell::LocalBell;
+use shards::{bell::LocalBell, clock, task};
 
 use super::{
     args::CheckArgs,
@@ -22,17 +17,23 @@ use super::{
 };
 use crate::{
     peer::{
-        ChunkOrder, FileState, Notice, Patience, Peer, PeerConfig, Reaction, SessionConfig,
-        hashing, new_scratch,
+        ChunkOrder, FileState, Notice, Patience, Peer, PeerConfig, PeerHandle, Reaction, Remote,
+        SessionConfig, hashing, new_scratch,
         origin::{OpenFile, OriginFile},
         store::{ChunkStore, StoreEvent},
     },
-    protocol::{Digest, Manifest, Token, limits::NONCE_BYTES},
+    protocol::{Digest, Manifest, Token, chunk_size_log2_for, limits::NONCE_BYTES},
     units::{bytes_text, count_text},
 };
 
 /// How long the relay may take to tell where the file differs.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the relay is asked who else is there.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+
+/// When it has said so often that nobody is, nobody is: one may just have been connecting again.
+const FOUND_NOBODY_MAX: u32 = 4;
 
 /// What was found.
 enum Verdict {
@@ -43,6 +44,9 @@ enum Verdict {
 
 /// Checks it: an error if the file is another one.
 pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
+    if args.json {
+        crate::stdout::check().map_err(|error| output_error(&error))?;
+    }
     let token = read_token(args.token_file.as_deref())?;
     let voice = Voice { quiet: args.quiet };
     let key = args.ticket.key;
@@ -75,7 +79,7 @@ fn locate(args: &CheckArgs, token: Option<Token>, origin: &OriginFile) -> Verdic
     }
 }
 
-/// The list of digests from whoever of the swarm has it.
+/// The list of digests from a peer that has it, or why it can't be had.
 fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manifest>, String> {
     let session = SessionConfig {
         order: ChunkOrder::Relay,
@@ -85,35 +89,85 @@ fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manife
         intake_bytes_per_second: None,
         keeps_bytes: false,
     };
-    let patience = Patience { first: PATIENCE, later: PATIENCE };
-    let remote = args.ticket.relay.clone().into();
-    let config = PeerConfig { remote, session, patience, seed: 0 };
-    let waiting = Rc::new(RefCell::new(None));
-    let noted = Rc::clone(&waiting);
-    let watch = move |_, notice: &Notice<'_>, _: &FileState| match notice {
-        Notice::ManifestVerified => Reaction::Vanish,
-        Notice::Waiting { .. } => {
-            noted.borrow_mut().replace("nobody who is connected has the file");
-            Reaction::Vanish
-        }
-        _ => Reaction::GoOn,
-    };
+    // The answer is known without the relay: one that is not there is not waited for.
+    let patience = Patience { first: Duration::ZERO, later: Duration::ZERO };
+    let remote: Remote = args.ticket.relay.clone().into();
+    let config = PeerConfig { remote: remote.clone(), session, patience, seed: 0 };
+    let asked = Rc::new(Asked::default());
     let file = FileState::lacking(args.ticket.key);
+    let watch = Rc::clone(&asked);
+    let watch = move |_, notice: &Notice<'_>, _: &FileState| watch.notice(notice);
     let peer = Peer::new(config, file, Box::new(Nowhere), Box::new(watch));
     let handle = peer.handle();
-    let run = async move {
-        let running = peer.run(new_scratch());
-        let ended = shards::clock::timeout(PATIENCE, running).await;
-        handle.stop();
-        ended
+    let run = {
+        let asked = Rc::clone(&asked);
+        async move {
+            let questions = ask_who_is_there(&asked, peer.handle());
+            let running = task::race(peer.run(new_scratch()), questions);
+            let ended = clock::timeout(PATIENCE, running).await;
+            handle.stop();
+            ended
+        }
     };
     let ended = event_loop::run(args.driver, run).map_err(|error| error.to_string())?;
-    let (result, file) = ended.ok_or("the relay took too long to tell")?;
-    match (file.manifest(), waiting.take(), result) {
-        (Some(manifest), _, _) => Ok(Arc::clone(manifest)),
-        (None, Some(why), _) => Err(why.into()),
-        (None, None, Err(error)) => Err(error.to_string()),
-        (None, None, Ok(_)) => Err("the relay did not tell".into()),
+    let (result, file) = match ended {
+        Some(Ok((result, file))) => (Some(result), Some(file)),
+        _ => (None, None),
+    };
+    match (file.as_ref().and_then(FileState::manifest), result) {
+        (Some(manifest), _) => Ok(Arc::clone(manifest)),
+        (None, Some(Err(error))) => Err(error.to_string()),
+        (None, _) if asked.is_accepted.get() => {
+            let key = &args.ticket.key;
+            let log2 = chunk_size_log2_for(key.size_bytes, asked.recommended_log2.get());
+            let other = match log2 == key.chunk_size_log2 {
+                true => "",
+                false => ", and a share through that relay now makes another ticket",
+            };
+            Err(format!("no peer that has the file of this ticket is connected to {remote}{other}"))
+        }
+        (None, _) => Err(format!("the relay at {remote} did not answer in time")),
+    }
+}
+
+/// What is known of the relay while it is asked.
+#[derive(Default)]
+struct Asked {
+    is_accepted: Cell<bool>,
+    recommended_log2: Cell<u8>,
+    /// How often it was said that there is no other peer.
+    found_nobody: Cell<u32>,
+}
+
+impl Asked {
+    fn notice(&self, notice: &Notice<'_>) -> Reaction {
+        match notice {
+            Notice::Recommended { chunk_size_log2_max } => {
+                self.recommended_log2.set(*chunk_size_log2_max);
+            }
+            Notice::Accepted => self.is_accepted.set(true),
+            Notice::Status(status) if status.peers <= 1 => {
+                self.found_nobody.set(self.found_nobody.get() + 1);
+            }
+            Notice::Status(_) => self.found_nobody.set(0),
+            _ => {}
+        }
+        let is_over = self.found_nobody.get() >= FOUND_NOBODY_MAX;
+        match notice {
+            Notice::ManifestVerified | Notice::Waiting { .. } => Reaction::Vanish,
+            _ if is_over => Reaction::Vanish,
+            _ => Reaction::GoOn,
+        }
+    }
+}
+
+/// Without another peer nobody can answer: that need not be waited for.
+async fn ask_who_is_there(asked: &Asked, handle: PeerHandle) {
+    loop {
+        clock::sleep(ASK_EVERY).await;
+        if asked.is_accepted.get() {
+            handle.ask_status();
+        }
     }
 }
 
@@ -158,7 +212,8 @@ fn report(args: &CheckArgs, voice: Voice, verdict: &Verdict) -> Result<(), Progr
             "first_different_offset_bytes": first.map(|(chunk, _)| key.chunk_offset_bytes(chunk)),
             "different_chunk_count": first.map(|(_, count)| count),
         });
-        writeln!(io::stdout(), "{object}").map_err(|error| output_error(&error))?;
+        let line = format!("{object}\n");
+        crate::stdout::print(line.as_bytes()).map_err(|error| output_error(&error))?;
     }
     match verdict {
         Verdict::Same => {
@@ -169,6 +224,11 @@ fn report(args: &CheckArgs, voice: Voice, verdict: &Verdict) -> Result<(), Progr
             "{path} is not the ticket's file: it has {size_bytes} bytes, the ticket's has {}",
             key.size_bytes
         ))),
+        Verdict::Differs { first: Some((chunk, 1)), .. } => Err(ProgramError::Job(format!(
+            "{path} is not the ticket's file: one of its {} differs, chunk {chunk}, from offset {} on",
+            count_text(u64::from(key.chunk_count()), "chunk"),
+            key.chunk_offset_bytes(*chunk),
+        ))),
         Verdict::Differs { first: Some((chunk, count)), .. } => Err(ProgramError::Job(format!(
             "{path} is not the ticket's file: {count} of its {} differ, the first is chunk {chunk}, \
              from offset {} on",
@@ -176,8 +236,8 @@ fn report(args: &CheckArgs, voice: Voice, verdict: &Verdict) -> Result<(), Progr
             key.chunk_offset_bytes(*chunk),
         ))),
         Verdict::Differs { why_not, .. } => Err(ProgramError::Job(format!(
-            "{path} is not the ticket's file: its content differs. Where can't be told without \
-             the relay: {why_not}"
+            "{path} is not the ticket's file: its content differs. Where it differs could not be found \
+             out: {why_not}"
         ))),
     }
 }

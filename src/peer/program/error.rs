@@ -32,7 +32,7 @@ impl ProgramError {
     }
 }
 
-/// Whoever reads our output has gone, or it can't be written.
+/// What the program was to print is nowhere.
 pub(super) fn output_error(error: &io::Error) -> ProgramError {
     ProgramError::Job(format!("failed to write to stdout: {error}"))
 }

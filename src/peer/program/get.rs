@@ -14,9 +14,11 @@ mod status;
 mod target;
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     io,
-    os::fd::AsFd,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
@@ -33,12 +35,12 @@ use self::{
     report::Report,
     run::{Done, Job, Place},
     screen::{NEWS_MAX, News},
-    status::Status,
+    status::{Phase, Status},
     target::{FileTarget, Target},
 };
 use super::{
     args::{GetArgs, SeedFor},
-    error::{ProgramError, no_thread, read_token},
+    error::{ProgramError, no_thread, output_error, read_token},
     event_loop::Interrupt,
 };
 use crate::{
@@ -46,17 +48,21 @@ use crate::{
         FileState, Remote,
         resume::{self, Hashing},
     },
-    protocol::{Manifest, Token, digest_file},
-    units::{bytes_text, count_text},
+    protocol::{Manifest, Token, digest_file, shown_name},
+    units::{bytes_text, bytes_texts, count_text},
 };
 
 /// What every step needs.
 struct Context<'a> {
     args: &'a GetArgs,
     token: Option<Token>,
+    /// Permissions to execute that the file gets.
+    execute: u32,
     status: Arc<Status>,
     hashing: Arc<Hashing>,
     news: SyncSender<News>,
+    /// Whether it is known what is here of the file.
+    is_checked: Cell<bool>,
 }
 
 /// Runs the command.
@@ -71,6 +77,10 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
         let text = "-o - and --json both want stdout: give a file name, or leave --json out";
         return Err(ProgramError::Usage(text.into()));
     }
+    if target == Target::Stdout || args.common.json {
+        crate::stdout::check().map_err(|error| output_error(&error))?;
+    }
+    let execute = if ticket.is_executable { part::execute_permissions() } else { 0 };
     let began = clock::now();
     let token = read_token(args.common.token_file.as_deref())?;
     let interrupt = Interrupt::watch()?;
@@ -88,7 +98,8 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
         });
         let screen = screen.map_err(|error| no_thread("for the screen", &error))?;
         let (status, hashing) = (Arc::clone(status), Arc::clone(hashing));
-        let context = Context { args, token, status, hashing, news };
+        let is_checked = Cell::new(false);
+        let context = Context { args, token, execute, status, hashing, news, is_checked };
         let result = context.get(&target);
         drop(context);
         // A screen that panicked takes nothing of the result away.
@@ -102,8 +113,8 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
         time: clock::now() - began,
         error: result.as_ref().err().map(String::as_str),
     };
-    report.print(&args.common);
-    result.map_err(ProgramError::Job)
+    let printed = report.print(&args.common);
+    result.map_err(ProgramError::Job).and(printed)
 }
 
 impl Context<'_> {
@@ -119,13 +130,13 @@ impl Context<'_> {
 
     /// In order to stdout: nothing of it is kept, and nothing is resumed.
     fn stream(&self) -> Result<(), String> {
-        let stdout = io::stdout().as_fd().try_clone_to_owned();
-        let stdout = stdout.map_err(|error| format!("could not use stdout: {error}"))?;
+        let stdout = crate::stdout::open();
+        let stdout = stdout.map_err(|error| format!("failed to write to stdout: {error}"))?;
         let file = FileState::lacking(self.args.ticket.key);
         if self.is_empty()? {
             return Ok(());
         }
-        self.run(Place::Stream(Arc::new(File::from(stdout))), file, false).map(drop)
+        self.run(Place::Stream(Arc::new(stdout)), file, false).map(drop)
     }
 
     /// What is at the target already, if it is the very file.
@@ -162,7 +173,7 @@ impl Context<'_> {
         let file = File::open(target.path()).map_err(unreadable)?;
         let manifest =
             resume::manifest_of(&file, key.size_bytes, key.chunk_size_log2, &self.hashing);
-        match manifest.map_err(|error| self.hashing_error(&error, target))? {
+        match manifest.map_err(|error| hashing_error(&error, target.path()))? {
             Some(manifest) if manifest.key() == key => Ok(Some((file, manifest))),
             _ => Err(other()),
         }
@@ -173,7 +184,13 @@ impl Context<'_> {
         target: &FileTarget,
         (file, manifest): (File, Manifest),
     ) -> Result<(), String> {
-        self.note(format!("{} is here already, whole and verified", target.path().display()));
+        let path = target.path().display();
+        self.note(format!("{path} is here already, whole and verified"));
+        if self.lacks_permissions(target) {
+            self.note(format!(
+                "{path} is not executable, and the ticket's file is: chmod +x makes it so"
+            ));
+        }
         let size = manifest.key().size_bytes;
         self.status.resumed_bytes.store(size, Relaxed);
         self.serve(Arc::new(file), FileState::whole(Arc::new(manifest)))
@@ -194,29 +211,49 @@ impl Context<'_> {
     }
 
     fn get_file(&self, target: &FileTarget) -> Result<(), String> {
-        let part = Part::open(target.clone())?;
-        let got = self.fill(target, part.clone());
-        if got.is_err() {
-            part.discard_if_empty(&self.args.ticket.key);
+        let part = Part::open(target.clone())?.with_permissions(self.execute);
+        let got = self.fill(&part);
+        match got {
+            Ok(()) => self.tell_of_permissions(target),
+            Err(_) => {
+                let kept_chunks = self.status.have_chunks.load(Relaxed);
+                part.discard_if_empty(&self.args.ticket.key, kept_chunks);
+            }
         }
         got
     }
 
-    fn fill(&self, target: &FileTarget, part: Part) -> Result<(), String> {
+    fn fill(&self, part: &Part) -> Result<(), String> {
         let key = self.args.ticket.key;
-        part.prepare(&key).map_err(|error| self.with_hint(&error, target))?;
+        part.prepare(&key).map_err(|error| self.with_hint(&error, part))?;
         if self.is_empty()? {
             return part.finish(&key, self.args.force);
         }
-        let state = self.resume(&part)?;
+        let state = self.resume(part)?;
         if state.is_whole() {
             part.finish(&key, self.args.force)?;
             return self.serve(Arc::clone(part.file()), state);
         }
-        let place = Place::Part { part, overwrite: self.args.force };
+        let place = Place::Part { part: part.clone(), overwrite: self.args.force };
         match self.run(place, state, false) {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.with_hint(&error, target)),
+            Err(error) => Err(self.with_hint(&error, part)),
+        }
+    }
+
+    /// Whether a finished file may not be executed and should be.
+    fn lacks_permissions(&self, target: &FileTarget) -> bool {
+        let lacks = |mode: u32| mode & self.execute != self.execute;
+        fs::metadata(target.path()).is_ok_and(|metadata| lacks(metadata.mode()))
+    }
+
+    /// A file system need not have them.
+    fn tell_of_permissions(&self, target: &FileTarget) {
+        if self.lacks_permissions(target) {
+            self.note(format!(
+                "{} could not be made executable: its file system does not allow it",
+                target.path().display()
+            ));
         }
     }
 
@@ -224,9 +261,9 @@ impl Context<'_> {
     fn resume(&self, part: &Part) -> Result<FileState, String> {
         let key = self.args.ticket.key;
         let path = part.target().part_path();
-        let has_data = resume::has_data(part.file());
-        let has_data =
-            has_data.map_err(|error| format!("could not read {}: {error}", path.display()))?;
+        let has_data = part
+            .had_data()
+            .map_err(|error| format!("could not read {}: {error}", path.display()))?;
         let stored = part.load_manifest(&key);
         if has_data && matches!(stored, StoredManifest::Foreign) {
             self.note(format!(
@@ -243,32 +280,34 @@ impl Context<'_> {
                 match self.run(place, FileState::lacking(key), true) {
                     Ok(Done::Manifest(manifest)) => manifest,
                     Ok(Done::Whole) => return Err("the list of digests was not got".into()),
-                    Err(error) => return Err(self.with_hint(&error, part.target())),
+                    Err(error) => return Err(self.with_hint(&error, part)),
                 }
             }
         };
         if let Err(error) = part.save_manifest(&manifest) {
             self.note(format!("could not keep the list of digests beside the file: {error}"));
         }
-        let have = resume::chunks_present(part.file(), &manifest, &self.hashing);
-        let have = have.map_err(|error| self.hashing_error(&error, part.target()))?;
         let mut state = FileState::lacking(key);
-        state.set_manifest(manifest);
+        state.set_manifest(Arc::clone(&manifest));
+        self.status.has_manifest.store(true, Relaxed);
+        if !has_data {
+            return Ok(state);
+        }
+        self.status.enter(Phase::Hashing);
+        let have = resume::chunks_present(part.file(), &manifest, &self.hashing);
+        let have = have.map_err(|error| {
+            self.with_hint(&hashing_error(&error, &part.target().part_path()), part)
+        })?;
         let mut bytes = 0;
         for chunk in have.iter() {
             state.add(chunk);
             bytes += u64::from(key.chunk_len_bytes(chunk));
         }
-        self.status.has_manifest.store(true, Relaxed);
+        self.is_checked.set(true);
         self.status.set_have(have.count(), bytes);
         self.status.resumed_bytes.store(bytes, Relaxed);
-        if has_data {
-            self.note(format!(
-                "resuming: {} of {} are here and verified",
-                bytes_text(bytes),
-                bytes_text(key.size_bytes)
-            ));
-        }
+        let (here, size) = bytes_texts(bytes, key.size_bytes);
+        self.note(format!("resuming: {here} of {size} are here and verified"));
         Ok(state)
     }
 
@@ -277,7 +316,7 @@ impl Context<'_> {
         let key = *file.key();
         if !manifest_only {
             let chunks = count_text(u64::from(key.chunk_count()), "chunk");
-            let (name, size) = (args.ticket.name().escape_debug(), bytes_text(key.size_bytes));
+            let (name, size) = (shown_name(args.ticket.name()), bytes_text(key.size_bytes));
             let relay = &args.ticket.relay;
             self.note(format!("getting {name} ({size}, {chunks}) through {relay}"));
         }
@@ -312,26 +351,42 @@ impl Context<'_> {
         Ok(true)
     }
 
-    fn hashing_error(&self, error: &io::Error, target: &FileTarget) -> String {
-        match error.kind() {
-            io::ErrorKind::Interrupted => self.with_hint("interrupted", target),
-            _ => format!("could not read what is here of {}: {error}", target.path().display()),
+    /// Adds what is kept, as it is now, and how to go on.
+    fn with_hint(&self, error: &str, part: &Part) -> String {
+        let (have, size) = (self.status.have_bytes.load(Relaxed), self.args.ticket.key.size_bytes);
+        if have == size {
+            // What went wrong is its finish, which says what became of it.
+            return error.to_owned();
         }
-    }
-
-    /// Adds what is kept, and how to go on.
-    fn with_hint(&self, error: &str, target: &FileTarget) -> String {
-        let have = self.status.have_bytes.load(Relaxed);
-        if have == 0 {
-            return format!("{error}; nothing of it has come yet");
+        let path = part.target().part_path();
+        let path = path.display();
+        if !part.is_in_place() {
+            return format!(
+                "{error}; {path} was moved or deleted meanwhile: nothing is kept there"
+            );
         }
-        let have = bytes_text(have);
-        let size = bytes_text(self.args.ticket.key.size_bytes);
-        let part = target.part_path();
-        format!("{error}; {have} of {size} are kept in {}: run this again to go on", part.display())
+        let unchecked = part.bytes_before();
+        match have {
+            0 if unchecked > 0 && !self.is_checked.get() => format!(
+                "{error}; what was in {path} ({}, not checked this time) is kept: run this again to go on",
+                bytes_text(unchecked)
+            ),
+            0 => format!("{error}; nothing of it has come yet"),
+            _ => {
+                let (have, size) = bytes_texts(have, size);
+                format!("{error}; {have} of {size} are kept in {path}: run this again to go on")
+            }
+        }
     }
 
     fn note(&self, text: String) {
         self.news.try_send(News::Note(text)).ok();
+    }
+}
+
+fn hashing_error(error: &io::Error, path: &Path) -> String {
+    match error.kind() {
+        io::ErrorKind::Interrupted => format!("interrupted while {} was checked", path.display()),
+        _ => format!("could not read {}: {error}", path.display()),
     }
 }

@@ -1,13 +1,11 @@
 //! `peer info`: what a ticket holds.
 
-use std::io::Write as _;
-
 use super::{
     args::InfoArgs,
     error::{ProgramError, output_error},
 };
 use crate::{
-    protocol::Ticket,
+    protocol::{Ticket, shown_name},
     units::{bytes_text, count_text},
 };
 
@@ -15,8 +13,7 @@ use crate::{
 pub(super) fn run(args: &InfoArgs) -> Result<(), ProgramError> {
     let text =
         if args.json { format!("{}\n", describe(&args.ticket)) } else { prose(&args.ticket) };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).map_err(|error| output_error(&error))
+    crate::stdout::print(text.as_bytes()).map_err(|error| output_error(&error))
 }
 
 /// The same for machines.
@@ -28,25 +25,23 @@ pub(super) fn describe(ticket: &Ticket) -> serde_json::Value {
         "chunk_size_bytes": ticket.key.chunk_size_bytes(),
         "chunk_count": ticket.key.chunk_count(),
         "relay": ticket.relay.to_string(),
+        "executable": ticket.is_executable,
     })
 }
 
 fn prose(ticket: &Ticket) -> String {
     let key = &ticket.key;
     // A name comes from somebody else: what could steer a terminal is shown as an escape.
-    let name: String = ticket.name().chars().flat_map(|char| shown(char).into_iter()).collect();
+    let name = shown_name(ticket.name());
+    let executable = if ticket.is_executable { "mode   executable\n" } else { "" };
     let chunks = count_text(u64::from(key.chunk_count()), "chunk");
     format!(
         "name   {name}\nsize   {} ({})\nid     {} (BLAKE3, as b3sum prints it)\nchunks {chunks} of \
-         {}\nrelay  {}\n",
+         {}\nrelay  {}\n{executable}",
         bytes_text(key.size_bytes),
         count_text(key.size_bytes, "byte"),
         key.id,
         bytes_text(u64::from(key.chunk_size_bytes())),
         ticket.relay,
     )
-}
-
-fn shown(char: char) -> Vec<char> {
-    if char.is_control() { char.escape_default().collect() } else { vec![char] }
 }

@@ -37,12 +37,7 @@ const LOG_VARIABLE: &str = "PEER_LOG";
 pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     let args = match arguments::parse::<PeerArgs>(args) {
         Ok(args) => args,
-        Err(error) => {
-            let code = u8::try_from(error.exit_code()).unwrap_or(2);
-            // Nowhere to say it if even this can't be written.
-            error.print().ok();
-            return ExitCode::from(code);
-        }
+        Err(error) => return arguments::print(&error),
     };
     start_log();
     let result = match &args.command {
@@ -63,7 +58,7 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
 }
 
 fn print_page(page: &[u8]) -> Result<(), ProgramError> {
-    pages::print(page).map_err(|error| error::output_error(&error))
+    crate::stdout::print(page).map_err(|error| error::output_error(&error))
 }
 
 /// Errors of the event loop; more with `PEER_LOG`.

@@ -1,9 +1,11 @@
 //! `peer share`: digests a file, prints its ticket when the relay has accepted, and serves it until
 //! the user or a condition ends it.
 //!
-//! A disk thread reads the file. What is said to the user and when it ends is in `watch`.
+//! A disk thread reads the file. What is to be shared is in `wish`; what is said to the user and when it
+//! ends in `watch`.
 
 mod watch;
+mod wish;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -22,12 +24,13 @@ use crate::{
         PeerHandle, Remote, SessionConfig, new_scratch,
         origin::{OpenFile, OriginFile},
     },
-    protocol::{Seeding, Ticket, Token, limits::NONCE_BYTES},
+    protocol::{Seeding, Token, limits::NONCE_BYTES},
     time::Time,
     transport::Transport,
     units::bytes_text,
 };
 use watch::{Sharing, Verdict};
+use wish::Wish;
 
 /// The first connection is tried for so long.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,22 +47,27 @@ const TICKS_PER_QUESTION: u32 = 10;
 /// Shares until it ends.
 pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     let voice = Voice { quiet: args.common.quiet };
+    crate::stdout::check().map_err(|error| {
+        ProgramError::Job(format!("failed to write to stdout, where the ticket goes: {error}"))
+    })?;
     let token = read_token(args.common.token_file.as_deref())?;
+    let wish = Wish::of(args)?;
     let file = OpenFile::open(&args.file).map_err(ProgramError::job)?;
-    let remote = Remote::from(args.relay.clone());
+    wish.check_size(&file)?;
+    let remote = Remote::from(wish.relay().clone());
     let chunk_size_log2_max = ask_relay(args, voice, remote.clone(), token.clone())?;
-    let chunk_size_log2 = file.chunk_size_log2(chunk_size_log2_max).map_err(ProgramError::job)?;
+    let chunk_size_log2 = wish.chunk_size_log2(&file, chunk_size_log2_max)?;
     let bar = voice.bar("hashing", file.size_bytes());
     let origin = file.hash(chunk_size_log2, &mut |done| bar.set_position(done));
     bar.finish_and_clear();
     let origin = origin.map_err(ProgramError::job)?;
-    let key = *origin.manifest().key();
-    let ticket = Ticket::new(args.relay.clone(), key, origin.name()).map_err(ProgramError::job)?;
+    let (ticket, notes) = wish.ticket(&origin)?;
     voice.say(&format!(
         "sharing {} ({}) through {remote}",
         args.file.display(),
-        bytes_text(key.size_bytes)
+        bytes_text(ticket.key.size_bytes)
     ));
+    notes.iter().for_each(|note| voice.say(note));
     let interrupt = Interrupt::watch()?;
     let sharing = Rc::new(RefCell::new(Sharing::new(args, voice, ticket)));
     let serving =

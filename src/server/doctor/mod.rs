@@ -7,7 +7,7 @@ mod facts;
 mod judge;
 mod ports;
 
-use std::{ffi::OsString, fmt, io::Write as _, process::ExitCode};
+use std::{ffi::OsString, fmt, process::ExitCode};
 
 use clap::Parser;
 
@@ -80,11 +80,7 @@ fn bad(what: &'static str, found: impl Into<String>, mend: impl Into<String>) ->
 pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match arguments::parse::<DoctorArgs>(args) {
         Ok(args) => args,
-        Err(error) => {
-            // Nowhere to say it if even this can't be written.
-            error.print().ok();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return arguments::print(&error),
     };
     let config = match RelayConfig::new(args.relay) {
         Ok(config) => config,
@@ -101,7 +97,8 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Grade::Note) => "\nA relay with these options runs here; see the notes for more.\n",
         _ => "\nAll is well.\n",
     });
-    if std::io::stdout().lock().write_all(text.as_bytes()).is_err() {
+    if let Err(error) = crate::stdout::print(text.as_bytes()) {
+        crate::stderr::say(format_args!("error: failed to write to stdout: {error}"));
         return ExitCode::FAILURE;
     }
     if worst == Some(Grade::Bad) { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -7,16 +7,18 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt as _},
     path::Path,
     sync::Arc,
 };
+
+use rustix::fs::Mode;
 
 use super::target::FileTarget;
 use crate::{
     peer::resume::has_data,
     protocol::{Digest, Manifest, SwarmKey, limits::CHUNK_COUNT_MAX},
-    units::bytes_text,
+    units::{bytes_text, bytes_texts},
 };
 
 /// Opens a manifest file.
@@ -37,6 +39,10 @@ const LOCK_TRIES_MAX: usize = 16;
 pub(crate) struct Part {
     target: FileTarget,
     file: Arc<File>,
+    /// This get made it: it holds nothing, whatever a file system says that can't tell holes from data.
+    is_new: bool,
+    /// Permissions to execute that the finished file gets.
+    execute: u32,
 }
 
 /// What lies beside a partial file.
@@ -58,7 +64,7 @@ impl Part {
     pub(crate) fn open(target: FileTarget) -> Result<Self, String> {
         let path = target.part_path();
         for _ in 0..LOCK_TRIES_MAX {
-            let file = open_regular(&path)?;
+            let (file, is_new) = open_regular(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -73,10 +79,40 @@ impl Part {
             }
             // It may have become somebody's finished file between opening and locking.
             if is_at(&file, &path) {
-                return Ok(Self { target, file: Arc::new(file) });
+                return Ok(Self { target, file: Arc::new(file), is_new, execute: 0 });
             }
         }
         Err(format!("{} is replaced again and again: choose another name with -o", path.display()))
+    }
+
+    /// Of a file that gets these permissions when it is whole.
+    pub(crate) fn with_permissions(self, execute: u32) -> Self {
+        Self { execute, ..self }
+    }
+
+    /// Whether it held anything when this get began.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn had_data(&self) -> io::Result<bool> {
+        if self.is_new { Ok(false) } else { has_data(&self.file) }
+    }
+
+    /// Bytes that were there when this get began, at most. A file system that counts no blocks leaves the
+    /// length.
+    pub(crate) fn bytes_before(&self) -> u64 {
+        if !matches!(self.had_data(), Ok(true)) {
+            return 0;
+        }
+        self.file.metadata().map_or(0, |metadata| match metadata.blocks() {
+            0 => metadata.len(),
+            blocks => metadata.len().min(blocks.saturating_mul(512)),
+        })
+    }
+
+    /// Whether it is still where it was made.
+    pub(crate) fn is_in_place(&self) -> bool {
+        is_at(&self.file, &self.target.part_path())
     }
 
     /// The open file.
@@ -97,7 +133,7 @@ impl Part {
         let path = self.target.part_path();
         let path = path.display();
         // What has something in it may be the better part of another file: it gets its length at the end.
-        if matches!(has_data(&self.file), Ok(false)) {
+        if matches!(self.had_data(), Ok(false)) {
             self.file.set_len(key.size_bytes).map_err(|error| {
                 let size = bytes_text(key.size_bytes);
                 format!("could not make {path} {size} long: {error}: choose another place with -o")
@@ -112,22 +148,23 @@ impl Part {
         let free = system.f_bavail.saturating_mul(system.f_frsize);
         // A file system that has no blocks at all doesn't tell: writing will.
         if lacking > free && system.f_blocks > 0 {
+            let (lacking, free) = bytes_texts(lacking, free);
             return Err(format!(
-                "not enough room for {path}: {} are to come and {} are free: make room and run \
-                 this again, or choose another place with -o",
-                bytes_text(lacking),
-                bytes_text(free)
+                "not enough room for {path}: {lacking} are to come and {free} are free: make room and run \
+                 this again, or choose another place with -o"
             ));
         }
         Ok(())
     }
 
-    /// Removes a partial file into which nothing was ever written, with what lies beside it: a get
-    /// that failed before its first byte leaves nothing. The lock is still held, so that whoever
-    /// opened the file meanwhile is told that it is in use, or finds that it is gone.
-    pub(crate) fn discard_if_empty(&self, key: &SwarmKey) {
+    /// Removes a partial file that holds nothing, with what lies beside it: a get that kept no chunk leaves
+    /// nothing that was not there before. The lock is still held, so that whoever opened the file meanwhile
+    /// is told that it is in use, or finds that it is gone.
+    pub(crate) fn discard_if_empty(&self, key: &SwarmKey, kept_chunks: u32) {
         let path = self.target.part_path();
-        let is_empty = key.size_bytes > 0 && matches!(has_data(&self.file), Ok(false));
+        let holds_nothing = self.is_new && kept_chunks == 0;
+        let is_empty =
+            key.size_bytes > 0 && (holds_nothing || matches!(has_data(&self.file), Ok(false)));
         if is_empty && is_at(&self.file, &path) {
             // What can't be removed is taken up by the next get.
             remove_if_there(&self.target.manifest_path()).ok();
@@ -163,21 +200,24 @@ impl Part {
     /// A sentence for the user.
     pub(crate) fn finish(&self, key: &SwarmKey, overwrite: bool) -> Result<(), String> {
         let (part, path) = (self.target.part_path(), self.target.path());
+        let gone = || {
+            let part = part.display();
+            format!("{part} was moved or deleted while it was written: run this again")
+        };
         let fail = |what: &str, error: &io::Error| {
-            format!(
-                "could not {what} {}: {error}: the whole file is kept as {}",
-                path.display(),
-                part.display()
-            )
+            let kept = if self.is_in_place() {
+                format!("the whole file is kept as {}", part.display())
+            } else {
+                gone()
+            };
+            format!("could not {what} {}: {error}: {kept}", path.display())
         };
         // It may have been part of a longer file.
         self.file.set_len(key.size_bytes).map_err(|error| fail("cut", &error))?;
+        self.allow_to_execute();
         self.file.sync_all().map_err(|error| fail("write to disk", &error))?;
-        if !is_at(&self.file, &part) {
-            return Err(format!(
-                "{} was moved or deleted while it was written: run this again",
-                part.display()
-            ));
+        if !self.is_in_place() {
+            return Err(gone());
         }
         let renamed = if overwrite { fs::rename(&part, path) } else { rename_to_new(&part, path) };
         renamed.map_err(|error| match error.kind() {
@@ -196,19 +236,49 @@ impl Part {
     }
 }
 
-fn open_regular(path: &Path) -> Result<File, String> {
+impl Part {
+    /// A file system that knows no such permission leaves the file as it is.
+    fn allow_to_execute(&self) {
+        if self.execute > 0
+            && let Ok(metadata) = self.file.metadata()
+        {
+            let mut permissions = metadata.permissions();
+            permissions.set_mode(permissions.mode() | self.execute);
+            self.file.set_permissions(permissions).ok();
+        }
+    }
+}
+
+/// Opens a file, or makes it; whether it was made.
+fn open_regular(path: &Path) -> Result<(File, bool), String> {
     let refuse = |why: &str| format!("{} {why}: choose another name with -o", path.display());
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.is_file() => return Err(refuse("is not a regular file")),
         _ => {}
     }
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options.custom_flags(no_follow());
-    options.open(path).map_err(|error| {
+    options.read(true).write(true).custom_flags(no_follow());
+    let opened = match options.clone().create_new(true).open(path) {
+        Ok(file) => Ok((file, true)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Or it was taken away meanwhile.
+            options.create(true).truncate(false).open(path).map(|file| (file, false))
+        }
+        Err(error) => Err(error),
+    };
+    opened.map_err(|error| {
         let why = format!("can't be written: {error}");
         refuse(&why)
     })
+}
+
+/// The permissions to execute that this process may give to files that it makes. While there is one thread: no
+/// system tells without changing it.
+pub(crate) fn execute_permissions() -> u32 {
+    let masked = rustix::process::umask(Mode::empty());
+    rustix::process::umask(masked);
+    let all = [(Mode::XUSR, 0o100), (Mode::XGRP, 0o10), (Mode::XOTH, 0o1)];
+    all.iter().filter(|(flag, _)| !masked.contains(*flag)).map(|(_, permission)| permission).sum()
 }
 
 fn open_regular_to_read(path: &Path) -> io::Result<File> {
@@ -372,6 +442,28 @@ mod tests {
         std::os::unix::fs::symlink(&precious, dir.path().join("y.part.manifest")).unwrap();
         part.save_manifest(&manifest(1)).unwrap();
         assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn what_a_get_made_holds_nothing_whatever_the_file_system_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = *manifest(1).key();
+        let part = Part::open(target(&dir.path().join("x"))).unwrap();
+        // As where every hole is data.
+        (&**part.file()).write_all(&[0; 5000]).unwrap();
+        assert!(!part.had_data().unwrap());
+        assert_eq!(part.bytes_before(), 0);
+        part.discard_if_empty(&key, 1);
+        assert!(part.is_in_place(), "a chunk was kept");
+        drop(part);
+        let part = Part::open(target(&dir.path().join("x"))).unwrap();
+        assert!(part.had_data().unwrap() && part.bytes_before() > 0, "it was there before");
+        part.discard_if_empty(&key, 0);
+        assert!(part.is_in_place());
+        let part = Part::open(target(&dir.path().join("y"))).unwrap();
+        (&**part.file()).write_all(&[0; 5000]).unwrap();
+        part.discard_if_empty(&key, 0);
+        assert!(!part.is_in_place());
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! What `peer get` says at the end: a line that `b3sum --check` reads, or one JSON object.
 
-use std::{
-    io::{Write, stdout},
-    sync::atomic::Ordering::Relaxed,
-    time::Duration,
-};
+use std::{io, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use serde_json::json;
 
 use super::{
-    super::args::CommonArgs,
+    super::{
+        args::CommonArgs,
+        error::{ProgramError, output_error},
+    },
     status::{Status, time_text},
     target::Target,
 };
-use crate::{protocol::Ticket, units::bytes_text};
+use crate::{
+    protocol::Ticket,
+    units::{bytes_text, checksum_line},
+};
 
 /// How it went.
 pub(crate) struct Report<'a> {
@@ -26,20 +28,30 @@ pub(crate) struct Report<'a> {
 
 impl Report<'_> {
     /// Says it. The error itself is said by the program, on stderr.
-    pub(crate) fn print(&self, common: &CommonArgs) {
+    ///
+    /// # Errors
+    /// Its results could not be written. Who closed stdout, or went, does not want a file's digest.
+    pub(crate) fn print(&self, common: &CommonArgs) -> Result<(), ProgramError> {
         let line = match self.target {
             _ if common.json => self.json().to_string(),
             Target::File(target) if self.error.is_none() => {
-                format!("{}  {}", self.ticket.key.id, target.path().display())
+                checksum_line(self.ticket.key.id, target.path())
             }
             _ => String::new(),
         };
-        if !line.is_empty() {
-            // Nobody listens: the exit code still tells.
-            writeln!(stdout(), "{line}").ok();
-        }
+        let is_wanted = common.json || !crate::stdout::was_closed();
+        let printed = match line.is_empty() || !is_wanted {
+            true => Ok(()),
+            false => crate::stdout::print(format!("{line}\n").as_bytes()),
+        };
         if self.error.is_none() && !common.quiet {
             crate::stderr::say(format_args!("{}", self.summary()));
+        }
+        match printed {
+            Err(error) if common.json || error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(output_error(&error))
+            }
+            _ => Ok(()),
         }
     }
 

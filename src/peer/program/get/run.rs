@@ -213,7 +213,10 @@ impl Local {
             self.bell.wait().await;
         }
         let (result, file) = running.await.ok_or("the event loop has ended")?;
-        self.job.status.handle_disconnected();
+        match &result {
+            Err(error) if is_worth_asking_again(error) => self.job.status.handle_given_up(),
+            _ => self.job.status.handle_disconnected(),
+        }
         if let Some(manifest) = self.manifest.borrow_mut().take() {
             return Ok(Ended::Done(Done::Manifest(manifest)));
         }
@@ -393,6 +396,9 @@ impl Observer for Watch {
         let is_stream = matches!(local.job.place, Place::Stream(_));
         let is_leaving = is_stream || local.job.seed_for == SeedFor::Auto;
         match notice {
+            Notice::Recommended { chunk_size_log2_max } => {
+                status.handle_recommended(*chunk_size_log2_max);
+            }
             Notice::Accepted => {
                 status.handle_accepted();
                 local.last_error.borrow_mut().take();

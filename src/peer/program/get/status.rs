@@ -9,7 +9,10 @@ use std::{
 
 use shards::clock;
 
-use crate::{protocol::SwarmKey, units::count_text};
+use crate::{
+    protocol::{SwarmKey, chunk_size_log2_for},
+    units::{bytes_text, count_text},
+};
 
 /// Nothing new for so long is worth an explanation.
 const QUIET: Duration = Duration::from_secs(2);
@@ -54,6 +57,8 @@ pub(crate) struct Status {
     missing_at_ms: AtomicU64,
     missing_count: AtomicU32,
     first_missing: AtomicU32,
+    /// Of the largest chunk that the relay recommends; 0 until it was heard.
+    recommended_log2: AtomicU8,
 }
 
 fn now_ms() -> u64 {
@@ -80,6 +85,7 @@ impl Status {
             missing_at_ms: AtomicU64::new(0),
             missing_count: AtomicU32::new(0),
             first_missing: AtomicU32::new(0),
+            recommended_log2: AtomicU8::new(0),
         }
     }
 
@@ -92,6 +98,10 @@ impl Status {
     /// It does something else now; the wait for chunks begins anew.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
+        if phase == Phase::Getting && !self.is_connected.load(Relaxed) {
+            // What was before was not a search for the relay.
+            self.disconnected_at_ms.store(now_ms(), Relaxed);
+        }
         self.progress();
     }
 
@@ -105,6 +115,7 @@ impl Status {
     pub(crate) fn handle_kept(&self, chunk: u32) {
         self.have_chunks.fetch_add(1, Relaxed);
         self.have_bytes.fetch_add(u64::from(self.key.chunk_len_bytes(chunk)), Relaxed);
+        self.missing_at_ms.store(0, Relaxed);
         self.progress();
     }
 
@@ -119,14 +130,25 @@ impl Status {
         self.served_bytes.fetch_add(u64::from(self.key.chunk_len_bytes(chunk)), Relaxed);
     }
 
+    /// The relay says how large chunks should be.
+    pub(crate) fn handle_recommended(&self, chunk_size_log2_max: u8) {
+        self.recommended_log2.store(chunk_size_log2_max, Relaxed);
+    }
+
     /// The relay took the peer in.
     pub(crate) fn handle_accepted(&self) {
         self.was_accepted.store(true, Relaxed);
         self.is_connected.store(true, Relaxed);
     }
 
-    /// There is no connection.
+    /// There is no connection: what the relay said before is no longer so.
     pub(crate) fn handle_disconnected(&self) {
+        self.missing_at_ms.store(0, Relaxed);
+        self.handle_given_up();
+    }
+
+    /// The relay ended the connection since nobody holds some chunks: that is why nothing comes.
+    pub(crate) fn handle_given_up(&self) {
         if self.is_connected.swap(false, Relaxed) {
             self.disconnected_at_ms.store(now_ms(), Relaxed);
         }
@@ -160,7 +182,9 @@ impl Status {
     /// Why nothing comes.
     pub(crate) fn why(&self, error: Option<&str>) -> String {
         let error = error.map(|error| format!(": {error}")).unwrap_or_default();
-        if !self.is_connected.load(Relaxed) {
+        let missing_at_ms = self.missing_at_ms.load(Relaxed);
+        let is_missing = missing_at_ms > 0 && since(&self.missing_at_ms) < MISSING_HOLDS;
+        if !self.is_connected.load(Relaxed) && !is_missing {
             let what = if self.was_accepted.load(Relaxed) {
                 format!(
                     "the relay has been gone for {}",
@@ -172,23 +196,47 @@ impl Status {
             return format!("{what}{error}");
         }
         let lacking = count_text(u64::from(self.lacking_chunks()), "chunk");
-        let missing_at_ms = self.missing_at_ms.load(Relaxed);
-        if missing_at_ms > 0 && since(&self.missing_at_ms) < MISSING_HOLDS {
+        if is_missing {
             let (missing, first) =
                 (self.missing_count.load(Relaxed), self.first_missing.load(Relaxed));
-            let missing = count_text(u64::from(missing), "chunk");
-            return format!(
-                "nobody connected holds {missing} of the {lacking} that are lacking (the first is \
-                 {first})"
-            );
+            let other = self.other_ticket();
+            return match missing {
+                1 => format!("nobody connected holds chunk {first}, which is lacking{other}"),
+                _ => format!(
+                    "nobody connected holds {missing} of the {lacking} that are lacking (the first is chunk \
+                     {first}){other}"
+                ),
+            };
         }
         if self.is_reader_slow.load(Relaxed) {
             return "whoever reads stdout takes nothing".into();
         }
         if !self.has_manifest.load(Relaxed) {
-            return "no list of digests has come: is anybody sharing the file?".into();
+            let other = self.other_ticket();
+            return format!("no list of digests has come: is anybody sharing the file?{other}");
         }
         format!("those who hold the {lacking} that are lacking send nothing")
+    }
+}
+
+impl Status {
+    /// Why nobody may have come with this ticket, if nobody has: through this relay the file gets another one
+    /// now.
+    fn other_ticket(&self) -> String {
+        let recommended_log2 = self.recommended_log2.load(Relaxed);
+        let log2 = chunk_size_log2_for(self.key.size_bytes, recommended_log2);
+        if self.has_manifest.load(Relaxed)
+            || recommended_log2 == 0
+            || log2 == self.key.chunk_size_log2
+        {
+            return String::new();
+        }
+        format!(
+            "; the ticket is of chunks of {}, and a share through this relay now makes a ticket of chunks of {}: \
+             ask for that one, or ask for peer share --ticket with this one",
+            bytes_text(self.key.chunk_size_bytes().into()),
+            bytes_text(1 << log2)
+        )
     }
 }
 
@@ -227,9 +275,45 @@ mod tests {
         assert!(status.why(None).contains("hold the 9 chunks that are lacking"));
         status.handle_missing(3, 7);
         let text = status.why(None);
-        assert!(text.contains("3 chunks of the 9 chunks") && text.contains("is 7)"), "{text}");
+        assert!(text.contains("3 of the 9 chunks") && text.contains("is chunk 7)"), "{text}");
+        status.handle_missing(1, 7);
+        let text = status.why(None);
+        assert!(text.contains("holds chunk 7, which is lacking"), "{text}");
+        status.handle_given_up();
+        let text = status.why(None);
+        assert!(text.contains("holds chunk 7"), "the relay is not gone: {text}");
+        status.handle_accepted();
+        status.handle_kept(1);
+        assert!(!status.why(None).contains("chunk 7"), "somebody holds what was missing");
+        status.handle_missing(1, 7);
         status.handle_disconnected();
         assert!(status.why(None).contains("has been gone for"));
+    }
+
+    #[test]
+    fn who_finds_nobody_is_told_that_the_relay_makes_other_tickets_now() {
+        let key = SwarmKey { id: Digest([0; 32]), size_bytes: 1 << 20, chunk_size_log2: 18 };
+        let status = Status::new(key);
+        status.enter(Phase::Getting);
+        for (recommended_log2, is_told) in [(25, false), (18, false), (17, true)] {
+            status.handle_recommended(recommended_log2);
+            status.handle_accepted();
+            for is_missing in [false, true] {
+                match is_missing {
+                    true => status.handle_missing(4, 0),
+                    false => status.handle_disconnected(),
+                }
+                status.handle_accepted();
+                let text = status.why(None);
+                assert_eq!(
+                    text.contains("chunks of 128 KiB"),
+                    is_told,
+                    "{recommended_log2}: {text}"
+                );
+            }
+        }
+        status.has_manifest.store(true, Relaxed);
+        assert!(!status.why(None).contains("128 KiB"), "somebody has this ticket");
     }
 
     #[test]

@@ -6,17 +6,21 @@
 use std::{
     ffi::OsString,
     fs, io,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
 };
 
-/// Follows the target's name while it is not whole.
-const PART: &str = ".part";
-
-/// Follows the partial file's name: the list of its digests.
-const MANIFEST: &str = ".manifest";
+use crate::protocol::{
+    check_name,
+    name::{MANIFEST_SUFFIX, PART_SUFFIX, beside_name},
+    shown_name,
+};
 
 /// Bytes of a file name that every usual file system takes.
 const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// Characters of a ticket's name that is refused, in the words that say so.
+const NAME_SHOWN_CHARS: usize = 60;
 
 /// Where the bytes go.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,12 +45,12 @@ impl FileTarget {
 
     /// What is here of it until then.
     pub(crate) fn part_path(&self) -> PathBuf {
-        self.beside(PART)
+        self.beside(PART_SUFFIX)
     }
 
     /// The digests of what is to be there.
     pub(crate) fn manifest_path(&self) -> PathBuf {
-        self.beside(&format!("{PART}{MANIFEST}"))
+        self.beside(&format!("{PART_SUFFIX}{MANIFEST_SUFFIX}"))
     }
 
     /// The directory of all three.
@@ -58,9 +62,9 @@ impl FileTarget {
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = OsString::from(self.path.file_name().unwrap_or_default());
-        name.push(suffix);
-        self.path.with_file_name(name)
+        let name = self.path.file_name().unwrap_or_default();
+        let name = beside_name(name.as_bytes(), suffix, FILE_NAME_BYTES_MAX);
+        self.path.with_file_name(OsString::from_vec(name))
     }
 }
 
@@ -107,51 +111,23 @@ pub(crate) fn resolve(output: Option<&Path>, name: &str) -> Result<Target, Strin
         }
     }
     let bytes = target.path.file_name().unwrap_or_default().len();
-    if bytes > FILE_NAME_BYTES_MAX - PART.len() - MANIFEST.len() {
-        return Err(format!("a file name of {bytes} bytes is too long: choose a shorter one"));
+    if bytes > FILE_NAME_BYTES_MAX {
+        return Err(format!(
+            "a file name of {bytes} bytes is too long, {FILE_NAME_BYTES_MAX} are the most: choose a shorter \
+             one"
+        ));
     }
     Ok(Target::File(target))
 }
 
 /// The ticket's name, if it can be nothing but the name of a file in a directory.
 fn checked(name: &str) -> Result<&str, String> {
-    let refuse = |why: &str| {
+    check_name(name).map_err(|fault| {
         // It may hold anything: nothing of it reaches the terminal as it is.
-        let shown: String = name.chars().take(60).flat_map(char::escape_debug).collect();
-        Err(format!("the ticket calls its file '{shown}', which {why}: choose a name with -o"))
-    };
-    if name.is_empty() {
-        return refuse("is no name");
-    }
-    if name == "." || name == ".." || name.contains(['/', '\\', '\0']) {
-        return refuse("names more than a file in this directory");
-    }
-    if name.chars().any(|char| char.is_control() || is_invisible(char)) {
-        return refuse("holds characters that don't show");
-    }
-    if name.starts_with('-') {
-        return refuse("looks like an option to other programs");
-    }
-    if name.trim() != name {
-        return refuse("begins or ends with a space");
-    }
-    if name.ends_with(PART) || name.ends_with(&format!("{PART}{MANIFEST}")) {
-        return refuse("could be taken for an unfinished download");
-    }
-    if name.len() > FILE_NAME_BYTES_MAX - PART.len() - MANIFEST.len() {
-        return refuse("is too long");
-    }
+        let begin: String = shown_name(name).chars().take(NAME_SHOWN_CHARS).collect();
+        format!("the ticket calls its file '{begin}', which {fault}: choose a name with -o")
+    })?;
     Ok(name)
-}
-
-/// Characters that change how others are shown, or take no room: names that differ must look
-/// different.
-fn is_invisible(char: char) -> bool {
-    matches!(
-        char,
-        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-    )
 }
 
 #[cfg(test)]
@@ -194,7 +170,8 @@ mod tests {
             assert!(error.contains("with -o"), "{name:?}: {error}");
             assert!(!error.chars().any(char::is_control), "{error:?}");
         }
-        for name in ["x", "movie.mkv", ".hidden", "ä ö.txt", "a..b", "日本", "x.part1"] {
+        let longest = "x".repeat(255);
+        for name in ["x", ".hidden", "ä ö.txt", "a..b", "日本", "x.part1", &longest] {
             assert_eq!(path(None, name), Path::new(name));
         }
     }
@@ -223,5 +200,11 @@ mod tests {
         assert_eq!(target.manifest_path(), Path::new("d/x.iso.part.manifest"));
         assert_eq!(target.directory(), Path::new("d"));
         assert_eq!(FileTarget { path: PathBuf::from("x") }.directory(), Path::new("."));
+        let target = FileTarget { path: Path::new("d").join("x".repeat(255)) };
+        for path in [target.part_path(), target.manifest_path()] {
+            let name = path.file_name().unwrap_or_default();
+            assert!(name.len() <= 255 && path.parent() == Some(Path::new("d")), "{path:?}");
+        }
+        assert_ne!(target.part_path(), target.manifest_path());
     }
 }

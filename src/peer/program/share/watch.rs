@@ -1,6 +1,6 @@
 //! What `peer share` tells its user, and when it ends.
 
-use std::{io::Write as _, time::Duration};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::{
     peer::{ConnectionError, Notice, Reaction, origin::Change},
     protocol::{Bitfield, SwarmStatus, Ticket},
     time::Time,
-    units::{bytes_text, count_text},
+    units::{bytes_texts, count_text},
 };
 
 /// Before a relay that was found again is asked for leave: who depends on us finds it, too, in that time
@@ -208,12 +208,11 @@ impl Sharing {
         let text = match change {
             None => return,
             Some(Change::Resized { size_bytes }) => {
+                let (now, before) = bytes_texts(*size_bytes, self.ticket.key.size_bytes);
                 let why = format!(
-                    "{} changed while it was shared: it has {} now and had {}. Nothing wrong was \
+                    "{} changed while it was shared: it has {now} now and had {before}. Nothing wrong was \
                      sent. {SHARE_AGAIN}",
                     self.path,
-                    bytes_text(*size_bytes),
-                    bytes_text(self.ticket.key.size_bytes),
                 );
                 self.verdict.get_or_insert(Verdict::Failed(why));
                 return;
@@ -268,8 +267,7 @@ impl Sharing {
     }
 
     fn print(&mut self, line: &str) {
-        let mut out = std::io::stdout().lock();
-        if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        if let Err(error) = crate::stdout::print(format!("{line}\n").as_bytes()) {
             let why = output_error(&error).to_string();
             self.verdict.get_or_insert(Verdict::Failed(why));
         }
