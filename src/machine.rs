@@ -28,6 +28,12 @@ pub fn memory_bytes() -> Option<u64> {
     Some(limit.min(kilobytes << 10))
 }
 
+/// A kernel's setting, by its name.
+pub(crate) fn setting(name: &str) -> Option<String> {
+    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
 /// Where a hierarchy's groups are to be seen, and which of them are ours, the innermost first.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Hierarchy {

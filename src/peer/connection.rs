@@ -349,7 +349,7 @@ impl Core {
                     self.offer = Some(offer);
                     continue;
                 }
-                SessionEvent::Accepted => Notice::Accepted,
+                SessionEvent::Accepted { round_trip } => Notice::Accepted { round_trip },
                 SessionEvent::ManifestVerified => {
                     if let Some(shared) = self.surroundings.borrow().observer.shared_manifest() {
                         self.session.share_manifest(shared);

@@ -67,7 +67,10 @@ pub struct PeerConfig {
 #[derive(Debug)]
 pub enum Notice<'a> {
     /// The relay took it in.
-    Accepted,
+    Accepted {
+        /// From the hello to the relay's consent.
+        round_trip: Duration,
+    },
     /// It has the list of digests.
     ManifestVerified,
     /// A chunk was verified and kept.

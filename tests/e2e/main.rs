@@ -10,6 +10,7 @@ mod control;
 mod dashboards;
 mod datagrams;
 mod doctor;
+mod far;
 mod get;
 mod page;
 mod relay_program;

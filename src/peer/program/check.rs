@@ -84,6 +84,7 @@ fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manife
         nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: None,
         keeps_bytes: false,
+        is_manifest_only: true,
     };
     let patience = Patience { first: PATIENCE, later: PATIENCE };
     let remote = args.ticket.relay.clone().into();
