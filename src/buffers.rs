@@ -18,9 +18,14 @@ pub(crate) fn most_bytes(value: &str) -> Option<u64> {
 }
 
 /// About so many bytes a second pass through such a buffer: half of it is the kernel's own book-keeping.
-pub(crate) fn rate(most_bytes: u64, round_trip: Duration) -> u64 {
+fn rate(most_bytes: u64, round_trip: Duration) -> u64 {
     let nanos = round_trip.as_nanos().max(1);
     u64::try_from(u128::from(most_bytes / 2) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
+}
+
+/// The same, for people.
+pub(crate) fn rate_text(most_bytes: u64, round_trip: Duration) -> String {
+    format!("{}/s", bytes_text(rate(most_bytes, round_trip)))
 }
 
 /// Raises the most, and leaves the setting's other numbers.
@@ -37,10 +42,10 @@ pub(crate) fn warning(name: &str, value: &str, round_trip: Duration) -> Option<S
     let rate = rate(most, round_trip);
     (round_trip >= LONG && most < WANTED_BYTES && rate < RATE_EXPECTED).then(|| {
         format!(
-            "the relay is {} ms away, and this machine's {name} lets at most {}/s through over such a \
+            "the relay is {} ms away, and this machine's {name} lets at most {} through over such a \
              path; as root: {}",
             round_trip.as_millis(),
-            bytes_text(rate),
+            rate_text(most, round_trip),
             mend(name, value, WANTED_BYTES)
         )
     })

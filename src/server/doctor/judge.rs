@@ -10,7 +10,7 @@ use super::{
     fine, note,
     ports::{Port, Refusal, Use},
 };
-use crate::{buffers, config::Congestion, server::descriptors::peers_that_fit, units::bytes_text};
+use crate::{buffers, config::Congestion, server::descriptors::peers_that_fit};
 
 /// Settings that cap socket buffers, with what the relay would like to have: what one peer may have
 /// under way, in each direction of a stream, and what its datagram sockets ask for.
@@ -153,8 +153,8 @@ fn buffers(facts: &Facts) -> Finding {
             if !name.contains("tcp") {
                 return format!("{bounds} (datagrams are lost in bursts)");
             }
-            let rate = bytes_text(buffers::rate(most, FAR));
-            format!("{bounds} (at most {rate}/s to or from a peer {} ms away)", FAR.as_millis())
+            let rate = buffers::rate_text(most, FAR);
+            format!("{bounds} (at most {rate} to or from a peer {} ms away)", FAR.as_millis())
         })
         .collect();
     let mends: Vec<String> =
