@@ -308,7 +308,10 @@ impl Session {
     }
 
     fn handle_joined(&mut self, now: Time, key: SwarmKey, message: Message) -> Result<(), Fault> {
-        if let Some(at) = self.accepted_at.take() {
+        if let Some(at) = self.accepted_at.take()
+            && matches!(message, Message::ManifestRequest | Message::Progress { .. })
+        {
+            // A holder that lacks nothing has nothing to say at once.
             self.window.handle_round_trip(now.since(at));
         }
         let chunk_count = key.chunk_count();

@@ -171,6 +171,9 @@ impl Status {
             };
             return format!("{what}{error}");
         }
+        if !self.has_manifest.load(Relaxed) {
+            return "no list of digests has come: is anybody sharing the file?".into();
+        }
         let lacking = count_text(u64::from(self.lacking_chunks()), "chunk");
         let missing_at_ms = self.missing_at_ms.load(Relaxed);
         if missing_at_ms > 0 && since(&self.missing_at_ms) < MISSING_HOLDS {
@@ -184,9 +187,6 @@ impl Status {
         }
         if self.is_reader_slow.load(Relaxed) {
             return "whoever reads stdout takes nothing".into();
-        }
-        if !self.has_manifest.load(Relaxed) {
-            return "no list of digests has come: is anybody sharing the file?".into();
         }
         format!("those who hold the {lacking} that are lacking send nothing")
     }
