@@ -55,6 +55,8 @@ def join(one, address, other, other_address):
 
 
 def narrow(namespace, device, mbits):
+    if not mbits:
+        return
     # The bucket holds what a tick of the kernel lets through; the queue, 50 ms.
     burst = max(16_000, mbits * 125_000 // 250)
     inside(namespace, "tc", "qdisc", "add", "dev", device, "root", "tbf", "rate", f"{mbits}mbit",

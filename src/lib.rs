@@ -14,6 +14,8 @@
 //!      protocol        pure: bytes <-> messages, limits, manifest, keys
 //!        │
 //!       time           a point in time, handed in from outside
+//!       path           how much may be under way on a path
+//!       buffers        what the kernel's buffers let through on one
 //!       rng            seeded numbers that need not be unpredictable
 //!       units          sizes and durations as people write them
 //!       machine        memory and processor time that may be used
@@ -31,9 +33,11 @@
 
 pub mod allocator;
 pub mod arguments;
+pub(crate) mod buffers;
 pub mod log_level;
 pub mod machine;
 pub mod pages;
+pub mod path;
 pub mod rng;
 pub mod stderr;
 pub mod stdout;

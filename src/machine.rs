@@ -91,6 +91,12 @@ fn meminfo(key: &str) -> Option<u64> {
     Some(kilobytes << 10)
 }
 
+/// A kernel's setting, by its name.
+pub(crate) fn setting(name: &str) -> Option<String> {
+    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
 /// Where a hierarchy's groups are to be seen, and which of them are ours, the innermost first.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Hierarchy {

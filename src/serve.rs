@@ -239,6 +239,7 @@ impl Serving {
             nonce: [0; NONCE_BYTES],
             intake_bytes_per_second: None,
             keeps_bytes: false,
+            is_manifest_only: false,
         };
         let patience = Patience { first: ACCEPTED_WITHIN, later: FOREVER };
         let (remote, seed) = (self.remote.into(), index as u64);
@@ -297,7 +298,7 @@ fn watch_peer(
     move |_, notice, _| {
         match notice {
             // Later acceptances find the channel closed, or full.
-            Notice::Accepted => drop(reports.try_send((index, Ok(())))),
+            Notice::Accepted { .. } => drop(reports.try_send((index, Ok(())))),
             Notice::Unreadable { chunk, error } if !was_unreadable.replace(true) => {
                 tracing::error!(
                     "chunk {chunk} of {} can't be served: {error}. Start the relay again to serve \

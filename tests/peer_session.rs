@@ -18,8 +18,8 @@ use relay::{
         session::Stage,
     },
     protocol::{
-        Bitfield, ChunkRange, Claims, Digest, Failure, FailureCode, Hello, Message, Order, Seeding,
-        Stats, SwarmKey, SwarmStatus, Token, Welcome,
+        Bitfield, Channel, ChunkRange, Claims, Digest, Failure, FailureCode, Hello, Message, Order,
+        Seeding, Stats, SwarmKey, SwarmStatus, Token, Welcome,
         limits::{CHUNK_SIZE_LOG2_MAX, FETCHES_PER_PEER_MAX, HANDSHAKE_TIMEOUT},
     },
     time::Time,
@@ -105,6 +105,45 @@ fn a_token_is_proven_where_it_is_wanted_and_missed_before_anything_is_said() {
 }
 
 #[test]
+fn a_peer_without_a_token_says_hello_before_it_is_greeted_and_only_once() {
+    let file = FileState::lacking(*manifest_of(&content(10)).key());
+    let mut session = Session::new(config(), file.clone(), Time::ZERO);
+    assert!(matches!(said(&mut session)[..], [Message::Hello(_)]));
+    session.handle_preamble().unwrap();
+    session.handle_message(Time::ZERO, welcome()).unwrap();
+    assert_eq!(said(&mut session), []);
+    // What a token proves is the relay's nonce, and so are the keys of datagrams.
+    let token = Token::from_line("secret");
+    let mut session = Session::new(SessionConfig { token, ..config() }, file.clone(), Time::ZERO);
+    assert_eq!(said(&mut session), []);
+    let channel = Some(Channel::Data);
+    let mut session = Session::new(config(), file, Time::ZERO).with_datagrams(channel);
+    assert_eq!(said(&mut session), []);
+}
+
+#[test]
+fn the_manifest_is_asked_for_and_data_granted_in_one_breath_by_the_length_of_the_path() {
+    let file = FileState::lacking(*manifest_of(&content(10)).key());
+    let granted = |config: SessionConfig, round_trip_ms| {
+        let mut session = Session::new(config, file.clone(), Time::ZERO);
+        said(&mut session);
+        session.handle_preamble().unwrap();
+        session.handle_message(Time::ZERO, welcome()).unwrap();
+        let now = Time::ZERO + Duration::from_millis(round_trip_ms);
+        session.handle_message(now, accepted()).unwrap();
+        match said(&mut session)[..] {
+            [Message::ManifestRequest, Message::Progress { granted_bytes, .. }] => granted_bytes,
+            [Message::ManifestRequest] => 0,
+            ref other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(granted(config(), 1), 4 << 20);
+    assert_eq!(granted(config(), 300), 64 << 20);
+    let only = SessionConfig { is_manifest_only: true, ..config() };
+    assert_eq!(granted(only, 300), 0, "whoever wants nothing else grants nothing");
+}
+
+#[test]
 fn chunks_too_large_for_the_relay_are_refused_with_advice() {
     let file = FileState::lacking(*manifest_of(&content(10)).key());
     let mut session = Session::new(config(), file, Time::ZERO);
@@ -123,7 +162,10 @@ fn chunks_too_large_for_the_relay_are_refused_with_advice() {
 fn an_empty_file_is_complete_on_joining() {
     let manifest = manifest_of(&[]);
     let (mut session, _) = join(config(), FileState::lacking(*manifest.key()));
-    assert_eq!(events(&mut session), [SessionEvent::Accepted, SessionEvent::Complete]);
+    assert_eq!(
+        events(&mut session),
+        [SessionEvent::Accepted { round_trip: Duration::ZERO }, SessionEvent::Complete]
+    );
     assert_eq!(said(&mut session), []);
 }
 

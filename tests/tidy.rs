@@ -12,14 +12,17 @@ const CODE: [&str; 6] = ["src", "shards", "loadgen", "tests", "examples", "bench
 const LINES_MAX: usize = 500;
 
 /// Files and directories without sockets, clocks, threads, metrics or chance of their own.
-const PURE: [&str; 12] = [
+const PURE: [&str; 15] = [
     "src/protocol/",
     "src/swarm/",
     "src/time.rs",
+    "src/path.rs",
     "src/transport/datagrams/",
     "src/transport/data/",
     "src/server/window.rs",
+    "src/server/window_pool.rs",
     "src/server/session.rs",
+    "src/server/session/",
     "src/server/fetching.rs",
     "src/server/fault.rs",
     "src/server/blame.rs",
@@ -49,14 +52,22 @@ const IMPURE_WORDS: [&str; 5] = ["async", "await", "monoio", "Instant", "SystemT
 const RUNTIME_CRATES: [&str; 3] = ["monoio", "crossbeam_channel", "core_affinity"];
 
 /// Which modules of `relay` each module may use; itself always.
-const DIRECTIONS: [(&str, &[&str]); 11] = [
+const DIRECTIONS: [(&str, &[&str]); 13] = [
     ("rng", &[]),
     ("time", &[]),
+    ("path", &[]),
+    ("buffers", &["path", "units"]),
     ("protocol", &["time"]),
-    ("swarm", &["protocol", "time"]),
+    ("swarm", &["path", "protocol", "time"]),
     ("transport", &["protocol", "rng", "time"]),
-    ("server", &["arguments", "config", "protocol", "swarm", "time", "transport"]),
-    ("peer", &["arguments", "pages", "protocol", "rng", "time", "transport", "units"]),
+    (
+        "server",
+        &["arguments", "buffers", "config", "path", "protocol", "swarm", "time", "transport"],
+    ),
+    (
+        "peer",
+        &["arguments", "buffers", "pages", "path", "protocol", "rng", "time", "transport", "units"],
+    ),
     ("units", &[]),
     ("pages", &[]),
     ("arguments", &[]),

@@ -212,6 +212,7 @@ pub(crate) fn client_peer(
         nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: plan.rate,
         keeps_bytes: store.keeps_bytes(),
+        is_manifest_only: false,
     };
     let watch = ClientWatch {
         local: Rc::clone(local),
@@ -245,6 +246,7 @@ pub(crate) fn origin_peer(
         nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: None,
         keeps_bytes: false,
+        is_manifest_only: false,
     };
     let file = FileState::whole(Arc::clone(&content.manifest));
     let watch = OriginWatch { local: Rc::clone(local), record: Rc::clone(record) };
@@ -335,7 +337,7 @@ impl Observer for ClientWatch {
             }
             Notice::Served { chunk } => self.local.served(now, false, *chunk, file),
             Notice::Complete => self.handle_complete(now),
-            Notice::Accepted => {
+            Notice::Accepted { .. } => {
                 let is_first = !self.record.borrow().accepted;
                 if is_first && !matches!(self.plan.role, Role::JoinsLate(_)) {
                     self.local.job.board.accepted(now);
@@ -378,7 +380,7 @@ impl Observer for OriginWatch {
 fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
     let mut record = record.borrow_mut();
     match notice {
-        Notice::Accepted => record.accepted = true,
+        Notice::Accepted { .. } => record.accepted = true,
         Notice::Waiting { missing_count, first_missing, .. } => {
             let now = Time::from_start(clock::now());
             record.unheld = Some((*missing_count, *first_missing, now));

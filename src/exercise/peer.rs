@@ -50,6 +50,7 @@ pub fn peer_session(script: &[u8]) {
         nonce: [1; 16],
         intake_bytes_per_second: NonZeroU64::new(u64::from(how & 16) << 12),
         keeps_bytes: how & 32 == 0,
+        is_manifest_only: false,
     };
     let now = Time::ZERO + Duration::from_secs(1);
     let mut run = Run {

@@ -116,8 +116,8 @@ impl Run {
                 let count = usize::from(script.byte());
                 return self.hear(script.bytes(count));
             }
-            6 => self.session.handle_joined_swarm(1, Some(Arc::clone(&stage().0))),
-            7 => self.session.handle_joined_swarm(1, None),
+            6 => self.session.handle_joined_swarm(self.now, 1, Some(Arc::clone(&stage().0))),
+            7 => self.session.handle_joined_swarm(self.now, 1, None),
             8 => self.ask(u32::from(script.byte()) % CHUNK_COUNT),
             9 | 10 => return self.answer(script),
             11 => {

@@ -349,10 +349,10 @@ impl Core {
                     self.offer = Some(offer);
                     continue;
                 }
-                SessionEvent::Accepted => {
+                SessionEvent::Accepted { round_trip } => {
                     let chunk_size_log2_max = self.session.chunk_size_log2_max();
                     self.tell(now(), &Notice::Recommended { chunk_size_log2_max });
-                    Notice::Accepted
+                    Notice::Accepted { round_trip }
                 }
                 SessionEvent::ManifestVerified => {
                     if let Some(shared) = self.surroundings.borrow().observer.shared_manifest() {

@@ -10,11 +10,11 @@
 
 use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
-use crate::{protocol::limits::FRAME_PAYLOAD_BYTES_MAX, time::Time};
+use crate::{path, protocol::limits::FRAME_PAYLOAD_BYTES_MAX, time::Time};
 
-/// Bytes that a peer is ready for beyond what it has taken in. The relay never dares more than
-/// 4 MiB at once (`server::window`), so a larger wish would have no effect.
-pub const WINDOW_BYTES: u64 = 4 << 20;
+/// Bytes that a peer is ready for beyond what it has taken in, on a path near by. The relay dares no more
+/// at once on any path (`server::window`), so a larger wish would have no effect.
+pub const WINDOW_BYTES: u64 = path::BYTES_NEAR;
 
 /// After so many bytes progress is reported even though more keeps coming: a quarter of the
 /// window, so the relay never runs dry, and one small packet for four reads.
@@ -34,11 +34,12 @@ const LIMITED_WINDOW_BYTES_MIN: u64 = 64 << 10;
 /// A limited peer grants in steps of this time, so that it doesn't send a message per byte.
 pub const LIMITED_STEP: Duration = Duration::from_millis(50);
 
-/// Credit of less than this is booked together: it bounds [`Intake::credits`].
-const CREDIT_STEP_BYTES: u64 = 64 << 10;
+/// Credit of less than this part of the window is booked together: it bounds [`Intake::credits`], however
+/// long the path is.
+const CREDIT_STEPS: u64 = CREDITS_MAX as u64 - 2;
 
 /// Entries of [`Intake::credits`]: what is outstanding, in steps, and the first and last one.
-const CREDITS_MAX: usize = (WINDOW_BYTES / CREDIT_STEP_BYTES) as usize + 2;
+const CREDITS_MAX: usize = 66;
 
 const _: () = {
     assert!(REPORT_BYTES * 4 <= WINDOW_BYTES);
@@ -103,9 +104,7 @@ impl Intake {
         Self {
             open: false,
             rate,
-            window: rate.map_or(WINDOW_BYTES, |rate| {
-                bytes_in(rate, LIMITED_WINDOW).clamp(LIMITED_WINDOW_BYTES_MIN, WINDOW_BYTES)
-            }),
+            window: window_bytes(rate, Duration::ZERO),
             received: 0,
             held: 0,
             reported: 0,
@@ -115,6 +114,20 @@ impl Intake {
             flush: Flush::Later,
             credits: VecDeque::new(),
         }
+    }
+
+    /// The path's round trip: on a long one more is under way, and granting it costs nothing. What comes is
+    /// taken in as fast as on a short one.
+    pub fn handle_round_trip(&mut self, round_trip: Duration) {
+        if !self.open {
+            self.window = window_bytes(self.rate, round_trip);
+        }
+    }
+
+    /// Bytes that are granted at once.
+    #[must_use]
+    pub fn window_bytes(&self) -> u64 {
+        self.window
     }
 
     /// Begins to grant. Before, nothing is.
@@ -246,7 +259,7 @@ impl Intake {
     /// latency may come out longer by that, never shorter.
     fn book(&mut self, credit: Credit) {
         match self.credits.back_mut() {
-            Some(last) if last.to - last.from < CREDIT_STEP_BYTES => last.to = credit.to,
+            Some(last) if last.to - last.from < self.window / CREDIT_STEPS => last.to = credit.to,
             _ => self.credits.push_back(credit),
         }
         if self.credits.len() > CREDITS_MAX {
@@ -262,6 +275,13 @@ impl Intake {
         debug_assert!(self.allowed <= self.received + self.window);
         debug_assert!(self.credits.len() <= CREDITS_MAX);
     }
+}
+
+fn window_bytes(rate: Option<NonZeroU64>, round_trip: Duration) -> u64 {
+    let most = path::bytes_max(round_trip);
+    rate.map_or(most, |rate| {
+        bytes_in(rate, LIMITED_WINDOW + round_trip).clamp(LIMITED_WINDOW_BYTES_MIN, most)
+    })
 }
 
 fn bytes_in(rate: NonZeroU64, time: Duration) -> u64 {
@@ -413,6 +433,26 @@ mod tests {
         let report = intake.poll_report(at(3)).unwrap();
         assert_eq!(report.granted_bytes, WINDOW_BYTES + (1 << 20));
         assert_eq!(intake.poll_report(at(3)), None);
+    }
+
+    #[test]
+    fn a_long_path_is_granted_what_it_may_hold_and_a_short_one_as_ever() {
+        let granted = |rate, round_trip| {
+            let mut intake = Intake::new(rate, at(0));
+            intake.handle_round_trip(Duration::from_millis(round_trip));
+            intake.open(at(0));
+            for turn in 1..10_000 {
+                intake.handle_received(200 << 10);
+                intake.handle_turn_end(at(turn), true, false);
+                intake.poll_report(at(turn));
+            }
+            intake.invariants();
+            intake.window_bytes()
+        };
+        assert_eq!(granted(None, 1), WINDOW_BYTES);
+        assert_eq!(granted(None, 300), path::BYTES_MAX);
+        let limited = granted(NonZeroU64::new(1_000_000), 300);
+        assert!(limited >= 300_000, "a limited one's rate is not bound by the path: {limited}");
     }
 
     #[test]

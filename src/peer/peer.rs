@@ -72,7 +72,10 @@ pub enum Notice<'a> {
         chunk_size_log2_max: u8,
     },
     /// The relay took it in.
-    Accepted,
+    Accepted {
+        /// From the hello to the relay's consent.
+        round_trip: Duration,
+    },
     /// It has the list of digests.
     ManifestVerified,
     /// A chunk was verified and kept.

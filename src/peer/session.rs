@@ -8,8 +8,10 @@
 //!  Greeting ──preamble──► Challenged ──Welcome / Hello──► Introduced ──Accepted──► Joined
 //! ```
 //!
-//! In `Joined` a peer that lacks something first gets the manifest, then grants. It never grants
-//! before: what it could not verify it would have to throw away.
+//! Round trips count on a long path. A peer that has no token to prove and wants no datagrams says hello
+//! before it is greeted. In `Joined` a peer that lacks something asks for the manifest, and grants in the
+//! same breath: on one stream the relay sends the whole manifest before any data. In datagrams data could
+//! overtake it, and what can't be verified would have to be thrown away: there grants wait for it.
 //!
 //! Invariant: a chunk is in `file.have()` only if its digest was right and the shell kept it.
 
@@ -28,7 +30,7 @@ use super::{
     SessionError,
     assembler::Assembler,
     file::FileState,
-    intake::Intake,
+    intake::{Intake, WINDOW_BYTES},
     outbox::Outbox,
     uploads::{Upload, Uploads},
     wants::{ChunkOrder, Wants},
@@ -57,13 +59,18 @@ pub struct SessionConfig {
     pub intake_bytes_per_second: Option<std::num::NonZeroU64>,
     /// Whether verified chunks come with their bytes.
     pub keeps_bytes: bool,
+    /// Only the list of digests is wanted: nothing is granted.
+    pub is_manifest_only: bool,
 }
 
 /// What the shell should know or do.
 #[derive(Debug, PartialEq)]
 pub enum SessionEvent {
-    /// The relay took the peer in.
-    Accepted,
+    /// The relay took the peer in, and answered after this time.
+    Accepted {
+        /// From the hello to the relay's consent.
+        round_trip: Duration,
+    },
     /// The list of digests is here, and proven.
     ManifestVerified,
     /// A chunk is whole and verified: keep it, then call [`Session::handle_kept`].
@@ -136,6 +143,8 @@ pub struct Session {
     file: FileState,
     stage: Stage,
     handshake_deadline: Time,
+    /// When the hello was ready to be sent.
+    introduced_at: Option<Time>,
     builder: Option<ManifestBuilder>,
     intake: Intake,
     assembler: Assembler,
@@ -166,6 +175,7 @@ impl Session {
             file,
             stage: Stage::Greeting,
             handshake_deadline: now + HANDSHAKE_TIMEOUT,
+            introduced_at: None,
             builder: None,
             wants: None,
             uploads: Uploads::default(),
@@ -235,7 +245,7 @@ impl Session {
     pub fn handle_message(&mut self, now: Time, message: Message) -> Result<(), SessionError> {
         match (self.stage, message) {
             (_, Message::Failure(failure)) => Err(SessionError::Relay(failure)),
-            (Stage::Challenged, Message::Welcome(welcome)) => self.handle_welcome(&welcome),
+            (Stage::Challenged, Message::Welcome(welcome)) => self.handle_welcome(now, &welcome),
             (Stage::Introduced, Message::DatagramOffer(offer)) => self.handle_offer(offer),
             (Stage::Introduced, Message::Accepted(_)) => self.handle_accepted(now),
             (Stage::Introduced | Stage::Joined, Message::Ping { token }) => {
@@ -247,7 +257,7 @@ impl Session {
         }
     }
 
-    fn handle_welcome(&mut self, welcome: &Welcome) -> Result<(), SessionError> {
+    fn handle_welcome(&mut self, now: Time, welcome: &Welcome) -> Result<(), SessionError> {
         let chunk_size_log2 = self.file.key().chunk_size_log2;
         let chunk_size_log2_max = welcome.chunk_size_log2_max;
         if chunk_size_log2 > chunk_size_log2_max + CHUNK_SIZE_LOG2_SLACK {
@@ -259,16 +269,25 @@ impl Session {
             (true, Some(token)) => Some(token.proof(&welcome.nonce, &self.config.nonce)),
             (true, None) => return Err(SessionError::TokenWanted),
         };
-        self.ask_for_datagrams(welcome.nonce);
-        self.outbox.introduce(&self.config, &self.file, proof);
         self.stage = Stage::Introduced;
+        if self.introduced_at.is_none() {
+            self.ask_for_datagrams(welcome.nonce);
+            self.introduce(now, proof);
+        }
         Ok(())
+    }
+
+    fn introduce(&mut self, now: Time, proof: Option<[u8; 32]>) {
+        self.introduced_at = Some(now);
+        self.outbox.introduce(&self.config, &self.file, proof);
     }
 
     fn handle_accepted(&mut self, now: Time) -> Result<(), SessionError> {
         self.take_offer()?;
         self.stage = Stage::Joined;
-        self.events.push_back(SessionEvent::Accepted);
+        let round_trip = self.introduced_at.map_or(Duration::ZERO, |at| now.since(at));
+        self.intake.handle_round_trip(round_trip);
+        self.events.push_back(SessionEvent::Accepted { round_trip });
         if self.is_leaving {
             self.outbox.push(Message::Leaving);
         }
@@ -277,6 +296,9 @@ impl Session {
         } else if self.file.manifest().is_none() {
             self.builder = Some(ManifestBuilder::new(*self.file.key()));
             self.outbox.push(Message::ManifestRequest);
+            if self.datagrams.is_none() {
+                self.begin_intake(now);
+            }
         } else {
             self.begin_intake(now);
         }
@@ -328,7 +350,9 @@ impl Session {
         let builder = self.builder.take().expect("just used");
         self.file.set_manifest(Arc::new(builder.finish()?));
         self.events.push_back(SessionEvent::ManifestVerified);
-        self.begin_intake(now);
+        if self.datagrams.is_some() {
+            self.begin_intake(now);
+        }
         Ok(())
     }
 
@@ -345,10 +369,18 @@ impl Session {
     }
 
     fn begin_intake(&mut self, now: Time) {
+        if self.config.is_manifest_only {
+            return;
+        }
         let chunk_size_bytes = self.file.key().chunk_size_bytes();
+        // Two windows, near by; what is not in its turn yet of a stream lies in memory.
+        let ahead_bytes = match self.config.keeps_bytes {
+            true => self.intake.window_bytes().max(2 * WINDOW_BYTES),
+            false => 2 * WINDOW_BYTES,
+        };
         self.wants = match self.config.order {
             ChunkOrder::Relay => None,
-            order => Some(Wants::new(order, self.file.have(), chunk_size_bytes)),
+            order => Some(Wants::new(order, self.file.have(), chunk_size_bytes, ahead_bytes)),
         };
         self.intake.open(now);
     }
@@ -424,8 +456,14 @@ impl Session {
 
     /// The next message to send. Ask until there is none, or there is no room for more.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Message> {
-        if self.stage == Stage::Greeting {
-            return None;
+        if self.introduced_at.is_none() {
+            if self.stage > Stage::Greeting
+                || self.config.token.is_some()
+                || self.datagrams.is_some()
+            {
+                return None;
+            }
+            self.introduce(now, None);
         }
         if let Some(message) = self.outbox.poll(self.intake.may_hold_back()) {
             return Some(message);

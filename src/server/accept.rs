@@ -14,6 +14,7 @@ use super::{
     shard::{ShardState, now},
     unsent::count_unwanted,
     window::Window,
+    window_pool::newcomers_part,
 };
 use crate::{
     protocol::{DecodeError, Failure, FailureCode, Message},
@@ -34,8 +35,7 @@ pub(crate) fn begin(state: &Rc<ShardState>, incoming: Incoming) {
     };
     let now = now();
     let nonce = state.shared.nonces.next(remote);
-    let mut window = Window::new(state.shared.initial_window_bytes());
-    window.set_ceiling(state.window_ceiling.get());
+    let window = first_window(state);
     let session = Session::new(Arc::clone(&state.session_config), nonce, window);
     let mut connections = state.connections.borrow_mut();
     let (index, generation) = connections.next();
@@ -67,6 +67,17 @@ pub(crate) fn begin(state: &Rc<ShardState>, incoming: Incoming) {
     });
     let (waiting, blocked) = (Rc::clone(state), connection);
     task::spawn(async move { super::pump::wait_writable(waiting, blocked).await });
+}
+
+/// Until the next sweep it grows into what others leave: a part of that for each who comes meanwhile.
+fn first_window(state: &ShardState) -> Window {
+    let first = state.shared.initial_window_bytes();
+    let room = state.window_room.get();
+    let most = newcomers_part(room, state.window_ceiling.get(), first);
+    state.window_room.set(room.saturating_sub(most));
+    let mut window = Window::new(first);
+    window.set_ceiling(most);
+    window
 }
 
 /// Reads until the end, an error, or a fault.

@@ -13,14 +13,17 @@ pub(crate) const CLAIMS_AT_ONCE_MAX: u32 = 1024;
 /// one or two at a time.
 pub(crate) const CLAIMS_PER_PEER_MAX: u32 = 128;
 
-/// Claims of a peer that has gone: as many as the largest window holds of the smallest chunks. More than
-/// that it can't have got of late, and nobody waits for it.
+/// Claims of a peer that has gone: as many as the largest window near by holds of the smallest chunks, or one
+/// far away of chunks of 16 KiB. More than that it has hardly got of late, and nobody waits for it.
 pub(crate) const CLAIMS_OF_GONE_MAX: u32 = 4096;
 
 const _: () = {
-    use super::window::WINDOW_BYTES_MAX;
-    use crate::protocol::limits::CHUNK_SIZE_LOG2_MIN;
-    assert!(CLAIMS_OF_GONE_MAX as u64 >= WINDOW_BYTES_MAX >> CHUNK_SIZE_LOG2_MIN);
+    use crate::{
+        path::{BYTES_MAX, BYTES_NEAR},
+        protocol::limits::CHUNK_SIZE_LOG2_MIN,
+    };
+    assert!(CLAIMS_OF_GONE_MAX as u64 >= BYTES_NEAR >> CHUNK_SIZE_LOG2_MIN);
+    assert!(CLAIMS_OF_GONE_MAX as u64 >= BYTES_MAX >> 14);
 };
 
 /// Claims that were handed over and not handled yet, by home.

@@ -170,7 +170,7 @@ impl Connection {
     /// Something could be written now.
     pub(crate) fn wants_write(&self) -> bool {
         let (queue, session) = (self.queue.borrow(), self.session.borrow());
-        let room_bytes = session.window().room_bytes();
+        let room_bytes = session.room_bytes();
         let window_is_open = queue.next_frame_len().is_some_and(|len| u64::from(len) <= room_bytes);
         !self.is_blocked.get()
             && !self.is_closed.get()
@@ -307,7 +307,7 @@ impl Connection {
         let mut queue = self.queue.borrow_mut();
         self.feed_manifest(&mut queue, &mut session);
         queue.acknowledge_data();
-        let written = queue.write(&self.socket, session.window().room_bytes())?;
+        let written = queue.write(&self.socket, session.room_bytes())?;
         // A socket that is full says little about the path: mostly its reader is busy.
         session.window_mut().handle_sent(now, written.data_bytes, false);
         if written.total_bytes > 0 && queue.data().is_none_or(DataOut::is_empty) {
@@ -425,7 +425,7 @@ impl Connection {
     /// How long data has been waiting for the peer to take a byte; none if no data waits.
     pub(crate) fn stalled_for(&self, now: Time) -> Option<Duration> {
         let (queue, session) = (self.queue.borrow(), self.session.borrow());
-        let room_bytes = session.window().room_bytes();
+        let room_bytes = session.room_bytes();
         let next_piece = queue.data().and_then(DataOut::next_piece_len);
         let waits = self.is_blocked.get() && !queue.is_empty()
             || session.window().unacknowledged_bytes() > 0

@@ -49,6 +49,7 @@ mod unjoined;
 mod unsent;
 mod usage;
 mod window;
+mod window_pool;
 
 use std::{
     ffi::OsString,

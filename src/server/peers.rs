@@ -25,7 +25,7 @@ impl ShardState {
                 connection.is_joining.set(false);
                 connection.member.set(Some((swarm, peer)));
                 let number = u64::from(to.index) << 16 | u64::from(to.shard.0);
-                connection.session.borrow_mut().handle_joined_swarm(number, manifest);
+                connection.session.borrow_mut().handle_joined_swarm(now(), number, manifest);
                 self.after_session(&connection);
             }
             PeerRequest::Close { to, failure } => {

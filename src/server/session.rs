@@ -3,11 +3,12 @@
 //! Events and decisions go in (`handle_*`), effects come out ([`Session::poll_effect`]). What the
 //! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
+mod manifest;
 mod news;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use self::news::News;
+use self::{manifest::ManifestState, news::News};
 
 use super::{
     cells::Dropped,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     protocol::{
         Accepted, Bitfield, Channel, Claims, DataPieceHeader, FailureCode, Hello, Manifest,
-        ManifestBuilder, Message, Run, SwarmKey, Token, Welcome, auth,
+        Message, Run, SwarmKey, Token, Welcome, auth,
         limits::{NONCE_BYTES, VERSION},
     },
     swarm::{FetchFailure, FetchId},
@@ -79,6 +80,8 @@ pub(crate) struct Session {
     nonce: [u8; NONCE_BYTES],
     phase: Phase,
     window: Window,
+    /// When it was accepted; until it says something, which it does at once.
+    accepted_at: Option<Time>,
     news: News,
     /// Chunks that the peer has claimed since it joined, repetitions included.
     claimed_chunks: u64,
@@ -90,16 +93,6 @@ pub(crate) struct Session {
     /// The channel that the peer wants in datagrams.
     datagrams: Option<Channel>,
     peer_nonce: [u8; NONCE_BYTES],
-}
-
-#[derive(Debug, Default)]
-struct ManifestState {
-    /// Being received from this peer.
-    builder: Option<ManifestBuilder>,
-    /// The peer waits for it.
-    wanted: bool,
-    /// Being sent to this peer: from this chunk on.
-    sending: Option<(Arc<Manifest>, u32)>,
 }
 
 impl Session {
@@ -114,6 +107,7 @@ impl Session {
             nonce,
             phase: Phase::Preamble,
             window,
+            accepted_at: None,
             news: News::default(),
             claimed_chunks: 0,
             effects: VecDeque::new(),
@@ -150,6 +144,11 @@ impl Session {
     /// The peer's window, to book what was sent.
     pub(crate) fn window_mut(&mut self) -> &mut Window {
         &mut self.window
+    }
+
+    /// File bytes that may be written now: what comes before the manifest the peer can't verify.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        if self.has_manifest_part() { 0 } else { self.window.room_bytes() }
     }
 
     /// Bytes that came in vain since the last call.
@@ -286,9 +285,15 @@ impl Session {
     }
 
     /// The home shard took the peer in.
-    pub(crate) fn handle_joined_swarm(&mut self, connection: u64, manifest: Option<Arc<Manifest>>) {
+    pub(crate) fn handle_joined_swarm(
+        &mut self,
+        now: Time,
+        connection: u64,
+        manifest: Option<Arc<Manifest>>,
+    ) {
         if let Phase::Joining(key) = self.phase {
             self.phase = Phase::Joined(key);
+            self.accepted_at = Some(now);
             let accepted = Accepted { connection };
             if let Some(channel) = self.datagrams {
                 let effect = Effect::AcceptInDatagrams(accepted, channel, self.peer_nonce);
@@ -303,6 +308,12 @@ impl Session {
     }
 
     fn handle_joined(&mut self, now: Time, key: SwarmKey, message: Message) -> Result<(), Fault> {
+        if let Some(at) = self.accepted_at.take()
+            && matches!(message, Message::ManifestRequest | Message::Progress { .. })
+        {
+            // A holder that lacks nothing has nothing to say at once.
+            self.window.handle_round_trip(now.since(at));
+        }
         let chunk_count = key.chunk_count();
         let in_range = |chunk: u32| {
             if chunk < chunk_count {
@@ -363,33 +374,6 @@ impl Session {
         Ok(())
     }
 
-    fn handle_manifest_part(
-        &mut self,
-        first_chunk: u32,
-        digests: &[crate::protocol::Digest],
-    ) -> Result<(), Fault> {
-        let Some(builder) = &mut self.manifest.builder else {
-            return Err(Fault::protocol("a manifest that nobody asked for"));
-        };
-        let lied = |_| {
-            Fault::new(
-                FailureCode::Banned,
-                "manifest",
-                "the manifest does not merge to the file's id",
-            )
-        };
-        builder.push(first_chunk, digests).map_err(|error| Fault::protocol(error.to_string()))?;
-        if builder.is_complete()
-            && let Some(builder) = self.manifest.builder.take()
-        {
-            let result = builder.finish().map(Arc::new).map_err(lied);
-            let told = result.as_ref().map(Arc::clone).map_err(|_| FetchFailure::Lied);
-            self.effects.push_back(Effect::Manifest(told));
-            result?;
-        }
-        Ok(())
-    }
-
     /// File bytes were read.
     pub(crate) fn handle_data(&mut self, run: &Run<'_>) -> Result<(), Fault> {
         let ended = self.fetching.handle_data(run)?;
@@ -430,43 +414,6 @@ impl Session {
         let lease = self.fetching.cancel(fetch_id)?;
         self.send(Message::CancelFetch { fetch_id: fetch_id.0 });
         Some(lease)
-    }
-
-    /// Ask the peer for the manifest, unless it is at it: who goes on would be blamed for that.
-    pub(crate) fn handle_fetch_manifest(&mut self) {
-        if let Phase::Joined(key) = self.phase
-            && self.manifest.builder.is_none()
-        {
-            self.manifest.builder = Some(ManifestBuilder::new(key));
-            self.send(Message::ManifestRequest);
-        }
-    }
-
-    /// The swarm's manifest is known. Told again it changes nothing: what was sent is not sent anew.
-    pub(crate) fn handle_manifest_known(&mut self, manifest: Option<Arc<Manifest>>) {
-        if let Some(manifest) = manifest.filter(|_| self.manifest.sending.is_none()) {
-            let from = if self.manifest.wanted { 0 } else { u32::MAX };
-            self.manifest.sending = Some((manifest, from));
-        }
-    }
-
-    /// Whether the peer waits for parts of the manifest that could be sent.
-    pub(crate) fn has_manifest_part(&self) -> bool {
-        let sending = self.manifest.sending.as_ref();
-        sending.is_some_and(|(manifest, from)| *from < manifest.key().chunk_count())
-    }
-
-    /// The next part of the manifest that the peer waits for; the shell asks when there is room.
-    pub(crate) fn poll_manifest_part(&mut self) -> Option<Message> {
-        if !self.has_manifest_part() {
-            return None;
-        }
-        let (manifest, from) = self.manifest.sending.as_mut()?;
-        let part = manifest.part(*from)?;
-        if let Message::ManifestPart { digests, .. } = &part {
-            *from += u32::try_from(digests.len()).expect("a part is small");
-        }
-        Some(part)
     }
 
     /// Adds to the news.

@@ -29,6 +29,7 @@ use super::{
     slots::Slots,
     sweep::Sweep,
     unjoined::Unjoined,
+    window_pool::WindowPool,
 };
 use crate::{
     protocol::{Failure, FailureCode, limits::FRAME_PAYLOAD_BYTES_MAX},
@@ -86,6 +87,8 @@ pub(crate) struct ShardState {
     calls_seen: Cell<u64>,
     /// No window of this shard is larger for now.
     pub window_ceiling: Cell<u64>,
+    /// Of this shard's part of their sum, what the windows of those leave that were there at the last sweep.
+    pub window_room: Cell<u64>,
     pub datagrams: ShardDatagrams,
 }
 
@@ -122,7 +125,8 @@ impl ShardState {
             activity: LocalBell::new(),
             price_bell: LocalBell::new(),
             calls_seen: Cell::new(0),
-            window_ceiling: Cell::new(super::window::WINDOW_BYTES_MAX),
+            window_ceiling: Cell::new(crate::path::BYTES_NEAR),
+            window_room: Cell::new(WindowPool::own_part(shard_count as u64)),
             datagrams: ShardDatagrams::new(id, groups),
             shard,
         })

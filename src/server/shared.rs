@@ -20,18 +20,13 @@ use super::{
     snapshot::Watch,
     usage,
     window::{WINDOW_BYTES_INITIAL, WINDOW_BYTES_MIN},
+    window_pool::{WINDOW_POOL_BYTES, WindowPool},
 };
 use crate::{
     protocol::{Stats, SwarmKey, limits::NONCE_BYTES},
     swarm::Eviction,
     time::Time,
 };
-
-/// Sum of all windows, if the least that every peer gets is not more: what the kernel may hold of
-/// data that is sent and unacknowledged. Enough for 30 peers with the largest window. Measured with
-/// the main job on 2 cores: with four times as much, or a fifth, it takes a tenth longer, for then
-/// what is under way falls out of the processor's cache, or peers wait for their credit.
-pub(crate) const WINDOW_POOL_BYTES: u64 = 128 << 20;
 
 /// Shared by reference by everything in the process.
 pub(crate) struct Shared {
@@ -49,6 +44,7 @@ pub(crate) struct Shared {
     /// Wrong tokens on HTTP.
     pub guesses: Guesses,
     pub listener: ListenerCells,
+    pub windows: WindowPool,
     /// Whether shards are being watched.
     pub watch: Watch,
     peers: AtomicUsize,
@@ -94,6 +90,7 @@ impl Shared {
             places,
             guesses: Guesses::new(),
             listener: ListenerCells::default(),
+            windows: WindowPool::default(),
             watch,
             peers: AtomicUsize::new(0),
             phase: AtomicU8::new(PHASE_STARTING),

@@ -3,8 +3,8 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{
-    closing, shard::ShardState, shared::WINDOW_POOL_BYTES, snapshot::Publisher, usage,
-    window::WINDOW_BYTES_MIN,
+    closing, shard::ShardState, snapshot::Publisher, usage, window::WINDOW_BYTES_MIN,
+    window_pool::WindowLoan,
 };
 use crate::{
     protocol::{Failure, FailureCode},
@@ -26,6 +26,7 @@ pub(crate) struct Sweep {
     waits: bool,
     thread_cpu: Duration,
     publisher: Publisher,
+    loan: WindowLoan,
 }
 
 /// Whether somebody is watched whom time alone will end: then come again though nothing happens.
@@ -46,7 +47,7 @@ pub(crate) fn run(state: &Rc<ShardState>, now: Time, is_quiet: bool) -> bool {
         sweep.scanned_at = now;
         sweep.waits = end_stalled(state, now);
     }
-    balance_windows(state);
+    balance_windows(state, &mut sweep.loan);
     sweep.waits || !state.handshakes.borrow().is_empty()
 }
 
@@ -94,11 +95,14 @@ fn end_stalled(state: &Rc<ShardState>, now: Time) -> bool {
 }
 
 /// Keeps the sum of windows within this shard's part of the pool.
-fn balance_windows(state: &ShardState) {
+fn balance_windows(state: &ShardState, loan: &mut WindowLoan) {
     let connections = state.connections.borrow();
-    let pool = WINDOW_POOL_BYTES / state.shard.port.shard_count() as u64;
     let mut wishes: Vec<u64> =
         connections.iter().map(|c| c.session.borrow().window().wished_bytes()).collect();
+    let shard_count = state.shard.port.shard_count() as u64;
+    // Twice as much as is wished for leaves room to grow.
+    let wished = 2 * wishes.iter().sum::<u64>();
+    let pool = state.shared.windows.part(loan, shard_count, wished);
     let ceiling = water_level(&mut wishes, pool);
     let mut sum = 0;
     for connection in connections.iter() {
@@ -107,6 +111,7 @@ fn balance_windows(state: &ShardState) {
         sum += session.window().size_bytes();
     }
     state.window_ceiling.set(ceiling);
+    state.window_room.set(pool.saturating_sub(sum));
     state.cells.window_bytes.set(sum);
 }
 
@@ -137,6 +142,29 @@ fn water_level(wishes: &mut [u64], pool: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::{window::Window, window_pool::WINDOW_POOL_BYTES};
+
+    /// A thousand far away, some who acknowledge late to seem so, and one near by that wishes for little.
+    #[test]
+    fn however_long_the_paths_the_sum_is_bounded_and_who_wishes_for_little_gets_it() {
+        let mut far = Window::new(u64::MAX);
+        far.handle_round_trip(Duration::from_millis(100));
+        let mut late = Window::new(u64::MAX);
+        late.handle_round_trip(Duration::from_secs(60));
+        let near = Window::new(64 << 10);
+        let windows = [vec![far; 1000], vec![late; 100], vec![near]].concat();
+        let wish = |window: &Window| window.wished_bytes();
+        let level =
+            water_level(&mut windows.iter().map(wish).collect::<Vec<_>>(), WINDOW_POOL_BYTES);
+        let mut sizes = windows.iter().cloned().map(|mut window| {
+            window.set_ceiling(level);
+            window.size_bytes()
+        });
+        assert!(sizes.clone().sum::<u64>() <= WINDOW_POOL_BYTES);
+        let (of_far, of_late) = (sizes.next(), sizes.clone().nth(1000));
+        assert_eq!(of_far, of_late, "who acknowledges late gets no more than others");
+        assert_eq!(sizes.next_back(), Some(64 << 10));
+    }
 
     #[test]
     fn wishes_below_the_water_level_are_granted_in_full() {

@@ -1,32 +1,48 @@
 //! The window: how much unacknowledged data the relay dares to have out to one peer. Pure.
 //!
-//! `W = min(rate × min RTT + queue(rate), 4 MiB)` with the delivered rate, and before the first sample
-//! `W = min(256 KiB, pool / peers)`. `queue(rate) = 32 KiB + 25 ms × rate`, and beyond 50 Mbit/s
-//! `32 KiB + 25 ms × √(rate × 50 Mbit/s)`. That it grows less than the rate does is what makes peers
-//! behind one bottleneck equal: each gets of the rate what it has of the queue, so with windows in
-//! proportion to rates every division would be as stable as any other, and whoever is pushed back once
-//! stays there. With the root, what was 9 : 1 is 3 : 1 after the next round trip.
+//! The kernel (in datagrams, our congestion control) keeps the network from being flooded. The window keeps
+//! memory bounded and queues short, and must never be what a path waits for. One formula:
 //!
-//! Rate and round trip are sampled as BBR does (Cardwell et al., "BBR: Congestion-Based Congestion
-//! Control", ACM Queue 2016): marks are set at positions of the stream. When the peer reports to have
-//! taken in the first frame of a write, the time gone by is a round trip; when it has taken in all of it,
-//! what it took in meanwhile, over that time, is the delivery rate. A queue of our own making inflates
-//! round trips, so now and then the window closes to its least for one of them (the probe of BBR).
+//! `W = 32 KiB + path + queue`, and `W = 32 KiB + 2.89 × path` if that is more and the last round trip showed
+//! no queue.
+//!
+//! - `path = rate × least round trip`: what the path holds by itself, as BBR measures it (Cardwell et al.,
+//!   "BBR: Congestion-Based Congestion Control", ACM Queue 2016). Marks are set at positions of the stream.
+//!   When the peer reports to have taken in the first frame of a write, the time gone by is a round trip; when
+//!   it has taken in all of it, what it took in meanwhile, over that time, is the rate.
+//! - `2.89 × path` is slow start, with BBR's gain (2 ÷ ln 2): at least twice as much each round trip, until the
+//!   path is full. A round trip shows a queue if it took longer than the least one by half of what our own
+//!   queue takes: the exit by delay of `HyStart` (RFC 9406). A path that carries more later is found out the same way.
+//! - `queue = 25 ms × rate`, and beyond 50 Mbit/s `25 ms × √(rate × 50 Mbit/s)`: that it grows less than
+//!   the rate does is what makes peers behind one bottleneck equal. Each gets of the rate what it has of the
+//!   queue, so with windows in proportion to rates every division would be as stable as any other, and
+//!   whoever is pushed back once stays there. With the root, what was 9 : 1 is 3 : 1 after the next round trip.
+//!
+//! Near by, `queue` is more than `path`, and slow start has nothing to add. On a long path the first window is
+//! what 1 Gbit/s would hold, and stays, as far as it is used, until a queue is seen: slow start from a small
+//! one would take eight round trips. The largest is what `path::bytes_max` says, and sweep.rs keeps the sum
+//! of all windows bounded: whoever acknowledges late has a long path, and gets no more of the sum than others.
+//!
+//! A queue of our own making inflates round trips, so now and then the window closes to its least for one of
+//! them, as BBR's probe does: after a hundred round trips at the soonest, so that it costs a part in fifty.
 //!
 //! Invariant: `received + lost ≤ sent`, `allowance ≤ granted`, `allowance − received ≤ W`.
 
 use std::time::Duration;
 
-use crate::{protocol::limits::FRAME_PAYLOAD_BYTES_MAX, time::Time};
+use crate::{path, protocol::limits::FRAME_PAYLOAD_BYTES_MAX, time::Time};
 
 /// Least window: two frames, so that one may be in flight while the next is written.
 pub(crate) const WINDOW_BYTES_MIN: u64 = 32 << 10;
 
-/// Largest window: 1.6 GB/s to one peer on a path of 1 ms, 38 MB/s on one of 100 ms.
-pub(crate) const WINDOW_BYTES_MAX: u64 = 4 << 20;
-
 /// Window before the first sample.
 pub(crate) const WINDOW_BYTES_INITIAL: u64 = 256 << 10;
+
+/// Gain of slow start.
+const GAIN: f64 = 2.0 / std::f64::consts::LN_2;
+
+/// Round trips without a queue after which a path is taken to carry more.
+const QUEUED: u8 = 2;
 
 /// Queue that a window may build beyond the path's own round trip and its constant part, below
 /// [`QUEUE_RATE`]. With twice as much, and no constant part, one of two equal streams behind a router got
@@ -64,6 +80,9 @@ pub(crate) struct Window {
     rate_bytes_per_second: f64,
     /// The least round trip, and when it was measured.
     min_rtt: Option<(Duration, Time)>,
+    /// Round trips in a row that must show no queue before the window grows as in slow start: none before the
+    /// first queue was seen. One alone may be the first after a pause.
+    queued: u8,
     /// The window is closed to its least since then, to measure the round trip without a queue.
     probe: Option<Time>,
     was_probed: bool,
@@ -88,6 +107,8 @@ struct RateMark {
     is_alone: bool,
     /// As much was sent as the window or the path allowed: a lower rate than before is the path's.
     is_limited: bool,
+    /// The most that was under way meanwhile.
+    under_way_bytes: u64,
 }
 
 /// A peer claims to have taken in, or grants less than, what can't be.
@@ -106,9 +127,10 @@ impl Window {
             sent_bytes: 0,
             lost_bytes: 0,
             size_bytes: initial_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_INITIAL),
-            ceiling_bytes: WINDOW_BYTES_MAX,
+            ceiling_bytes: path::BYTES_MAX,
             rate_bytes_per_second: 0.0,
             min_rtt: None,
+            queued: 0,
             probe: None,
             was_probed: false,
             rtt_mark: None,
@@ -139,8 +161,11 @@ impl Window {
             at: now,
             is_alone: self.sent_bytes - self.lost_bytes - self.received_bytes == bytes,
             is_limited: is_window_limited && !is_probe,
+            under_way_bytes: 0,
         });
         mark.is_limited |= is_held && !mark.is_alone && !is_probe;
+        let under_way = self.sent_bytes - self.lost_bytes - self.received_bytes;
+        mark.under_way_bytes = mark.under_way_bytes.max(under_way);
     }
 
     /// `bytes` of payload that were sent are lost: they are under way no longer. What was only
@@ -173,14 +198,19 @@ impl Window {
             self.rtt_mark = None;
             self.sample_rtt(now, mark);
         }
-        if let Some(mark) = self.rate_mark
-            && self.received_bytes >= mark.position_bytes
-        {
-            self.rate_mark = None;
-            self.sample_rate(now, mark);
+        if let Some(mark) = self.rate_mark {
+            // More was sent at once than a long path holds: what has come tells its rate, the rest is a queue.
+            let least = self.least_rtt();
+            let is_overdue = least >= path::LONG && now.since(mark.at) > 2 * least;
+            if is_overdue {
+                self.queued = QUEUED;
+            }
+            if is_overdue || self.received_bytes >= mark.position_bytes {
+                self.rate_mark = None;
+                self.sample_rate(now, mark);
+            }
         }
-        let least = self.min_rtt.map_or(Duration::ZERO, |(least, _)| least);
-        let patience = PROBE_TIME_MAX.max(2 * least + QUEUE_TIME);
+        let patience = PROBE_TIME_MAX.max(2 * self.least_rtt() + QUEUE_TIME);
         if self.probe.is_some_and(|since| now.since(since) >= patience) {
             self.end_probe();
         }
@@ -196,8 +226,19 @@ impl Window {
         }
         if is_probe && mark.is_clear {
             self.end_probe();
+        } else {
+            // With no rate known yet any queue counts.
+            let queue_time = self.queue_bytes() / self.rate_bytes_per_second.max(1.0);
+            let excess = rtt.saturating_sub(self.least_rtt());
+            let is_queued = excess.as_secs_f64() > queue_time / 2.0;
+            self.queued = if is_queued { QUEUED } else { self.queued.saturating_sub(1) };
         }
-        let age_max = if self.was_probed { MIN_RTT_AGE_MAX } else { MIN_RTT_AGE_FIRST };
+        let (age_max, round_trips) = match self.was_probed {
+            false => (MIN_RTT_AGE_FIRST, 20),
+            true => (MIN_RTT_AGE_MAX, 100),
+        };
+        // A long path's probes are rarer: each costs a round trip or two. One that only seems long is found out.
+        let age_max = age_max.max((round_trips * self.least_rtt()).min(3 * age_max));
         let is_old = |&(_, at): &(Duration, Time)| now.since(at) >= age_max;
         if self.probe.is_none() && self.min_rtt.as_ref().is_some_and(is_old) {
             self.probe = Some(now);
@@ -224,22 +265,54 @@ impl Window {
         } else if mark.is_limited {
             self.rate_bytes_per_second += RATE_DECAY * (rate - self.rate_bytes_per_second);
         }
-        let least = self.min_rtt.map_or(Duration::ZERO, |(least, _)| least);
+        self.resize(mark.under_way_bytes);
+    }
+
+    /// The formula, after a round trip in which so much was under way.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "clamped to 64 MiB, never negative"
+    )]
+    fn resize(&mut self, under_way_bytes: u64) {
+        let (path, queue) = (self.path_bytes(), self.queue_bytes());
+        let growth = if self.queued > 0 { 0.0 } else { GAIN * path };
+        let mut wished = WINDOW_BYTES_MIN as f64 + growth.max(path + queue);
+        if self.least_rtt() >= path::LONG && self.queued == 0 {
+            // What is of use stays: the first rates are those of single writes.
+            wished = wished.max(self.size_bytes.min(2 * under_way_bytes) as f64);
+        }
+        let most = path::bytes_max(self.least_rtt());
+        self.size_bytes = (wished as u64).clamp(WINDOW_BYTES_MIN, most);
+    }
+
+    /// What the path holds.
+    fn path_bytes(&self) -> f64 {
+        self.rate_bytes_per_second * self.least_rtt().as_secs_f64()
+    }
+
+    /// What it may hold beyond that.
+    fn queue_bytes(&self) -> f64 {
         let rate = self.rate_bytes_per_second;
-        let queue = rate.min((rate * QUEUE_RATE).sqrt()) * QUEUE_TIME.as_secs_f64();
-        let wished = WINDOW_BYTES_MIN as f64 + rate * least.as_secs_f64() + queue;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped to 4 MiB, never negative"
-        )]
-        let wished = wished.clamp(WINDOW_BYTES_MIN as f64, WINDOW_BYTES_MAX as f64) as u64;
-        self.size_bytes = wished;
+        rate.min((rate * QUEUE_RATE).sqrt()) * QUEUE_TIME.as_secs_f64()
+    }
+
+    fn least_rtt(&self) -> Duration {
+        self.min_rtt.map_or(Duration::ZERO, |(least, _)| least)
+    }
+
+    /// The peer answered something after this time, before any data was sent: what that says of the path.
+    pub(crate) fn handle_round_trip(&mut self, round_trip: Duration) {
+        if round_trip >= path::LONG && self.sent_bytes == 0 {
+            let expected = path::bytes_held(path::RATE_EXPECTED, round_trip);
+            self.size_bytes = expected.min(path::bytes_max(round_trip));
+        }
     }
 
     /// The sum of all windows has a bound: this one may be at most so large for now.
     pub(crate) fn set_ceiling(&mut self, bytes: u64) {
-        self.ceiling_bytes = bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        self.ceiling_bytes = bytes.clamp(WINDOW_BYTES_MIN, path::BYTES_MAX);
     }
 
     /// W.
@@ -277,149 +350,4 @@ impl Window {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-
-    /// A peer that takes `rate` bytes a second in over a path of 1 ms, in steps of a frame, with
-    /// everything in between in a queue; the windows that it got, one per frame.
-    fn windows_of(rate: u64, seconds: u64) -> Vec<u64> {
-        let mut window = Window::new(WINDOW_BYTES_INITIAL);
-        window.handle_progress(Time(0), 0, u64::MAX).expect("nothing claimed");
-        let (frame, mut now, mut received, mut sizes) = (16 << 10, 0, 0, Vec::new());
-        while now < seconds * 1000 * MS {
-            window.handle_sent(Time(now), window.room_bytes(), false);
-            let under_way = window.unacknowledged_bytes().min(frame);
-            // What is alone on the path takes its round trip, what queues only its own time.
-            let alone = window.unacknowledged_bytes() <= frame;
-            now += if alone { MS } else { 0 } + under_way * 1000 * MS / rate;
-            received += under_way;
-            window.handle_progress(Time(now), received, u64::MAX).expect("was sent");
-            sizes.push(window.size_bytes());
-        }
-        sizes
-    }
-
-    #[test]
-    fn a_fast_peer_gets_the_largest_window_but_for_probes() {
-        let sizes = windows_of(10_000_000_000, 4);
-        let least = sizes.iter().filter(|&&size| size == WINDOW_BYTES_MIN).count();
-        assert_eq!(sizes.last(), Some(&WINDOW_BYTES_MAX));
-        assert!((2..sizes.len() / 50).contains(&least), "{least} of {} were probes", sizes.len());
-    }
-
-    #[test]
-    fn a_slow_peer_ends_with_a_small_window_and_keeps_it() {
-        let sizes = windows_of(100_000, 60);
-        let tail = &sizes[sizes.len() / 2..];
-        // One round trip is two frames' time here, and that is two frames' worth of rate.
-        assert!(tail.iter().all(|&size| size <= 5 * WINDOW_BYTES_MIN / 2), "{tail:?}");
-    }
-
-    /// What two peers get of one link of so many MB/s and 5 ms whose queue is as long as it takes, from the
-    /// fifth second to the tenth; the second comes when the first has had it for a second.
-    fn shares_of_two(rate: u64) -> [u64; 2] {
-        let frame = 16 << 10;
-        // A kilobyte's time.
-        let ticks_per_second = rate * 1000;
-        let mut windows = [(); 2].map(|()| Window::new(WINDOW_BYTES_INITIAL));
-        let (mut received, mut at_five) = ([0; 2], [0; 2]);
-        windows[0].handle_progress(Time(0), 0, u64::MAX).expect("nothing claimed");
-        let mut queue = std::collections::VecDeque::new();
-        let mut under_way = std::collections::VecDeque::<(Time, usize)>::new();
-        for tick in 0..10 * ticks_per_second {
-            let now = Time(tick * 1000 * MS / ticks_per_second);
-            if tick == ticks_per_second {
-                windows[1].handle_progress(now, 0, u64::MAX).expect("nothing claimed");
-            } else if tick == 5 * ticks_per_second {
-                at_five = received;
-            }
-            while under_way.front().is_some_and(|&(due, _)| due <= now) {
-                let Some((_, who)) = under_way.pop_front() else { break };
-                received[who] += frame;
-                windows[who].handle_progress(now, received[who], u64::MAX).expect("was sent");
-            }
-            for (who, window) in windows.iter_mut().enumerate() {
-                while window.room_bytes() >= frame {
-                    window.handle_sent(now, frame, false);
-                    queue.push_back(who);
-                }
-            }
-            if tick % (frame / 1000) == 0
-                && let Some(who) = queue.pop_front()
-            {
-                under_way.push_back((now + Duration::from_millis(5), who));
-            }
-        }
-        [0, 1].map(|who| received[who] - at_five[who])
-    }
-
-    #[test]
-    fn two_peers_behind_one_bottleneck_get_about_the_same() {
-        // In proportion to the rate they would end at 1.46 : 1 on the fast one.
-        for (rate, most) in [(10, 1.5), (100, 1.1)] {
-            let [first, second] = shares_of_two(rate);
-            let all = first + second;
-            assert!(all > 4_500_000 * rate, "{first} and {second} bytes: the link is used");
-            let (more, less) = (first.max(second), first.min(second));
-            assert!((more as f64) < most * less as f64, "{rate} MB/s: {first} and {second} bytes");
-        }
-    }
-
-    #[test]
-    fn a_grant_bounds_what_is_sent_whatever_the_window() {
-        let mut window = Window::new(WINDOW_BYTES_INITIAL);
-        window.handle_progress(Time(0), 0, 1000).expect("nothing claimed");
-        assert_eq!(window.room_bytes(), 1000);
-        window.handle_sent(Time(1), 1000, false);
-        assert_eq!(window.room_bytes(), 0);
-    }
-
-    #[test]
-    fn a_rate_that_only_seemed_high_is_forgotten_though_the_window_never_limits() {
-        let mut window = Window::new(WINDOW_BYTES_INITIAL);
-        window.handle_progress(Time(0), 0, u64::MAX).expect("nothing claimed");
-        window.handle_sent(Time(0), 20_000, true);
-        let mut now = 0;
-        for step in 1..100 {
-            window.handle_sent(Time(now), 20_000, true);
-            // The first acknowledgement comes much too soon; then 1 MB/s.
-            now += if step == 1 { MS / 1000 } else { 20 * MS };
-            window.handle_progress(Time(now), step * 20_000, u64::MAX).expect("was sent");
-            assert!(step > 1 || window.size_bytes() == WINDOW_BYTES_MAX);
-        }
-        assert!(window.size_bytes() < 3 * WINDOW_BYTES_MIN, "{}", window.size_bytes());
-    }
-
-    #[test]
-    fn acknowledging_what_was_never_sent_is_an_error() {
-        let mut window = Window::new(WINDOW_BYTES_INITIAL);
-        assert!(window.handle_progress(Time(0), 1, u64::MAX).is_err());
-    }
-
-    #[test]
-    fn what_was_lost_is_under_way_no_longer_unless_it_comes_after_all() {
-        let mut window = Window::new(WINDOW_BYTES_INITIAL);
-        window.handle_progress(Time(0), 0, 5000).expect("nothing claimed");
-        window.handle_sent(Time(1), 5000, false);
-        window.handle_lost(2000);
-        assert_eq!((window.unacknowledged_bytes(), window.room_bytes()), (3000, 2000));
-        window.handle_progress(Time(2), 4000, 5000).expect("was sent");
-        assert_eq!((window.unacknowledged_bytes(), window.room_bytes()), (0, 1000));
-        window.handle_lost(9000);
-        assert_eq!(window.unacknowledged_bytes(), 0);
-        assert!(window.handle_progress(Time(3), 5001, 5000).is_err(), "never sent");
-    }
-
-    #[test]
-    fn an_older_report_changes_nothing() {
-        let mut window = Window::new(WINDOW_BYTES_INITIAL);
-        window.handle_progress(Time(0), 0, 5000).expect("nothing claimed");
-        window.handle_sent(Time(1), 4000, false);
-        window.handle_progress(Time(2), 3000, 9000).expect("was sent");
-        window.handle_progress(Time(3), 1000, 5000).expect("was sent");
-        assert_eq!(window.unacknowledged_bytes(), 1000);
-        assert_eq!(window.room_bytes(), 5000);
-    }
-}
+mod tests;

@@ -39,6 +39,8 @@ pub(super) struct Fetch {
     /// Its holder had supplied nothing yet.
     pub(super) on_trial: bool,
     pub(super) need: Need,
+    /// Fetches at its holder when it was asked for, with it.
+    pub(super) queued: u32,
     /// The other fetch of the same chunk, while hedged.
     pub(super) rival: Option<FetchId>,
     /// It ran into its time-out and goes on.
@@ -78,6 +80,8 @@ impl Swarm {
             self.fetch_queue.latencies.sample(now.since(fetch.started_at));
             let holder = &mut self.peers[fetch.holder];
             holder.up.sample(now, bytes);
+            let chunk_size_bytes = self.config.chunk_size_bytes;
+            holder.depth.handle_answered(now, fetch.started_at, bytes, chunk_size_bytes);
             holder.slow = false;
             holder.unanswered = Duration::ZERO;
             holder.counted_until = now;
@@ -178,9 +182,19 @@ impl Swarm {
         let Pick { chunk, holder, need } = pick;
         let on_trial = !self.peers[holder].is_proven;
         let turn = self.peers[holder].unanswered;
-        let (charged, overdue) = (Duration::ZERO, false);
-        let fetch =
-            Fetch { chunk, holder, started_at: now, charged, turn, on_trial, need, rival, overdue };
+        let queued = self.peers[holder].fetches + 1;
+        let fetch = Fetch {
+            chunk,
+            holder,
+            started_at: now,
+            charged: Duration::ZERO,
+            turn,
+            on_trial,
+            need,
+            queued,
+            rival,
+            overdue: false,
+        };
         self.fetches.insert(fetch_id, fetch);
         self.fetch_queue.on_trial += u32::from(on_trial);
         self.chunks.change(chunk, |state| {
@@ -193,8 +207,9 @@ impl Swarm {
             self.seeding_fetching(owner, chunk);
         }
         let peer = &mut self.peers[holder];
-        peer.fetches += 1;
+        peer.fetches = queued;
         peer.up.set_busy(now, true);
+        peer.depth.handle_started(now, queued);
         self.refresh_idle(holder);
         if let Some(rival) = rival {
             self.fetches.get_mut(&rival).expect("the rival is under way").rival = Some(fetch_id);

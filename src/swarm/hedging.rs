@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::{
     FetchId, PeerSlot, Swarm,
+    depth::DEPTH_UNKNOWN,
     fetching::Fetch,
     holders::{Except, Pick},
 };
@@ -64,6 +65,11 @@ impl Swarm {
             && at <= now
         {
             self.fetch_queue.due.pop_front();
+            let Some(fetch) = self.fetches.get(&fetch_id) else { continue };
+            if self.is_in_turn(now, fetch) {
+                self.fetch_queue.due.push_back((now + self.hedge_after(), fetch_id));
+                continue;
+            }
             let Some(fetch) = self.fetches.get_mut(&fetch_id) else { continue };
             let holder = &mut self.peers[fetch.holder];
             let silence = now.since(holder.counted_until.max(fetch.started_at));
@@ -83,6 +89,14 @@ impl Swarm {
                 self.replace(now, fetch_id);
             }
         }
+    }
+
+    /// Whether the fetch waits behind others that its holder is trusted with, and answers.
+    fn is_in_turn(&self, now: Time, fetch: &Fetch) -> bool {
+        let queued_bytes = f64::from(fetch.queued) * f64::from(self.config.chunk_size_bytes);
+        let (depth, silence_max) = (&self.peers[fetch.holder].depth, self.hedge_after());
+        fetch.queued > DEPTH_UNKNOWN
+            && depth.is_in_turn(now, fetch.started_at, queued_bytes, silence_max)
     }
 
     /// Asks others as well for what is late, as long as there is room; else others instead.

@@ -2,7 +2,7 @@
 //!
 //! The chunk that most peers want, of an idle holder if there is one, else of the holder that
 //! is expected to finish first. Idle holders come first, so that many slow uplinks are all kept
-//! busy; a fast one gets several fetches at once, a slow one never more than one.
+//! busy; a fast one gets several fetches at once (`depth.rs`), a slow one never more than one.
 //!
 //! To claim is cheap, so a claim is not trusted far: a holder that has supplied nothing yet is on
 //! trial, with one fetch; and as soon as somebody has proven to supply, all trials together hold
@@ -11,10 +11,7 @@
 use std::collections::VecDeque;
 
 use super::{PeerSlot, Swarm, chunks::Place, fetching::Need, peers::Peer};
-use crate::{
-    protocol::{Order, limits},
-    time::Time,
-};
+use crate::{protocol::Order, time::Time};
 
 /// What to fetch next, from whom, and why.
 #[derive(Clone, Copy, Debug)]
@@ -67,12 +64,6 @@ const STARVING_COMPARED: usize = 64;
 
 /// Starving peers that one decision looks at closely.
 const STARVING_PER_SCAN: usize = 16;
-
-/// Seconds of a holder's own rate that may be outstanding beyond its latency: a busy relay's turn.
-const DEPTH_SECONDS: f64 = 0.05;
-
-/// Fetches at a holder that is proven and whose rate is not yet known.
-const DEPTH_UNKNOWN: u32 = 4;
 
 /// Holders that are remembered because they supplied something: so that one of them is found among
 /// any number that only claim.
@@ -383,17 +374,8 @@ impl Swarm {
     }
 
     /// Fetches that the holder may have outstanding.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
     fn depth(&self, peer: &Peer) -> u32 {
-        if !peer.is_proven {
-            return 1;
-        }
-        let latency = self.fetch_queue.latencies.min().map_or(0.0, |min| min.as_secs_f64());
-        peer.up.rate().map_or(DEPTH_UNKNOWN, |rate| {
-            let bytes = rate * (latency + DEPTH_SECONDS);
-            let chunks = bytes / f64::from(self.config.chunk_size_bytes);
-            chunks.clamp(2.0, limits::FETCHES_PER_PEER_MAX as f64) as u32
-        })
+        if peer.is_proven { peer.depth.fetches(self.config.chunk_size_bytes) } else { 1 }
     }
 
     fn rank(&self, peer: &Peer, is_hedge: bool) -> Rank {

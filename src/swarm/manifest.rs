@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use super::{Action, FetchFailure, PeerSlot, Swarm};
+use super::{Action, FetchFailure, PeerSlot, Swarm, peers::Peer};
 use crate::time::Time;
 
 /// After so long without an answer others are asked as well: twice as many each time, so that it
@@ -65,11 +65,12 @@ impl Swarm {
         self.begin(now);
         match result {
             Ok(()) => {
+                self.guess_depth(now, slot);
                 self.manifest.known = true;
                 self.manifest.next_at = None;
                 self.manifest.asked = Vec::new();
                 self.chunks.news = true;
-                if self.peers.get(slot).is_some_and(super::peers::Peer::is_holder) {
+                if self.peers.get(slot).is_some_and(Peer::is_holder) {
                     self.prove(slot);
                 }
             }
@@ -84,6 +85,18 @@ impl Swarm {
             }
         }
         self.settle(now);
+    }
+
+    /// How long the manifest took says how long the path is.
+    fn guess_depth(&mut self, now: Time, slot: PeerSlot) {
+        let holds_nothing = |(other, peer): (_, &Peer)| other == slot || peer.have.count() == 0;
+        if self.peers.iter().all(holds_nothing)
+            && self.manifest.asked.contains(&slot)
+            && let Some(peer) = self.peers.get_mut(slot)
+        {
+            let (chunk_size, most) = (self.config.chunk_size_bytes, self.config.fetches_max / 4);
+            peer.depth.handle_sole(now.since(self.manifest.asked_at), chunk_size, most);
+        }
     }
 
     /// The peer will not answer, if it was asked.

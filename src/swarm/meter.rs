@@ -58,7 +58,6 @@ pub(super) struct Latencies {
     ring: Vec<Duration>,
     next: usize,
     p95: Option<Duration>,
-    min: Option<Duration>,
 }
 
 impl Latencies {
@@ -70,17 +69,11 @@ impl Latencies {
             self.ring[self.next] = latency;
         }
         self.next = (self.next + 1) % LATENCY_SAMPLES;
-        self.min = self.ring.iter().min().copied();
         if self.ring.len() >= LATENCY_SAMPLES_MIN {
             let mut sorted = self.ring.clone();
             sorted.sort_unstable();
             self.p95 = Some(sorted[(sorted.len() * 95).div_ceil(100) - 1]);
         }
-    }
-
-    /// The shortest of the last fetches.
-    pub(super) fn min(&self) -> Option<Duration> {
-        self.min
     }
 
     /// What all but 5% of the last fetches stayed within; `None` before enough of them.

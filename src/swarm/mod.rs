@@ -11,13 +11,14 @@
 //! taken and not answered means that memory is short. Actions may name a peer that has gone
 //! meanwhile (then they are void); its slot is not used again before the shell has seen them all.
 //!
-//! Reading order: `shared` (the vocabulary), `peers`, `wants`, `chunks`, `log`, `ranks` and `meter` (what
+//! Reading order: `shared` (the vocabulary), `peers`, `wants`, `chunks`, `log`, `ranks`, `meter` and `depth` (what
 //! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
 //! `fetching`, `holders` and `hedging` (what is asked of whom), `pace`, `room` and `rent` (what is given up for it),
 //! `seeding`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
 
 mod chunks;
 mod delivery;
+mod depth;
 mod fetching;
 mod hedging;
 mod holders;

@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Join, PeerSlot, meter::Meter, wants::Wants};
+use super::{Join, PeerSlot, depth::Depth, meter::Meter, wants::Wants};
 use crate::{
     protocol::{Bitfield, Order, Seeding, limits},
     time::Time,
@@ -98,6 +98,7 @@ pub(super) struct Peer {
     pub(super) idle: Option<u32>,
     pub(super) down: Meter,
     pub(super) up: Meter,
+    pub(super) depth: Depth,
     pub(super) fetches: u32,
     /// It let a fetch run into its time-out and has not answered one since.
     pub(super) slow: bool,
@@ -143,6 +144,7 @@ impl Peer {
             idle: None,
             down: Meter::default(),
             up: Meter::default(),
+            depth: Depth::default(),
             fetches: 0,
             slow: false,
             unanswered: Duration::ZERO,

@@ -11,6 +11,7 @@ mod dashboards;
 mod datagrams;
 mod departures;
 mod doctor;
+mod far;
 mod get;
 mod handing;
 mod page;

@@ -34,6 +34,7 @@ fn config(remote: Remote, keeps_bytes: bool) -> PeerConfig {
         nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: None,
         keeps_bytes,
+        is_manifest_only: false,
     };
     PeerConfig { remote, session, patience: Patience { first: LONG, later: LONG }, seed: 1 }
 }

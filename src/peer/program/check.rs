@@ -88,6 +88,7 @@ fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manife
         nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: None,
         keeps_bytes: false,
+        is_manifest_only: true,
     };
     // The answer is known without the relay: one that is not there is not waited for.
     let patience = Patience { first: Duration::ZERO, later: Duration::ZERO };

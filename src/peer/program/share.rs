@@ -106,6 +106,7 @@ fn peer_of(
         nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: None,
         keeps_bytes: false,
+        is_manifest_only: false,
     };
     let seed = u64::from(std::process::id());
     let patience = Patience { first: FIRST_PATIENCE, later };

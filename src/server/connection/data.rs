@@ -20,7 +20,7 @@ impl Connection {
         queue.data().is_some_and(|data| !data.is_empty())
             && queue
                 .datagrams()
-                .is_some_and(|datagrams| datagrams.wants_data(now(), session.window().room_bytes()))
+                .is_some_and(|datagrams| datagrams.wants_data(now(), session.room_bytes()))
     }
 
     /// Hands datagrams of data to `send`, as window and path allow, but only so many in a turn;
@@ -39,7 +39,7 @@ impl Connection {
             && !self.is_closing.get()
             && let Some(datagrams) = queue.datagrams_mut()
         {
-            let room_bytes = session.window().room_bytes();
+            let room_bytes = session.room_bytes();
             scratch.clear();
             let Some(transmit) = datagrams.poll_data(now, room_bytes, segments_max, scratch) else {
                 break;

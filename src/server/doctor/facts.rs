@@ -1,7 +1,7 @@
 //! What there is on this machine: limits, quotas, ports. Says nothing of what it means.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use super::ports::{self, Port};
 use crate::{
     config::{Congestion, RelayConfig},
-    machine::Groups,
+    machine::{Groups, setting},
     server::{MemoryPlan, descriptors::Descriptors},
 };
 
@@ -102,12 +102,6 @@ impl Facts {
             ports,
         }
     }
-}
-
-/// A kernel's setting, by its name.
-fn setting(name: &str) -> Option<String> {
-    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
 fn number(text: &str) -> Option<u64> {

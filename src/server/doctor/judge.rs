@@ -1,6 +1,6 @@
 //! What the facts mean for a relay, and the command that mends what is amiss.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use shards::{DriverChoice, driver::FORCE_EPOLL_VARIABLE};
 
@@ -11,17 +11,21 @@ use super::{
     ports::{Port, Refusal, Use},
 };
 use crate::{
+    buffers,
     config::Congestion,
-    server::{Verdict, memory::size, window::WINDOW_BYTES_MAX},
+    server::{Verdict, memory::size},
 };
 
 /// Settings that cap socket buffers, with what the relay would like to have: what one peer may have
 /// under way, in each direction of a stream, and what its datagram sockets ask for.
 pub(super) const BUFFERS: [(&str, u64); 3] = [
-    ("net.ipv4.tcp_wmem", WINDOW_BYTES_MAX),
-    ("net.ipv4.tcp_rmem", WINDOW_BYTES_MAX),
+    ("net.ipv4.tcp_wmem", buffers::WANTED_BYTES),
+    ("net.ipv4.tcp_rmem", buffers::WANTED_BYTES),
     ("net.core.rmem_max", shards::datagrams::WISHED_BUFFER_BYTES as u64),
 ];
+
+/// For what a setting means: a round trip from one continent to another.
+const FAR: Duration = Duration::from_millis(100);
 
 /// What a ring of each shard may take on kernels that count it as locked memory.
 const LOCKED_BYTES_PER_SHARD: u64 = 1 << 20;
@@ -134,46 +138,35 @@ fn descriptors(facts: &Facts) -> Finding {
 
 fn buffers(facts: &Facts) -> Finding {
     let what = "socket buffers";
-    // The last of a setting's numbers is the most.
-    let most = |value: &str| value.split_whitespace().next_back()?.parse::<u64>().ok();
     let short: Vec<(&str, &str, u64, u64)> = BUFFERS
         .iter()
         .filter_map(|&(name, wanted)| {
             let (_, value) = facts.buffers.iter().find(|(known, _)| *known == name)?;
-            most(value).filter(|most| *most < wanted).map(|most| (name, &value[..], most, wanted))
+            let most = buffers::most_bytes(value).filter(|most| *most < wanted)?;
+            Some((name, &value[..], most, wanted))
         })
         .collect();
     if short.is_empty() {
+        let most = buffers::WANTED_BYTES >> 20;
         return fine(
             what,
-            format!(
-                "as large as the most that one peer may have under way, {} MiB",
-                WINDOW_BYTES_MAX >> 20
-            ),
+            format!("as large as the most that one peer may have under way, {most} MiB"),
         );
     }
-    let names: Vec<String> = short
+    let effects: Vec<String> = short
         .iter()
-        .map(|(name, _, most, wanted)| format!("{name} {} KiB of {} KiB", most >> 10, wanted >> 10))
-        .collect();
-    let mends: Vec<String> = short
-        .iter()
-        .map(|(name, value, _, wanted)| {
-            let kept: Vec<&str> = value.split_whitespace().collect();
-            match kept[..] {
-                [least, usual, _] => format!("sysctl -w {name}='{least} {usual} {wanted}'"),
-                _ => format!("sysctl -w {name}={wanted}"),
+        .map(|&(name, _, most, wanted)| {
+            let bounds = format!("{name} {} KiB of {} KiB", most >> 10, wanted >> 10);
+            if !name.contains("tcp") {
+                return format!("{bounds} (datagrams are lost in bursts)");
             }
+            let rate = buffers::rate_text(most, FAR);
+            format!("{bounds} (at most {rate} to or from a peer {} ms away)", FAR.as_millis())
         })
         .collect();
-    note(
-        what,
-        format!(
-            "{}: a peer far away (long round trips) gets less than it could take",
-            names.join(", ")
-        ),
-        mends.join("; "),
-    )
+    let mends: Vec<String> =
+        short.iter().map(|(name, value, _, wanted)| buffers::mend(name, value, *wanted)).collect();
+    note(what, effects.join(", "), mends.join("; "))
 }
 
 fn congestion(facts: &Facts) -> Finding {

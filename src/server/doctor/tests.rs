@@ -36,7 +36,7 @@ fn healthy() -> Facts {
         descriptors: descriptors(1 << 20),
         buffers: vec![
             ("net.core.rmem_max", "4194304".into()),
-            ("net.ipv4.tcp_rmem", "4096\t131072\t6291456".into()),
+            ("net.ipv4.tcp_rmem", "4096\t131072\t67108864".into()),
         ],
         congestion_default: Some("bbr".into()),
         congestion_available: "reno cubic bbr".into(),
@@ -119,8 +119,8 @@ fn limits_that_are_too_small_are_named_with_the_command_that_mends_them() {
     let datagrams = |facts: &mut Facts| facts.buffers[0].1 = "212992".into();
     let (note, buffers) = (Grade::Note, "socket buffers");
     only(datagrams, note, buffers, "sysctl -w net.core.rmem_max=4194304");
-    let streams = |facts: &mut Facts| facts.buffers[1].1 = "4096\t16384\t999".into();
-    only(streams, note, buffers, "net.ipv4.tcp_rmem='4096 16384 4194304'");
+    let streams = |facts: &mut Facts| facts.buffers[1].1 = "4096\t16384\t6291456".into();
+    only(streams, note, buffers, "net.ipv4.tcp_rmem='4096 16384 67108864'");
     only(|facts| facts.quota_cores = Some(1.5), note, "cores", "--cores 1");
     only(|facts| facts.cores_wished = 8, note, "cores", "--oversubscribe");
     only(|facts| facts.shard_count = 8, note, "cores", "--cores 4 without --oversubscribe");

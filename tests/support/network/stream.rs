@@ -15,8 +15,8 @@ use super::{Wishes, count, line::Line};
 /// Bytes of one piece: what is delayed, damaged or "lost" together.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Pieces on their way in one direction of a stream: 1 MiB, as much as a long path holds.
-const PIECES_MAX: usize = 64;
+/// Pieces on their way in one direction of a stream: 16 MiB, more than any test sends on a long path.
+const PIECES_MAX: usize = 1024;
 
 /// Where the file bytes of a stream are: only these have checksums, so only these are damaged. Of all
 /// else TCP's own takes care in earnest, and a message that is not what was said is a peer's fault.

@@ -22,6 +22,7 @@ use super::{
     status::{Phase, Status, time_text},
 };
 use crate::{
+    buffers, machine,
     peer::{
         ChunkOrder, ChunkStore, ConnectionError, Disk, FileState, FileStore, Notice, Observer,
         Patience, Peer, PeerConfig, PeerHandle, Reaction, Remote, SessionConfig, SessionError,
@@ -107,6 +108,8 @@ struct Local {
     finished: RefCell<Option<Result<(), String>>>,
     last_error: RefCell<Option<String>>,
     writes: RefCell<Option<Rc<Cell<usize>>>>,
+    /// Whether the path to the relay was looked at.
+    was_path_judged: Cell<bool>,
 }
 
 async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
@@ -120,6 +123,7 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
         finished: RefCell::default(),
         last_error: RefCell::default(),
         writes: RefCell::default(),
+        was_path_judged: Cell::new(false),
         job,
     });
     if matches!(local.job.place, Place::Whole(_)) {
@@ -169,6 +173,7 @@ impl Local {
             nonce: [0; NONCE_BYTES],
             intake_bytes_per_second: None,
             keeps_bytes,
+            is_manifest_only: job.manifest_only,
         };
         let was_accepted = job.status.was_accepted.load(Relaxed);
         let first = if was_accepted { job.timeout } else { FIRST_CONNECT.min(job.timeout) };
@@ -361,6 +366,17 @@ impl Local {
         Reaction::GoOn
     }
 
+    /// Says so if this machine's buffers hold the path up.
+    fn judge_path(&self, round_trip: Duration) {
+        const RECEIVE: &str = "net.ipv4.tcp_rmem";
+        if !self.was_path_judged.replace(true)
+            && let Some(value) = machine::setting(RECEIVE)
+            && let Some(text) = buffers::warning(RECEIVE, &value, round_trip)
+        {
+            self.tell(News::Note(text));
+        }
+    }
+
     fn tell(&self, news: News) {
         tell(&self.job.news, news);
     }
@@ -399,7 +415,8 @@ impl Observer for Watch {
             Notice::Recommended { chunk_size_log2_max } => {
                 status.handle_recommended(*chunk_size_log2_max);
             }
-            Notice::Accepted => {
+            Notice::Accepted { round_trip } => {
+                local.judge_path(*round_trip);
                 status.handle_accepted();
                 local.last_error.borrow_mut().take();
                 local.tell(News::Found);

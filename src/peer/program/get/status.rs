@@ -195,6 +195,10 @@ impl Status {
             };
             return format!("{what}{error}");
         }
+        if !self.has_manifest.load(Relaxed) {
+            let other = self.other_ticket();
+            return format!("no list of digests has come: is anybody sharing the file?{other}");
+        }
         let lacking = count_text(u64::from(self.lacking_chunks()), "chunk");
         if is_missing {
             let (missing, first) =
@@ -210,10 +214,6 @@ impl Status {
         }
         if self.is_reader_slow.load(Relaxed) {
             return "whoever reads stdout takes nothing".into();
-        }
-        if !self.has_manifest.load(Relaxed) {
-            let other = self.other_ticket();
-            return format!("no list of digests has come: is anybody sharing the file?{other}");
         }
         format!("those who hold the {lacking} that are lacking send nothing")
     }

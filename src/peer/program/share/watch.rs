@@ -97,7 +97,7 @@ impl Sharing {
 
     pub(super) fn notice(&mut self, now: Time, notice: &Notice<'_>) -> Reaction {
         match notice {
-            Notice::Accepted => self.handle_accepted(now),
+            Notice::Accepted { .. } => self.handle_accepted(now),
             Notice::Served { chunk } => {
                 self.served.insert(*chunk);
                 self.last_served_at = Some(now);
