@@ -34,7 +34,7 @@ use super::{
     store::ChunkStore,
 };
 use crate::{
-    protocol::{DatagramOffer, Event},
+    protocol::{DatagramOffer, Event, Failure},
     time::Time,
     transport::{Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, SendEvent},
 };
@@ -92,6 +92,8 @@ pub(super) struct Core {
     surroundings: Rc<RefCell<Surroundings>>,
     keeping: Keeping,
     end: Option<End>,
+    /// What is said when it ends by its owner's will.
+    last_word: Option<Failure>,
     pub(super) error: Option<ConnectionError>,
 }
 
@@ -115,6 +117,7 @@ impl Link {
                 keeping: Keeping::new(Rc::clone(&surroundings)),
                 surroundings,
                 end: None,
+                last_word: None,
                 error: None,
             }),
             full: Signal::default(),
@@ -140,9 +143,7 @@ impl Link {
             task::spawn_isolated(watching, move |text| fail(&keeper, &text));
         }
         let result = self.read(scratch).await;
-        if let Err(ConnectionError::Session { error, .. }) = &result
-            && let Some(failure) = error.to_failure()
-        {
+        if let Some(failure) = self.last_word(&result) {
             self.say_last(failure, scratch).await;
         }
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
@@ -258,7 +259,7 @@ impl Link {
             // The reader sees the end of the stream, and then the reason. Nothing more is said: a
             // last grant would bring data that nobody takes.
             drop(core);
-            self.shutdown();
+            self.close();
             return;
         }
         let pumped = core.pump(&self.socket, now());
@@ -271,7 +272,7 @@ impl Link {
             Err(_) => self.shutdown(),
         }
         if has_ended {
-            self.shutdown();
+            self.close();
         }
     }
 
@@ -471,6 +472,7 @@ impl Core {
             Reaction::GoOn => {}
             Reaction::Leave => self.session.handle_leave(),
             Reaction::Vanish => self.end = Some(End::Stopped),
+            Reaction::GiveUp => self.give_up(),
         }
     }
 }

@@ -176,10 +176,7 @@ impl Link {
     /// The stream's reader returns the error; the writing direction stays open for a last word.
     fn end_with(&self, error: ConnectionError) {
         self.core.borrow_mut().error.get_or_insert(error);
-        self.broken.set(true);
-        self.drained.set();
-        // It may be closed already, which is as good.
-        drop(self.socket.shutdown(std::net::Shutdown::Read));
+        self.close_reading();
     }
 
     fn datagram_error(&self, error: DatagramError<SessionError>) -> ConnectionError {

@@ -413,7 +413,8 @@ pub enum FailureCode {
     TokenRefused,
     /// As many peers as the relay takes.
     TooManyPeers,
-    /// The relay can't take this swarm: chunks too large for its cache, or too many swarms.
+    /// The relay can't take this swarm: chunks too large for its cache, or too many swarms. Or its origin
+    /// has given the file up, and somebody waits for chunks that nobody else holds.
     SwarmRefused,
     /// The peer supplied a wrong chunk or manifest and is cut off from this swarm.
     Banned,
@@ -423,7 +424,7 @@ pub enum FailureCode {
     ChunksMissing,
     /// The relay shuts down; come back later.
     ShuttingDown,
-    /// A fault of the sender's own.
+    /// A fault of the sender's own. A publisher says so when the file is no longer what it was.
     Internal,
     /// Bytes were damaged on the way: connect again.
     LinkCorrupt,
