@@ -20,6 +20,7 @@
 //!       pages          completions and manual pages
 //!       arguments      command lines and variables
 //!       log_level      what the log tells
+//!       signals        which ones end a program
 //!       stderr         what people are told
 //! ```
 //!
@@ -31,6 +32,7 @@ pub mod log_level;
 pub mod machine;
 pub mod pages;
 pub mod rng;
+mod signals;
 pub mod stderr;
 pub mod time;
 pub mod units;

@@ -3,7 +3,7 @@
 //! Opens no file but the token's, and connects to nothing.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs},
+    net::SocketAddr,
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
     time::Duration,
@@ -12,8 +12,9 @@ use std::{
 use clap::{Parser, ValueEnum};
 use relay::{
     config::{parse_count, parse_duration, parse_size},
+    peer::look_up_blocking,
     protocol::{
-        Token,
+        RelayAddr, Token,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
     },
     rng::Rng,
@@ -326,10 +327,10 @@ fn check_counts(args: &Args, churn: Churn) -> Result<(), String> {
 
 /// Names are looked up here, once, before any event loop runs.
 fn resolve(address: &str) -> Result<SocketAddr, String> {
-    let found = address.to_socket_addrs();
-    let mut found = found
-        .map_err(|error| format!("--relay {address}: {error}; write for example 127.0.0.1:7440"))?;
-    found.next().ok_or_else(|| format!("--relay {address}: the name has no address"))
+    let fail = |why: &dyn std::fmt::Display| format!("--relay {address}: {why}");
+    let relay: RelayAddr = address.parse().map_err(|error| fail(&error))?;
+    let found = look_up_blocking(&relay).map_err(|error| fail(&error))?;
+    found.first().copied().ok_or_else(|| fail(&"the name has no address"))
 }
 
 fn read_token(path: &PathBuf) -> Result<Token, String> {
@@ -455,7 +456,8 @@ mod tests {
             (&["--slow", "200@1M"], "only 100 clients"),
             (&["--rate", "0"], "never ends"),
             (&["--store", "disk"], "dir:"),
-            (&["--relay", "nonsense"], "127.0.0.1:7440"),
+            (&["--relay", "nonsense:port"], "--relay nonsense:port"),
+            (&["--relay", "[fe80::1]:7440"], "[fe80::1%eth0]:7440"),
             (&["--relay-args", "'x"], "not closed"),
             (&["--timeout", "soon"], "duration"),
             (&["--timeout", "0s"], "no time"),

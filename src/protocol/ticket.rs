@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     key::{KeyError, SwarmKey},
     limits::{
-        HOST_BYTES_MAX, TICKET_CHARS_MAX, TICKET_CHECKSUM_BYTES, TICKET_NAME_BYTES_MAX,
-        TICKET_TEXT_BYTES_MAX,
+        HOST_BYTES_MAX, INTERFACE_BYTES_MAX, TICKET_CHARS_MAX, TICKET_CHECKSUM_BYTES,
+        TICKET_NAME_BYTES_MAX, TICKET_TEXT_BYTES_MAX,
     },
 };
 
@@ -38,7 +38,8 @@ const CHECKSUM_CONTEXT: &str = "psp-relay v1 checksum of a ticket";
 /// in brackets.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RelayAddr {
-    /// A DNS name, an IPv4 address, or an IPv6 address without brackets.
+    /// A DNS name, an IPv4 address, or an IPv6 address without brackets, which may name an interface
+    /// behind a `%`.
     host: String,
     port: u16,
 }
@@ -55,6 +56,18 @@ pub enum RelayAddrError {
     /// An IPv6 address needs brackets.
     #[error("it is no IPv6 address in brackets: write for example [2001:db8::1]:7440")]
     Brackets,
+    /// A link-local address is one of every interface.
+    #[error(
+        "a link-local address needs the interface of this machine that it is reached by: write for \
+         example [fe80::1%eth0]:7440"
+    )]
+    NoInterface,
+    /// What follows the `%` can't be an interface, or the address needs none.
+    #[error(
+        "its part from the % on names no interface of a link-local address: write for example \
+         [fe80::1%eth0]:7440"
+    )]
+    Interface,
     /// The host is neither an address nor a name.
     #[error(
         "its host is neither a name nor an address: write HOST:PORT, for example relay.example.org:7440"
@@ -78,7 +91,7 @@ impl RelayAddr {
             return Err(RelayAddrError::Port);
         }
         if host.contains(':') {
-            host.parse::<core::net::Ipv6Addr>().map_err(|_| RelayAddrError::Brackets)?;
+            check_ipv6(host)?;
         } else if !is_name(host) {
             return Err(RelayAddrError::Host);
         }
@@ -95,6 +108,26 @@ impl RelayAddr {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+/// An IPv6 address, with an interface if it is link-local, and without one if not.
+fn check_ipv6(host: &str) -> Result<(), RelayAddrError> {
+    let (address, interface) = match host.split_once('%') {
+        Some((address, interface)) => (address, Some(interface)),
+        None => (host, None),
+    };
+    let address: core::net::Ipv6Addr = address.parse().map_err(|_| RelayAddrError::Brackets)?;
+    let is_interface = |name: &str| {
+        (1..=INTERFACE_BYTES_MAX).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@:".contains(&byte))
+    };
+    match interface {
+        None if address.is_unicast_link_local() => Err(RelayAddrError::NoInterface),
+        Some(name) if !address.is_unicast_link_local() || !is_interface(name) => {
+            Err(RelayAddrError::Interface)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -295,7 +328,14 @@ mod tests {
 
     #[test]
     fn relays_are_names_or_addresses_with_a_port() {
-        for text in ["localhost:1", "relay.example.org.:7440", "127.0.0.1:65535", "[::1]:7440"] {
+        for text in [
+            "localhost:1",
+            "relay.example.org.:7440",
+            "127.0.0.1:65535",
+            "[::1]:7440",
+            "[fe80::1%eth0]:7440",
+            "[fe80::1%2]:7440",
+        ] {
             let addr: RelayAddr = text.parse().unwrap();
             assert_eq!(addr.to_string(), text);
         }
@@ -309,6 +349,11 @@ mod tests {
             ("[::1:7440", RelayAddrError::Brackets),
             ("[::g]:7440", RelayAddrError::Brackets),
             ("[relay]:7440", RelayAddrError::Brackets),
+            ("[fe80::1]:7440", RelayAddrError::NoInterface),
+            ("[fe80::1%]:7440", RelayAddrError::Interface),
+            ("[fe80::1%eth 0]:7440", RelayAddrError::Interface),
+            ("[fe80::1%an_interface_of_16]:7440", RelayAddrError::Interface),
+            ("[2001:db8::1%eth0]:7440", RelayAddrError::Interface),
             (":7440", RelayAddrError::Host),
             ("a..b:7440", RelayAddrError::Host),
             ("http//x:7440", RelayAddrError::Host),

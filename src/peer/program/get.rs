@@ -83,7 +83,7 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
         let (news, inbox) = sync_channel(NEWS_MAX);
         let (status, hashing) = (&status, &hashing);
         let screen = scope.spawn(move || {
-            screen::show(status, hashing, &inbox, args.common.quiet);
+            screen::show(status, hashing, &inbox, &args.common);
         });
         let (status, hashing) = (Arc::clone(status), Arc::clone(hashing));
         let context = Context { args, token, status, hashing, news };
@@ -326,6 +326,13 @@ impl Context<'_> {
         let have = bytes_text(have);
         let size = bytes_text(self.args.ticket.key.size_bytes);
         let part = target.part_path();
+        if self.status.is_given_up.load(Relaxed) {
+            let part = part.display();
+            return format!(
+                "{error}; {have} of {size} are kept in {part}: a get with the new ticket takes what \
+                 both have in common from there"
+            );
+        }
         format!("{error}; {have} of {size} are kept in {}: run this again to go on", part.display())
     }
 
