@@ -77,6 +77,8 @@ pub(super) struct Link {
     pub(super) drained: Signal,
     /// The store has done something.
     stored: Rc<LocalBell>,
+    /// When something came by the stream last.
+    pub(super) heard_at: Cell<Time>,
     /// The kernel takes nothing more; what it has received may still be read.
     pub(super) broken: Cell<bool>,
     pub(super) closed: Cell<bool>,
@@ -123,6 +125,7 @@ impl Link {
             full: Signal::default(),
             drained: Signal::default(),
             stored: Rc::default(),
+            heard_at: Cell::new(now()),
             broken: Cell::new(false),
             closed: Cell::new(false),
         })
@@ -244,6 +247,9 @@ impl Link {
         // What was verified before an error counts all the same.
         core.handle_events();
         let outcome = outcome.map_err(|error| self.read_error(error))?;
+        if matches!(outcome, ReadOutcome::Read { .. }) {
+            self.heard_at.set(started);
+        }
         let is_full = matches!(outcome, ReadOutcome::Read { is_full: true, .. });
         core.session.handle_turn_end(now(), !is_full);
         Ok((outcome, is_full))

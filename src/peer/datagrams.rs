@@ -20,6 +20,7 @@ use shards::{
 use super::{
     ConnectionError, SessionError,
     connection::{Core, Link, now},
+    liveness::watch_stream,
     scratch::Scratch,
 };
 use crate::{
@@ -93,6 +94,10 @@ impl Link {
             };
             task::spawn_isolated(run, move |text| super::connection::fail(&panicked, &text));
         }
+        let (watched, panicked) = (Rc::downgrade(self), Rc::downgrade(self));
+        task::spawn_isolated(watch_stream(watched), move |text| {
+            super::connection::fail(&panicked, &text);
+        });
         Ok(())
     }
 

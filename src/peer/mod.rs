@@ -33,6 +33,7 @@ pub mod file;
 pub mod hashing;
 pub mod intake;
 mod keeping;
+mod liveness;
 pub mod origin;
 pub mod outbox;
 #[expect(clippy::module_inception, reason = "the module is about peers, this file about one")]

@@ -14,3 +14,4 @@ mod get;
 mod page;
 mod relay_program;
 mod share;
+mod standing;

@@ -14,5 +14,6 @@ mod limits;
 mod network;
 mod peers;
 mod siege;
+mod still;
 mod stuck;
 mod usage;
