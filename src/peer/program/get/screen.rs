@@ -61,7 +61,7 @@ pub(crate) fn show(
     loop {
         match news.recv_timeout(TICK) {
             Ok(News::Note(text)) => screen.print(&text),
-            Ok(News::Lost(error)) => screen.error = Some(error),
+            Ok(News::Lost(error)) => screen.lost(error),
             Ok(News::Found) => screen.found(),
             Err(RecvTimeoutError::Timeout) => screen.update(hashing),
             Err(RecvTimeoutError::Disconnected) => break,
@@ -124,6 +124,13 @@ impl<'a> Screen<'a> {
             crate::stderr::say(format_args!("{text}"));
         } else {
             self.bar.println(text);
+        }
+    }
+
+    /// There is no connection: of a wait, this is another reason than the one that was told.
+    fn lost(&mut self, error: String) {
+        if self.error.replace(error).is_none() {
+            self.explained_at = None;
         }
     }
 

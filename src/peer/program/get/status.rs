@@ -229,5 +229,9 @@ mod tests {
         assert!(text.contains("3 chunks of the 9 chunks") && text.contains("is 7)"), "{text}");
         status.handle_disconnected();
         assert!(status.why(None).contains("has been gone for"));
+        status.relay_refused.store(true, Relaxed);
+        assert_eq!(status.why(Some("it is full")), "it is full", "it is there and says why");
+        status.handle_accepted();
+        assert!(!status.why(Some("it is full")).contains("full"));
     }
 }
