@@ -192,7 +192,8 @@ impl FullRelay {
             self.since = None;
             return None;
         }
-        let waited = clock::now() - *self.since.get_or_insert_with(clock::now);
+        let now = clock::now();
+        let waited = now - *self.since.get_or_insert(now);
         let text = format!(
             "the relay is full and has no room for {}: start fewer clients, or raise its --max-peers",
             count_text(u64::from(count), "client")

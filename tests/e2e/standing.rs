@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     file::TestFile,
-    honest::download,
+    honest::{Download, download},
     network::{Faults, Proxy},
     pause,
     process::{Ended, RelayProcess, Running},
@@ -94,12 +94,13 @@ fn a_getter_of_a_file_that_changed_at_its_origin_is_told_to_ask_for_another_tick
 
 #[test]
 fn a_file_that_shrank_is_given_up_though_nobody_was_asked_for_a_chunk() {
-    let stage = Stage::new(2, 6);
-    let relay = RelayProcess::start(relay(), &[]);
+    let stage = Stage::new(2, 12);
+    // The relay holds a third of the file at most.
+    let relay = RelayProcess::start(relay(), &["--cache", "1M"]);
     let (share, ticket) = stage.share(&relay.addr.to_string(), &[]);
-    // Somebody has a part, which proves the share, and waits for nothing.
-    let mut first = crate::support::honest::Download::join(relay.addr, stage.file.key())
-        .expect("the relay is there");
+    let key = ticket.parse::<Ticket>().expect("it is a ticket").key;
+    // Somebody has a part, which proves the share, and takes no more.
+    let mut first = Download::join(relay.addr, key).expect("the relay is there");
     while first.have_count() == 0 {
         first.step().expect("the relay is there");
     }

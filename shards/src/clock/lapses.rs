@@ -58,8 +58,9 @@ impl Mark {
     }
 }
 
-/// What all threads share.
+/// What all threads share, on a cache line of its own: it is read at every look.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Lapses {
     word: AtomicU64,
     /// Event loops that run. Where there is none, nobody has promised to look.

@@ -106,6 +106,7 @@ fn draw(shown: &Receiver<Shown>) {
         match shown.recv_timeout(REDRAW_EVERY) {
             Ok(Shown::Line(text)) => bar.println(text),
             Ok(Shown::State(text)) => bar.set_message(text),
+            Err(RecvTimeoutError::Timeout) if bar.message().is_empty() => {}
             Err(RecvTimeoutError::Timeout) => bar.tick(),
             Err(RecvTimeoutError::Disconnected) => break,
         }
