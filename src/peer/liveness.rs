@@ -2,8 +2,9 @@
 //!
 //! When an address changes on the way, datagrams find their way again: they are sealed, and the relay
 //! challenges where they come from. A stream does not, and nobody says so: its bytes are sent again for half
-//! a minute. So the peer asks by both when the stream is silent. Where datagrams are answered and the stream
-//! is not, a new connection is better.
+//! a minute. So the peer asks by both when nothing comes; as long as data does, the stream brings its
+//! acknowledgements to the relay. Where datagrams are answered and the stream is not, a new connection is
+//! better.
 
 use std::{
     io,
@@ -17,14 +18,14 @@ use shards::clock;
 use super::connection::{Link, now};
 use crate::{protocol::Channel, time::Time, transport::Datagrams};
 
-/// How often it is looked at.
+/// How often it is looked at after a question.
 const TICK: Duration = Duration::from_millis(500);
 
-/// A stream that is silent for so long is asked while something lacks here.
+/// Nothing has come for so long, though something lacks here: it is asked.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// The same while nothing is waited for.
-const QUIET_WHOLE: Duration = Duration::from_secs(5);
+const QUIET_WHOLE: Duration = Duration::from_secs(10);
 
 /// Datagrams have come for so long since then, and the stream said nothing: longer than losses hold it up.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -59,10 +60,22 @@ struct StreamWatch {
     answered_since: Option<Time>,
 }
 
+impl Heard {
+    fn last(&self) -> Time {
+        self.in_datagrams.map_or(self.by_stream, |at| at.max(self.by_stream))
+    }
+}
+
 impl StreamWatch {
+    /// When to look next.
+    fn next_look(&self, now: Time, heard: Heard, quiet: Duration) -> Duration {
+        let quiet_at = heard.last() + quiet;
+        if self.asked_at.is_some() { TICK } else { quiet_at.since(now).max(TICK) }
+    }
+
     fn look(&mut self, now: Time, heard: Heard, quiet: Duration) -> Look {
         let Some(asked_at) = self.asked_at else {
-            if now.since(heard.by_stream) < quiet {
+            if now.since(heard.last()) < quiet {
                 return Look::Nothing;
             }
             (self.asked_at, self.answered_since) = (Some(now), None);
@@ -88,12 +101,11 @@ impl StreamWatch {
 pub(super) async fn watch_stream(link: Weak<Link>) {
     let mut watch = StreamWatch::default();
     loop {
-        clock::sleep(TICK).await;
+        let Some(wait) = link.upgrade().and_then(|link| next_look(&link, &watch)) else { return };
+        clock::sleep(wait).await;
         let Some(link) = link.upgrade().filter(|link| !link.closed.get()) else { return };
-        if link.core.borrow().session.datagram_channel() != Some(Channel::Data) {
-            return;
-        }
-        let look = look(&link, &mut watch);
+        let (heard, quiet) = state(&link);
+        let look = watch.look(now(), heard, quiet);
         if look == Look::AskAgain && link.socket.local_addr().is_ok_and(|at| is_gone(at.ip())) {
             let text = "this machine has another address now";
             return link.fail(link.io_error(io::Error::new(io::ErrorKind::AddrNotAvailable, text)));
@@ -110,7 +122,14 @@ pub(super) async fn watch_stream(link: Weak<Link>) {
     }
 }
 
-fn look(link: &Link, watch: &mut StreamWatch) -> Look {
+fn next_look(link: &Link, watch: &StreamWatch) -> Option<Duration> {
+    let is_data = link.core.borrow().session.datagram_channel() == Some(Channel::Data);
+    let (heard, quiet) = state(link);
+    is_data.then(|| watch.next_look(now(), heard, quiet))
+}
+
+/// When the other side was heard, and what silence is worth a question.
+fn state(link: &Link) -> (Heard, Duration) {
     let core = link.core.borrow();
     let datagrams = core.queue.datagrams();
     let heard = Heard {
@@ -119,7 +138,7 @@ fn look(link: &Link, watch: &mut StreamWatch) -> Look {
         challenged: datagrams.and_then(Datagrams::challenged_at),
     };
     let quiet = if core.session.file().is_whole() { QUIET_WHOLE } else { QUIET };
-    watch.look(now(), heard, quiet)
+    (heard, quiet)
 }
 
 fn ask(link: &Rc<Link>, by_stream: bool) {
@@ -162,6 +181,7 @@ mod tests {
         assert_eq!(watch.look(at(11), heard(10, 10, 0), QUIET), Look::Nothing);
         assert_eq!(watch.look(at(12), heard(10, 10, 0), QUIET), Look::Ask);
         assert_eq!(watch.look(at(13), heard(10, 12, 0), QUIET), Look::AskAgain);
+        assert_eq!(watch.next_look(at(13), heard(10, 12, 0), QUIET), TICK);
         assert_eq!(watch.look(at(60), heard(10, 12, 0), QUIET), Look::AskAgain, "the path is dark");
         assert_eq!(watch.look(at(61), heard(10, 61, 0), QUIET), Look::Nothing);
         assert_eq!(watch.look(at(62), heard(62, 61, 0), QUIET), Look::Nothing, "it was only later");
@@ -172,7 +192,8 @@ mod tests {
     fn a_stream_that_is_silent_while_datagrams_come_is_given_up_soon() {
         for (challenged, patience) in [(0, PATIENCE), (13, PATIENCE_ELSEWHERE)] {
             let mut watch = StreamWatch::default();
-            assert_eq!(watch.look(at(12), heard(10, 12, 0), QUIET), Look::Ask);
+            assert_eq!(watch.look(at(11), heard(8, 10, 0), QUIET), Look::Nothing, "data comes");
+            assert_eq!(watch.look(at(12), heard(8, 10, 0), QUIET), Look::Ask);
             let since = at(13);
             assert_eq!(watch.look(since, heard(10, 13, challenged), QUIET), Look::Nothing);
             let gone = since + patience;
