@@ -24,6 +24,7 @@
 //!       arguments      command lines and variables
 //!       log_level      what the log tells
 //!       token_file     files of tokens
+//!       signals        which ones end a program
 //!       stderr         what people are told
 //!       stdout         results
 //! ```
@@ -39,6 +40,7 @@ pub mod machine;
 pub mod pages;
 pub mod path;
 pub mod rng;
+mod signals;
 pub mod stderr;
 pub mod stdout;
 pub mod time;

@@ -38,8 +38,13 @@ pub fn manual<C: CommandFactory>() -> Vec<u8> {
 pub fn options_without_variable(command: &clap::Command, program: &str) -> Vec<String> {
     let of_own = command.get_arguments().filter_map(|option| {
         let name = option.get_long().filter(|name| !["help", "version"].contains(name))?;
-        let wanted = format!("{program}_{}", name.to_uppercase().replace('-', "_"));
-        let is_there = option.get_env().is_some_and(|variable| variable == wanted.as_str());
+        let spelled = |text: &str| text.to_uppercase().replace('-', "_");
+        let wanted = format!("{program}_{}", spelled(name));
+        // Where one name means two things, the command's is between.
+        let of_command = format!("{program}_{}_{}", spelled(command.get_name()), spelled(name));
+        let is_there = option
+            .get_env()
+            .is_some_and(|variable| variable == wanted.as_str() || variable == of_command.as_str());
         (!is_there).then(|| format!("--{name}"))
     });
     let of_subcommands =

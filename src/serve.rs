@@ -34,7 +34,9 @@ use crate::{
     },
     protocol::{RelayAddr, Seeding, Token, limits::NONCE_BYTES},
     server::{self, Companion},
+    stderr::Pace,
     time::Time,
+    units::bytes_text,
 };
 
 /// The origin is accepted within this, or the relay does not start.
@@ -88,7 +90,13 @@ impl Origins {
             let file = OpenFile::open(path)?;
             tracing::info!("hashing {}", path.display());
             let chunk_size_log2 = file.chunk_size_log2(config.chunk_size_log2_max)?;
-            files.push(file.hash(chunk_size_log2, &mut |_| {})?);
+            let mut pace = Pace::new(clock::now());
+            let all = bytes_text(file.size_bytes());
+            files.push(file.hash(chunk_size_log2, &mut |done| {
+                if pace.is_due(clock::now()) {
+                    tracing::info!("hashing {}: {} of {all}", path.display(), bytes_text(done));
+                }
+            })?);
         }
         let (advertised, token) = (config.args.advertise.clone(), config.tokens.first().cloned());
         Ok(Box::new(Self { files, advertised, token, driver, running: None }))
@@ -99,7 +107,17 @@ impl Origins {
         if let Some(advertised) = &self.advertised {
             return Ok(advertised.clone());
         }
-        RelayAddr::new(&first.ip().to_string(), first.port())
+        let host = match first {
+            SocketAddr::V6(v6) if v6.scope_id() > 0 => {
+                tracing::warn!(
+                    "tickets name {first} by this machine's interface, which others don't have: give \
+                     --advertise HOST:PORT"
+                );
+                format!("{}%{}", v6.ip(), v6.scope_id())
+            }
+            _ => first.ip().to_string(),
+        };
+        RelayAddr::new(&host, first.port())
             .with_context(|| format!("failed to name {first} in a ticket"))
     }
 }
@@ -180,7 +198,9 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    SocketAddr::new(ip, listening.port())
+    let mut reached = listening;
+    reached.set_ip(ip); // An interface stays.
+    reached
 }
 
 /// The life of the origin's thread.

@@ -3,7 +3,7 @@
 
 use std::{
     fmt::Display,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _},
     num::{IntErrorKind, ParseIntError},
     ops::RangeInclusive,
     path::Path,
@@ -73,12 +73,39 @@ pub fn parse_count<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, Str
 /// # Errors
 /// A sentence that says what one looks like.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    text.trim().parse().map_err(|_| {
+    let text = text.trim();
+    let address = parse_address(text).ok_or_else(|| {
         format!(
             "'{text}' is not an address with a port: write for example 0.0.0.0:7440 or [::1]:7440; \
              names are not looked up here"
         )
-    })
+    })?;
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            Err(format!(
+                "'{text}' is link-local, and {}: write for example [fe80::1%eth0]:7440",
+                match text.contains('%') {
+                    true => "this machine has no interface of that name",
+                    false => "every interface has such addresses",
+                }
+            ))
+        }
+        address => Ok(address),
+    }
+}
+
+/// An address with a port; of a link-local one the interface may be named, as in `[fe80::1%eth0]:7440`.
+/// One that this machine does not have leaves it without.
+fn parse_address(text: &str) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let (host, port) = text.strip_prefix('[')?.split_once("]:")?;
+    let (address, _) = host.split_once('%')?;
+    let (address, port): (Ipv6Addr, u16) = (address.parse().ok()?, port.parse().ok()?);
+    // The system knows its interfaces' names.
+    let found = (host, port).to_socket_addrs().ok().and_then(|mut found| found.next());
+    Some(found.unwrap_or_else(|| SocketAddr::from((address, port))))
 }
 
 /// `500ms`, `10s`, `5m`, `2h`; a bare number is seconds.
@@ -153,6 +180,19 @@ pub fn checksum_line(digest: impl Display, path: &Path) -> String {
 #[must_use]
 pub fn count_text(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A duration for people: `0.8 s`, `12 s`, `3 min 4 s`, `2 h 5 min`.
+#[must_use]
+pub fn time_text(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3600 if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +278,19 @@ mod tests {
             ("\\n", "\\d  \\\\n"),
         ] {
             assert_eq!(checksum_line("d", Path::new(path)), line);
+        }
+    }
+
+    #[test]
+    fn times_read_well() {
+        for (seconds, text) in [
+            (0.84, "0.8 s"),
+            (12.9, "12 s"),
+            (60.0, "1 min"),
+            (184.0, "3 min 4 s"),
+            (7500.0, "2 h 5 min"),
+        ] {
+            assert_eq!(time_text(Duration::from_secs_f64(seconds)), text);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use relay::{
     config::{parse_count, parse_duration, parse_size},
-    peer::remote::look_up_blocking,
+    peer::look_up_blocking,
     protocol::{
         RelayAddr, Token,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
@@ -334,15 +334,10 @@ fn check_counts(args: &Args, churn: Churn) -> Result<(), String> {
 
 /// Names are looked up here, once, before any event loop runs.
 fn resolve(address: &str) -> Result<SocketAddr, String> {
-    let fail = |error: &dyn std::fmt::Display| {
-        format!("--relay {address}: {error}; write for example 127.0.0.1:7440")
-    };
-    if let Ok(address) = address.trim().parse() {
-        return Ok(address);
-    }
-    let named: RelayAddr = address.parse().map_err(|error| fail(&error))?;
-    let found = look_up_blocking(&named).map_err(|error| fail(&error))?;
-    Ok(found[0])
+    let fail = |why: &dyn std::fmt::Display| format!("--relay {address}: {why}");
+    let relay: RelayAddr = address.parse().map_err(|error| fail(&error))?;
+    let found = look_up_blocking(&relay).map_err(|error| fail(&error))?;
+    found.first().copied().ok_or_else(|| fail(&"the name has no address"))
 }
 
 fn read_token(path: &Path) -> Result<Token, String> {
@@ -466,6 +461,8 @@ mod tests {
             (&["--store", "disk"], "dir:"),
             (&["--relay", "no/relay"], "127.0.0.1:7440"),
             (&["--relay", "http://127.0.0.1:7441"], "has no URL"),
+            (&["--relay", "nonsense:port"], "--relay nonsense:port"),
+            (&["--relay", "[fe80::1]:7440"], "[fe80::1%eth0]:7440"),
             (&["--relay-args", "'x"], "not closed"),
             (&["--timeout", "soon"], "duration"),
             (&["--timeout", "0s"], "no time"),

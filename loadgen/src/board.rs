@@ -33,6 +33,8 @@ pub(crate) struct Board {
     last_verified: AtomicU64,
     seeding_done: AtomicU64,
     seedings_left: AtomicU32,
+    /// Clients and origins that the relay has no room for, since their last attempt.
+    refused: AtomicU32,
     /// For each file and chunk, how many well-behaved clients have it and will stay; empty
     /// unless some are to vanish.
     holders: Vec<Vec<AtomicU32>>,
@@ -69,6 +71,7 @@ impl Board {
             last_verified: AtomicU64::new(0),
             seeding_done: AtomicU64::new(0),
             seedings_left: AtomicU32::new(seedings),
+            refused: AtomicU32::new(0),
             holders: if vanish { sizes.iter().map(counters).collect() } else { Vec::new() },
         }
     }
@@ -81,6 +84,21 @@ impl Board {
     /// The relay took a client in that joins at the start, for the first time.
     pub(crate) fn accepted(&self, now: Time) {
         self.last_accepted.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// The relay has no room for one more client or origin.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of those is in, or has ended.
+    pub(crate) fn no_longer_refused(&self) {
+        self.refused.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// For how many the relay has no room.
+    pub(crate) fn refused_count(&self) -> u32 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// A client verified a chunk of so many bytes.

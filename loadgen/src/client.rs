@@ -18,9 +18,9 @@ use bytes::Bytes;
 use relay::{
     peer::{
         ChunkStore, ConnectionError, Disk, Ended, FileState, FileStore, Notice, Observer, Patience,
-        Peer, PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig, StoreEvent,
+        Peer, PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig, SessionError, StoreEvent,
     },
-    protocol::{Digest, Manifest, Seeding, limits::NONCE_BYTES},
+    protocol::{Digest, FailureCode, Manifest, Seeding, limits::NONCE_BYTES},
     time::Time,
 };
 use shards::{Shard, bell::LocalBell, clock};
@@ -90,6 +90,8 @@ pub(crate) struct Record {
     pub(crate) connecting: bool,
     /// Whether it counts in [`Local::busy`].
     pub(crate) busy: bool,
+    /// Whether it counts among those that the relay has no room for.
+    pub(crate) refused: bool,
     pub(crate) vanished: bool,
     pub(crate) chunk_count: u32,
     pub(crate) chunks_have: u32,
@@ -161,6 +163,16 @@ impl Record {
             if local.busy.get() == 0 && !local.stopping.get() {
                 local.shard.lend_core();
             }
+        }
+    }
+
+    /// Whether the relay has room for it.
+    pub(crate) fn set_refused(&mut self, local: &Local, is_refused: bool) {
+        let board = &local.job.board;
+        match (std::mem::replace(&mut self.refused, is_refused), is_refused) {
+            (false, true) => board.refused(),
+            (true, false) => board.no_longer_refused(),
+            _ => {}
         }
     }
 
@@ -380,7 +392,10 @@ impl Observer for OriginWatch {
 fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
     let mut record = record.borrow_mut();
     match notice {
-        Notice::Accepted { .. } => record.accepted = true,
+        Notice::Accepted { .. } => {
+            record.accepted = true;
+            record.set_refused(local, false);
+        }
         Notice::Waiting { missing_count, first_missing, .. } => {
             let now = Time::from_start(clock::now());
             record.unheld = Some((*missing_count, *first_missing, now));
@@ -388,6 +403,7 @@ fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
         Notice::Disconnected { error, .. } => {
             record.error = Some(error.to_string());
             record.disconnects += 1;
+            record.set_refused(local, is_full(error));
         }
         Notice::Unreadable { chunk, error } => {
             record.error = Some(format!("could not read chunk {chunk}: {error}"));
@@ -395,6 +411,15 @@ fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
         _ => return,
     }
     record.connected(local);
+}
+
+/// Whether the relay has no room for one more.
+fn is_full(error: &ConnectionError) -> bool {
+    matches!(
+        error,
+        ConnectionError::Session { error: SessionError::Relay(failure), .. }
+            if failure.code == FailureCode::TooManyPeers
+    )
 }
 
 /// Supplies wrong bytes. The frames' checksums are made of what is sent, so they are right, and

@@ -9,7 +9,10 @@ use std::{
     io,
     os::unix::fs::{FileExt, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
@@ -21,7 +24,10 @@ use relay::{
         ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
         limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX},
     },
+    stderr::{Pace, say},
+    units::bytes_text,
 };
+use shards::clock;
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -224,10 +230,18 @@ fn digest(
 ) -> Result<Arc<Manifest>, ContentError> {
     let mut hasher = ManifestHasher::new(size_bytes, chunk_size_log2)?;
     let (count, cores) = (hasher.chunk_count(), u32::try_from(cores()).unwrap_or(1));
+    let chunks_done = AtomicU32::new(0);
     let share = |core: u32| {
-        (core..count).step_by(cores as usize).map(|chunk| {
+        let (feed, chunks_done, mut pace) = (&feed, &chunks_done, Pace::new(clock::now()));
+        (core..count).step_by(cores as usize).map(move |chunk| {
             let mut hasher = ChunkHasher::new(count, chunk, chunk_size_log2);
-            feed(chunk, &mut hasher).map(|()| (chunk, hasher.finalize()))
+            let digested = feed(chunk, &mut hasher).map(|()| (chunk, hasher.finalize()));
+            let done = chunks_done.fetch_add(1, Ordering::Relaxed) + 1;
+            if core == 0 && pace.is_due(clock::now()) {
+                let done = bytes_text(u64::from(done) << chunk_size_log2);
+                say(format_args!("loadgen: hashing: {done} of {}", bytes_text(size_bytes)));
+            }
+            digested
         })
     };
     let digests: Vec<Result<Vec<(u32, Digest)>, ContentError>> = thread::scope(|scope| {

@@ -22,6 +22,7 @@ use relay::{
     protocol::Token,
     time::Time,
     transport::Transport,
+    units::count_text,
 };
 use shards::{
     Driver, Placement, SPIN_PATIENCE, Shard, Shards, SpinWatch, Start, StartError, clock, task,
@@ -54,6 +55,12 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// The same while everybody stays: it shall cost nothing.
 const STAY_TICK: Duration = Duration::from_secs(1);
+
+/// A relay that has no room for all is waited for this long: others may leave it.
+const FULL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// By then most of those that it has no room for have tried.
+const FULL_TOLD_AFTER: Duration = Duration::from_millis(300);
 
 /// What event loops' threads are called, before their number.
 const THREAD_NAME: &str = "loadgen";
@@ -161,6 +168,7 @@ fn stay(time: Duration, board: &Board, watch: &mut impl FnMut(&Board) -> Option<
 fn wait(job: &Job, watch: &mut impl FnMut(&Board) -> Option<String>) -> Option<String> {
     let deadline = clock::now() + job.timeout;
     let tick = if job.recording.is_some() { INTERVAL_FIRST } else { TICK };
+    let mut full = FullRelay::default();
     loop {
         let reason = watch(&job.board);
         if job.board.is_settled() {
@@ -169,10 +177,46 @@ fn wait(job: &Job, watch: &mut impl FnMut(&Board) -> Option<String>) -> Option<S
         if reason.is_some() || job.board.is_aborted() {
             return reason.or_else(|| Some("the origin failed".into()));
         }
+        if let Some(reason) = full.look(&job.board) {
+            return Some(reason);
+        }
         if clock::now() >= deadline {
             return Some(format!("timed out after {} s", job.timeout.as_secs_f64()));
         }
         thread::park_timeout(tick);
+    }
+}
+
+/// A relay that has no room for all: it is told at once, and waited for only a while, as those who are in
+/// stay until all are done.
+#[derive(Default)]
+struct FullRelay {
+    since: Option<Duration>,
+    is_told: bool,
+}
+
+impl FullRelay {
+    /// Why the run ends, if it does.
+    fn look(&mut self, board: &Board) -> Option<String> {
+        let count = board.refused_count();
+        if count == 0 {
+            self.since = None;
+            return None;
+        }
+        let now = clock::now();
+        let waited = now - *self.since.get_or_insert(now);
+        let text = format!(
+            "the relay is full and has no room for {}: start fewer clients, or raise its --max-peers",
+            count_text(u64::from(count), "client")
+        );
+        if waited >= FULL_PATIENCE {
+            return Some(text);
+        }
+        if waited >= FULL_TOLD_AFTER && !std::mem::replace(&mut self.is_told, true) {
+            let patience = FULL_PATIENCE.as_secs();
+            relay::stderr::say(format_args!("loadgen: {text}; trying for {patience} s"));
+        }
+        None
     }
 }
 
@@ -352,6 +396,7 @@ fn start_member<F: Future<Output = ()> + 'static>(
         async move {
             future.await;
             let mut record = ended.record.borrow_mut();
+            record.set_refused(&on_end, false);
             record.connected(&on_end);
             record.settled(&on_end);
             on_end.running.set(on_end.running.get() - 1);

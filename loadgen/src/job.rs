@@ -117,7 +117,14 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
         relay.has_ended().map(|status| format!("our own relay ended with {status}"))
     };
     let settled = || closed = Some(close());
+    let lapsed = clock::lapsed();
     let outcome = fleet::run(&job, placement, driver.driver, watch, settled)?;
+    let lapse = clock::lapsed().saturating_sub(lapsed).as_secs_f64();
+    if lapse > 0.0 {
+        say(format_args!(
+            "loadgen: this process did not run for {lapse:.1} s, which count in no time and no rate"
+        ));
+    }
     let (after, samples, rss_bytes_peak) = closed.unwrap_or_else(close);
     progress.finish();
     let loadgen = LoadgenFigures {

@@ -1,8 +1,17 @@
-//! The bar on a terminal while a run goes on; nothing when stderr is none.
+//! The bar on a terminal while a run goes on; a line now and then when stderr is none.
 
-use std::io::{IsTerminal, stderr};
+use std::{
+    cell::Cell,
+    io::{IsTerminal, stderr},
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use relay::{
+    stderr::{Pace, say},
+    units::bytes_text,
+};
+use shards::clock;
 
 use crate::board::Board;
 
@@ -14,6 +23,9 @@ const REDRAWS_HZ: u8 = 10;
 pub(crate) struct Progress {
     bar: ProgressBar,
     clients: usize,
+    bytes_total: u64,
+    /// Of lines, where there is no bar.
+    pace: Cell<Pace>,
 }
 
 impl Progress {
@@ -32,17 +44,25 @@ impl Progress {
                 .expect("the template is valid")
                 .progress_chars("=> "),
         );
-        Self { bar, clients }
+        Self { bar, clients, bytes_total, pace: Cell::new(Pace::new(clock::now())) }
     }
 
     /// Shows what the board says.
     pub(crate) fn update(&self, board: &Board) {
-        if self.bar.is_hidden() {
+        let phase = if board.is_seeding() { ", seeding" } else { "" };
+        let done = format!("{} of {} done{phase}", board.whole_count(), self.clients);
+        if !self.bar.is_hidden() {
+            self.bar.set_position(board.verified_bytes());
+            self.bar.set_message(done);
             return;
         }
-        self.bar.set_position(board.verified_bytes());
-        let phase = if board.is_seeding() { ", seeding" } else { "" };
-        self.bar.set_message(format!("{} of {} done{phase}", board.whole_count(), self.clients));
+        let mut pace = self.pace.get();
+        if pace.is_due(clock::now()) {
+            let (verified, all) =
+                (bytes_text(board.verified_bytes()), bytes_text(self.bytes_total));
+            say(format_args!("loadgen: {verified} of {all} verified, clients: {done}"));
+        }
+        self.pace.set(pace);
     }
 
     /// Takes the bar away: the report follows.

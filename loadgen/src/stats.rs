@@ -33,7 +33,7 @@ pub(crate) enum StatsError {
     #[error("what answers at {0} is no relay that this program can use: {1}")]
     Decode(SocketAddr, DecodeError),
     /// It said why not.
-    #[error("the relay at {0} refuses: {text} ({code:?})", text = .1.text, code = .1.code)]
+    #[error("the relay at {0} refuses: {text}", text = .1.reason())]
     Refused(SocketAddr, Failure),
     /// It wants a token.
     #[error("the relay at {0} wants a token: name one with --token-file")]

@@ -1,6 +1,12 @@
 //! Time as shards see it: a monotonic duration since the process began to ask, and sleeping.
 //!
 //! No calendar time, and nothing finer than what the event loop can wake for (about 1 ms).
+//!
+//! Time that the process did not run is no time here: what is waited for had no chance to come. A lid
+//! was closed, a machine was paused, somebody pressed Ctrl-Z: every event loop looks at this clock twice
+//! a second, so when none has for longer, none was running ([`Lapses`]).
+
+mod lapses;
 
 use std::{
     future::{Future, poll_fn},
@@ -10,13 +16,57 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::turn::{self, TimerKey};
+use self::lapses::Lapses;
+use crate::{
+    heartbeats::BEAT_INTERVAL,
+    turn::{self, TimerKey},
+};
 
 static EPOCH: OnceLock<Instant> = OnceLock::new();
 
-/// Time since the first call in this process. Never goes back.
+static LAPSES: Lapses = Lapses::new();
+
+const _: () = {
+    assert!(lapses::LAPSE_MIN.as_millis() >= 3 * BEAT_INTERVAL.as_millis());
+};
+
+/// Time since the first call in this process that it was running. Never goes back.
 #[must_use]
 pub fn now() -> Duration {
+    LAPSES.running(&uptime)
+}
+
+/// Of the time since the first call, how much the process did not run: [`now`] leaves it out.
+#[must_use]
+pub fn lapsed() -> Duration {
+    LAPSES.lapsed(&uptime)
+}
+
+/// As long as it lives there is an event loop, which looks at the clock every [`BEAT_INTERVAL`].
+#[derive(Debug)]
+pub(crate) struct Looking(());
+
+impl Looking {
+    pub(crate) fn begin() -> Self {
+        LAPSES.begin_looking(&uptime);
+        Self(())
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        LAPSES.end_looking();
+    }
+}
+
+/// Looks at the clock for as long as the loop turns.
+pub(crate) async fn look() {
+    loop {
+        sleep(BEAT_INTERVAL).await;
+    }
+}
+
+fn uptime() -> Duration {
     let now = instant();
     now.saturating_duration_since(*EPOCH.get_or_init(|| now))
 }

@@ -18,6 +18,7 @@ use std::{
 };
 
 use crate::{
+    clock,
     cores::Cores,
     driver::{self, Driver, EventLoop},
     handoff::{Arrivals, Handoff, Incoming, handoff},
@@ -414,7 +415,11 @@ fn pin(shard: ShardId, core: usize) -> bool {
 /// # Errors
 /// The event loop can't be built.
 pub fn block_on(driver: Driver, future: impl Future<Output = ()> + 'static) -> io::Result<()> {
-    driver::build(driver)?.run(Main::new(future));
+    let run = async move {
+        task::spawn(clock::look());
+        future.await;
+    };
+    driver::build(driver)?.run(Main::new(run));
     Ok(())
 }
 

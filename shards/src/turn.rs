@@ -183,13 +183,15 @@ pub(crate) struct Main {
     alarm: Option<Pin<Box<monoio::time::Sleep>>>,
     /// Deadline that `alarm` is set to; None: it has rung or was never set.
     alarm_deadline: Option<Duration>,
+    _looking: clock::Looking,
 }
 
 impl Main {
     pub(crate) fn new(root: impl Future<Output = ()> + 'static) -> Self {
         TURN.with(Turn::reset);
         task::reset();
-        Self { root: Some(Box::pin(root)), alarm: None, alarm_deadline: None }
+        let _looking = clock::Looking::begin();
+        Self { root: Some(Box::pin(root)), alarm: None, alarm_deadline: None, _looking }
     }
 
     /// Sees to it that the loop wakes for the earliest timer.

@@ -34,7 +34,7 @@ use super::{
     store::ChunkStore,
 };
 use crate::{
-    protocol::{DatagramOffer, Event},
+    protocol::{DatagramOffer, Event, Failure},
     time::Time,
     transport::{Channels, Datagrams, Payload, ReadError, ReadOutcome, Reader, SendEvent},
 };
@@ -77,6 +77,8 @@ pub(super) struct Link {
     pub(super) drained: Signal,
     /// The store has done something.
     stored: Rc<LocalBell>,
+    /// When something came by the stream last.
+    pub(super) heard_at: Cell<Time>,
     /// The kernel takes nothing more; what it has received may still be read.
     pub(super) broken: Cell<bool>,
     pub(super) closed: Cell<bool>,
@@ -92,6 +94,8 @@ pub(super) struct Core {
     surroundings: Rc<RefCell<Surroundings>>,
     keeping: Keeping,
     end: Option<End>,
+    /// What is said when it ends by its owner's will.
+    last_word: Option<Failure>,
     pub(super) error: Option<ConnectionError>,
 }
 
@@ -115,11 +119,13 @@ impl Link {
                 keeping: Keeping::new(Rc::clone(&surroundings)),
                 surroundings,
                 end: None,
+                last_word: None,
                 error: None,
             }),
             full: Signal::default(),
             drained: Signal::default(),
             stored: Rc::default(),
+            heard_at: Cell::new(now()),
             broken: Cell::new(false),
             closed: Cell::new(false),
         })
@@ -140,9 +146,7 @@ impl Link {
             task::spawn_isolated(watching, move |text| fail(&keeper, &text));
         }
         let result = self.read(scratch).await;
-        if let Err(ConnectionError::Session { error, .. }) = &result
-            && let Some(failure) = error.to_failure()
-        {
+        if let Some(failure) = self.last_word(&result) {
             self.say_last(failure, scratch).await;
         }
         // What the kernel has taken still goes out; a writer that waits for room must not go on.
@@ -243,6 +247,9 @@ impl Link {
         // What was verified before an error counts all the same.
         core.handle_events();
         let outcome = outcome.map_err(|error| self.read_error(error))?;
+        if matches!(outcome, ReadOutcome::Read { .. }) {
+            self.heard_at.set(started);
+        }
         let is_full = matches!(outcome, ReadOutcome::Read { is_full: true, .. });
         core.session.handle_turn_end(now(), !is_full);
         Ok((outcome, is_full))
@@ -258,7 +265,7 @@ impl Link {
             // The reader sees the end of the stream, and then the reason. Nothing more is said: a
             // last grant would bring data that nobody takes.
             drop(core);
-            self.shutdown();
+            self.close();
             return;
         }
         let pumped = core.pump(&self.socket, now());
@@ -271,7 +278,7 @@ impl Link {
             Err(_) => self.shutdown(),
         }
         if has_ended {
-            self.shutdown();
+            self.close();
         }
     }
 
@@ -475,6 +482,7 @@ impl Core {
             Reaction::GoOn => {}
             Reaction::Leave => self.session.handle_leave(),
             Reaction::Vanish => self.end = Some(End::Stopped),
+            Reaction::GiveUp => self.give_up(),
         }
     }
 }

@@ -20,6 +20,7 @@ use shards::{
 use super::{
     ConnectionError, SessionError,
     connection::{Core, Link, now},
+    liveness::watch_stream,
     scratch::Scratch,
 };
 use crate::{
@@ -93,6 +94,10 @@ impl Link {
             };
             task::spawn_isolated(run, move |text| super::connection::fail(&panicked, &text));
         }
+        let (watched, panicked) = (Rc::downgrade(self), Rc::downgrade(self));
+        task::spawn_isolated(watch_stream(watched), move |text| {
+            super::connection::fail(&panicked, &text);
+        });
         Ok(())
     }
 
@@ -176,10 +181,7 @@ impl Link {
     /// The stream's reader returns the error; the writing direction stays open for a last word.
     fn end_with(&self, error: ConnectionError) {
         self.core.borrow_mut().error.get_or_insert(error);
-        self.broken.set(true);
-        self.drained.set();
-        // It may be closed already, which is as good.
-        drop(self.socket.shutdown(std::net::Shutdown::Read));
+        self.close_reading();
     }
 
     fn datagram_error(&self, error: DatagramError<SessionError>) -> ConnectionError {

@@ -51,7 +51,7 @@ pub enum SessionError {
     #[error("the relay did not answer the handshake within {} s", .0.as_secs())]
     Silent(Duration),
     /// The relay said why it closes.
-    #[error("the relay closed the connection: {} ({:?})", .0.text, .0.code)]
+    #[error("the relay closed the connection: {}", .0.reason())]
     Relay(Failure),
 }
 
@@ -176,7 +176,10 @@ impl ConnectionError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::LookUp { .. } | Self::Io { .. } | Self::Closed(_) => true,
+            // An address that the system can't make sense of, and an interface that is not there.
+            Self::Connect { error, .. } => error.kind() != io::ErrorKind::InvalidInput,
+            Self::LookUp { error, .. } => error.kind() != io::ErrorKind::AddrNotAvailable,
+            Self::Io { .. } | Self::Closed(_) => true,
             Self::Session { error, .. } => error.is_transient(),
             Self::Decode { .. } | Self::Store { .. } | Self::DatagramsUnanswered { .. } => false,
         }

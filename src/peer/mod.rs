@@ -33,6 +33,7 @@ pub mod file;
 pub mod hashing;
 pub mod intake;
 mod keeping;
+mod liveness;
 pub mod origin;
 pub mod outbox;
 #[expect(clippy::module_inception, reason = "the module is about peers, this file about one")]
@@ -54,7 +55,7 @@ pub use file::FileState;
 pub use hashing::{HashError, Hashed, hash_file};
 pub use origin::{OriginError, OriginFile};
 pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, Reaction};
-pub use remote::Remote;
+pub use remote::{Remote, look_up_blocking};
 pub use scratch::{Scratch, new_scratch};
 pub use session::{Session, SessionConfig, SessionEvent};
 pub use store::{ChunkStore, Disk, FileStore, MemoryStore, Nowhere, StoreEvent, StreamStore};

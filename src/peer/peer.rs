@@ -132,6 +132,8 @@ pub enum Reaction {
     Leave,
     /// Go at once, without a word.
     Vanish,
+    /// Go at once, and tell the relay that what is shared here is no longer what it was.
+    GiveUp,
 }
 
 /// Watches a peer.
@@ -207,6 +209,15 @@ impl PeerHandle {
         self.0.stop.ring();
         if let Some(link) = &*self.0.link.borrow() {
             link.stop();
+        }
+    }
+
+    /// The same with a last word: what is shared here is no longer what it was.
+    pub fn give_up(&self) {
+        self.0.stopping.set(true);
+        self.0.stop.ring();
+        if let Some(link) = &*self.0.link.borrow() {
+            link.give_up();
         }
     }
 
@@ -295,7 +306,7 @@ impl Peer {
             let retry_in = backoff(attempts, &mut rng);
             attempts += 1;
             match self.tell(&Notice::Disconnected { error: &error, retry_in }) {
-                Reaction::Vanish => return Ok(Ended::Stopped),
+                Reaction::Vanish | Reaction::GiveUp => return Ok(Ended::Stopped),
                 Reaction::Leave => self.handle.0.leaving.set(true),
                 Reaction::GoOn => {}
             }

@@ -82,7 +82,13 @@ impl Remote {
 /// # Errors
 /// The system's, or there are none.
 pub fn look_up_blocking(name: &RelayAddr) -> io::Result<Vec<SocketAddr>> {
-    let found = (name.host(), name.port()).to_socket_addrs()?;
+    let found = (name.host(), name.port()).to_socket_addrs().map_err(|error| {
+        let interface = name.host().split_once('%').map(|(_, interface)| interface);
+        interface.map_or(error, |interface| {
+            let text = format!("this machine has no network interface {interface}");
+            io::Error::new(io::ErrorKind::AddrNotAvailable, text)
+        })
+    })?;
     let found = alternate(found.take(ADDRESSES_MAX).collect());
     if found.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));

@@ -110,6 +110,9 @@ pub const TOKEN_BYTES_MAX: usize = 1024;
 /// Bytes of a host's name, at most: DNS has no longer ones.
 pub const HOST_BYTES_MAX: usize = 253;
 
+/// Bytes of an interface's name behind a link-local address, at most: Linux has no longer ones.
+pub const INTERFACE_BYTES_MAX: usize = 15;
+
 /// Bytes of a file's name in a ticket, at most: file systems have no longer ones.
 pub const TICKET_NAME_BYTES_MAX: usize = 255;
 

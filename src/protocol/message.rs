@@ -389,18 +389,25 @@ impl Failure {
         text.truncate(text.floor_char_boundary(FAILURE_TEXT_BYTES_MAX));
         Self { code, text }
     }
+
+    /// For people, who need not see its code: what the other side says, or what the code means if it says
+    /// nothing. What could steer a terminal is shown as `?`.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        if self.text.is_empty() {
+            return self.code.to_string();
+        }
+        self.text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+    }
 }
 
 impl fmt::Display for Failure {
     /// The text came from outside: what could steer a terminal is shown as `?`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.code)?;
-        if !self.text.is_empty() {
-            f.write_str(": ")?;
+        match self.text.is_empty() {
+            true => write!(f, "{}", self.code),
+            false => write!(f, "{}: {}", self.code, self.reason()),
         }
-        self.text
-            .chars()
-            .try_for_each(|char| write!(f, "{}", if char.is_control() { '?' } else { char }))
     }
 }
 
@@ -413,7 +420,8 @@ pub enum FailureCode {
     TokenRefused,
     /// As many peers as the relay takes.
     TooManyPeers,
-    /// The relay can't take this swarm: chunks too large for its cache, or too many swarms.
+    /// The relay can't take this swarm: chunks too large for its cache, or too many swarms. Or its origin
+    /// has given the file up, and somebody waits for chunks that nobody else holds.
     SwarmRefused,
     /// The peer supplied a wrong chunk or manifest and is cut off from this swarm.
     Banned,
@@ -423,7 +431,7 @@ pub enum FailureCode {
     ChunksMissing,
     /// The relay shuts down; come back later.
     ShuttingDown,
-    /// A fault of the sender's own.
+    /// A fault of the sender's own. A publisher says so when the file is no longer what it was.
     Internal,
     /// Bytes were damaged on the way: connect again.
     LinkCorrupt,
@@ -468,6 +476,8 @@ mod tests {
     fn a_text_from_outside_can_not_steer_the_terminal() {
         let failure = Failure::new(FailureCode::Stalled, "\u{1b}[2Jbye\n\u{9b}1m");
         assert_eq!(failure.to_string(), "stalled: ?[2Jbye??1m");
-        assert_eq!(Failure::new(FailureCode::Stalled, "").to_string(), "stalled");
+        assert_eq!(failure.reason(), "?[2Jbye??1m");
+        let silent = Failure::new(FailureCode::Stalled, "");
+        assert_eq!((silent.to_string(), silent.reason()), ("stalled".into(), "stalled".into()));
     }
 }

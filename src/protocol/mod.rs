@@ -273,12 +273,12 @@
 //! | 0 | `Protocol` | reports it; connecting again would not help |
 //! | 1 | `TokenRefused` | reports it |
 //! | 2 | `TooManyPeers` | may try again later |
-//! | 3 | `SwarmRefused` | reports it: a publisher takes smaller chunks |
+//! | 3 | `SwarmRefused` | reports it: a publisher takes smaller chunks; whoever gets a file that its origin gave up asks for another ticket |
 //! | 4 | `Banned` | reports it; it is refused for this swarm |
 //! | 5 | `Stalled` | connects again and goes on |
 //! | 6 | `ChunksMissing` | reports how many; may try again when a holder is back |
 //! | 7 | `ShuttingDown` | connects again later |
-//! | 8 | `Internal` | connects again and goes on |
+//! | 8 | `Internal` | connects again and goes on; of a publisher: the file is no longer what it was, and is not got from there any more |
 //! | 9 | `LinkCorrupt` | connects again and goes on |
 //! | 10 | `TransportRefused` | reports it: another transport may do |
 //! | 11 | `DatagramsSilent` | connects again and goes on |

@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     key::{KeyError, SwarmKey},
     limits::{
-        HOST_BYTES_MAX, TICKET_CHARS_MAX, TICKET_CHECKSUM_BYTES, TICKET_NAME_BYTES_MAX,
-        TICKET_TEXT_BYTES_MAX,
+        HOST_BYTES_MAX, INTERFACE_BYTES_MAX, TICKET_CHARS_MAX, TICKET_CHECKSUM_BYTES,
+        TICKET_NAME_BYTES_MAX, TICKET_TEXT_BYTES_MAX,
     },
 };
 
@@ -47,7 +47,8 @@ const MARK_EXECUTABLE: u8 = 1;
 /// in brackets; read without the port, too.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RelayAddr {
-    /// A DNS name, an IPv4 address, or an IPv6 address without brackets.
+    /// A DNS name, an IPv4 address, or an IPv6 address without brackets, which may name an interface
+    /// behind a `%`.
     host: String,
     port: u16,
 }
@@ -70,6 +71,18 @@ pub enum RelayAddrError {
     /// An IPv6 address needs brackets.
     #[error("it is no IPv6 address in brackets: write for example [2001:db8::1]:7440")]
     Brackets,
+    /// A link-local address is one of every interface.
+    #[error(
+        "a link-local address needs the interface of this machine that it is reached by: write for \
+         example [fe80::1%eth0]:7440"
+    )]
+    NoInterface,
+    /// What follows the `%` can't be an interface, or the address needs none.
+    #[error(
+        "its part from the % on names no interface of a link-local address: write for example \
+         [fe80::1%eth0]:7440"
+    )]
+    Interface,
     /// The host is neither an address nor a name.
     #[error(
         "its host is neither a name nor an address: write HOST:PORT, for example relay.example.org:7440"
@@ -93,7 +106,7 @@ impl RelayAddr {
             return Err(RelayAddrError::Port);
         }
         if host.contains(':') {
-            host.parse::<core::net::Ipv6Addr>().map_err(|_| RelayAddrError::Brackets)?;
+            check_ipv6(host)?;
         } else if !is_name(host) {
             return Err(RelayAddrError::Host);
         }
@@ -146,6 +159,26 @@ impl RelayAddr {
         let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
         let port = port.parse().ok().filter(|_| is_number).ok_or(RelayAddrError::Port)?;
         Self::new(host, port)
+    }
+}
+
+/// An IPv6 address, with an interface if it is link-local, and without one if not.
+fn check_ipv6(host: &str) -> Result<(), RelayAddrError> {
+    let (address, interface) = match host.split_once('%') {
+        Some((address, interface)) => (address, Some(interface)),
+        None => (host, None),
+    };
+    let address: core::net::Ipv6Addr = address.parse().map_err(|_| RelayAddrError::Brackets)?;
+    let is_interface = |name: &str| {
+        (1..=INTERFACE_BYTES_MAX).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@:".contains(&byte))
+    };
+    match interface {
+        None if address.is_unicast_link_local() => Err(RelayAddrError::NoInterface),
+        Some(name) if !address.is_unicast_link_local() || !is_interface(name) => {
+            Err(RelayAddrError::Interface)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -361,7 +394,14 @@ mod tests {
 
     #[test]
     fn relays_are_names_or_addresses_with_a_port() {
-        for text in ["localhost:1", "relay.example.org.:7440", "127.0.0.1:65535", "[::1]:7440"] {
+        for text in [
+            "localhost:1",
+            "relay.example.org.:7440",
+            "127.0.0.1:65535",
+            "[::1]:7440",
+            "[fe80::1%eth0]:7440",
+            "[fe80::1%2]:7440",
+        ] {
             let addr: RelayAddr = text.parse().unwrap();
             assert_eq!(addr.to_string(), text);
             assert_eq!(RelayAddr::with_port(text), Ok(addr));
@@ -381,6 +421,11 @@ mod tests {
             ("[::1:7440", RelayAddrError::Brackets),
             ("[::g]:7440", RelayAddrError::Brackets),
             ("[relay]:7440", RelayAddrError::Brackets),
+            ("[fe80::1]:7440", RelayAddrError::NoInterface),
+            ("[fe80::1%]:7440", RelayAddrError::Interface),
+            ("[fe80::1%eth 0]:7440", RelayAddrError::Interface),
+            ("[fe80::1%an_interface_of_16]:7440", RelayAddrError::Interface),
+            ("[2001:db8::1%eth0]:7440", RelayAddrError::Interface),
             (":7440", RelayAddrError::Host),
             ("a..b:7440", RelayAddrError::Host),
             ("http//x:7440", RelayAddrError::Host),

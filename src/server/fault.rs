@@ -25,7 +25,7 @@ impl Fault {
 
     /// The peer said that it gives up, and why.
     pub(crate) fn of_peer(failure: &Failure) -> Self {
-        let text = format!("the peer gave up: {}", failure.text);
+        let text = format!("the peer gave up: {}", failure.reason());
         Self::new(FailureCode::Protocol, PEER_FAILED, text)
     }
 

@@ -155,6 +155,7 @@ impl Home {
                     self.swarm.handle_leaving(now, peer);
                 }
                 NewsItem::StatusRequest => wants_status = true,
+                NewsItem::GaveUp => self.swarm.handle_gave_up(now, peer),
             }
         }
         self.swarm.handle_allowance(now, peer, news.allowance_bytes);
@@ -460,24 +461,8 @@ impl Home {
         }
     }
 
-    /// The peer's connection, while it is there.
-    pub(crate) fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
-        self.peers.get(peer.0 as usize)?.map(|member| member.connection)
-    }
-
     fn shards_with_peers(&self) -> impl Iterator<Item = ShardId> + '_ {
         (0u16..).map(ShardId).zip(&self.peers_on_shard).filter(|&(_, &n)| n > 0).map(|(id, _)| id)
-    }
-
-    fn to_peer(
-        &self,
-        peer: PeerSlot,
-        outbox: &mut Outbox,
-        request: impl FnOnce(ConnectionRef) -> PeerRequest,
-    ) {
-        if let Some(to) = self.connection(peer) {
-            outbox.push(to.shard, Request::Peer(request(to)));
-        }
     }
 }
 

@@ -162,6 +162,8 @@ pub(crate) enum NewsItem {
     Leaving,
     /// The peer asks how far the swarm is.
     StatusRequest,
+    /// Its file is no longer what it was.
+    GaveUp,
 }
 
 /// A chunk that was fetched and verified; its lease lives in `bytes`.

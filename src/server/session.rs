@@ -179,7 +179,12 @@ impl Session {
         match message {
             Message::Ping { token } => self.send(Message::Pong { token }),
             Message::Pong { .. } => {}
-            Message::Failure(failure) => return Err(Fault::of_peer(&failure)),
+            Message::Failure(failure) => {
+                if failure.code == FailureCode::Internal {
+                    self.tell(NewsItem::GaveUp);
+                }
+                return Err(Fault::of_peer(&failure));
+            }
             Message::DatagramRequest { channel } => return self.handle_datagram_request(channel),
             Message::Hello(hello) => return self.handle_hello(hello),
             Message::BitfieldPart { offset_bytes, bytes } => {

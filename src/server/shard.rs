@@ -329,6 +329,7 @@ impl Drop for Alarm {
 /// Looks at the time: hedges, deadlines, stalls, handshakes, and what is published.
 async fn tick(state: Rc<ShardState>) {
     let (mut looked_at, mut is_quiet, mut is_watching) = (Time::ZERO, false, false);
+    let mut lapsed = clock::lapsed();
     loop {
         let mut happened = false;
         if is_quiet {
@@ -338,6 +339,7 @@ async fn tick(state: Rc<ShardState>) {
             clock::sleep(if busy { TICK_BUSY } else { TICK_IDLE }).await;
         }
         let now = now();
+        tell_lapse(&state, &mut lapsed);
         state.homes.borrow_mut().handle_timeouts(now);
         is_quiet &= !happened;
         if now.since(looked_at) >= TICK_IDLE {
@@ -364,6 +366,16 @@ async fn watch_prices(state: Rc<ShardState>) {
             }
             None => state.price_bell.wait().await,
         }
+    }
+}
+
+/// Whoever reads the log learns why everybody was silent.
+fn tell_lapse(state: &ShardState, told: &mut Duration) {
+    let lapsed = clock::lapsed();
+    let before = std::mem::replace(told, lapsed);
+    if lapsed > before && state.shard.id == ShardId(0) {
+        let seconds = (lapsed - before).as_secs_f64();
+        tracing::warn!("this relay did not run for {seconds:.1} s: that counts against nobody");
     }
 }
 

@@ -104,7 +104,10 @@ impl Swarm {
         if let Some(fetch) = self.end_fetch(now, fetch_id) {
             self.release_chunk(&fetch);
             match failure {
-                FetchFailure::Refused => self.unclaim(fetch.holder, fetch.chunk),
+                FetchFailure::Refused => {
+                    self.unclaim(fetch.holder, fetch.chunk);
+                    self.publisher_refused(fetch.holder);
+                }
                 FetchFailure::Lied => self.ban(now, fetch.holder),
                 FetchFailure::Damaged => self.peers[fetch.holder].slow = true,
             }

@@ -1,4 +1,7 @@
 //! Peers that wait for chunks which nobody connected holds: they are told, and not for ever.
+//!
+//! A publisher may have given the file up, as it is no longer what it was. Then another holder may still be
+//! about to come back, but there is not much hope.
 
 use std::time::Duration;
 
@@ -11,10 +14,16 @@ const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// How often one peer is told, at most.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// When to look next.
+/// How long peers wait, at most, for what their origin has given up: a holder that lost its connection is
+/// back within a second.
+const GIVEN_UP_DEADLINE: Duration = Duration::from_secs(3);
+
+/// When to look next, and what is known of the origin.
 #[derive(Debug, Default)]
 pub(super) struct MissingState {
     check_at: Option<Time>,
+    /// A publisher has said that it can't supply the file any more; holds while something is missing.
+    is_given_up: bool,
 }
 
 impl Swarm {
@@ -24,12 +33,30 @@ impl Swarm {
         (peer.missing_since, peer.missing_told) = (None, None);
     }
 
+    /// The peer's file is no longer what it was: nothing more is asked of it.
+    pub fn handle_gave_up(&mut self, now: Time, slot: PeerSlot) {
+        self.begin(now);
+        if self.peers.get(slot).is_some() {
+            self.publisher_refused(slot);
+            self.retire(now, slot);
+        }
+        self.settle(now);
+    }
+
+    /// The peer can't supply a chunk that it had. Only one that published, and has supplied something
+    /// right, is believed that nobody else will.
+    pub(super) fn publisher_refused(&mut self, slot: PeerSlot) {
+        let peer = &self.peers[slot];
+        self.missing.is_given_up |= peer.seeding.is_some() && peer.is_proven;
+    }
+
     pub(super) fn missing_timeout(&self) -> Option<Time> {
         self.missing.check_at
     }
 
     pub(super) fn missing_step(&mut self, now: Time) {
         let missing = self.chunks.orphan_count > 0 || self.manifest.is_missing();
+        self.missing.is_given_up &= missing;
         if self.starving.is_empty() || !missing {
             self.missing.check_at = None;
             return;
@@ -50,9 +77,12 @@ impl Swarm {
         };
         let peer = &mut self.peers[slot];
         let waited = now.since(*peer.missing_since.get_or_insert(now));
-        let deadline = self.config.missing_deadline.saturating_sub(waited);
+        let is_given_up = self.missing.is_given_up;
+        let longest = self.config.missing_deadline;
+        let longest = if is_given_up { longest.min(GIVEN_UP_DEADLINE) } else { longest };
+        let deadline = longest.saturating_sub(waited);
         if deadline.is_zero() {
-            self.actions.push_back(Action::GiveUp { peer: slot, missing_count });
+            self.actions.push_back(Action::GiveUp { peer: slot, missing_count, is_given_up });
             self.retire(now, slot);
         } else if peer.missing_told.is_none_or(|told| now.since(told) >= TELL_EVERY) {
             peer.missing_told = Some(now);

@@ -167,5 +167,7 @@ pub enum Action {
         peer: PeerSlot,
         /// How many chunks nobody holds.
         missing_count: u32,
+        /// Their origin said that it can't supply them any more.
+        is_given_up: bool,
     },
 }

@@ -19,4 +19,5 @@ mod parts;
 mod relay_program;
 mod results;
 mod share;
+mod standing;
 mod tokens;

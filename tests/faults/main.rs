@@ -15,5 +15,6 @@ mod network;
 mod peers;
 mod scarce;
 mod siege;
+mod still;
 mod stuck;
 mod usage;

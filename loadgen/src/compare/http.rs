@@ -107,7 +107,8 @@ pub(crate) fn receive(job: &Job, placement: Placement, driver: Driver) -> anyhow
     let verified = board.verified.load(Ordering::Acquire);
     if verified < clients {
         let error = errors.try_recv();
-        let error = error.unwrap_or_else(|_| format!("timed out after {:?}", job.timeout));
+        let error =
+            error.unwrap_or_else(|_| format!("timed out after {} s", job.timeout.as_secs_f64()));
         anyhow::bail!("{verified} of {clients} HTTP clients got the file: {error}");
     }
     let at = |moment: &AtomicU64| Duration::from_nanos(moment.load(Ordering::Acquire));

@@ -5,6 +5,7 @@ mod support;
 
 mod crash;
 mod datagrams;
+mod full;
 mod liars;
 mod restart;
 mod results;

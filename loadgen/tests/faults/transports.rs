@@ -236,6 +236,24 @@ fn addresses_are_forgotten() {
 }
 
 #[test]
+fn whoever_moves_goes_on_soon_where_data_runs_in_datagrams() {
+    let mut run = Run::start("udp-data", Faults::default(), &SLOWLY);
+    run.wait_part(0.3);
+    run.proxy.move_everybody();
+    let delivered = || run.relay.metric("relay_chunks_delivered_total", &[]);
+    // What is on its way may still come.
+    crate::support::pause(millis(1_000));
+    let before = delivered();
+    // The relay gives a silent peer up after 10 s, TCP after 30, the datagrams after 45.
+    let goes_on = (0..200).any(|_| {
+        crate::support::pause(millis(100));
+        delivered() > before
+    });
+    assert!(goes_on, "nothing came for 20 s");
+    run.ends_well();
+}
+
+#[test]
 fn streams_are_cut() {
     over_all_transports(cuts_streams);
 }

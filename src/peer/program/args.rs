@@ -108,7 +108,8 @@ pub struct ShareArgs {
     pub until_copies: Option<NonZeroU32>,
 
     /// End with an error after so long without handing out a chunk [default: never]
-    #[arg(long, env = "PEER_TIMEOUT", value_name = "DUR", value_parser = parse_duration)]
+    // Not PEER_TIMEOUT: whoever sets that is about to get something.
+    #[arg(long, env = "PEER_SHARE_TIMEOUT", value_name = "DUR", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
 
     /// What all commands have.

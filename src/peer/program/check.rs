@@ -54,9 +54,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
     let verdict = if file.size_bytes() != key.size_bytes {
         Verdict::OtherSize { size_bytes: file.size_bytes() }
     } else {
-        let bar = voice.bar("checking", key.size_bytes);
-        let origin = file.hash(key.chunk_size_log2, &mut |done| bar.set_position(done));
-        bar.finish_and_clear();
+        let what = format!("checking {}", args.file.display());
+        let mut progress = voice.progress(&what, key.size_bytes);
+        let origin = file.hash(key.chunk_size_log2, &mut |done| progress.set(done));
+        progress.finish();
         let origin = origin.map_err(ProgramError::job)?;
         if origin.manifest().key().id == key.id {
             Verdict::Same

@@ -13,7 +13,7 @@ use std::{
 };
 
 use shards::{DriverChoice, clock};
-use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
+use signal_hook::iterator::Signals;
 
 use super::error::{ProgramError, no_thread};
 
@@ -26,10 +26,11 @@ const SAME_SIGNAL: Duration = Duration::from_millis(100);
 pub(super) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on SIGINT and SIGTERM are noted; a second one ends the process at once.
+    /// From now on SIGINT and SIGTERM are noted, but what is ignored stays so; a second one ends the process
+    /// at once.
     pub(super) fn watch() -> Result<Self, ProgramError> {
         let fail = |error| ProgramError::Job(format!("failed to watch for signals: {error}"));
-        let mut signals = Signals::new(TERM_SIGNALS).map_err(fail)?;
+        let mut signals = Signals::new(crate::signals::to_catch()).map_err(fail)?;
         let interrupt = Self::default();
         let noted = interrupt.clone();
         let watch = move || {

@@ -94,7 +94,7 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
         let (status, hashing) = (&status, &hashing);
         let screen = thread::Builder::new().name("peer-screen".into());
         let screen = screen.spawn_scoped(scope, move || {
-            screen::show(status, hashing, &inbox, args.common.quiet);
+            screen::show(status, hashing, &inbox, &args.common);
         });
         let screen = screen.map_err(|error| no_thread("for the screen", &error))?;
         let (status, hashing) = (Arc::clone(status), Arc::clone(hashing));
@@ -374,6 +374,12 @@ impl Context<'_> {
             0 => format!("{error}; nothing of it has come yet"),
             _ => {
                 let (have, size) = bytes_texts(have, size);
+                if self.status.is_given_up.load(Relaxed) {
+                    return format!(
+                        "{error}; {have} of {size} are kept in {path}: a get with the new ticket takes what \
+                         both have in common from there"
+                    );
+                }
                 format!("{error}; {have} of {size} are kept in {path}: run this again to go on")
             }
         }

@@ -4,6 +4,7 @@
 //! A disk thread reads the file. What is to be shared is in `wish`; what is said to the user and when it
 //! ends in `watch`.
 
+mod screen;
 mod watch;
 mod wish;
 
@@ -57,9 +58,10 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     let remote = Remote::from(wish.relay().clone());
     let chunk_size_log2_max = ask_relay(args, voice, remote.clone(), token.clone())?;
     let chunk_size_log2 = wish.chunk_size_log2(&file, chunk_size_log2_max)?;
-    let bar = voice.bar("hashing", file.size_bytes());
-    let origin = file.hash(chunk_size_log2, &mut |done| bar.set_position(done));
-    bar.finish_and_clear();
+    let mut progress =
+        voice.progress(&format!("hashing {}", args.file.display()), file.size_bytes());
+    let origin = file.hash(chunk_size_log2, &mut |done| progress.set(done));
+    progress.finish();
     let origin = origin.map_err(ProgramError::job)?;
     let (ticket, notes) = wish.ticket(&origin)?;
     voice.say(&format!(
@@ -69,7 +71,7 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     ));
     notes.iter().for_each(|note| voice.say(note));
     let interrupt = Interrupt::watch()?;
-    let sharing = Rc::new(RefCell::new(Sharing::new(args, voice, ticket)));
+    let sharing = Rc::new(RefCell::new(Sharing::new(args, ticket)));
     let serving =
         serve((args.timeout, args.common.transport), remote, token, origin, sharing, interrupt);
     event_loop::run(args.common.driver, serving)?
@@ -137,14 +139,12 @@ async fn serve(
     shards::task::spawn(watching);
     let (result, _) = peer.run(new_scratch()).await;
     let mut sharing = sharing.borrow_mut();
-    sharing.has_ended = true;
-    let end = sharing.verdict.take();
-    match (end, result) {
-        (Some(Verdict::Failed(why)), _) => Err(ProgramError::Job(why)),
-        (Some(Verdict::Interrupted), _) | (None, Ok(Ended::Stopped)) => sharing.end("interrupted"),
-        (None, Ok(Ended::Left)) => sharing.end("done"),
-        (None, Err(error)) => Err(ProgramError::Job(watch::advise(&error))),
-    }
+    let result = match (&sharing.verdict, result) {
+        (Some(_), _) | (None, Ok(Ended::Stopped)) => Ok("interrupted"),
+        (None, Ok(Ended::Left)) => Ok("done"),
+        (None, Err(error)) => Err(watch::advise(&error)),
+    };
+    sharing.end(Time::from_start(clock::now()), result)
 }
 
 /// What must be done though nothing happens.
@@ -169,10 +169,13 @@ async fn tick(
         }
         state.handle_change(change.as_ref());
         state.handle_time(Time::from_start(clock::now()));
-        let stops = state.verdict.is_some();
+        let (stops, is_changed) =
+            (state.verdict.is_some(), matches!(state.verdict, Some(Verdict::Changed(_))));
         drop(state);
         // The observer is told of what follows from these: the state must be free.
-        if stops {
+        if is_changed {
+            handle.give_up();
+        } else if stops {
             handle.stop();
         } else if asks {
             handle.ask_status();

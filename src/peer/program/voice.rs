@@ -1,8 +1,12 @@
-//! What `peer` says: sentences on stderr, bars only where somebody can look at them.
+//! What `peer` says: sentences on stderr, bars only where somebody can look at them, a line now and then
+//! elsewhere.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use shards::clock;
+
+use crate::{stderr::Pace, units::bytes_text};
 
 /// How often a bar is drawn, in times a second.
 const DRAWN_PER_SECOND: u8 = 10;
@@ -21,8 +25,8 @@ impl Voice {
         }
     }
 
-    /// A bar over so many bytes; an invisible one where stderr is no terminal.
-    pub(super) fn bar(self, what: &str, bytes: u64) -> ProgressBar {
+    /// Of something that goes over so many bytes.
+    pub(super) fn progress(self, what: &str, bytes: u64) -> Progress {
         let visible = !self.quiet && std::io::stderr().is_terminal();
         let target = if visible {
             ProgressDrawTarget::stderr_with_hz(DRAWN_PER_SECOND)
@@ -36,6 +40,36 @@ impl Voice {
             bar.set_style(style);
         }
         bar.set_message(what.to_owned());
-        bar
+        if visible {
+            bar.enable_steady_tick(Duration::from_secs(1));
+        }
+        let pace = (!visible && !self.quiet).then(|| Pace::new(clock::now()));
+        Progress { bar, pace, what: what.to_owned(), bytes }
+    }
+}
+
+/// How far something is.
+#[derive(Debug)]
+pub(super) struct Progress {
+    bar: ProgressBar,
+    /// Of lines, where there is no bar.
+    pace: Option<Pace>,
+    what: String,
+    bytes: u64,
+}
+
+impl Progress {
+    /// So many bytes are done.
+    pub(super) fn set(&mut self, done_bytes: u64) {
+        self.bar.set_position(done_bytes);
+        if self.pace.as_mut().is_some_and(|pace| pace.is_due(clock::now())) {
+            let (done, all) = (bytes_text(done_bytes), bytes_text(self.bytes));
+            crate::stderr::say(format_args!("{}: {done} of {all}", self.what));
+        }
+    }
+
+    /// It is over.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
     }
 }

@@ -1,9 +1,13 @@
-//! What a home says to peers: that they may go, wait, or have to end.
+//! What a home says to peers: that they may go, wait, or have to end; and the way to them.
 
 use super::Home;
 use crate::{
     protocol::{Failure, FailureCode, Message},
-    server::{cells::ShardCells, message::PeerRequest, outbox::Outbox},
+    server::{
+        cells::ShardCells,
+        message::{ConnectionRef, PeerRequest, Request},
+        outbox::Outbox,
+    },
     swarm::{Action, PeerSlot},
 };
 
@@ -22,7 +26,15 @@ impl Home {
                 let waiting = Message::Waiting { missing_count, first_missing, deadline_ms };
                 self.tell(peer, waiting, outbox);
             }
-            Action::GiveUp { peer, missing_count } => {
+            Action::GiveUp { peer, missing_count, is_given_up: true } => {
+                let text = format!(
+                    "the file's origin has given it up, because it changed there or can't be read \
+                     any more, and nobody else who is connected holds {missing_count} of the \
+                     chunks: ask for a new ticket"
+                );
+                self.close(peer, FailureCode::SwarmRefused, &text, outbox);
+            }
+            Action::GiveUp { peer, missing_count, is_given_up: false } => {
                 let text = format!(
                     "nobody who is connected holds {missing_count} of the chunks: start a peer \
                      that has the file, then try again"
@@ -40,5 +52,21 @@ impl Home {
     fn close(&self, peer: PeerSlot, code: FailureCode, text: &str, outbox: &mut Outbox) {
         let failure = Failure { code, text: text.to_owned() };
         self.to_peer(peer, outbox, |to| PeerRequest::Close { to, failure });
+    }
+
+    /// The peer's connection, while it is there.
+    pub(crate) fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
+        self.peers.get(peer.0 as usize)?.map(|member| member.connection)
+    }
+
+    pub(super) fn to_peer(
+        &self,
+        peer: PeerSlot,
+        outbox: &mut Outbox,
+        request: impl FnOnce(ConnectionRef) -> PeerRequest,
+    ) {
+        if let Some(to) = self.connection(peer) {
+            outbox.push(to.shard, Request::Peer(request(to)));
+        }
     }
 }

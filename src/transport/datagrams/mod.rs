@@ -98,6 +98,7 @@ pub struct Datagrams {
     prompt: (LaneOut, Prompt),
     latest: (LatestOut, Latest),
     response: Option<(Route, u64)>,
+    challenged_at: Option<Time>,
     ping_due: bool,
     /// Packets to acknowledge, when that is due, and when at the latest, whatever still comes.
     unacknowledged: u32,
@@ -139,6 +140,7 @@ impl Datagrams {
             prompt: Default::default(),
             latest: Default::default(),
             response: None,
+            challenged_at: None,
             ping_due: side == Side::Peer,
             unacknowledged: 0,
             unacknowledged_messages: 0,
@@ -227,7 +229,9 @@ impl Datagrams {
             match frame {
                 DatagramFrame::Ping => {}
                 DatagramFrame::Ack(ack) => self.handle_ack(now, &ack),
-                DatagramFrame::Challenge { token } => self.response = Some((route, token)),
+                DatagramFrame::Challenge { token } => {
+                    (self.response, self.challenged_at) = (Some((route, token)), Some(now));
+                }
                 DatagramFrame::Response { token } => {
                     self.handle_response(route, token);
                 }

@@ -58,6 +58,18 @@ pub enum Silence {
 }
 
 impl Datagrams {
+    /// When something sealed came last.
+    #[must_use]
+    pub fn heard_at(&self) -> Option<Time> {
+        self.heard_at
+    }
+
+    /// When the other side last wanted a proof of where this one is.
+    #[must_use]
+    pub fn challenged_at(&self) -> Option<Time> {
+        self.challenged_at
+    }
+
     /// When the other side counts as silent, if nothing is heard until then, and how.
     pub(super) fn silence(&self) -> (Time, Silence) {
         let has_asked = self.recovery.timeouts() >= ANSWER_ATTEMPTS_MIN;

@@ -87,6 +87,7 @@ struct Wishes {
     faults: watch::Receiver<Faults>,
     resets: watch::Receiver<u64>,
     rebinds: watch::Receiver<u64>,
+    moves: watch::Receiver<u64>,
     happened: Arc<Happened>,
 }
 
@@ -111,6 +112,7 @@ pub(crate) struct Proxy {
     faults: watch::Sender<Faults>,
     resets: watch::Sender<u64>,
     rebinds: watch::Sender<u64>,
+    moves: watch::Sender<u64>,
     stop: watch::Sender<bool>,
     running: Option<JoinHandle<()>>,
 }
@@ -127,6 +129,7 @@ impl Proxy {
         let (faults, faults_seen) = watch::channel(faults);
         let (resets, resets_seen) = watch::channel(0);
         let (rebinds, rebinds_seen) = watch::channel(0);
+        let (moves, moves_seen) = watch::channel(0);
         let (stop, mut stopped) = watch::channel(false);
         let happened = Arc::new(Happened::default());
         let wishes = Wishes {
@@ -135,6 +138,7 @@ impl Proxy {
             faults: faults_seen,
             resets: resets_seen,
             rebinds: rebinds_seen,
+            moves: moves_seen,
             happened: Arc::clone(&happened),
         };
         let running = in_background(move || {
@@ -149,7 +153,7 @@ impl Proxy {
                 }
             });
         });
-        Self { addr, happened, faults, resets, rebinds, stop, running: Some(running) }
+        Self { addr, happened, faults, resets, rebinds, moves, stop, running: Some(running) }
     }
 
     /// From now on this goes wrong.
@@ -160,6 +164,13 @@ impl Proxy {
     /// Cuts every stream, as a middlebox that forgot them would.
     pub(crate) fn reset_streams(&self) {
         self.resets.send_modify(|count| *count += 1);
+    }
+
+    /// Everybody is at another address from now on: datagrams come from there, and streams that are there
+    /// carry nothing any more, and nobody is told.
+    pub(crate) fn move_everybody(&self) {
+        self.moves.send_modify(|count| *count += 1);
+        self.change_addresses();
     }
 
     /// From now on the relay sees each flow of datagrams come from another address.

@@ -89,11 +89,20 @@ async fn serve(near: TcpStream, mut wishes: Wishes, number: u64) {
     far.set_nodelay(true).ok();
     let mut resets = wishes.resets.clone();
     resets.mark_unchanged();
+    let mut moves = wishes.moves.clone();
+    moves.mark_unchanged();
     let up = carry(&near, &far, wishes.clone(), Line::new(wishes.seed, 4 * number));
     let down = carry(&far, &near, wishes.clone(), Line::new(wishes.seed, 4 * number + 1));
     let is_whole = tokio::select! {
         both = async { tokio::try_join!(up, down) } => both.is_ok(),
         _ = resets.changed() => false,
+        moved = moves.changed() => {
+            if moved.is_ok() {
+                // Both ends stay open, and hear nothing.
+                std::future::pending::<()>().await;
+            }
+            false
+        }
     };
     if !is_whole {
         cut(&[&near, &far]);

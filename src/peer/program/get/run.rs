@@ -110,6 +110,8 @@ struct Local {
     writes: RefCell<Option<Rc<Cell<usize>>>>,
     /// Whether the path to the relay was looked at.
     was_path_judged: Cell<bool>,
+    /// Of the time that the process has not run, so much was seen.
+    lapsed: Cell<Duration>,
 }
 
 async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
@@ -124,6 +126,7 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
         last_error: RefCell::default(),
         writes: RefCell::default(),
         was_path_judged: Cell::new(false),
+        lapsed: Cell::new(clock::lapsed()),
         job,
     });
     if matches!(local.job.place, Place::Whole(_)) {
@@ -229,7 +232,10 @@ impl Local {
             return self.wait_finished().await.map(Ended::Done);
         }
         match result {
-            Err(error) if is_worth_asking_again(&error) => Ok(Ended::AskAgain(file)),
+            Err(error) if is_worth_asking_again(&error) => {
+                self.lost(&error);
+                Ok(Ended::AskAgain(file))
+            }
             Err(error) => Err(self.explain(&error)),
             Ok(_) => Err("the transfer was stopped".into()),
         }
@@ -249,6 +255,11 @@ impl Local {
         let (job, is_interrupted) = (&self.job, self.job.interrupted.load(Relaxed));
         let Some(whole_at) = self.whole_at.get() else {
             self.look_at_the_reader();
+            let lapsed = clock::lapsed();
+            if self.lapsed.replace(lapsed) != lapsed {
+                // Nothing could come while this process stood still.
+                job.status.progress();
+            }
             if is_interrupted {
                 return Some(Err("interrupted".into()));
             }
@@ -294,6 +305,10 @@ impl Local {
 
     /// What ended the last peer, and what that means for the user.
     fn explain(&self, error: &ConnectionError) -> String {
+        let given_up = code_of(error) == Some(FailureCode::SwarmRefused);
+        if given_up && self.job.status.was_accepted.load(Relaxed) {
+            self.job.status.is_given_up.store(true, Relaxed);
+        }
         let hint = match error {
             ConnectionError::Connect { .. } => {
                 ": is the relay running, and can this machine reach it?"
@@ -377,6 +392,13 @@ impl Local {
         }
     }
 
+    /// What ended the last connection is remembered and shown.
+    fn lost(&self, error: &ConnectionError) {
+        self.job.status.relay_refused.store(is_worth_asking_again(error), Relaxed);
+        *self.last_error.borrow_mut() = Some(error.to_string());
+        self.tell(News::Lost(error.to_string()));
+    }
+
     fn tell(&self, news: News) {
         tell(&self.job.news, news);
     }
@@ -387,13 +409,18 @@ fn tell(to: &SyncSender<News>, news: News) {
     to.try_send(news).ok();
 }
 
-/// The relay gives up after a time of its own; the user may have given more.
+/// The relay gives up after a time of its own, and a full one may have room later; the user may have
+/// given more.
 fn is_worth_asking_again(error: &ConnectionError) -> bool {
-    matches!(
-        error,
-        ConnectionError::Session { error: SessionError::Relay(failure), .. }
-            if failure.code == FailureCode::ChunksMissing
-    )
+    matches!(code_of(error), Some(FailureCode::ChunksMissing | FailureCode::TooManyPeers))
+}
+
+/// What the relay said, if it did.
+fn code_of(error: &ConnectionError) -> Option<FailureCode> {
+    match error {
+        ConnectionError::Session { error: SessionError::Relay(failure), .. } => Some(failure.code),
+        _ => None,
+    }
 }
 
 async fn tick(local: std::rc::Weak<Local>) {
@@ -443,8 +470,7 @@ impl Observer for Watch {
                     // Who is not connected serves nobody.
                     return Reaction::Vanish;
                 }
-                *local.last_error.borrow_mut() = Some(error.to_string());
-                local.tell(News::Lost(error.to_string()));
+                local.lost(error);
             }
             Notice::SeedingDone | Notice::LeaveGranted | Notice::Status(_) => {}
         }

@@ -1,10 +1,11 @@
-//! What a get shows while it runs: a bar on a terminal, a line now and then elsewhere.
+//! What a get shows while it runs: a bar on a terminal, a line now and then elsewhere, or an event for
+//! machines.
 //!
 //! On a thread of its own, so that a terminal that is held up holds up nothing else. Everything on
 //! stderr; results are not its business.
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr, stdout},
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
@@ -14,10 +15,14 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 use shards::clock;
 
-use super::status::{Phase, Status, time_text};
-use crate::{peer::resume::Hashing, units::bytes_text};
+use super::{
+    super::args::CommonArgs,
+    status::{Phase, Status, time_text},
+};
+use crate::{peer::resume::Hashing, stderr::Pace, units::bytes_text};
 
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -46,13 +51,18 @@ pub(crate) enum News {
 }
 
 /// Shows, until all senders of news are gone.
-pub(crate) fn show(status: &Status, hashing: &Arc<Hashing>, news: &Receiver<News>, is_quiet: bool) {
-    let mut screen = Screen::new(status, is_quiet);
+pub(crate) fn show(
+    status: &Status,
+    hashing: &Arc<Hashing>,
+    news: &Receiver<News>,
+    common: &CommonArgs,
+) {
+    let mut screen = Screen::new(status, common);
     loop {
         match news.recv_timeout(TICK) {
             Ok(News::Note(text)) => screen.print(&text),
-            Ok(News::Lost(error)) => screen.error = Some(error),
-            Ok(News::Found) => screen.error = None,
+            Ok(News::Lost(error)) => screen.lost(error),
+            Ok(News::Found) => screen.found(),
             Err(RecvTimeoutError::Timeout) => screen.update(hashing),
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -63,17 +73,24 @@ pub(crate) fn show(status: &Status, hashing: &Arc<Hashing>, news: &Receiver<News
 struct Screen<'a> {
     status: &'a Status,
     is_quiet: bool,
+    /// Events on stdout instead of lines on stderr.
+    is_json: bool,
     bar: ProgressBar,
     /// What ended the last connection.
     error: Option<String>,
     explained_at: Option<Duration>,
+    /// The user was told that there is no connection.
+    told_lost: bool,
+    pace: Pace,
+    paced_at: (Duration, u64),
     last_bytes: u64,
     last_at: Duration,
     rate: f64,
 }
 
 impl<'a> Screen<'a> {
-    fn new(status: &'a Status, is_quiet: bool) -> Self {
+    fn new(status: &'a Status, common: &CommonArgs) -> Self {
+        let is_quiet = common.quiet;
         let target = if stderr().is_terminal() && !is_quiet {
             ProgressDrawTarget::stderr_with_hz(DRAWN_PER_SECOND)
         } else {
@@ -88,9 +105,13 @@ impl<'a> Screen<'a> {
         Self {
             status,
             is_quiet,
+            is_json: common.json,
             bar,
             error: None,
             explained_at: None,
+            told_lost: false,
+            pace: Pace::new(last_at),
+            paced_at: (last_at, 0),
             last_bytes: 0,
             last_at,
             rate: 0.0,
@@ -106,11 +127,26 @@ impl<'a> Screen<'a> {
         }
     }
 
+    /// There is no connection: of a wait, this is another reason than the one that was told.
+    fn lost(&mut self, error: String) {
+        if self.error.replace(error).is_none() {
+            self.explained_at = None;
+        }
+    }
+
+    /// There is a connection again.
+    fn found(&mut self) {
+        self.error = None;
+        if std::mem::take(&mut self.told_lost) {
+            self.print("connected to the relay again");
+        }
+    }
+
     fn update(&mut self, hashing: &Hashing) {
         let waiting = self.status.why_waiting(self.error.as_deref());
-        if self.bar.is_hidden() {
-            return self.explain(waiting);
-        }
+        let is_connected = self.status.is_connected.load(Relaxed);
+        self.told_lost |=
+            waiting.is_some() && !is_connected && self.status.was_accepted.load(Relaxed);
         let phase = self.status.phase();
         let (bytes, total) = match phase {
             Phase::Hashing => {
@@ -118,6 +154,15 @@ impl<'a> Screen<'a> {
             }
             _ => (self.status.have_bytes.load(Relaxed), self.status.key.size_bytes),
         };
+        if self.is_json {
+            self.tell(phase, bytes, total, waiting.as_deref());
+        }
+        if self.bar.is_hidden() {
+            if !self.is_json {
+                self.tell_in_lines(phase, bytes, total, waiting);
+            }
+            return;
+        }
         self.measure(bytes);
         self.bar.set_length(total);
         self.bar.set_position(bytes);
@@ -125,25 +170,69 @@ impl<'a> Screen<'a> {
             (Some(waiting), _) => waiting,
             (None, Phase::Hashing) => format!("checking what is here, {}", self.rate_text()),
             (None, Phase::Getting) => self.rate_and_rest(total.saturating_sub(bytes)),
-            (None, Phase::Finishing) => "bringing it safely to disk".into(),
-            (None, Phase::Seeding) => {
-                let served = bytes_text(self.status.served_bytes.load(Relaxed));
-                format!("whole and verified; serving others ({served} so far)")
-            }
+            (None, phase) => self.state_text(phase),
         });
     }
 
-    /// Where there is no bar.
-    fn explain(&mut self, waiting: Option<String>) {
-        let Some(waiting) = waiting else {
-            self.explained_at = None;
-            return;
-        };
-        let now = clock::now();
-        if self.explained_at.is_none_or(|at| now - at >= EXPLAIN_EVERY) {
-            self.explained_at = Some(now);
-            self.print(&waiting);
+    fn state_text(&self, phase: Phase) -> String {
+        if phase == Phase::Finishing {
+            return "bringing it safely to disk".into();
         }
+        let served = bytes_text(self.status.served_bytes.load(Relaxed));
+        format!("whole and verified; serving others ({served} so far)")
+    }
+
+    /// Where there is no bar: why nothing comes, at once and then seldom; else how far it is, ever more
+    /// seldom.
+    fn tell_in_lines(&mut self, phase: Phase, bytes: u64, total: u64, waiting: Option<String>) {
+        let now = clock::now();
+        if let Some(waiting) = waiting {
+            if self.explained_at.is_none_or(|at| now - at >= EXPLAIN_EVERY) {
+                self.explained_at = Some(now);
+                self.print(&waiting);
+            }
+            return;
+        }
+        self.explained_at = None;
+        if !self.pace.is_due(now) {
+            return;
+        }
+        let (since, before) = std::mem::replace(&mut self.paced_at, (now, bytes));
+        (self.last_at, self.last_bytes, self.rate) = (since, before.min(bytes), 0.0);
+        self.measure(bytes);
+        let (done, all) = (bytes_text(bytes), bytes_text(total));
+        let text = match phase {
+            Phase::Hashing => format!("checking what is here: {done} of {all}"),
+            Phase::Getting => {
+                let rest = self.rate_and_rest(total.saturating_sub(bytes));
+                let comma = if rest.is_empty() { "" } else { ", " };
+                format!("{done} of {all}{comma}{rest}")
+            }
+            phase => self.state_text(phase),
+        };
+        self.print(&text);
+    }
+
+    /// The same for machines.
+    fn tell(&mut self, phase: Phase, bytes: u64, total: u64, waiting: Option<&str>) {
+        if !self.pace.is_due(clock::now()) {
+            return;
+        }
+        let phase = match phase {
+            Phase::Hashing => "hashing",
+            Phase::Getting => "getting",
+            Phase::Finishing => "finishing",
+            Phase::Seeding => "seeding",
+        };
+        let event = json!({
+            "event": "progress",
+            "phase": phase,
+            "done_bytes": bytes,
+            "total_bytes": total,
+            "waiting": waiting,
+        });
+        // Nobody listens: what comes of it is told by the exit code.
+        writeln!(stdout(), "{event}").ok();
     }
 
     fn measure(&mut self, bytes: u64) {

@@ -9,6 +9,7 @@ use std::{
 
 use shards::clock;
 
+pub(crate) use crate::units::time_text;
 use crate::{
     protocol::{SwarmKey, chunk_size_log2_for},
     units::{bytes_text, count_text},
@@ -49,6 +50,10 @@ pub(crate) struct Status {
     pub(crate) was_accepted: AtomicBool,
     pub(crate) is_connected: AtomicBool,
     pub(crate) has_manifest: AtomicBool,
+    /// The relay itself said why it closed the last connection: it is there.
+    pub(crate) relay_refused: AtomicBool,
+    /// The file's origin has given it up: to run this again does not help.
+    pub(crate) is_given_up: AtomicBool,
     /// Whoever reads the stream doesn't take it.
     pub(crate) is_reader_slow: AtomicBool,
     /// When the connection was lost, or first tried.
@@ -79,6 +84,8 @@ impl Status {
             was_accepted: AtomicBool::new(false),
             is_connected: AtomicBool::new(false),
             has_manifest: AtomicBool::new(false),
+            relay_refused: AtomicBool::new(false),
+            is_given_up: AtomicBool::new(false),
             is_reader_slow: AtomicBool::new(false),
             disconnected_at_ms: AtomicU64::new(now_ms()),
             progress_at_ms: AtomicU64::new(now_ms()),
@@ -138,6 +145,7 @@ impl Status {
     /// The relay took the peer in.
     pub(crate) fn handle_accepted(&self) {
         self.was_accepted.store(true, Relaxed);
+        self.relay_refused.store(false, Relaxed);
         self.is_connected.store(true, Relaxed);
     }
 
@@ -181,6 +189,9 @@ impl Status {
 
     /// Why nothing comes.
     pub(crate) fn why(&self, error: Option<&str>) -> String {
+        if let Some(error) = error.filter(|_| self.relay_refused.load(Relaxed)) {
+            return error.to_owned();
+        }
         let error = error.map(|error| format!(": {error}")).unwrap_or_default();
         let missing_at_ms = self.missing_at_ms.load(Relaxed);
         let is_missing = missing_at_ms > 0 && since(&self.missing_at_ms) < MISSING_HOLDS;
@@ -244,18 +255,6 @@ fn since(at_ms: &AtomicU64) -> Duration {
     Duration::from_millis(now_ms().saturating_sub(at_ms.load(Relaxed)))
 }
 
-/// A duration for people: `0.8 s`, `12 s`, `3 min 4 s`, `2 h 5 min`.
-pub(crate) fn time_text(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..10 => format!("{:.1} s", time.as_secs_f64()),
-        10..60 => format!("{seconds} s"),
-        60..3600 if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,6 +287,10 @@ mod tests {
         status.handle_missing(1, 7);
         status.handle_disconnected();
         assert!(status.why(None).contains("has been gone for"));
+        status.relay_refused.store(true, Relaxed);
+        assert_eq!(status.why(Some("it is full")), "it is full", "it is there and says why");
+        status.handle_accepted();
+        assert!(!status.why(Some("it is full")).contains("full"));
     }
 
     #[test]
@@ -314,18 +317,5 @@ mod tests {
         }
         status.has_manifest.store(true, Relaxed);
         assert!(!status.why(None).contains("128 KiB"), "somebody has this ticket");
-    }
-
-    #[test]
-    fn times_read_well() {
-        for (seconds, text) in [
-            (0.84, "0.8 s"),
-            (12.9, "12 s"),
-            (60.0, "1 min"),
-            (184.0, "3 min 4 s"),
-            (7500.0, "2 h 5 min"),
-        ] {
-            assert_eq!(time_text(Duration::from_secs_f64(seconds)), text);
-        }
     }
 }
