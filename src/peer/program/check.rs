@@ -147,7 +147,7 @@ impl Asked {
             Notice::Recommended { chunk_size_log2_max } => {
                 self.recommended_log2.set(*chunk_size_log2_max);
             }
-            Notice::Accepted => self.is_accepted.set(true),
+            Notice::Accepted { .. } => self.is_accepted.set(true),
             Notice::Status(status) if status.peers <= 1 => {
                 self.found_nobody.set(self.found_nobody.get() + 1);
             }
