@@ -219,7 +219,7 @@ impl Serving {
             Err(error) => {
                 let why = format!(
                     "failed to start the thread that reads it: {error}; {}",
-                    shards::MORE_THREADS
+                    shards::mend_of_no_thread(&error)
                 );
                 // Nobody waits any more: the relay has given up.
                 self.reports.try_send((0, Err(why))).ok();

@@ -316,7 +316,7 @@ fn report_no_disk(
         name: format!("shard {}", shard.id),
         error: Some(format!(
             "could not start a thread for files: {error}; {}",
-            shards::MORE_THREADS
+            shards::mend_of_no_thread(error)
         )),
         failed: true,
         ..Record::default()

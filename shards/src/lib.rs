@@ -53,5 +53,7 @@ pub use offload::Offload;
 pub use placement::{Placement, ShardId};
 pub use port::Port;
 pub use ringer::Ringer;
-pub use runtime::{JoinError, MORE_THREADS, Shard, Shards, Start, StartError, block_on, start};
+pub use runtime::{
+    JoinError, MORE_THREADS, Shard, Shards, Start, StartError, block_on, mend_of_no_thread, start,
+};
 pub use spin::{SPIN_PATIENCE, SpinWatch};

@@ -17,6 +17,8 @@ use std::{
     thread,
 };
 
+use rustix::io::Errno;
+
 use crate::{
     clock,
     cores::Cores,
@@ -35,6 +37,16 @@ use crate::{
 /// What lets a process start more threads.
 pub const MORE_THREADS: &str = "let the process have more threads (pids.max of its control group, ulimit -u) \
                                 or more memory for their stacks (ulimit -v)";
+
+/// What lets a process have the thread that it was refused, or the descriptors which that needs.
+#[must_use]
+pub fn mend_of_no_thread(error: &io::Error) -> &'static str {
+    let descriptors = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    match error.raw_os_error().is_some_and(|code| descriptors.contains(&code)) {
+        true => "let the process open more files (ulimit -n)",
+        false => MORE_THREADS,
+    }
+}
 
 /// How to start.
 #[derive(Clone, Debug)]

@@ -4,7 +4,11 @@ use std::{process::Command, time::Duration};
 
 use shards::clock;
 
-use crate::support::{http, process::RelayProcess, wait_until};
+use crate::support::{
+    http,
+    process::{RelayProcess, run},
+    wait_until,
+};
 
 fn relay() -> Command {
     Command::new(env!("CARGO_BIN_EXE_relay"))
@@ -80,4 +84,29 @@ fn wrong_tokens_are_counted_logged_once_and_answered_later_each_time() {
     let lines = relay.log().lines().filter(|line| line.contains("wrong token")).count();
     assert_eq!(lines, 1, "a line a minute: {}", relay.log());
     assert!(relay.log().contains("127.0.0.1"), "{}", relay.log());
+}
+
+#[test]
+fn a_token_that_is_too_long_is_wrong_usage_of_every_program() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let [tokens, file] = ["tokens", "film.mkv"].map(|name| dir.path().join(name));
+    std::fs::write(&tokens, "x".repeat(100_000)).expect("written");
+    std::fs::write(&file, "content").expect("written");
+    let [tokens, file] = [tokens, file].map(|path| path.display().to_string());
+    let usual = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    let mut commands = ["--token-file", "--http-token-file"].map(|option| {
+        let mut command = relay();
+        command.args(usual).args([option, &tokens]);
+        command
+    });
+    let mut share = Command::new(env!("CARGO_BIN_EXE_peer"));
+    share.args(["share", &file, "--relay", "127.0.0.1:1", "--token-file", &tokens]);
+    for command in commands.iter_mut().chain([&mut share]) {
+        let ended = run(command);
+        assert_eq!(ended.code, 2, "{}", ended.stderr);
+        for part in ["100000 bytes", "at most 1024", "token-file", &tokens] {
+            assert!(ended.stderr.contains(part), "'{part}' in: {}", ended.stderr);
+        }
+        assert!(!ended.stderr.contains("xxx"), "a token is never printed");
+    }
 }

@@ -39,7 +39,7 @@ pub(super) fn output_error(error: &io::Error) -> ProgramError {
 
 /// The system refuses a thread: which, why, and what to do.
 pub(super) fn no_thread(which: &str, error: &io::Error) -> String {
-    format!("failed to start the thread {which}: {error}; {}", shards::MORE_THREADS)
+    format!("failed to start the thread {which}: {error}; {}", shards::mend_of_no_thread(error))
 }
 
 /// The first token of a token file.
