@@ -122,7 +122,7 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
     let lapse = clock::lapsed().saturating_sub(lapsed).as_secs_f64();
     if lapse > 0.0 {
         say(format_args!(
-            "loadgen: this process did not run for {lapse:.1} s, which count in no time and no rate"
+            "loadgen: this process did not run for {lapse:.1} s: they count in no time and no rate"
         ));
     }
     let (after, samples, rss_bytes_peak) = closed.unwrap_or_else(close);

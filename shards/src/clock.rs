@@ -4,7 +4,7 @@
 //!
 //! Time that the process did not run is no time here: what is waited for had no chance to come. A lid
 //! was closed, a machine was paused, somebody pressed Ctrl-Z: every event loop looks at this clock twice
-//! a second, so when none has for longer, none was running ([`Lapses`]).
+//! a second, so when none has for longer, none was running.
 
 mod lapses;
 

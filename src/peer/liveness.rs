@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_secs(2);
 
 /// The same while nothing is waited for.
-const QUIET_WHOLE: Duration = Duration::from_secs(10);
+const QUIET_WHOLE: Duration = Duration::from_secs(3);
 
 /// Datagrams have come for so long since then, and the stream said nothing: longer than losses hold it up.
 const PATIENCE: Duration = Duration::from_secs(4);

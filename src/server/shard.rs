@@ -9,7 +9,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -329,7 +332,6 @@ impl Drop for Alarm {
 /// Looks at the time: hedges, deadlines, stalls, handshakes, and what is published.
 async fn tick(state: Rc<ShardState>) {
     let (mut looked_at, mut is_quiet, mut is_watching) = (Time::ZERO, false, false);
-    let mut lapsed = clock::lapsed();
     loop {
         let mut happened = false;
         if is_quiet {
@@ -339,7 +341,7 @@ async fn tick(state: Rc<ShardState>) {
             clock::sleep(if busy { TICK_BUSY } else { TICK_IDLE }).await;
         }
         let now = now();
-        tell_lapse(&state, &mut lapsed);
+        tell_lapse();
         state.homes.borrow_mut().handle_timeouts(now);
         is_quiet &= !happened;
         if now.since(looked_at) >= TICK_IDLE {
@@ -369,13 +371,18 @@ async fn watch_prices(state: Rc<ShardState>) {
     }
 }
 
-/// Whoever reads the log learns why everybody was silent.
-fn tell_lapse(state: &ShardState, told: &mut Duration) {
-    let lapsed = clock::lapsed();
-    let before = std::mem::replace(told, lapsed);
-    if lapsed > before && state.shard.id == ShardId(0) {
-        let seconds = (lapsed - before).as_secs_f64();
-        tracing::warn!("this relay did not run for {seconds:.1} s: that counts against nobody");
+/// Milliseconds that the process did not run, as far as the log tells. Of the process, as the clock is.
+static LAPSE_TOLD_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Whoever reads the log learns why everybody was silent; by the first shard that notices.
+fn tell_lapse() {
+    let lapsed = u64::try_from(clock::lapsed().as_millis()).unwrap_or(u64::MAX);
+    if lapsed > LAPSE_TOLD_MS.load(Ordering::Relaxed) {
+        let before = LAPSE_TOLD_MS.swap(lapsed, Ordering::Relaxed);
+        let seconds = Duration::from_millis(lapsed.saturating_sub(before)).as_secs_f64();
+        if seconds > 0.0 {
+            tracing::warn!("this relay did not run for {seconds:.1} s: that counts against nobody");
+        }
     }
 }
 

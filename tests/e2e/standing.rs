@@ -106,7 +106,10 @@ fn a_file_that_shrank_is_given_up_though_nobody_was_asked_for_a_chunk() {
     }
     fs::write(&stage.path, b"short").expect("a file can be written");
     assert_eq!(share.wait().code, 1);
-    let ended = stage.get(&ticket, &["-o", "copy"]).wait();
+    let get = stage.get(&ticket, &["-o", "copy"]);
+    relay.wait_metric("relay_peers", &[], 2.0);
+    drop(first);
+    let ended = get.wait();
     failed(&ended, &["origin has given it up", "new ticket"], &["run this again"]);
 }
 

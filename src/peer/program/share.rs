@@ -155,8 +155,14 @@ async fn tick(
     interrupt: Interrupt,
 ) {
     let mut ticks = 0u32;
+    let mut is_summing_up = false;
     loop {
         clock::sleep(TICK).await;
+        if interrupt.came() && !std::mem::replace(&mut is_summing_up, true) {
+            // So that the last words tell of what has just happened. The answer has a tick.
+            handle.ask_status();
+            continue;
+        }
         ticks = ticks.wrapping_add(1);
         let asks = ticks.is_multiple_of(TICKS_PER_QUESTION);
         let change = if asks { origin.change() } else { None };
