@@ -121,8 +121,10 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
         before.clone()
     });
     let digests = digest_stores(&job, &outcome, &mut errors);
+    let is_own = relay.own_process().is_some();
     drop(relay);
-    let report = make_report(config, &job, &outcome, (&before, &after), loadgen, errors);
+    let relay = relay_figures(&before, &after, content_bytes(&job), is_own);
+    let report = make_report(config, &job, &outcome, (relay, &after), loadgen, errors);
     Ok(Ran { outcome, report, digests, samples })
 }
 
@@ -300,7 +302,7 @@ fn make_report(
     config: &Config,
     job: &Job,
     outcome: &Outcome,
-    (before, after): (&Stats, &Stats),
+    (relay, after): (RelayFigures, &Stats),
     loadgen: LoadgenFigures,
     errors: Vec<String>,
 ) -> Report {
@@ -310,8 +312,6 @@ fn make_report(
     let ended = board.last_verified().unwrap_or(started);
     let wall_seconds = ended.seconds_since(started);
     let seeding_seconds = board.seeding_done_at().map_or(0.0, |at| at.seconds_since(started));
-    let sum: u64 = job.contents.iter().map(|content| content.manifest.key().size_bytes).sum();
-    let relay = relay_figures(before, after, sum);
     let connected = board.last_accepted().unwrap_or(started);
     let (seconds, unlimited_seconds) = client_seconds(job, outcome);
     let goodput =
@@ -360,7 +360,13 @@ fn client_seconds(job: &Job, outcome: &Outcome) -> (Latencies, Latencies) {
     (all, unlimited)
 }
 
-fn relay_figures(before: &Stats, after: &Stats, content_bytes: u64) -> RelayFigures {
+/// Of all files.
+fn content_bytes(job: &Job) -> u64 {
+    job.contents.iter().map(|content| content.manifest.key().size_bytes).sum()
+}
+
+fn relay_figures(before: &Stats, after: &Stats, content_bytes: u64, is_own: bool) -> RelayFigures {
+    let peaks_before = if is_own { &Stats::default() } else { before };
     let ingress_bytes = after.ingress_bytes.saturating_sub(before.ingress_bytes);
     RelayFigures {
         ingress_bytes,
@@ -375,6 +381,9 @@ fn relay_figures(before: &Stats, after: &Stats, content_bytes: u64) -> RelayFigu
         cache_evictions: after.cache_evictions.saturating_sub(before.cache_evictions),
         chunk_bytes_peak: after.chunk_bytes_peak,
         rss_bytes_peak: after.rss_bytes_peak,
+        chunk_bytes_peak_before: peaks_before.chunk_bytes_peak,
+        rss_bytes_peak_before: peaks_before.rss_bytes_peak,
+        was_in_use: peaks_before.ingress_bytes > 0,
         cpu_seconds: after.cpu_us.saturating_sub(before.cpu_us) as f64 / 1e6,
         hedges: after.hedges.saturating_sub(before.hedges),
         peers_banned: after.peers_banned.saturating_sub(before.peers_banned),

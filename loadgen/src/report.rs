@@ -12,6 +12,10 @@ use crate::{
 /// Errors that the prose lists; the JSON has them all.
 const ERRORS_SHOWN_MAX: usize = 10;
 
+/// What a relay that served before may count as well.
+pub(crate) const IN_USE: &str = "it was in use before this run: what it counted since is told, of all its \
+     files; peaks are since its start";
+
 /// The whole report. The keys are a promise: none is renamed or missing.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub(crate) struct Report {
@@ -58,10 +62,33 @@ pub(crate) struct RelayFigures {
     pub(crate) cache_evictions: u64,
     pub(crate) chunk_bytes_peak: u64,
     pub(crate) rss_bytes_peak: u64,
+    /// The same peaks when the run began; 0 of a relay of the run's own.
+    pub(crate) chunk_bytes_peak_before: u64,
+    pub(crate) rss_bytes_peak_before: u64,
+    /// It had served others before the run.
+    pub(crate) was_in_use: bool,
     pub(crate) cpu_seconds: f64,
     pub(crate) hedges: u64,
     pub(crate) peers_banned: u64,
     pub(crate) shards: u32,
+}
+
+impl RelayFigures {
+    /// The most chunk bytes, and whether they were reached in this run, in words.
+    pub(crate) fn chunk_peak(&self) -> String {
+        peak(self.chunk_bytes_peak, self.chunk_bytes_peak_before)
+    }
+
+    /// The most resident bytes, and whether they were reached in this run, in words.
+    pub(crate) fn rss_peak(&self) -> String {
+        peak(self.rss_bytes_peak, self.rss_bytes_peak_before)
+    }
+}
+
+/// A peak is since the relay's start: one that did not grow in this run is of what was before it.
+fn peak(bytes: u64, before: u64) -> String {
+    let earlier = if bytes > 0 && bytes <= before { " (before this run)" } else { "" };
+    format!("{}{earlier}", units::size(bytes))
 }
 
 /// The load generator's part.
@@ -171,7 +198,7 @@ impl Report {
         let each = units::rate(goodput / self.clients.max(1) as f64);
         line(f, "goodput", &format!("{} to all, {each} to each", units::rate(goodput)))?;
         let text = format!(
-            "p50 {}, p90 {}, p99 {}, last {}",
+            "p50 {}, p90 {}, p99 {}, last {}, each from its own connect",
             seconds(client.p50),
             seconds(client.p90),
             seconds(client.p99),
@@ -202,12 +229,15 @@ impl Report {
         let text = format!(
             "{:.2} s CPU, at most {} of chunks and {} resident, {} hedges, {} banned",
             relay.cpu_seconds,
-            units::size(relay.chunk_bytes_peak),
-            units::size(relay.rss_bytes_peak),
+            relay.chunk_peak(),
+            relay.rss_peak(),
             relay.hedges,
             relay.peers_banned
         );
         line(f, "", &text)?;
+        if relay.was_in_use {
+            line(f, "", IN_USE)?;
+        }
         let text = format!(
             "{:.2} s CPU, at most {} resident; bound by: {}",
             self.loadgen.cpu_seconds,
@@ -282,6 +312,24 @@ mod tests {
                 assert!(value[part].get(key).is_some_and(|v| v.is_number()), "{part}.{key}");
             }
         }
+    }
+
+    #[test]
+    fn a_peak_that_was_there_before_the_run_is_told_as_one() {
+        let relay = RelayFigures {
+            chunk_bytes_peak: 60 << 20,
+            chunk_bytes_peak_before: 60 << 20,
+            rss_bytes_peak: 81 << 20,
+            rss_bytes_peak_before: 80 << 20,
+            was_in_use: true,
+            ..RelayFigures::default()
+        };
+        let text = Report { relay: relay.clone(), ..report() }.to_string();
+        let peaks = "at most 60 MiB (before this run) of chunks and 81 MiB resident";
+        assert!(text.contains(peaks) && text.contains("in use before this run"), "{text}");
+        let own = RelayFigures { chunk_bytes_peak_before: 0, was_in_use: false, ..relay };
+        let text = Report { relay: own, ..report() }.to_string();
+        assert!(!text.contains("before this run"), "{text}");
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! The page of one run: what is drawn, and what is said about it. How it is drawn is
+//! The page of one run: what is drawn. What is said about it is in [`words`], how it is drawn is
 //! [`crate::page`]'s business.
 
+mod words;
+
+use self::words::{sources, tiles, times, verdict, words};
 use crate::{
     page::{
-        Figure, Page, Tile,
+        Figure, Page,
         chart::{Axis, Chart, Mark},
         heat::{self, HeatMap},
         scale::{Unit, trimmed},
@@ -12,7 +15,7 @@ use crate::{
     report::Report,
     report_dir::{Recorded, band_counts},
     sampler::{RelaySample, Sample},
-    units::{rate, seconds, size, thousands},
+    units::{seconds, size, thousands},
 };
 
 /// Clients whose own curve is drawn, at most.
@@ -62,150 +65,14 @@ pub(crate) fn draw(recorded: &Recorded<'_>, files: &[String]) -> String {
         memory(recorded),
     ]);
     page.heading("The same in figures");
-    page.table(
-        "How long clients and chunks took",
-        &["seconds", "mean", "p50", "p90", "p99", "p99.9", "max"],
-        &times(report),
-    );
+    page.table("How long clients and chunks took", &["", "a client", "a chunk"], &times(report));
     page.verbatim(&report.to_string());
     page.links("The same figures for machines:", files);
     page.finish()
 }
 
-fn verdict(report: &Report) -> String {
-    let (verified, all) = (report.clients_verified as u64, report.clients as u64);
-    let (verified, all) = (thousands(verified), thousands(all));
-    match report.errors.first() {
-        _ if report.is_success() => {
-            format!("{verified} of {all} clients ended with the file, every byte verified")
-        }
-        Some(error) => {
-            format!("The job failed: {verified} of {all} clients ended with the file. {error}")
-        }
-        None => format!("The job failed: {verified} of {all} clients ended with the file"),
-    }
-}
-
-fn tiles(report: &Report) -> Vec<Tile> {
-    let relay = &report.relay;
-    let phases = match report.seeding_seconds {
-        0.0 => "from the first connect to the last byte verified".to_owned(),
-        seeding => {
-            format!("{} seeding, {} exchange", seconds(seeding), seconds(report.exchange_seconds))
-        }
-    };
-    let client = &report.client_seconds;
-    let each = rate(report.goodput_bytes_per_second / report.clients.max(1) as f64);
-    let latency = &report.chunk_latency_seconds;
-    vec![
-        Tile::new("Wall time", seconds(report.wall_seconds), phases),
-        Tile::new("Goodput", rate(report.goodput_bytes_per_second), format!("{each} to each")),
-        Tile::new("Last client", seconds(client.max), format!("median {}", seconds(client.p50))),
-        Tile::new(
-            "Chunk latency, median",
-            seconds(latency.p50),
-            format!("p99 {}", seconds(latency.p99)),
-        ),
-        Tile::new(
-            "Into the relay",
-            format!("{}×", trimmed(relay.ingress_amplification)),
-            "the content's size",
-        ),
-        Tile::new(
-            "Relay's memory",
-            size(relay.rss_bytes_peak),
-            format!("at most, {} of it chunks", size(relay.chunk_bytes_peak)),
-        ),
-    ]
-}
-
-/// The numbers in words.
-fn words(recorded: &Recorded<'_>) -> Vec<String> {
-    let report = recorded.report;
-    let (relay, loadgen, latency) = (&report.relay, &report.loadgen, &report.chunk_latency_seconds);
-    let mut lines = vec![format!(
-        "Half of the clients had the file after {}, 99 of 100 after {}, the last one after {}.",
-        seconds(report.client_seconds.p50),
-        seconds(report.client_seconds.p99),
-        seconds(report.client_seconds.max)
-    )];
-    lines.push(format!(
-        "{} took {} on average; half took at most {}, 1 of 100 more than {}, the slowest {}.",
-        if report.order == "relay" {
-            "A chunk, from the moment its client was ready for it until it was verified,"
-        } else {
-            "A chunk, from request to verified,"
-        },
-        seconds(latency.mean),
-        seconds(latency.p50),
-        seconds(latency.p99),
-        seconds(latency.max)
-    ));
-    let (origin, peers, cache) = sources(recorded);
-    let total = (origin + peers + cache).max(1.0);
-    let percent = |part: f64| format!("{}%", trimmed(part / total * 100.0));
-    lines.push(format!(
-        "Of what clients received, {} came from the relay's cache; {} the relay had fetched from the \
-         origin just for that delivery, {} from other clients.",
-        percent(cache), percent(origin), percent(peers)
-    ));
-    lines.push(format!(
-        "The relay took in {} and gave out {}: {} deliveries found their chunk cached, {} chunks had \
-         to be fetched, {} were evicted, {} fetches were hedged, {} peers banned.",
-        size(relay.ingress_bytes), size(relay.egress_bytes), thousands(relay.cache_hits),
-        thousands(relay.cache_misses), thousands(relay.cache_evictions), thousands(relay.hedges),
-        thousands(relay.peers_banned)
-    ));
-    lines.push(format!(
-        "The relay used {} of CPU on {} event loops, the load generator {} on {}; the run was bound \
-         by {}.",
-        seconds(relay.cpu_seconds), relay.shards, seconds(loadgen.cpu_seconds), loadgen.shards,
-        match report.bound_by.as_str() {
-            "loadgen" => "the load generator",
-            "relay" => "the relay",
-            _ => "neither of them",
-        }
-    ));
-    lines.extend(report.errors.iter().skip(1).take(20).cloned());
-    lines
-}
-
-fn times(report: &Report) -> Vec<Vec<String>> {
-    let (client, chunk) = (&report.client_seconds, &report.chunk_latency_seconds);
-    let row = |name: &str, values: [Option<f64>; 6]| {
-        let values = values.map(|value| value.map_or_else(String::new, seconds));
-        std::iter::once(name.to_owned()).chain(values).collect()
-    };
-    vec![
-        row(
-            "clients",
-            [None, Some(client.p50), Some(client.p90), Some(client.p99), None, Some(client.max)],
-        ),
-        row(
-            "chunks",
-            [
-                Some(chunk.mean),
-                Some(chunk.p50),
-                None,
-                Some(chunk.p99),
-                Some(chunk.p999),
-                Some(chunk.max),
-            ],
-        ),
-    ]
-}
-
-/// Bytes of deliveries that needed a fetch from the origin, or from a client, and of the others.
-fn sources(recorded: &Recorded<'_>) -> (f64, f64, f64) {
-    let slots = recorded.recorder.slots().1;
-    let origin: u64 = slots.iter().map(|slot| slot.origin_bytes).sum();
-    let peers: u64 = slots.iter().map(|slot| slot.peer_bytes).sum();
-    let delivered = recorded.report.relay.egress_bytes;
-    (origin as f64, peers as f64, delivered.saturating_sub(origin + peers) as f64)
-}
-
 fn time_axis(report: &Report) -> Axis {
-    Axis::new("seconds since the start", Unit::Seconds).to(report.wall_seconds)
+    Axis::new("since the first connect", Unit::Seconds).to(report.wall_seconds)
 }
 
 /// How much of its file each client had, over time.
@@ -242,7 +109,7 @@ fn ends(recorded: &Recorded<'_>) -> Mark {
     let first = ended().min_by(|a, b| a.1.total_cmp(&b.1));
     let last = ended().max_by(|a, b| a.1.total_cmp(&b.1));
     let dot = |(client, at): (usize, f64)| {
-        (at, 1.0, format!("client {client} had all of it after {}", seconds(at)))
+        (at, 1.0, format!("client {client} had all of it {} after the first connect", seconds(at)))
     };
     Mark::Dots { class: "s1", dots: first.into_iter().chain(last).map(dot).collect() }
 }
@@ -438,7 +305,7 @@ fn cache(samples: &[Sample]) -> Figure {
         thousands(last.cache_misses),
         trimmed(whole * 100.0)
     );
-    let x = Axis::new("seconds since the start", Unit::Seconds);
+    let x = Axis::new("since the first connect", Unit::Seconds);
     Chart::new("Cache hits", text, x, Axis::new("hit rate", Unit::Share).to(1.0))
         .mark(Mark::Line { class: "s1", points: hit_rate.collect() })
         .draw()
@@ -460,7 +327,7 @@ fn cpu(samples: &[Sample]) -> Figure {
     };
     let relay = samples.iter().filter_map(|s| Some((s.seconds, s.relay.as_ref()?.cpu_seconds)));
     let loadgen = samples.iter().map(|s| (s.seconds, s.loadgen_cpu_seconds));
-    let x = Axis::new("seconds since the start", Unit::Seconds);
+    let x = Axis::new("since the first connect", Unit::Seconds);
     let text = "Cores that each process kept busy.";
     Chart::new("Processor", text, x, Axis::new("cores", Unit::Cores))
         .line("s1", "relay", calm(relay.collect()))
@@ -474,11 +341,15 @@ fn memory(recorded: &Recorded<'_>) -> Figure {
     let chunks = relay.iter().map(|(at, relay)| (*at, relay.chunk_bytes_peak as f64)).collect();
     let relay = relay.iter().map(|(at, relay)| (*at, relay.rss_bytes as f64)).collect();
     let loadgen = thin(samples).iter().map(|s| (s.seconds, s.loadgen_rss_bytes as f64)).collect();
-    let x = Axis::new("seconds since the start", Unit::Seconds);
+    let x = Axis::new("since the first connect", Unit::Seconds);
     let text = "Resident bytes. The load generator's hold the content, once for all clients.";
+    let chunks_name = match recorded.report.relay.was_in_use {
+        true => "chunks in the relay, the most since its start, which was before this run",
+        false => "chunks in the relay, the most so far",
+    };
     Chart::new("Memory", text, x, Axis::new("resident", Unit::Bytes))
         .line("s1", "relay", relay)
-        .line("s4", "chunks in the relay, the most so far", chunks)
+        .line("s4", chunks_name, chunks)
         .line("s2", "load generator", loadgen)
         .draw()
 }

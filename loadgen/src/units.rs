@@ -12,14 +12,14 @@ pub(crate) fn size(bytes: u64) -> String {
     unreachable!("the last unit takes everything")
 }
 
-/// A rate that reads well, in decimal units as networks have it: `5.24 GB/s`.
+/// A rate that reads well, in the units that sizes have: `4.88 GiB/s`.
 pub(crate) fn rate(bytes_per_second: f64) -> String {
     let mut value = bytes_per_second;
-    for unit in ["B/s", "kB/s", "MB/s", "GB/s"] {
-        if value < 1000.0 || unit == "GB/s" {
+    for unit in ["B/s", "KiB/s", "MiB/s", "GiB/s"] {
+        if value < 1024.0 || unit == "GiB/s" {
             return format!("{} {unit}", three_digits(value));
         }
-        value /= 1000.0;
+        value /= 1024.0;
     }
     unreachable!("the last unit takes everything")
 }
@@ -73,7 +73,8 @@ mod tests {
         assert_eq!(size(100 << 20), "100 MiB");
         assert_eq!(size(1536), "1.50 KiB");
         assert_eq!(size(0), "0 B");
-        assert_eq!(rate(5.241e9), "5.24 GB/s");
+        assert_eq!(rate(5.241e9), "4.88 GiB/s");
+        assert_eq!(rate(1000.0), "1000 B/s");
         assert_eq!(seconds(0.0473), "47.3 ms");
         assert_eq!(seconds(0.000_85), "850 us");
         assert_eq!(thousands(9_795_918), "9,795,918");

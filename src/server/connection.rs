@@ -417,6 +417,11 @@ impl Connection {
         self.waited.set(Duration::ZERO);
     }
 
+    /// How long ago the peer last took or acknowledged a byte, or was first sent one.
+    pub(crate) fn quiet_for(&self, now: Time) -> Duration {
+        now.since(self.last_progress.get())
+    }
+
     /// How long data has been waiting for the peer to take a byte; none if no data waits.
     pub(crate) fn stalled_for(&self, now: Time) -> Option<Duration> {
         let (queue, session) = (self.queue.borrow(), self.session.borrow());

@@ -133,6 +133,8 @@ pub(crate) struct ConnectionSnapshot {
     pub remote: SocketAddr,
     /// How long data has been waiting for it to take a byte.
     pub stalled: Duration,
+    /// How long ago it last took a byte.
+    pub quiet: Duration,
     /// What the relay dares to have under way to it.
     pub window_bytes: u64,
     /// What is under way to it.
@@ -210,6 +212,7 @@ impl ShardSnapshot {
                 reference: connection.reference,
                 remote: connection.remote,
                 stalled: connection.stalled_for(now).unwrap_or_default(),
+                quiet: connection.quiet_for(now),
                 window_bytes,
                 unacknowledged_bytes,
             }

@@ -136,6 +136,116 @@ fn darkens(browser: &mut Chromium) {
     pixels_become(browser, "the map in dark colours", "held", "> 0");
 }
 
+/// Notes, from before the page's first script on, what it ever said while it knew nothing.
+const WITNESS: &str = "window.said = new Set();
+    const look = () => {
+        const nobody = document.getElementById('nobody');
+        if (nobody && !nobody.hidden) said.add('nobody');
+        const rate = document.getElementById('out-rate');
+        if (rate && !document.body.dataset.frames) said.add(rate.textContent);
+    };
+    new MutationObserver(look).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });";
+
+#[test]
+fn a_page_that_knows_nothing_yet_says_that_it_loads() {
+    let Some(mut browser) = Chromium::start() else { return };
+    let relay = RelayProcess::start(relay(), &["--cores", "2", "--oversubscribe"]);
+    let file = Arc::new(TestFile::new(12, (CHUNKS as usize) << 14, 14));
+    let _origin = Origin::start(relay.addr, &file);
+    relay.wait_metric("relay_peers", &[], 1.0);
+    browser.call("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": WITNESS }));
+    browser.open(&format!("http://{}/", relay.http));
+    browser.wait("the file", "document.querySelector('article').dataset.peers === '1'");
+    let said = browser.value("[...said].join()");
+    assert_eq!(said, "–", "it never said that nobody is here, or a rate of nothing");
+    assert_eq!(browser.value("document.getElementById('loading').hidden"), true);
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
+
+#[test]
+fn the_page_tells_how_far_a_file_is_in_words_that_it_explains() {
+    let Some(mut browser) = Chromium::start() else { return };
+    let relay = RelayProcess::start(relay(), &["--cores", "2", "--oversubscribe"]);
+    let file = Arc::new(TestFile::new(13, (CHUNKS as usize) << 16, 16));
+    browser.open(&format!("http://{}/", relay.http));
+    let _origin = Origin::start(relay.addr, &file);
+    let mut client = Download::join(relay.addr, file.key()).expect("it may join");
+    get(&mut client, 8);
+    browser.wait("a quarter", "document.querySelector('.pace').textContent.startsWith('25 %')");
+    get(&mut client, 16);
+    browser.wait(
+        "how fast, and how long",
+        "/^50 % · [\\d.]+ [KM]iB\\/s · about \\d+ (s|min) left$/.test(document.querySelector('.pace').textContent)",
+    );
+    let done = "document.querySelector('.done').textContent";
+    assert_eq!(browser.value(done), "0 of 1 peer has all of it, the origin is here");
+    browser.wait(
+        "that it has stopped",
+        "document.querySelector('.pace').textContent.endsWith('nothing comes just now')",
+    );
+    explains(&mut browser);
+    has_addresses(&mut browser);
+    fits(&mut browser);
+    copies(&mut browser, &file);
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
+
+/// One kind of unit, no word of the code, and each colour means one thing.
+fn explains(browser: &mut Chromium) {
+    let words = browser.value("document.body.innerText").as_str().expect("a text").to_owned();
+    for foreign in ["kB", "MB", "GB", "edges", "xchanging", "home on"] {
+        assert!(!words.contains(foreign), "the page says {foreign}: {words}");
+    }
+    assert!(words.contains("2 MiB in 32 chunks of 64 KiB"), "{words}");
+    let colours =
+        "['held', 'lacks', 'stalled', 'dead', 'left', 'cached', 'fetching', 'missing'].map(
+        (name) => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim())";
+    assert_eq!(browser.value(&format!("new Set({colours}).size")), 8);
+}
+
+fn has_addresses(browser: &mut Chromium) {
+    browser.value("document.querySelector('.peers').open = true");
+    browser.wait("addresses", "document.querySelector('.peers tbody').rows.length === 2");
+    let list = browser.value("document.querySelector('.peers tbody').innerText");
+    let list = list.as_str().expect("a text");
+    assert!(list.contains("127.0.0.1:") && list.contains("origin, has all of it"), "{list}");
+}
+
+/// The picture of the last seconds is as wide as there is room; on a telephone the map leaves room for more.
+fn fits(browser: &mut Chromium) {
+    let first = "(() => {
+        const canvas = document.getElementById('spark');
+        const probe = document.createElement('canvas').getContext('2d');
+        probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue('--accent').trim();
+        probe.fillRect(0, 0, 1, 1);
+        const [r, g, b] = probe.getImageData(0, 0, 1, 1).data;
+        const { data, width } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        let [first, last] = [width, 0];
+        for (let i = 0; i < data.length; i += 4) {
+            if (data[i] !== r || data[i + 1] !== g || data[i + 2] !== b) continue;
+            first = Math.min(first, i / 4 % width);
+            last = Math.max(last, i / 4 % width);
+        }
+        return (last - first) / width;
+    })()";
+    browser.wait("a picture across its width", &format!("{first} > 0.5"));
+    let metrics = json!({ "width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true });
+    browser.call("Emulation.setDeviceMetricsOverride", &metrics);
+    browser.wait("a narrow page", "document.documentElement.clientWidth === 390");
+    assert_eq!(browser.value("document.documentElement.scrollWidth"), 390, "nothing is cut");
+    browser.wait("a low map", "document.querySelector('.map').clientHeight < innerHeight / 3");
+}
+
+fn copies(browser: &mut Chromium, file: &TestFile) {
+    browser.value(
+        "navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); };
+         document.querySelector('button.id').click()",
+    );
+    browser.wait("a copy", "document.querySelector('.copied').textContent === 'copied'");
+    let id = blake3::hash(&file.bytes).to_hex();
+    assert_eq!(browser.value("window.copied"), id.as_str());
+}
+
 #[test]
 fn a_person_types_the_token_once() {
     let Some(mut browser) = Chromium::start() else { return };

@@ -206,6 +206,36 @@ fn the_board_can_be_imported_anywhere() {
     }
 }
 
+#[test]
+fn an_import_asks_for_the_data_source_and_the_board_fits_the_scrape() {
+    let text_of_board = text("grafana.json");
+    let board: Value = serde_json::from_str(&text_of_board).expect("JSON");
+    let inputs = board["__inputs"].as_array().expect("what an import asks for");
+    assert_eq!(inputs.len(), 1);
+    assert_eq!(
+        (&inputs[0]["type"], &inputs[0]["pluginId"]),
+        (&"datasource".into(), &"prometheus".into())
+    );
+    // What is answered goes where the board's data source is chosen, and nothing else is asked for.
+    let name = inputs[0]["name"].as_str().expect("a name");
+    let variables = board["templating"]["list"].as_array().expect("variables");
+    let source = variables.iter().find(|variable| variable["type"] == "datasource");
+    assert_eq!(source.expect("one")["current"]["value"], format!("${{{name}}}"));
+    assert_eq!(text_of_board.matches("${DS_").count(), 2, "its value and its name");
+    // A rate needs to know how often there is something new; a refresh has something to show.
+    let config = text("prometheus.yml");
+    let scrape = config.lines().find_map(|line| line.trim().strip_prefix("scrape_interval: "));
+    let seconds = |text: &str| text.strip_suffix('s').and_then(|count| count.parse::<u32>().ok());
+    let scrape = scrape.expect("an interval");
+    for panel in board["panels"].as_array().expect("panels") {
+        let is_row = panel["type"] == "row";
+        assert!(is_row || panel["interval"] == scrape, "{}", panel["title"]);
+    }
+    let refresh = seconds(board["refresh"].as_str().expect("a refresh")).expect("seconds");
+    // Grafana refuses boards that refresh more often than every 5 s, unless it is told otherwise.
+    assert!(refresh >= 5 && refresh.is_multiple_of(seconds(scrape).expect("seconds")));
+}
+
 /// What came in, and what became of it.
 fn assert_reconciled(relay: &RelayProcess, dropped: &[(&str, u64)]) {
     let mut last = String::new();

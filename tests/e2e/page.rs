@@ -17,7 +17,7 @@ use crate::support::{
     http,
     process::{RelayProcess, drivers},
     wait_for, wait_until,
-    wire::{Wire, hello},
+    wire::{Wire, hello, origin_hello},
 };
 
 /// Pages that may be open at once.
@@ -193,6 +193,23 @@ fn events_tell_all_once_then_what_changed_and_who_died() {
         states.sort_unstable();
         assert_eq!(states, ["dead", "left", "whole"], "{whole}");
         assert_eq!(whole["swarms"][0]["dead"], 1);
+    }
+}
+
+#[test]
+fn the_first_frame_knows_what_every_shard_knows() {
+    let relay = RelayProcess::start(relay(), &["--cores", "3", "--oversubscribe"]);
+    let files: Vec<_> = (50..56).map(|seed| TestFile::new(seed, 1 << 14, 14)).collect();
+    let _origins: Vec<_> = files
+        .iter()
+        .map(|file| Wire::join(relay.addr, origin_hello(file.key())).expect("it may join"))
+        .collect();
+    relay.wait_metric("relay_peers", &[], 6.0);
+    for _ in 0..3 {
+        let frame = Events::open(relay.http, "").next();
+        assert_eq!(frame["silent_shards"], serde_json::json!([]), "{frame}");
+        assert_eq!(number(&frame, "/totals/peers"), 6);
+        assert_eq!(frame["swarms"].as_array().map(Vec::len), Some(6), "{frame}");
     }
 }
 

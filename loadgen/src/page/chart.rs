@@ -11,6 +11,8 @@ use super::{
 
 /// Of a chart that takes half of the page, and of one that takes all of it.
 const WIDTHS: [f64; 2] = [560.0, 1160.0];
+/// Of either on a page as narrow as a telephone: texts stay as large as they are.
+pub(super) const WIDTH_NARROW: f64 = 330.0;
 const HEIGHT: f64 = 270.0;
 /// What is left free around the marks: for the axes' texts.
 const LEFT: f64 = 62.0;
@@ -20,6 +22,9 @@ const BOTTOM: f64 = 40.0;
 
 /// Points of one line, at most: more than a screen has columns would only grow the page.
 const POINTS_MAX: usize = 600;
+
+/// Two lines that are nowhere further apart look like one.
+const APART_MIN: f64 = 5.0;
 
 /// Room that a text of an axis takes, by its letters.
 const LETTER_WIDTH: f64 = 6.4;
@@ -69,6 +74,15 @@ impl Axis {
             (true, _) => Scale::log(low, high, from, to),
             (false, true) => Scale::linear(0.0, round_up(high, self.unit), from, to),
             (false, false) => Scale::linear(0.0, high, from, to),
+        }
+    }
+
+    /// What it counts, and that it does so by powers of ten.
+    fn caption(&self) -> String {
+        match (self.is_log, self.label.as_str()) {
+            (false, label) => label.into(),
+            (true, "") => "logarithmic".into(),
+            (true, label) => format!("{label} (logarithmic)"),
         }
     }
 
@@ -143,7 +157,21 @@ impl Chart {
 
     /// The picture with its words.
     pub(crate) fn draw(&self) -> Figure {
-        let width = WIDTHS[usize::from(self.is_wide)];
+        Figure {
+            title: self.title.clone(),
+            text: self.text.clone(),
+            legend: self
+                .legend
+                .iter()
+                .map(|(class, name)| ((*class).into(), name.clone()))
+                .collect(),
+            svg: self.svg(WIDTHS[usize::from(self.is_wide)]),
+            svg_narrow: self.svg(WIDTH_NARROW),
+            is_wide: self.is_wide,
+        }
+    }
+
+    fn svg(&self, width: f64) -> String {
         let x = self.x.scale(self.values(|x, _| x), LEFT, width - RIGHT, false);
         let y = self.y.scale(self.values(|_, y| y), HEIGHT - BOTTOM, TOP, true);
         let mut svg = format!(
@@ -157,17 +185,26 @@ impl Chart {
         self.draw_axes(&mut svg, &x, &y, width);
         above.iter().for_each(|mark| draw_mark(&mut svg, mark, &x, &y));
         svg.push_str("</svg>");
-        Figure {
-            title: self.title.clone(),
-            text: self.text.clone(),
-            legend: self
-                .legend
-                .iter()
-                .map(|(class, name)| ((*class).into(), name.clone()))
-                .collect(),
-            svg,
-            is_wide: self.is_wide,
-        }
+        svg
+    }
+
+    /// Whether two of its lines lie so close to each other all along that only one of them is seen.
+    pub(crate) fn hides_lines(&self) -> bool {
+        let y = self.y.scale(self.values(|_, y| y), HEIGHT - BOTTOM, TOP, true);
+        let lines = self.marks.iter().filter_map(|mark| match mark {
+            Mark::Line { points, .. } => Some(points),
+            _ => None,
+        });
+        let lines: Vec<&Vec<(f64, f64)>> = lines.collect();
+        let is_hidden = |a: &[(f64, f64)], b: &[(f64, f64)]| {
+            let at = |x: f64| b.iter().find(|point| point.0 == x).map(|point| point.1);
+            let pairs = a.iter().filter_map(|&(x, value)| Some((value, at(x)?)));
+            let pairs: Vec<(f64, f64)> =
+                pairs.filter(|(a, b)| a.is_finite() && b.is_finite()).collect();
+            let is_near = |&(a, b): &(f64, f64)| (y.place(a) - y.place(b)).abs() < APART_MIN;
+            pairs.len() > 1 && pairs.iter().all(is_near)
+        };
+        lines.iter().enumerate().any(|(n, a)| lines[n + 1..].iter().any(|b| is_hidden(a, b)))
     }
 
     /// All values that must fit on one axis.
@@ -244,8 +281,8 @@ impl Chart {
              <text x=\"4\" y=\"11\">{}</text>\n",
                 width - RIGHT,
                 HEIGHT - 6.0,
-                escape(&self.x.label),
-                escape(&self.y.label)
+                escape(&self.x.caption()),
+                escape(&self.y.caption())
             ),
         );
     }
@@ -390,6 +427,21 @@ mod tests {
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         let line = svg.lines().find(|line| line.contains("s1 line")).unwrap();
         assert_eq!(line.matches('M').count(), 2, "{line}");
+    }
+
+    #[test]
+    fn lines_that_lie_on_each_other_are_noticed_and_an_axis_says_that_it_is_logarithmic() {
+        let line = |y: f64| vec![(1.0, y), (2.0, y), (3.0, y)];
+        let apart = chart().line("s1", "a", line(1.0)).line("s2", "b", line(2.0));
+        assert!(!apart.hides_lines());
+        assert!(apart.line("s3", "c", line(2.01)).hides_lines());
+        let cross =
+            chart().line("s1", "a", line(1.0)).line("s2", "b", vec![(1.0, 1.0), (2.0, 3.0)]);
+        assert!(!cross.hides_lines());
+        assert!(!chart().draw().svg.contains("logarithmic"));
+        let mut log = chart();
+        log.y = Axis::log("latency", Unit::Seconds);
+        assert!(log.draw().svg.contains("latency (logarithmic)"));
     }
 
     #[test]

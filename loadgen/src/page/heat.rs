@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{Figure, escape};
+use super::{Figure, chart::WIDTH_NARROW, escape};
 
 /// Shades of a map; the style has a class for each.
 pub(crate) const LEVELS: usize = 8;
@@ -39,11 +39,22 @@ pub(crate) struct HeatMap<'a> {
 impl HeatMap<'_> {
     /// The picture with its words.
     pub(crate) fn draw(&self) -> Figure {
+        Figure {
+            title: self.title.into(),
+            text: self.text.clone(),
+            legend: Vec::new(),
+            svg: self.svg(WIDTH),
+            svg_narrow: self.svg(WIDTH_NARROW),
+            is_wide: true,
+        }
+    }
+
+    fn svg(&self, width: f64) -> String {
         let row_count = self.cells.len() / self.column_count.max(1);
         let height =
             (row_count as f64 * ROW_HEIGHT).clamp(*CELLS_HEIGHT.start(), *CELLS_HEIGHT.end());
         let (cell_width, cell_height) = (
-            (WIDTH - LEFT - RIGHT) / self.column_count.max(1) as f64,
+            (width - LEFT - RIGHT) / self.column_count.max(1) as f64,
             height / row_count.max(1) as f64,
         );
         let mut paths = vec![String::new(); LEVELS];
@@ -60,8 +71,8 @@ impl HeatMap<'_> {
                     let y = TOP + first as f64 * cell_height;
                     let piece = (row - first) as f64 * cell_height;
                     // A hair wider, or the seams show.
-                    let width = cell_width + 0.3;
-                    write!(paths[level], "M{x:.1} {y:.1}h{width:.1}v{piece:.1}h-{width:.1}z")
+                    let wide = cell_width + 0.3;
+                    write!(paths[level], "M{x:.1} {y:.1}h{wide:.1}v{piece:.1}h-{wide:.1}z")
                         .expect("text grows");
                 }
             }
@@ -72,22 +83,15 @@ impl HeatMap<'_> {
             .filter(|(_, path)| !path.is_empty())
             .map(|(level, path)| format!("<path class=\"h{level}\" d=\"{path}\"/>\n"))
             .collect();
-        let svg = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {total}\" role=\"img\" aria-label=\"{label}\">\n{cells}{axes}</svg>",
+        format!(
+            "<svg viewBox=\"0 0 {width} {total}\" role=\"img\" aria-label=\"{label}\">\n{cells}{axes}</svg>",
             total = TOP + height + BOTTOM,
             label = escape(&format!("{}: {}", self.title, self.text)),
-            axes = self.axes(height),
-        );
-        Figure {
-            title: self.title.into(),
-            text: self.text.clone(),
-            legend: Vec::new(),
-            svg,
-            is_wide: true,
-        }
+            axes = self.axes(width, height),
+        )
     }
 
-    fn axes(&self, height: f64) -> String {
+    fn axes(&self, width: f64, height: f64) -> String {
         let (rows, columns) = (&self.rows, &self.columns);
         let foot = TOP + height;
         let mut svg = String::new();
@@ -100,18 +104,18 @@ impl HeatMap<'_> {
         text(LEFT - 7.0, TOP + 10.0, "end", &rows.1);
         text(LEFT - 7.0, foot - 2.0, "end", &rows.2);
         text(LEFT, foot + 17.0, "start", &columns.1);
-        text(WIDTH - RIGHT, foot + 17.0, "end", &columns.2);
-        text(WIDTH - RIGHT, foot + 34.0, "end", columns.0);
-        // The shades, in the middle below.
-        let (left, width) = (WIDTH / 2.0 - 88.0, 22.0);
+        text(width - RIGHT, foot + 17.0, "end", &columns.2);
+        text(width - RIGHT, foot + 34.0, "end", columns.0);
+        // The shades, in the middle below; on a narrow page to the left.
+        let (left, shade) = if width == WIDTH { (WIDTH / 2.0 - 88.0, 22.0) } else { (46.0, 12.0) };
         text(left - 8.0, foot + 27.0, "end", &self.shades.0);
-        text(left + width * LEVELS as f64 + 8.0, foot + 27.0, "start", &self.shades.1);
+        text(left + shade * LEVELS as f64 + 8.0, foot + 27.0, "start", &self.shades.1);
         for level in 0..LEVELS {
-            let x = left + width * level as f64;
+            let x = left + shade * level as f64;
             let y = foot + 18.0;
             writeln!(
                 svg,
-                "<rect class=\"h{level}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width}\" height=\"10\"/>"
+                "<rect class=\"h{level}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{shade}\" height=\"10\"/>"
             )
             .expect("text grows");
         }

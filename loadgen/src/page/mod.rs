@@ -101,10 +101,17 @@ impl Page {
             let class = if figure.is_wide { " class=\"wide\"" } else { "" };
             let (title, text) = (escape(&figure.title), escape(&figure.text));
             let legend = legend(&figure.legend);
+            // One of the two is shown, by the width of the page.
+            let plot = match figure.svg_narrow.as_str() {
+                "" => figure.svg.clone(),
+                narrow => format!(
+                    "<div class=\"roomy\">{}</div><div class=\"tight\">{narrow}</div>",
+                    figure.svg
+                ),
+            };
             self.push(&format!(
                 "<figure{class}>\n<figcaption><h3>{title}</h3><p>{text}</p>{legend}</figcaption>\n\
-                 <div class=\"plot\">{}</div>\n</figure>\n",
-                figure.svg
+                 <div class=\"plot\">{plot}</div>\n</figure>\n"
             ));
         }
         self.push("</div>\n");
@@ -112,11 +119,9 @@ impl Page {
 
     /// A table behind a line that opens it. The first column is a name, the others are figures.
     pub(crate) fn table(&mut self, summary: &str, head: &[&str], rows: &[Vec<String>]) {
-        let (summary, head) = (escape(summary), cells("th", head));
-        self.push(&format!("<details><summary>{summary}</summary>\n<div class=\"plot\"><table>\n"));
-        self.push(&format!("<thead><tr>{head}</tr></thead>\n<tbody>\n"));
-        rows.iter().for_each(|row| self.push(&format!("<tr>{}</tr>\n", cells("td", row))));
-        self.push("</tbody></table></div></details>\n");
+        let summary = escape(summary);
+        self.push(&format!("<details><summary>{summary}</summary>\n"));
+        self.push(&format!("<div class=\"plot\">{}</div></details>\n", table(head, rows)));
     }
 
     /// Text as it would stand in a terminal.
@@ -159,6 +164,8 @@ pub(crate) struct Figure {
     /// Names of what is drawn, by the class of its colour.
     pub(crate) legend: Vec<(String, String)>,
     pub(crate) svg: String,
+    /// The same for a narrow page; nothing if that takes the first one as well.
+    pub(crate) svg_narrow: String,
     /// Takes the whole width.
     pub(crate) is_wide: bool,
 }
@@ -175,8 +182,33 @@ fn legend(entries: &[(String, String)]) -> String {
     html + "</ul>"
 }
 
-fn cells<T: AsRef<str>>(tag: &str, texts: &[T]) -> String {
-    texts.iter().map(|text| format!("<{tag}>{}</{tag}>", escape(text.as_ref()))).collect()
+/// On a narrow page each row is a list, in which each cell has its column's name.
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let names: String = head.iter().map(|name| format!("<th>{}</th>", escape(name))).collect();
+    let mut html = format!("<table>\n<thead><tr>{names}</tr></thead>\n<tbody>\n");
+    for row in rows {
+        let cell = |(text, name): (&String, &&str)| {
+            let (text, name) = (escape(text), escape(name));
+            format!("<td data-name=\"{name}\">{text}</td>")
+        };
+        let cells: String = row.iter().zip(head).map(cell).collect();
+        writeln!(html, "<tr>{cells}</tr>").expect("text grows");
+    }
+    html + "</tbody></table>"
+}
+
+impl Figure {
+    /// A table in the place of a picture.
+    pub(crate) fn of_table(title: &str, text: &str, head: &[&str], rows: &[Vec<String>]) -> Self {
+        Self {
+            title: title.into(),
+            text: text.into(),
+            legend: Vec::new(),
+            svg: table(head, rows),
+            svg_narrow: String::new(),
+            is_wide: false,
+        }
+    }
 }
 
 /// Text that means nothing to a browser, in elements and in attributes.
@@ -216,8 +248,10 @@ mod tests {
             text: evil.into(),
             legend: vec![(evil.into(), evil.into())],
             svg: String::new(),
+            svg_narrow: String::new(),
             is_wide: false,
         }]);
+        page.figures(&[Figure::of_table(evil, evil, &[evil], &[vec![evil.into()]])]);
         let html = page.finish();
         assert!(!html.contains("<script"), "{html}");
         assert!(html.contains("&lt;script&gt;alert(&#39;&amp;&quot;&#39;)&lt;/script&gt;"));

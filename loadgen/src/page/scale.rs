@@ -40,9 +40,9 @@ impl Unit {
         }
     }
 
-    /// Steps of sizes are powers of two.
+    /// Steps of sizes and rates are powers of two.
     fn is_binary(self) -> bool {
-        self == Self::Bytes
+        matches!(self, Self::Bytes | Self::Rate)
     }
 }
 

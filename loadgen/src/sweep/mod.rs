@@ -41,21 +41,21 @@ const RUN_MARGIN: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "Examples:
   loadgen sweep --quick                        two minutes, smaller files
-  loadgen sweep --out results                  everything; end it any time, and go on by the same command
+  loadgen sweep --report results               everything; end it any time, and go on by the same command
 
 What is there already is kept: results.json in the directory holds each run by its flags.
 Exit codes: 0 every run ended with every byte verified; 1 one did not; 2 wrong usage.";
 
-/// Repeats the ancestors' analyses: round trips, clients, cache sizes, orders.
+/// Repeats the analyses of this network's ancestors, the earlier PSP programs: round trips, clients, cache sizes, orders.
 #[derive(Parser, Debug)]
 #[command(name = "loadgen sweep", version, after_help = EXAMPLES)]
 pub(crate) struct SweepArgs {
     /// Smaller files and fewer sizes: two minutes
     #[arg(long, env = "LOADGEN_QUICK", value_parser = clap::builder::FalseyValueParser::new())]
     quick: bool,
-    /// Where results and the page go
-    #[arg(long, env = "LOADGEN_OUT", value_name = "DIR", default_value = "sweep")]
-    out: PathBuf,
+    /// Where results and the page go [default: sweep]
+    #[arg(long, visible_alias = "out", env = "LOADGEN_REPORT", value_name = "DIR")]
+    report: Option<PathBuf>,
     /// Only analyses whose name begins so: round-trips, clients, small-cache, cache, orders, theirs
     #[arg(long, env = "LOADGEN_ONLY", value_name = "NAME")]
     only: Option<String>,
@@ -65,6 +65,19 @@ pub(crate) struct SweepArgs {
     /// For one run; those of the ancestors' own cache policy need not end
     #[arg(long, env = "LOADGEN_TIMEOUT", value_name = "DUR", default_value = "15m", value_parser = parse_duration)]
     timeout: Duration,
+}
+
+/// The directory's name unless told otherwise.
+const DIR: &str = "sweep";
+
+/// What `--report` was once called is still understood, as a variable as well.
+const OLD_VARIABLE: &str = "LOADGEN_OUT";
+
+impl SweepArgs {
+    fn dir(&self) -> PathBuf {
+        let old = || std::env::var_os(OLD_VARIABLE).filter(|value| !value.is_empty());
+        self.report.clone().or_else(|| old().map(PathBuf::from)).unwrap_or_else(|| DIR.into())
+    }
 }
 
 /// Runs what is not there yet, then draws; whether every run ended well.
@@ -78,9 +91,10 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
         analyses.retain(|analysis| analysis.name.starts_with(only.as_str()));
         anyhow::ensure!(!analyses.is_empty(), "--only {only}: no analysis is called so");
     }
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("could not make the directory {}", args.out.display()))?;
-    let mut results = Results::open(&args.out)?;
+    let out = args.dir();
+    std::fs::create_dir_all(&out)
+        .with_context(|| format!("could not make the directory {} of --report", out.display()))?;
+    let mut results = Results::open(&out)?;
     let cells: Vec<&Cell> = analyses.iter().flat_map(|analysis| &analysis.cells).collect();
     let started_at = clock::now();
     let mut skipped = 0;
@@ -100,14 +114,14 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
         let result = run_cell(cell, limit.min(args.timeout).min(cell.patience))?;
         relay::stderr::say(format_args!("  {}", result.in_short()));
         results.add(cell, result);
-        results.write(&args.out)?;
+        results.write(&out)?;
     }
     if skipped > 0 {
         relay::stderr::say(format_args!(
             "loadgen: {skipped} runs are left, time is up: the same command goes on"
         ));
     }
-    finish(args, &analyses, &results)
+    finish(args, &out, &analyses, &results)
 }
 
 fn announce(number: usize, count: usize, cell: &Cell) {
@@ -121,12 +135,13 @@ fn announce(number: usize, count: usize, cell: &Cell) {
 
 fn finish(
     args: &SweepArgs,
+    out: &Path,
     analyses: &[plan::Analysis],
     results: &Results,
 ) -> anyhow::Result<bool> {
-    report_dir::write(&args.out, "results.csv", &results.to_csv(analyses))?;
-    report_dir::write(&args.out, report_dir::PAGE, &page::draw(analyses, results))?;
-    println!("{}", args.out.join(report_dir::PAGE).display());
+    report_dir::write(out, "results.csv", &results.to_csv(analyses))?;
+    report_dir::write(out, report_dir::PAGE, &page::draw(analyses, results))?;
+    println!("{}", out.join(report_dir::PAGE).display());
     let mut is_good = true;
     for cell in analyses.iter().flat_map(|analysis| &analysis.cells) {
         match results.of(cell) {

@@ -30,6 +30,12 @@ const THEIR_TIMES: [(f64, f64); 2] = [(5.0, 7.0), (50.0, 34.0)];
 /// The same with 100 MB: 24 to 30 minutes for 50 clients.
 const THEIR_TIMES_LARGE: [(f64, f64); 2] = [(50.0, 24.0 * 60.0), (50.0, 30.0 * 60.0)];
 
+/// Who they are.
+const ANCESTORS: &str = "The ancestors are two earlier programs that distributed files as this one does, from \
+     peer to server to peer (PSP). The first, here udp-control, has messages over UDP and file bytes over TCP; \
+     the second, here udp-data, has messages over TCP and file bytes over UDP. In both, clients choose a random \
+     order, and the server keeps the chunks that were used last (LRU).";
+
 /// Draws what is there.
 pub(crate) fn draw(analyses: &[Analysis], results: &Results) -> String {
     let all = || analyses.iter().flat_map(|analysis| &analysis.cells);
@@ -39,7 +45,7 @@ pub(crate) fn draw(analyses: &[Analysis], results: &Results) -> String {
         .filter_map(|cell| Some((cell, results.of(cell)?)))
         .filter(|(_, result)| !result.is_success())
         .collect();
-    let subtitle = "Five analyses that this network's ancestors made, repeated with this one";
+    let subtitle = "Five analyses that the ancestors' authors made, repeated with this network";
     let mut page = Page::new("The ancestors' experiments, again", subtitle);
     let unexpected = failed.iter().filter(|(cell, _)| !cell.may_fail).count();
     page.verdict(
@@ -55,6 +61,7 @@ pub(crate) fn draw(analyses: &[Analysis], results: &Results) -> String {
             if open == 0 { String::new() } else { format!(", {open} are still to be run") }
         ),
     );
+    page.text(ANCESTORS);
     page.text(
         "Grey marks are theirs: what they published, and for 118 kB by number of clients what their \
          programs did on a machine with 2 cores. Read them as orders of magnitude: the machines were \
@@ -215,7 +222,7 @@ fn round_trips(analysis: &Analysis, results: &Results) -> Figure {
         chart = chart.named(class, name).mark(Mark::Dots { class, dots: dots.collect() });
     }
     chart
-        .named(THEIRS, "theirs, 5 clients, 118 kB")
+        .named(THEIRS, "the ancestors, 5 clients, 118 kB")
         .mark(theirs(THEIR_ROUND_TRIPS.iter().map(|&(name, y)| (place(name), y))))
         .draw()
 }
@@ -245,12 +252,13 @@ fn by_clients(
     let y = Axis::log("seconds", Unit::Seconds);
     let text = "Until the last client has all of it, verified.";
     let chart = Chart::new(title, text, x, y);
-    let chart = draw_series(chart, analysis, results, |result| result.number(figure));
+    let value = |result: &CellResult| result.number(figure);
+    let chart = draw_series(chart, analysis, results, value);
     if !with_theirs {
-        return chart.draw();
+        return as_table_if_hidden(&chart, analysis, results, value);
     }
     chart
-        .named(THEIRS, "theirs: 118 kB, and 100 MB (24 to 30 minutes)")
+        .named(THEIRS, "the ancestors: 118 kB, and 100 MB (24 to 30 minutes)")
         .mark(Mark::Line { class: THEIRS, points: THEIR_TIMES.to_vec() })
         .mark(Mark::Line { class: THEIRS, points: THEIR_TIMES_LARGE.to_vec() })
         .mark(theirs(THEIR_TIMES.into_iter().chain(THEIR_TIMES_LARGE)))
@@ -276,7 +284,40 @@ fn by_cache(
     let mut chart = Chart::new(title, text, x, y);
     // Three pictures of an analysis: the last one below the others.
     chart.is_wide = unit == Unit::Count;
-    draw_series(chart, analysis, results, figure).draw()
+    let chart = draw_series(chart, analysis, results, &figure);
+    as_table_if_hidden(&chart, analysis, results, figure)
+}
+
+/// The chart, or the same as a table where its lines would hide each other.
+fn as_table_if_hidden(
+    chart: &Chart,
+    analysis: &Analysis,
+    results: &Results,
+    figure: impl Fn(&CellResult) -> f64,
+) -> Figure {
+    if !chart.hides_lines() {
+        return chart.draw();
+    }
+    let names = series(analysis);
+    let lines: Vec<Vec<(f64, f64)>> =
+        names.iter().map(|name| points(analysis, results, name, &figure)).collect();
+    let mut places: Vec<f64> = lines.iter().flatten().map(|point| point.0).collect();
+    places.sort_by(f64::total_cmp);
+    places.dedup();
+    let cell = |line: &Vec<(f64, f64)>, place: f64| {
+        let value = line.iter().find(|point| point.0 == place).map(|point| point.1);
+        let value = value.filter(|value| value.is_finite());
+        value.map_or_else(String::new, |value| chart.y.unit.write(value))
+    };
+    let row = |&place: &f64| {
+        let cells = lines.iter().map(|line| cell(line, place));
+        std::iter::once(chart.x.unit.write(place)).chain(cells).collect()
+    };
+    let rows: Vec<Vec<String>> = places.iter().map(row).collect();
+    let mut head = vec![chart.x.label.as_str()];
+    head.extend(names);
+    let text = format!("{} A table, since as lines they would hide each other.", chart.text);
+    Figure { is_wide: chart.is_wide, ..Figure::of_table(&chart.title, &text, &head, &rows) }
 }
 
 fn orders(analysis: &Analysis, results: &Results) -> Figure {
@@ -351,7 +392,12 @@ mod tests {
             }
             let page = draw(&analyses, &results);
             assert!(!page.contains("<timed>") && !page.contains("NaN"));
-            assert!(page.contains("the ancestors: 34 s"));
+            assert!(
+                page.contains("the ancestors: 34 s") && page.contains("peer to server to peer")
+            );
+            assert!(page.contains("seconds (logarithmic)"));
+            // All runs came to the same: one line would hide the others.
+            assert!(page.contains("as lines they would hide each other"));
             assert!(page.contains("118 kB in chunks of 1 KiB"));
         }
     }

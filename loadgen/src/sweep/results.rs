@@ -89,7 +89,7 @@ impl Results {
             }
         };
         let results: Self = serde_json::from_slice(&bytes).with_context(|| {
-            format!("{} holds no results of a sweep: name another --out", path.display())
+            format!("{} holds no results of a sweep: name another --report", path.display())
         })?;
         if results.version != VERSION {
             relay::stderr::say(format_args!(
@@ -200,7 +200,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), "mine").unwrap();
         let error = Results::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("another --out"), "{error}");
+        assert!(error.contains("another --report"), "{error}");
     }
 
     #[test]

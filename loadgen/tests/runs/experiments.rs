@@ -11,9 +11,10 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(stdout), String::from_utf8_lossy(stderr))
 }
 
-fn sweep(dir: &Path) -> (Output, usize) {
+/// `flag` says where to.
+fn sweep(flag: &str, dir: &Path) -> (Output, usize) {
     let out = dir.to_str().expect("a temporary directory has a plain name");
-    let output = command(&["sweep", "--quick", "--only", "round-trips", "--out", out])
+    let output = command(&["sweep", "--quick", "--only", "round-trips", flag, out])
         .output()
         .expect("the program can be started");
     let runs = text(&output).lines().filter(|line| line.starts_with('[')).count();
@@ -24,14 +25,20 @@ fn sweep(dir: &Path) -> (Output, usize) {
 #[test]
 fn a_sweep_keeps_what_is_done_and_runs_only_what_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let (output, runs) = sweep(dir.path());
+    let (output, runs) = sweep("--report", dir.path());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(runs >= 2, "{runs} runs");
     let path = dir.path().join("results.json");
     let mut kept: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(kept["runs"].as_object().unwrap().len(), runs);
-    let (_, again) = sweep(dir.path());
-    assert_eq!(again, 0, "all of it was there");
+    let (_, again) = sweep("--out", dir.path());
+    assert_eq!(again, 0, "all of it was there, by the old name of the option, too");
+    for variable in ["LOADGEN_REPORT", "LOADGEN_OUT"] {
+        let mut command = command(&["sweep", "--quick", "--only", "round-trips"]);
+        let output = command.env(variable, dir.path()).output().unwrap();
+        let said = text(&output);
+        assert!(said.contains(dir.path().to_str().unwrap()) && !said.contains('['), "{said}");
+    }
     // As if it had been ended before its last run; the others are not touched.
     let all = kept["runs"].as_object_mut().unwrap();
     let theirs = all.keys().find(|flags| flags.contains("118kB")).unwrap().clone();
@@ -40,7 +47,7 @@ fn a_sweep_keeps_what_is_done_and_runs_only_what_is_not() {
         run["report"]["wall_seconds"] = 12_345.0.into();
     }
     fs::write(&path, kept.to_string()).unwrap();
-    let (_, again) = sweep(dir.path());
+    let (_, again) = sweep("--report", dir.path());
     assert_eq!(again, 1);
     let whole: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert!(whole["runs"][&theirs]["report"]["clients_verified"] == 5, "{theirs}");
@@ -51,6 +58,8 @@ fn a_sweep_keeps_what_is_done_and_runs_only_what_is_not() {
     assert!(csv.contains("12345"), "{csv}");
     let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("33 ms"), "theirs are beside ours");
+    assert!(page.contains("The ancestors are two earlier programs"), "they have a name");
+    assert!(page.contains("average round trip (logarithmic)"));
     assert!(!page.contains("://") && !page.contains("<script") && !page.contains("NaN"));
 }
 

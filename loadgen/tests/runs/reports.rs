@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::support::{command, run};
+use crate::support::{Relay, command, run};
 
 /// Whether a page would ask anybody for anything: it may link only to files beside it.
 fn assert_self_contained(html: &str, dir: &Path) {
@@ -78,6 +78,52 @@ fn a_report_is_a_page_that_needs_nothing_else_and_figures_that_agree_with_it() {
     assert_eq!(figures["clients"]["rows"].as_array().unwrap().len(), 6);
     let last = figures["processes"]["rows"].as_array().unwrap().last().unwrap().clone();
     assert_eq!(last[1], 6.0);
+}
+
+#[test]
+fn what_a_relay_did_before_the_run_is_told_as_that_and_not_as_the_runs() {
+    let relay = Relay::start("127.0.0.1:0", &["--cores", "1", "--cache", "4M"]);
+    let earlier = run(&["--clients", "4", "--file", "3M", "--relay", &relay.address]);
+    earlier.assert_success();
+    assert!(!earlier.stdout.contains("before this run"), "{}", earlier.stdout);
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let job = ["--clients", "3", "--file", "200K", "--relay", &relay.address, "--report", out];
+    let run = run(&job);
+    run.assert_success();
+    // Counters are differences: this file has but one chunk, which can't have been evicted twice.
+    assert!(run.number("/relay/cache_evictions") <= 2.0, "{}", run.report);
+    let peak = earlier.number("/relay/chunk_bytes_peak");
+    assert!(run.number("/relay/chunk_bytes_peak") >= peak, "peaks are since its start");
+    assert_eq!(run.number("/relay/chunk_bytes_peak_before"), peak);
+    assert_eq!(run.report["relay"]["was_in_use"], true);
+    let html = fs::read_to_string(dir.path().join("index.html")).unwrap();
+    for text in [&run.stdout, &html] {
+        assert!(text.contains("3 MiB (before this run)"), "{text}");
+        assert!(text.contains("it was in use before this run"), "{text}");
+    }
+}
+
+#[test]
+fn a_page_has_a_picture_for_a_narrow_screen_and_says_what_it_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let job = ["--clients", "5", "--file", "100K", "--report", out, "--relay-args", "--cores 1"];
+    run(&job).assert_success();
+    let html = fs::read_to_string(dir.path().join("index.html")).unwrap();
+    let count = |what: &str| html.matches(what).count();
+    assert_eq!(count("<div class=\"tight\"><svg"), count("<div class=\"roomy\"><svg"));
+    assert!(count("<div class=\"tight\"><svg") >= 9);
+    assert!(html.contains("Of 5 clients that had the file: 3 after "), "as many as there are");
+    assert!(!html.contains("99 of 100"), "there are but 5");
+    assert!(
+        html.contains("from the first connect of all") && html.contains("from its own connect")
+    );
+    assert!(html.contains("chunk latency (logarithmic)"));
+    // One kind of unit.
+    for decimal in [" kB", " MB", " GB"] {
+        assert!(!html.contains(decimal), "the page has{decimal}");
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ const ENDED_SHOWN: Duration = Duration::from_secs(300);
 const ENDED_MAX: usize = 8;
 
 /// A peer that takes nothing for so long while data waits is called stalled; it is disconnected
-/// after 10 s.
+/// after 10 s, unless what waits is more than it has said that it would take.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 /// The latest of everything.
@@ -303,7 +303,12 @@ fn state_of(
     connection: Option<&ConnectionSnapshot>,
     chunk_count: u32,
 ) -> PeerState {
-    let stalled = connection.is_some_and(|connection| connection.stalled >= STALLED_AFTER);
+    // Who has given no leave for more keeps a delivery waiting, too.
+    let waits = |connection: &ConnectionSnapshot| match peer.wait {
+        Wait::Delivery { .. } => connection.quiet,
+        _ => connection.stalled,
+    };
+    let stalled = connection.is_some_and(|connection| waits(connection) >= STALLED_AFTER);
     match peer.wait {
         // Who was granted to leave is as good as gone, and nothing has happened to it.
         _ if peer.is_leaving => PeerState::Leaving,

@@ -138,8 +138,12 @@ pub(crate) enum Why {
 
 impl Why {
     pub(crate) fn of(life: &Life, peer: &PeerSnapshot) -> Self {
+        let seen = life.peers.get(&peer.connection);
+        let is_stalled = seen.is_some_and(|seen| seen.state == PeerState::Stalled);
         match peer.wait {
             Wait::Nothing => Self::Nothing,
+            // What is to be delivered to it waits for it.
+            Wait::Delivery { .. } if is_stalled => Self::Credit,
             Wait::Delivery { chunk } => Self::Delivery { chunk },
             Wait::Manifest => Self::Manifest,
             Wait::Spread => Self::Spread,
@@ -270,9 +274,10 @@ fn swarm(
     let is_gone = told.values().any(|told| told.number != number);
     told.retain(|_, told| told.number == number);
     let rows_order = (is_whole || has_new_rows || is_gone).then(|| told.keys().copied().collect());
-    let places = swarm
-        .map
-        .as_ref()
+    // Of a file that has ended the relay holds nothing any more, and nobody waits.
+    let alive = life.ended_at.is_none().then_some(swarm);
+    let places = alive
+        .and_then(|swarm| swarm.map.as_ref())
         .map_or_else(String::new, |map| map.places.iter().map(|&place| letter(place)).collect());
     SwarmFrame {
         key: format!("{}-{}-{}", reference.home.0, reference.index, reference.generation),
@@ -292,13 +297,13 @@ fn swarm(
         left: life.endings.left,
         dead: life.endings.dead,
         banned: life.endings.banned,
-        cached_count: swarm.cached_count,
-        fetching_count: swarm.fetch_count,
-        missing_count: swarm.missing_count,
-        starving_count: swarm.starving_count,
+        cached_count: alive.map_or(0, |swarm| swarm.cached_count),
+        fetching_count: alive.map_or(0, |swarm| swarm.fetch_count),
+        missing_count: alive.map_or(0, |swarm| swarm.missing_count),
+        starving_count: alive.map_or(0, |swarm| swarm.starving_count),
         stride: swarm.map.as_ref().map_or(1, |map| map.stride),
         places,
-        cached: if life.ended_at.is_some() { Vec::new() } else { swarm.cached.clone() },
+        cached: alive.map_or_else(Vec::new, |swarm| swarm.cached.clone()),
         rows_order,
         rows,
         tail: tail(life),

@@ -2,15 +2,31 @@
 // shows where the relay has each chunk. Draws bits into an image of one pixel a cell, and that
 // image, scaled, onto the page.
 
-const STRIP = 8;
-const GAP = 4;
+const STRIP = 9;
+const GAP = 5;
+/** Below the map: numbers of the first and the last chunk. */
+const FOOT = 16;
 const ROW_MAX = 14;
 const HEIGHT_MAX = 560;
 const HEIGHT_MIN = 56;
+/** Of the window's height, so that what follows the map is in sight; less on a narrow one. */
+const SHARE_MAX = 0.5;
+const SHARE_MAX_NARROW = 0.28;
+const NARROW = 640;
+/** Names of rows stand to the left of them; one needs so much height. */
+const LABELS = 182;
+const LABELS_NARROW = 108;
+const LABEL_TALL = 12;
+const LABEL_FONT = "11px system-ui, sans-serif";
 /** Cells of at least so many pixels get a line between them. */
 const LINED = 6;
 
-const GONE = new Set(["dead", "left"]);
+/** What a row's state is called. */
+const STATES = {
+  whole: "has all of it", leaving: "has all of it and would like to go", getting: "gets chunks", waiting: "waits",
+  stalled: "takes no data", closing: "is being disconnected", left: "left with the file", dead: "dead",
+  banned: "banned for wrong bytes",
+};
 
 /** Colours by name from the style sheet, as numbers for pixels and as text. */
 export function palette() {
@@ -29,14 +45,30 @@ export function palette() {
   return colours;
 }
 
+/** How a peer does, in words. */
+export const stateOf = (row) => (row.origin ? "origin, " : "") + (STATES[row.state] || row.state);
+
+export const percentOf = (row, chunkCount) => `${chunkCount ? Math.floor(100 * row.held / chunkCount) : 100} %`;
+
 /** The two colours of a row: chunks that its peer has, and that it lacks. */
 function inks(colours, state) {
   switch (state) {
-    case "dead": case "closing": return [colours.dead.pixel, colours["dead-lacks"].pixel];
+    case "dead": case "banned": case "closing": return [colours.dead.pixel, colours["dead-lacks"].pixel];
     case "left": return [colours.left.pixel, colours.lacks.pixel];
     case "stalled": return [colours.stalled.pixel, colours.lacks.pixel];
     default: return [colours.held.pixel, colours.lacks.pixel];
   }
+}
+
+/** A text that fits, without its middle if need be. */
+function fitted(context, text, room) {
+  if (context.measureText(text).width <= room) return text;
+  for (let kept = text.length - 2; kept > 3; kept--) {
+    const half = Math.ceil(kept / 2);
+    const short = `${text.slice(0, half)}…${text.slice(text.length - (kept - half))}`;
+    if (context.measureText(short).width <= room) return short;
+  }
+  return "…";
 }
 
 export class ChunkMap {
@@ -129,20 +161,32 @@ export class ChunkMap {
     requestAnimationFrame(() => { this.pending = false; this.drawNow(); });
   }
 
+  /** Where the cells are, in pixels of the page. */
+  layout() {
+    const wide = this.canvas.clientWidth;
+    const isNarrow = wide < NARROW;
+    const left = isNarrow ? LABELS_NARROW : LABELS;
+    const most = Math.min(HEIGHT_MAX, (isNarrow ? SHARE_MAX_NARROW : SHARE_MAX) * window.innerHeight);
+    const rows = Math.max(1, this.order.length);
+    const tall = Math.round(Math.max(HEIGHT_MIN, Math.min(most, rows * ROW_MAX)));
+    return { left, top: STRIP + GAP, wide: Math.max(1, wide - left), tall, rows, isNarrow };
+  }
+
   drawNow() {
-    const { canvas, image, order, columns } = this;
-    const scale = window.devicePixelRatio || 1;
-    const rows = Math.max(1, order.length);
-    const height = Math.min(HEIGHT_MAX, Math.max(HEIGHT_MIN, rows * ROW_MAX)) + STRIP + GAP;
+    const { canvas, image, columns } = this;
     if (canvas.clientWidth === 0) return;
-    const width = Math.round(canvas.clientWidth * scale);
-    const tall = Math.round(height * scale);
+    const scale = window.devicePixelRatio || 1;
+    const place = this.layout();
+    const { rows } = place;
+    const height = place.top + place.tall + FOOT;
+    const [width, tall] = [Math.round(canvas.clientWidth * scale), Math.round(height * scale)];
     if (canvas.width !== width || canvas.height !== tall) {
       canvas.style.height = height + "px";
       canvas.width = width;
       canvas.height = tall;
     }
     const context = canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, tall);
     if (!this.pixels || !columns) return;
     if (this.dirty[1] >= 0) {
@@ -150,14 +194,46 @@ export class ChunkMap {
       image.getContext("2d").putImageData(this.data, 0, 0, 0, top, columns, bottom - top + 1);
       this.dirty = [Infinity, -1];
     }
-    this.strip(context, width, STRIP * scale);
-    const top = (STRIP + GAP) * scale;
-    const [cellWide, cellTall] = [width / columns, (tall - top) / rows];
+    this.labels(context, place, scale);
+    const [left, top] = [Math.round(place.left * scale), Math.round(place.top * scale)];
+    const [mapWide, mapTall] = [width - left, Math.round(place.tall * scale)];
+    const [cellWide, cellTall] = [mapWide / columns, mapTall / rows];
+    context.setTransform(1, 0, 0, 1, left, 0);
+    this.strip(context, mapWide, STRIP * scale);
     context.imageSmoothingEnabled = cellWide < 2 || cellTall < 2;
     context.imageSmoothingQuality = "medium";
-    context.drawImage(image, 0, 0, columns, rows, 0, top, width, tall - top);
-    this.lines(context, width, tall, top, cellWide, cellTall, scale);
+    context.drawImage(image, 0, 0, columns, rows, 0, top, mapWide, mapTall);
+    this.lines(context, mapWide, top + mapTall, top, cellWide, cellTall, scale);
     this.cross(context, top, cellWide, cellTall, scale);
+  }
+
+  /** Whose row it is and how much it has, of every row that has room for it; and which chunks these are. */
+  labels(context, place, scale) {
+    context.setTransform(scale, 0, 0, scale, 0, 0);
+    context.font = LABEL_FONT;
+    context.fillStyle = this.colours.quiet.text;
+    context.textBaseline = "middle";
+    const room = place.left - 8;
+    context.textAlign = "left";
+    context.fillText("in the relay", 0, STRIP / 2 + 1.5);
+    const cell = place.tall / place.rows;
+    const every = Math.max(1, Math.ceil(LABEL_TALL / cell));
+    for (let y = 0; y < this.order.length; y += every) {
+      const row = this.rows.get(this.order[y]);
+      const at = place.top + (y + 0.5) * cell;
+      // A narrow page has room for the name only.
+      const share = place.isNarrow ? "" : percentOf(row, this.chunkCount);
+      const text = (row.origin && !place.isNarrow ? "origin " : "") + row.name;
+      const name = fitted(context, text, room - (share ? context.measureText(share).width + 6 : 0));
+      context.textAlign = "right";
+      context.fillText(share, room, at);
+      context.textAlign = "left";
+      context.fillText(name, 0, at);
+    }
+    const foot = place.top + place.tall + FOOT / 2 + 2;
+    context.fillText(this.chunkCount > 1 ? "chunk 0" : "the only chunk", place.left, foot);
+    context.textAlign = "right";
+    if (this.chunkCount > 1) context.fillText(`chunk ${this.chunkCount - 1}`, place.left + place.wide, foot);
   }
 
   lines(context, width, tall, top, cellWide, cellTall, scale) {
@@ -197,9 +273,9 @@ export class ChunkMap {
     const { canvas } = this;
     canvas.addEventListener("pointermove", (event) => {
       const box = canvas.getBoundingClientRect();
-      const top = STRIP + GAP;
-      const y = Math.floor((event.clientY - box.top - top) / (box.height - top) * this.order.length);
-      this.point(Math.floor((event.clientX - box.left) / box.width * this.columns), Math.max(0, y));
+      const { left, top, wide, tall } = this.layout();
+      const y = Math.floor((event.clientY - box.top - top) / tall * this.order.length);
+      this.point(Math.floor((event.clientX - box.left - left) / wide * this.columns), y);
     });
     canvas.addEventListener("pointerleave", () => this.unpoint());
     canvas.addEventListener("blur", () => this.unpoint());
@@ -226,9 +302,8 @@ export class ChunkMap {
     const row = this.rows.get(this.order[y]);
     const chunk = x * this.stride;
     const has = row.bits[x >> 3] >> (x & 7) & 1;
-    const percent = Math.floor(100 * row.held / Math.max(1, this.chunkCount));
-    const who = GONE.has(row.state) ? `${row.name} (${row.state})` : row.name + (row.origin ? " (origin)" : "");
-    this.readout.textContent = `${who}: ${row.state.replace("_", " ")}, ${percent} %; chunk ${chunk}: ${has ? "has it" : "lacks it"}`;
+    const share = percentOf(row, this.chunkCount);
+    this.readout.textContent = `${row.name}: ${stateOf(row)}, ${share}; chunk ${chunk}: ${has ? "has it" : "lacks it"}`;
     this.draw();
   }
 

@@ -1,37 +1,60 @@
 // The live page: takes frames from /api/v1/events and shows them. Everything that comes from
 // outside is put into the page as text, never as markup.
 
-import { ChunkMap, palette } from "/map.js";
+import { ChunkMap, palette, percentOf, stateOf } from "/map.js";
 
 const HISTORY_MS = 60000;
 const RATE_OVER_MS = 1000;
+/** How fast a file gets on is looked at over so long, and told once so much has passed. */
+const PACE_OVER_MS = 5000;
+const PACE_AFTER_MS = 1000;
 /** Who has made progress so recently does not wait. */
 const WAITS_MS = 1000;
 const RECONNECT_MS = 2000;
+/** Peers of a file that are listed; the API lists all. */
+const LISTED_MAX = 256;
+/** The picture of what goes out: room for the texts of its axes, in pixels. */
+const AXIS_LEFT = 74;
+const AXIS_FOOT = 18;
+const AXIS_FONT = "11px system-ui, sans-serif";
+/** It begins no narrower than this. */
+const SPAN_MIN_MS = 2000;
+
+/** States of peers that are there and lack something. */
+const GETTING = new Set(["getting", "waiting", "stalled"]);
+
+/** What a file's phase is called. */
+const PHASES = {
+  starting: "waits for the digests", spreading: "each peer gets a part", exchanging: "under way",
+  whole: "everybody has it",
+};
 
 const $ = (id) => document.getElementById(id);
 const swarms = new Map();
 let history = [];
 let colours = palette();
 
-function bytes(count) {
-  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
-  let unit = 0;
-  while (count >= 999.5 && unit < units.length - 1) { count /= 1000; unit++; }
-  return `${unit === 0 ? Math.round(count) : count.toPrecision(3)} ${units[unit]}`;
-}
-/** Sizes of files and chunks are powers of two where people chose them. */
+/** Sizes and rates, in powers of two wherever they stand. */
 function size(count) {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
   let unit = 0;
-  while (count >= 1024 && unit < units.length - 1) { count /= 1024; unit++; }
-  return `${Number.isInteger(count) ? count : count.toFixed(1)} ${units[unit]}`;
+  while (count >= 1023.5 && unit < units.length - 1) { count /= 1024; unit++; }
+  const digits = count >= 99.95 || unit === 0 ? 0 : count >= 9.995 ? 1 : 2;
+  return `${Number.isInteger(count) ? count : count.toFixed(digits)} ${units[unit]}`;
 }
+const rateOf = (perSecond) => size(perSecond < 1 ? 0 : perSecond) + "/s";
 const whole = (count) => Math.round(count).toLocaleString("en").replaceAll(",", "\u202f");
 function duration(ms) {
   if (ms < 1000) return `${ms} ms`;
   if (ms < 60000) return `${(ms / 1000).toFixed(1)} s`;
-  return `${Math.floor(ms / 60000)} min ${Math.floor(ms / 1000) % 60} s`;
+  if (ms < 3600000) return `${Math.floor(ms / 60000)} min ${Math.floor(ms / 1000) % 60} s`;
+  return `${Math.floor(ms / 3600000)} h ${Math.floor(ms / 60000) % 60} min`;
+}
+/** A time that is only estimated. */
+function about(ms) {
+  if (ms < 60000) return `about ${Math.max(1, Math.round(ms / 1000))} s`;
+  if (ms < 3600000) return `about ${Math.round(ms / 60000)} min`;
+  return `about ${(ms / 3600000).toFixed(1)} h`;
 }
 const plural = (count, one, many) => `${whole(count)} ${count === 1 ? one : many}`;
 
@@ -47,10 +70,7 @@ function set(node, text) {
 }
 
 function takeFrame(frame) {
-  if (frame.whole) {
-    for (const view of swarms.values()) view.article.remove();
-    swarms.clear();
-  }
+  delete document.body.dataset.stale;
   showTotals(frame);
   showShards(frame.shards);
   const present = new Set();
@@ -58,15 +78,25 @@ function takeFrame(frame) {
   for (const swarm of frame.swarms) {
     present.add(swarm.key);
     let view = swarms.get(swarm.key);
-    if (!view) swarms.set(swarm.key, view = makeSwarm());
+    if (view && (view.id !== swarm.id || view.chunkCount !== swarm.chunk_count)) {
+      // Another relay, which counts from nothing.
+      view.article.remove();
+      view = null;
+    }
+    if (!view) swarms.set(swarm.key, view = makeSwarm(swarm));
     if (before.nextElementSibling !== view.article) before.after(view.article);
     before = view.article;
-    showSwarm(view, swarm);
+    showSwarm(view, swarm, frame.at_ms);
   }
   for (const [key, view] of swarms) {
     if (!present.has(key)) { view.article.remove(); swarms.delete(key); }
   }
-  $("nobody").hidden = swarms.size > 0;
+  const silent = frame.silent_shards;
+  $("loading").hidden = true;
+  $("nobody").hidden = swarms.size > 0 || silent.length > 0;
+  $("silent").hidden = silent.length === 0;
+  const names = silent.join(", ");
+  set($("silent").firstElementChild, silent.length === 1 ? `Shard ${names} does not answer` : `Shards ${names} do not answer`);
   document.body.dataset.frames = Number(document.body.dataset.frames || 0) + 1;
 }
 
@@ -79,13 +109,15 @@ function showTotals({ totals, at_ms: at }) {
   const since = history.findLast((point) => point.at <= at - RATE_OVER_MS) || history[0];
   const seconds = Math.max(0.001, (at - since.at) / 1000);
   const rate = (name) => (history[history.length - 1][name] - since[name]) / seconds;
-  set($("out-rate"), bytes(rate("out")) + "/s");
-  set($("in-rate"), bytes(rate("in")) + "/s");
+  // One point is no rate yet.
+  const isKnown = at > since.at;
+  set($("out-rate"), isKnown ? rateOf(rate("out")) : "–");
+  set($("in-rate"), isKnown ? rateOf(rate("in")) : "–");
   const fan = totals.data_in_bytes ? totals.data_out_bytes / totals.data_in_bytes : 0;
   set($("fan-out"), fan ? `; so far each byte went out ${fan.toFixed(fan < 10 ? 1 : 0)} times` : "");
   const asked = totals.cache_hits + totals.cache_misses;
   const figures = {
-    peers: whole(totals.peers), swarms: whole(totals.swarms), sent: bytes(totals.data_out_bytes),
+    peers: whole(totals.peers), swarms: whole(totals.swarms), sent: size(totals.data_out_bytes),
     delivered: whole(totals.chunks_delivered), hedges: whole(totals.hedges),
     hits: asked ? `${(100 * totals.cache_hits / asked).toFixed(1)} %` : "–",
     refused: whole(totals.connections_refused), banned: whole(totals.peers_banned),
@@ -96,7 +128,7 @@ function showTotals({ totals, at_ms: at }) {
   memory.max = totals.chunk_bytes_limit;
   memory.value = totals.chunk_bytes;
   set($("memory-text"), `${size(totals.chunk_bytes)} of ${size(totals.chunk_bytes_limit)}, at most ${size(totals.chunk_bytes_peak)} so far`);
-  set($("build"), `${totals.version} · ${totals.driver} · ${totals.congestion}`);
+  set($("build"), `version ${totals.version} · ${totals.driver} · ${totals.congestion}`);
   state(totals.is_draining ? "draining" : "live");
   drawSpark();
 }
@@ -105,7 +137,14 @@ function state(name) {
   const pill = $("status");
   if (pill.dataset.state === name) return;
   pill.dataset.state = name;
-  pill.textContent = name === "lost" ? "connection lost" : name;
+  pill.textContent = name;
+}
+
+/** What is shown is no longer so. */
+function lose() {
+  state("lost");
+  document.body.dataset.stale = "";
+  $("status").textContent = history.length ? `connection lost: this is how it was at ${new Date().toLocaleTimeString("en-GB")}` : "connection lost";
 }
 
 function fit(canvas) {
@@ -117,29 +156,53 @@ function fit(canvas) {
   return { context, width, height, scale };
 }
 
+/** The end of an axis that reads well, at least `most`: few times a power of ten, of a unit of 1,024. */
+function roundUp(most) {
+  const unit = 1024 ** Math.max(0, Math.floor(Math.log2(Math.max(1, most)) / 10));
+  const power = 10 ** Math.floor(Math.log10(Math.max(1, most / unit)));
+  const step = [1, 2, 3, 4, 6, 8, 10].find((step) => step * power * unit >= most) || 10;
+  return Math.min(step * power, 1024) * unit;
+}
+
+/** What went out over time: from when the page was opened, at most a minute, across the whole width. */
 function drawSpark() {
   const { context, width, height, scale } = fit($("spark"));
-  context.fillStyle = colours.line.text;
-  context.fillRect(0, height - scale, width, scale);
-  if (history.length < 2) return;
-  const now = history[history.length - 1].at;
-  const points = history.slice(1).map((point, i) => {
-    const from = history[Math.max(0, i - 1)];
-    return { x: width * (1 - (now - point.at) / HISTORY_MS), rate: (point.out - from.out) / Math.max(1, point.at - from.at) };
-  });
-  const most = Math.max(1, ...points.map((point) => point.rate));
-  const seconds = Math.round(Math.min(HISTORY_MS, now - history[0].at) / 1000);
-  set($("spark-text"), `the last ${plural(seconds, "second", "seconds")}, at most ${bytes(most > 1 ? 1000 * most : 0)}/s`);
+  const [left, foot] = [AXIS_LEFT * scale, height - AXIS_FOOT * scale];
+  const top = 8 * scale;
+  context.font = `${scale * parseFloat(AXIS_FONT)}px ${AXIS_FONT.slice(AXIS_FONT.indexOf(" "))}`;
+  context.textBaseline = "middle";
+  const points = history.slice(1).map((point, i) => (
+    { at: point.at, rate: 1000 * (point.out - history[i].out) / Math.max(1, point.at - history[i].at) }));
+  const now = history.length ? history[history.length - 1].at : 0;
+  const from = points.length ? Math.min(points[0].at, now - SPAN_MIN_MS) : now - SPAN_MIN_MS;
+  const most = Math.max(0, ...points.map((point) => point.rate));
+  const end = roundUp(most);
+  const x = (at) => left + (width - left) * (at - from) / (now - from);
+  const y = (rate) => foot - rate / end * (foot - top);
+  for (const rate of [0, end / 2, end]) {
+    context.fillStyle = colours.line.text;
+    context.fillRect(left, Math.round(y(rate)), width - left, Math.max(1, Math.round(scale)));
+    context.fillStyle = colours.quiet.text;
+    context.textAlign = "right";
+    if (rate || most < 1) context.fillText(rateOf(most < 1 ? 0 : rate), left - 6 * scale, y(rate));
+    if (most < 1) break;
+  }
+  if (points.length < 2) return;
+  const seconds = Math.round((now - points[0].at) / 1000);
+  context.textAlign = "left";
+  context.fillText(`${Math.round((now - from) / 1000)} s ago`, left, foot + AXIS_FOOT * scale * 0.6);
+  context.textAlign = "right";
+  context.fillText("now", width, foot + AXIS_FOOT * scale * 0.6);
+  set($("spark-text"), `the last ${plural(seconds, "second", "seconds")}, at most ${rateOf(most)}`);
   $("spark").setAttribute("aria-label", `Bytes a second in ${$("spark-text").textContent}`);
-  const y = (rate) => height - 1 - rate / most * (height - 6 * scale);
   context.beginPath();
-  points.forEach((point, i) => context[i ? "lineTo" : "moveTo"](point.x, y(point.rate)));
+  points.forEach((point, i) => context[i ? "lineTo" : "moveTo"](x(point.at), y(point.rate)));
   context.lineWidth = 1.75 * scale;
   context.strokeStyle = colours.accent.text;
   context.lineJoin = "round";
   context.stroke();
-  context.lineTo(width, height);
-  context.lineTo(points[0].x, height);
+  context.lineTo(width, foot);
+  context.lineTo(x(points[0].at), foot);
   context.fillStyle = colours["accent-soft"].text;
   context.fill();
 }
@@ -163,58 +226,149 @@ function showShards(list) {
     const stuck = shard.heartbeat_age_seconds > 2;
     line.classList.toggle("stuck", stuck);
     set(text, stuck ? "stuck" : `${Math.round(100 * shard.busy_ratio)} %`);
-    line.title = `${plural(shard.connections, "connection", "connections")}, ${bytes(shard.data_out_bytes)} sent, ${whole(shard.doorbell_rings)} wake-ups`;
+    line.title = `${plural(shard.connections, "connection", "connections")}, ${size(shard.data_out_bytes)} sent, ${whole(shard.doorbell_rings)} wake-ups`;
   });
 }
 
-function makeSwarm() {
+function makeSwarm(swarm) {
   const article = $("swarm").content.firstElementChild.cloneNode(true);
   const find = (selector) => article.querySelector(selector);
-  return {
-    article, map: new ChunkMap(find(".map"), find(".readout")), labelled: -Infinity,
-    title: find("h2"), phase: find(".phase"), about: find(".about"), bar: find("progress"), done: find(".progress span"),
+  const view = {
+    id: swarm.id, chunkCount: swarm.chunk_count, article, map: new ChunkMap(find(".map"), find(".readout")), labelled: -Infinity, pace: [],
+    title: find(".id"), copied: find(".copied"), phase: find(".phase"), about: find(".about"),
+    bar: find("progress"), speed: find(".pace"), done: find(".done"),
+    peers: find(".peers"), list: find(".peers tbody"), more: find(".peers .more"),
     cacheText: find(".cache p"), cacheCanvas: find(".cache canvas"),
-    nobody: find(".tail .nobody"), table: find("table"), body: find("tbody"),
+    nobody: find(".tail .nobody"), table: find(".tail table"), body: find(".tail tbody"),
   };
+  view.title.addEventListener("click", () => copy(view));
+  view.peers.addEventListener("toggle", () => showPeers(view));
+  return view;
 }
 
-function showSwarm(view, swarm) {
+/** The clipboard is a browser's gift to pages of this machine; elsewhere a selection does. */
+async function copy(view) {
+  const id = view.article.dataset.id;
+  let said = "copied";
+  try {
+    await navigator.clipboard.writeText(id);
+  } catch {
+    const field = document.createElement("input");
+    field.value = id;
+    field.setAttribute("aria-label", "The file’s id");
+    view.title.after(field);
+    field.select();
+    if (!document.execCommand("copy")) said = `could not copy it: ${id}`;
+    field.remove();
+    view.title.focus();
+  }
+  set(view.copied, said);
+  setTimeout(() => set(view.copied, ""), 4000);
+}
+
+function showSwarm(view, swarm, at) {
   const ended = swarm.phase === "ended";
   set(view.title, swarm.id.slice(0, 16) + "…");
+  view.title.setAttribute("aria-label", `Copy the id ${swarm.id}`);
   view.title.title = swarm.id;
-  set(view.phase, ended ? `ended ${duration(swarm.ended_ms)} ago` : swarm.phase);
+  set(view.phase, ended ? `ended ${duration(swarm.ended_ms)} ago` : phaseOf(swarm));
   view.phase.dataset.phase = swarm.phase;
-  const shown = swarm.stride > 1 ? `, one of ${swarm.stride} shown` : "";
-  set(view.about, `${size(swarm.size_bytes)} in ${plural(swarm.chunk_count, "chunk", "chunks")} of ${size(swarm.chunk_size_bytes)}${shown}, home on shard ${swarm.home_shard}`);
+  const shown = swarm.stride > 1 ? `; the map shows one of ${swarm.stride}` : "";
+  set(view.about, `${size(swarm.size_bytes)} in ${plural(swarm.chunk_count, "chunk", "chunks")} of ${size(swarm.chunk_size_bytes)}${shown}; decided on shard ${swarm.home_shard}`);
   view.map.update(swarm, decode);
-  let held = 0;
-  let counted = 0;
-  for (const row of view.map.rows.values()) if (row.state !== "dead") { held += row.held; counted++; }
-  const progress = counted ? held / (counted * Math.max(1, swarm.chunk_count)) : 0;
-  view.bar.value = swarm.chunk_count === 0 ? 1 : progress;
-  const dead = swarm.dead ? `, ${whole(swarm.dead)} dead` : "";
-  const left = [...view.map.rows.values()].filter((row) => row.state === "left").length;
-  const gone = left ? `, ${whole(left)} left with it` : "";
-  set(view.done, `${whole(swarm.whole)} of ${plural(swarm.peers, "peer has", "peers have")} the file${gone}${dead}`);
-  view.bar.setAttribute("aria-label", view.done.textContent);
+  const all = swarm.getters * swarm.chunk_count;
+  const progress = all ? swarm.getters_held / all : swarm.getters || swarm.left ? 1 : 0;
+  view.bar.value = progress;
+  set(view.speed, paceOf(view, swarm, at, progress, all));
+  set(view.done, countsOf(swarm, ended));
+  const done = `${view.speed.textContent}: ${view.done.textContent}`;
+  view.bar.setAttribute("aria-label", done);
+  const rows = [...view.map.rows.values()];
   Object.assign(view.article.dataset, {
     id: swarm.id, phase: swarm.phase, peers: swarm.peers, whole: swarm.whole, dead: swarm.dead,
-    cached: swarm.cached_count, held, rows: view.map.order.length,
-    deadRows: [...view.map.rows.values()].filter((row) => row.state === "dead").length,
+    left: swarm.left, banned: swarm.banned, cached: swarm.cached_count, rows: view.map.order.length,
+    held: rows.reduce((sum, row) => sum + (row.state === "dead" ? 0 : row.held), 0),
+    deadRows: rows.filter((row) => row.state === "dead").length,
   });
   const now = performance.now();
   if (now - view.labelled > 5000) {
     view.labelled = now;
-    view.map.canvas.setAttribute("aria-label", `Map of ${plural(swarm.peers, "peer", "peers")} by ${plural(swarm.chunk_count, "chunk", "chunks")}: ${Math.floor(100 * progress)} % filled, ${view.done.textContent}. Arrow keys read single cells.`);
+    view.map.canvas.setAttribute("aria-label", `Map of ${plural(swarm.peers, "peer", "peers")} by ${plural(swarm.chunk_count, "chunk", "chunks")}: ${done}. Arrow keys read single cells.`);
   }
+  showPeers(view);
   showCache(view, swarm);
   showTail(view, swarm);
+}
+
+function phaseOf(swarm) {
+  if (swarm.phase !== "starting" && !swarm.getters) return "waits for peers";
+  return PHASES[swarm.phase] || swarm.phase;
+}
+
+/** How far it is, how fast that grows, and how long it takes if it goes on so. */
+function paceOf(view, swarm, at, progress, all) {
+  const { pace } = view;
+  if (pace.length && (at < pace[pace.length - 1].at || swarm.gained < pace[pace.length - 1].gained)) pace.length = 0;
+  pace.push({ at, gained: swarm.gained });
+  while (pace.length > 2 && pace[1].at <= at - PACE_OVER_MS) pace.shift();
+  if (swarm.phase === "ended") return swarm.left || swarm.dead || swarm.banned ? "over" : "over: nobody got it";
+  if (!swarm.getters) return swarm.left ? "nobody gets it just now" : "nobody gets it yet";
+  const parts = [`${Math.floor(100 * progress)} %`];
+  const missing = (all - swarm.getters_held) * swarm.chunk_size_bytes;
+  const ms = at - pace[0].at;
+  if (missing && ms >= PACE_AFTER_MS) {
+    const rate = (swarm.gained - pace[0].gained) * Math.min(swarm.chunk_size_bytes, swarm.size_bytes) * 1000 / ms;
+    const left = Math.max(1000 * missing / rate, slowest(view, swarm, at));
+    parts.push(rateOf(rate), rate ? `${about(left)} left` : "nothing comes just now");
+  }
+  return parts.join(" · ");
+}
+
+/** Until the slowest of those who get on has the file. Of each it is known how much it had a few seconds ago. */
+function slowest(view, swarm, at) {
+  let most = 0;
+  for (const row of view.map.rows.values()) {
+    if (row.origin || row.held >= swarm.chunk_count || !GETTING.has(row.state)) continue;
+    row.marks ||= [{ at, held: row.held }];
+    const [first] = row.marks;
+    const gained = row.held - first.held;
+    if (at - first.at >= PACE_AFTER_MS && gained > 0) most = Math.max(most, (swarm.chunk_count - row.held) * (at - first.at) / gained);
+    if (at - row.marks[row.marks.length - 1].at >= PACE_OVER_MS) row.marks = [row.marks[row.marks.length - 1], { at, held: row.held }];
+  }
+  return most;
+}
+
+/** Who has it, and who went how. */
+function countsOf(swarm, ended) {
+  const parts = [];
+  if (!ended && swarm.getters) parts.push(`${whole(swarm.getters_whole)} of ${plural(swarm.getters, "peer has", "peers have")} all of it`);
+  const origins = swarm.peers - swarm.getters;
+  if (origins) parts.push(origins === 1 ? "the origin is here" : `${whole(origins)} origins are here`);
+  if (swarm.left) parts.push(`${whole(swarm.left)} left with it`);
+  if (swarm.dead) parts.push(`${whole(swarm.dead)} dead`);
+  if (swarm.banned) parts.push(`${whole(swarm.banned)} banned`);
+  return parts.join(", ");
+}
+
+/** Everybody with an address, if somebody wants to see it. */
+function showPeers(view) {
+  if (!view.peers.open) return;
+  const { map, list } = view;
+  const rows = map.order.slice(0, LISTED_MAX).map((row) => map.rows.get(row));
+  while (list.rows.length > rows.length) list.deleteRow(-1);
+  rows.forEach((row, i) => {
+    const line = list.rows[i] || list.insertRow();
+    while (line.cells.length < 3) line.insertCell();
+    [row.name, percentOf(row, map.chunkCount), stateOf(row)].forEach((text, cell) => set(line.cells[cell], text));
+  });
+  const all = Math.max(map.order.length, Number(view.article.dataset.peers));
+  set(view.more, all > rows.length ? `${whole(all - rows.length)} more: /api/v1/swarms/${view.article.dataset.id} lists all.` : "");
 }
 
 function showCache(view, swarm) {
   const wanted = swarm.cached.filter(([, needers]) => needers > 0).length;
   const more = swarm.cached.length < swarm.cached_count ? "at least " : "";
-  const text = swarm.cached_count === 0 ? "Nothing is held." :
+  const text = swarm.cached_count === 0 ? "Nothing is held." + (swarm.phase === "ended" ? " A file that has no peers is forgotten." : "") :
     `${plural(swarm.cached_count, "chunk is", "chunks are")} held (${size(swarm.cached_count * swarm.chunk_size_bytes)}); ${more}${whole(wanted)} still wanted, ${plural(swarm.fetching_count, "is", "are")} being fetched.`;
   set(view.cacheText, text);
   const { context, width, height, scale } = fit(view.cacheCanvas);
@@ -261,7 +415,7 @@ function connect() {
   const source = new EventSource("/api/v1/events");
   source.onmessage = (event) => takeFrame(JSON.parse(event.data));
   source.onerror = () => {
-    state("lost");
+    lose();
     source.close();
     setTimeout(retry, RECONNECT_MS);
   };
