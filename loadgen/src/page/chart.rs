@@ -258,7 +258,7 @@ impl Chart {
             // The text stays within the picture, and clear of the one before.
             let half = name.chars().count() as f64 * LETTER_WIDTH / 2.0;
             let at = x.place(value);
-            let middle = at.min(width - half - 1.0);
+            let middle = at.min(width - half - 5.0);
             if middle - half < free_from {
                 continue;
             }
@@ -438,10 +438,12 @@ mod tests {
         let cross =
             chart().line("s1", "a", line(1.0)).line("s2", "b", vec![(1.0, 1.0), (2.0, 3.0)]);
         assert!(!cross.hides_lines());
-        assert!(!chart().draw().svg.contains("logarithmic"));
-        let mut log = chart();
-        log.y = Axis::log("latency", Unit::Seconds);
-        assert!(log.draw().svg.contains("latency (logarithmic)"));
+        let mut chart = chart();
+        chart.x = Axis::new("time", Unit::Seconds);
+        chart.y = Axis::new("latency", Unit::Seconds);
+        assert!(!chart.draw().svg.contains("logarithmic"));
+        chart.y = Axis::log("latency", Unit::Seconds);
+        assert!(chart.draw().svg.contains("latency (logarithmic)"));
     }
 
     #[test]

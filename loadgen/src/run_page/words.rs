@@ -59,9 +59,9 @@ pub(super) fn tiles(report: &Report) -> Vec<Tile> {
             "the content's size",
         ),
         Tile::new(
-            "Relay's memory",
-            size(relay.rss_bytes_peak),
-            format!("at most: {}; chunks {}", relay.rss_peak(), relay.chunk_peak()),
+            "Relay's memory, at most",
+            relay.rss_peak(),
+            format!("chunks took at most {}", relay.chunk_peak()),
         ),
     ]
 }
@@ -99,7 +99,8 @@ pub(super) fn words(recorded: &Recorded<'_>) -> Vec<String> {
     ));
     lines.push(format!(
         "The relay took in {} and gave out {}: {} deliveries found their chunk cached, {} chunks had \
-         to be fetched, {} were evicted, {} fetches were hedged, {} peers banned.",
+         to be fetched, {} were evicted, {} were asked of a second holder since the first took long, {} peers \
+         were banned.",
         size(relay.ingress_bytes), size(relay.egress_bytes), thousands(relay.cache_hits),
         thousands(relay.cache_misses), thousands(relay.cache_evictions), thousands(relay.hedges),
         thousands(relay.peers_banned)
