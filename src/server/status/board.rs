@@ -124,16 +124,26 @@ impl Board {
         let Some(place) = self.shards.get_mut(shard.index()) else { return };
         *place = Some(Arc::clone(snapshot));
         let mut living: Vec<SwarmRef> = Vec::with_capacity(snapshot.swarms.len());
+        let mut new_keys = Vec::new();
         for swarm in &snapshot.swarms {
             living.push(swarm.reference);
+            if !self.swarms.contains_key(&swarm.reference) {
+                new_keys.push(swarm.key);
+            }
             self.absorb_swarm(swarm);
         }
         living.sort_unstable();
         let seen = self.departed[shard.index()];
-        for departure in snapshot.departures.iter().filter(|departure| departure.number > seen) {
-            self.departed[shard.index()] = departure.number;
-            self.absorb_departure(departure);
+        for departure in &snapshot.departures {
+            // Who left a file that nobody was left of is told with those who leave it now.
+            let is_of_new =
+                new_keys.contains(&departure.key) && !self.swarms.contains_key(&departure.swarm);
+            if departure.number > seen || is_of_new {
+                self.absorb_departure(departure);
+            }
         }
+        let last = snapshot.departures.last().map_or(seen, |departure| departure.number);
+        self.departed[shard.index()] = seen.max(last);
         for (reference, life) in &mut self.swarms {
             if reference.home != shard || life.ended_at.is_some() {
                 continue;

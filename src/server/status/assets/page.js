@@ -137,7 +137,7 @@ function state(name) {
   const pill = $("status");
   if (pill.dataset.state === name) return;
   pill.dataset.state = name;
-  pill.textContent = name;
+  pill.textContent = name === "draining" ? "shutting down: chunks under way are finished" : name;
 }
 
 /** What is shown is no longer so. */
