@@ -179,10 +179,6 @@ fn the_page_tells_how_far_a_file_is_in_words_that_it_explains() {
     );
     let done = "document.querySelector('.done').textContent";
     assert_eq!(browser.value(done), "0 of 1 peer has all of it, the origin is here");
-    browser.wait(
-        "that it has stopped",
-        "document.querySelector('.pace').textContent.endsWith('nothing comes just now')",
-    );
     explains(&mut browser);
     has_addresses(&mut browser);
     fits(&mut browser);

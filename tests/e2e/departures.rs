@@ -6,15 +6,18 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use relay::protocol::{Message, RelayAddr, Ticket};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::page::{Events, json, number};
 use crate::support::{
     file::TestFile,
     honest::{Download, Origin},
+    pause,
     process::{RelayProcess, Running, run},
     wait_for, wait_until,
     wire::{Heard, Wire, hello, origin_hello},
@@ -106,6 +109,28 @@ fn who_left_a_file_before_it_was_shared_again_is_told_all_the_same() {
     let told = told_of(&relay, &file, 4);
     assert_eq!(states(&told), [("left", 1); 4], "{told}");
     assert_eq!((number(&told, "/peers_left"), number(&told, "/peers_dead")), (0, 0), "{told}");
+}
+
+#[test]
+fn a_page_that_is_open_while_the_relay_does_not_run_sees_who_died_meanwhile() {
+    let relay = RelayProcess::start(relay(), &[]);
+    let file = Arc::new(TestFile::new(75, 1 << 18, 14));
+    let mut page = Events::open(relay.http, "");
+    let _origin = Origin::start(relay.addr, &file);
+    let mut client = Download::join(relay.addr, file.key()).expect("it may join");
+    while client.have_count() < 4 {
+        client.step().expect("chunks come");
+    }
+    page.until("both", |frame| frame["swarms"][0]["peers"] == 2);
+    relay.signal(Signal::STOP);
+    client.into_wire().reset();
+    // Longer than shards publish without being asked again.
+    pause(Duration::from_secs(6));
+    relay.signal(Signal::CONT);
+    let is_dead = |row: &Value| row["state"] == "dead";
+    page.until("its row", |frame| {
+        frame["swarms"][0]["rows"].as_array().is_some_and(|rows| rows.iter().any(is_dead))
+    });
 }
 
 #[test]

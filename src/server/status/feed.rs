@@ -167,10 +167,11 @@ impl Keeper {
         }
     }
 
-    /// Shards publish for a while; what was known before a pause is forgotten.
+    /// Shards publish for a while; what was known before a pause is forgotten. Who watches has made no
+    /// pause, though this process may not have run meanwhile: what happened, shards tell then.
     fn want(&mut self) {
         let now = now();
-        if now > self.wanted_until {
+        if now > self.wanted_until && self.watchers.is_empty() {
             self.board.clear();
             self.encoder = Encoder::default();
         }
