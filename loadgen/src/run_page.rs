@@ -1,4 +1,4 @@
-//! The page of one run: what is drawn. What is said about it is in [`words`], how it is drawn is
+//! The page of one run: what is drawn. What is said about it is in [`mod@words`], how it is drawn is
 //! [`crate::page`]'s business.
 
 mod words;

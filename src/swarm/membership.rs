@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, Join, PeerSlot, Swarm,
+    Action, Join, PeerSlot, Swarm, pace,
     peers::{Delivery, Peer, Stage, Standing, Starved},
 };
 use crate::time::Time;
@@ -227,7 +227,7 @@ impl Swarm {
         peer.down.set_busy(now, is_busy);
         let known = peer.down.rate();
         let loses = if peer.deliveries.is_empty() { chunk_rate(known, chunk_bytes) } else { 0 };
-        let rate = known.map_or(0, |rate| rate as u64);
+        let rate = known.map_or(0, pace::whole);
         let old = peer.starving;
         let at = old.map_or(self.starving.peers.len(), |old| old.at as usize);
         let at = u32::try_from(at).expect("at most all peers");

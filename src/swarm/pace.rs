@@ -92,6 +92,12 @@ impl Pace {
     }
 }
 
+/// A rate in whole bytes a second, so that sums of rates don't drift.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are positive")]
+pub(super) fn whole(bytes_per_second: f64) -> u64 {
+    bytes_per_second as u64
+}
+
 impl Swarm {
     /// Bytes that are one piece of evidence.
     fn evidence_bytes(&self) -> f64 {
