@@ -91,10 +91,7 @@ pub(crate) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
         analyses.retain(|analysis| analysis.name.starts_with(only.as_str()));
         anyhow::ensure!(!analyses.is_empty(), "--only {only}: no analysis is called so");
     }
-<<<<<<< HEAD
     relay::stdout::check().context(NO_STDOUT)?;
-=======
->>>>>>> w-page
     let out = args.dir();
     std::fs::create_dir_all(&out)
         .with_context(|| format!("could not make the directory {} of --report", out.display()))?;
@@ -145,12 +142,8 @@ fn finish(
 ) -> anyhow::Result<bool> {
     report_dir::write(out, "results.csv", &results.to_csv(analyses))?;
     report_dir::write(out, report_dir::PAGE, &page::draw(analyses, results))?;
-<<<<<<< HEAD
     let line = format!("{}\n", out.join(report_dir::PAGE).display());
     relay::stdout::print(line.as_bytes()).context(NO_STDOUT)?;
-=======
-    println!("{}", out.join(report_dir::PAGE).display());
->>>>>>> w-page
     let mut is_good = true;
     for cell in analyses.iter().flat_map(|analysis| &analysis.cells) {
         match results.of(cell) {
