@@ -14,8 +14,8 @@ use std::{
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Pieces on their way in one direction: 1 GiB of whole ones, 3 s of a path of 300 MB/s.
-const PIECES_MAX: usize = 4096;
+/// Pieces on their way in one direction. A narrow link brings them packet by packet: half a second of 1 Gbit/s.
+const PIECES_MAX: usize = 1 << 16;
 
 /// Bytes, and when they come out.
 type Piece = (Instant, Vec<u8>);
@@ -67,15 +67,11 @@ fn connect(near: TcpStream, far: TcpStream, delay: Duration) -> io::Result<()> {
 }
 
 fn take_in(mut from: TcpStream, pieces: &SyncSender<Piece>, delay: Duration) {
+    let mut buffer = vec![0; PIECE_BYTES];
     loop {
-        let mut piece = vec![0; PIECE_BYTES];
-        let Ok(count) = from.read(&mut piece) else { return };
+        let Ok(count) = from.read(&mut buffer) else { return };
         // An empty piece is the end.
-        piece.truncate(count);
-        if count < PIECE_BYTES / 2 {
-            piece.shrink_to_fit();
-        }
-        if pieces.send((now() + delay, piece)).is_err() || count == 0 {
+        if pieces.send((now() + delay, buffer[..count].to_vec())).is_err() || count == 0 {
             return;
         }
     }
