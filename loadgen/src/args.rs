@@ -459,7 +459,7 @@ mod tests {
             (&["--slow", "200@1M"], "only 100 clients"),
             (&["--rate", "0"], "never ends"),
             (&["--store", "disk"], "dir:"),
-            (&["--relay", "no/relay"], "127.0.0.1:7440"),
+            (&["--relay", "no/relay"], "relay.example.org:7440"),
             (&["--relay", "http://127.0.0.1:7441"], "has no URL"),
             (&["--relay", "nonsense:port"], "--relay nonsense:port"),
             (&["--relay", "[fe80::1]:7440"], "[fe80::1%eth0]:7440"),

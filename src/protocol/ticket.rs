@@ -453,7 +453,7 @@ mod tests {
             ("[::]", true),
             ("[::ffff:127.0.0.1]", true),
             ("192.168.0.1", false),
-            ("[fe80::1]", false),
+            ("[fe80::1%eth0]", false),
             ("localhost.example.org", false),
         ] {
             let addr: RelayAddr = text.parse().unwrap();
