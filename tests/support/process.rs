@@ -12,6 +12,19 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{http, wait_for};
 
+/// Signals that whoever runs the tests ignores, as a shell does with what it runs in the background, are not
+/// ignored by programs that are started from now on: ours respect it, and could not be ended by them.
+fn hear_signals() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        for &signal in signal_hook::consts::TERM_SIGNALS {
+            let ends = std::sync::Arc::new(true.into());
+            signal_hook::flag::register_conditional_default(signal, ends)
+                .expect("a signal can be caught");
+        }
+    });
+}
+
 /// A running relay.
 pub(crate) struct RelayProcess {
     child: Child,
@@ -56,6 +69,7 @@ impl RelayProcess {
     }
 
     fn start_until(mut command: Command, addr: SocketAddr, args: &[&str], ready: u16) -> Self {
+        hear_signals();
         let stderr = tempfile::tempfile().expect("a temporary file can be made");
         command
             .args(["--listen", &addr.to_string(), "--http", "127.0.0.1:0"])
