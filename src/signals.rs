@@ -1,4 +1,5 @@
-//! Which signals a program that ends in order listens to. Catches none itself.
+//! Which signals `peer` listens to. Catches none itself. A relay listens to all that mean an end: that is what
+//! scripts which start it in the background count on.
 
 use signal_hook::consts::TERM_SIGNALS;
 

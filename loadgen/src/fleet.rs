@@ -413,6 +413,7 @@ fn fail(local: &Local, record: &RefCell<Record>, must_succeed: bool, error: Stri
     let mut record = record.borrow_mut();
     record.connected(local);
     record.settled(local);
+    record.set_refused(local, false);
     record.error = Some(error);
     record.failed = true;
     if record.client.is_none() {

@@ -185,6 +185,8 @@ pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
         return;
     }
     leave(state, connection);
+    // What its window had of the sum is free: the next sweep gives it back.
+    state.activity.ring();
     // The task that waits until the socket takes more ends, too.
     connection.blocked_bell.ring();
     let reference = connection.reference;

@@ -31,8 +31,11 @@ use super::{
 /// A shard that has not turned for so long is stuck.
 const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(2);
 
-/// How often histogram samples are sorted into buckets.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often this thread looks at the clock: time goes on, though all event loops are stuck.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Looks after which histogram samples are sorted into buckets.
+const LOOKS_PER_UPKEEP: usize = 10;
 
 /// Bytes of a request's body, at most: the only one there is holds a token.
 const BODY_BYTES_MAX: usize = 4096;
@@ -92,7 +95,10 @@ pub(crate) fn serve(
         let mut spins = SpinWatch::new(control.heartbeats.clone(), SPIN_PATIENCE);
         let upkeep = async move {
             loop {
-                tokio::time::sleep(UPKEEP_INTERVAL).await;
+                for _ in 0..LOOKS_PER_UPKEEP {
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                    let _looked_at = clock::now();
+                }
                 upkept.metrics.upkeep();
                 upkept.shared.guesses.tell(clock::now());
                 if let Some(why) = spins.look(clock::now()) {

@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use signal_hook::iterator::Signals as Iter;
+use signal_hook::{consts::TERM_SIGNALS, iterator::Signals as Iter};
 
 /// The same signal again within this is the same wish: supervisors such as `timeout` signal the
 /// process and then its group, which reaches it twice within a millisecond. Nobody presses a key
@@ -30,7 +30,7 @@ impl First {
 
 impl Signals {
     pub(crate) fn register() -> std::io::Result<Self> {
-        Ok(Self { iter: Iter::new(crate::signals::to_catch())?, last: None })
+        Ok(Self { iter: Iter::new(TERM_SIGNALS)?, last: None })
     }
 
     /// Watches on a thread of its own, so that each signal is dated when it comes, whatever the

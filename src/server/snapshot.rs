@@ -155,7 +155,7 @@ pub(crate) struct SwarmSnapshot {
     pub missing_count: u32,
     /// How many have gone from it, and how.
     pub endings: Endings,
-    /// The most needed cached chunks, each with how many still need it.
+    /// The cached chunks that would be given up last, each with how many still need it.
     pub cached: Vec<(u32, u32)>,
     pub peers: Vec<PeerSnapshot>,
     pub map: Option<MapSnapshot>,

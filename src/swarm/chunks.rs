@@ -30,6 +30,8 @@ pub(super) struct Chunk {
     pub(super) needers: u32,
     /// Of the needers, those who keep pace and take it as soon as they can.
     pub(super) keen: u32,
+    /// Of these, those who are being sent it.
+    pub(super) keen_unwritten: u32,
     pub(super) unwritten: u32,
     /// Its place in the log of cached chunks.
     pub(super) sequence: u64,
@@ -123,6 +125,7 @@ impl Chunks {
             wanted: 0,
             needers: 0,
             keen: 0,
+            keen_unwritten: 0,
             unwritten: 0,
             sequence: 0,
             used_at: Time::ZERO,

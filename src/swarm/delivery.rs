@@ -23,6 +23,7 @@ impl Swarm {
             if peer.has_credit() {
                 self.note_progress(now, slot);
             }
+            self.weigh(now, slot);
             self.seeding_ready(slot);
             self.serve(now, slot);
         }
@@ -33,7 +34,9 @@ impl Swarm {
     pub fn handle_want(&mut self, now: Time, slot: PeerSlot, chunks: &[u32]) {
         self.begin(now);
         if let Some(peer) = self.peers.get_mut(slot) {
-            for &chunk in chunks {
+            // In relay order nothing is named, whatever the peer says.
+            let named = if peer.order == Order::Peer { chunks } else { &[] };
+            for &chunk in named {
                 let known = chunk < self.chunks.count() && peer.lacks(chunk);
                 if known && peer.wants.add(chunk, self.chunks.count()) {
                     peer.cursor = peer.cursor.min(self.chunks.sequence(chunk, &self.log));
@@ -59,7 +62,7 @@ impl Swarm {
                 self.take_back_decision(slot, delivery);
                 // Who speaks of what the kernel still has to take is not fast by that.
                 if delivery.stage == Stage::Written {
-                    self.peers[slot].down.sample(now, delivery.length_bytes);
+                    self.peers[slot].down.add(delivery.length_bytes);
                 }
                 self.unprotect(chunk);
                 self.cut_off_unwritten(slot, delivery, true);
@@ -69,7 +72,6 @@ impl Swarm {
             self.peers[slot].take_partial(chunk);
             self.set_settled(slot, chunk, true);
             self.peers[slot].wants.remove(chunk);
-            self.judge(now, slot);
             let peer = &mut self.peers[slot];
             if peer.is_holder() && peer.have.insert(chunk) {
                 self.chunks.change(chunk, |state| {
@@ -188,6 +190,8 @@ impl Swarm {
                 continue;
             };
             let peer = &mut self.peers[slot];
+            // It has taken these, if not all.
+            peer.down.add(offset_bytes.saturating_sub(delivery.offset_bytes));
             peer.remember_partial(chunk, offset_bytes);
             self.release_unwritten(now, slot, delivery);
             self.set_settled(slot, chunk, false);
@@ -277,6 +281,7 @@ impl Swarm {
             state.unwritten += 1;
             state.needers += u32::from(counted);
             state.keen += u32::from(keen);
+            state.keen_unwritten += u32::from(keen);
             state.used_at = now;
             std::mem::replace(&mut state.fresh, false)
         });

@@ -79,7 +79,8 @@ impl Swarm {
             let bytes = self.chunk_bytes(fetch.chunk);
             self.fetch_queue.latencies.sample(now.since(fetch.started_at));
             let holder = &mut self.peers[fetch.holder];
-            holder.up.sample(now, bytes);
+            holder.up.add(bytes);
+            holder.up.fold(now, f64::from(self.config.chunk_size_bytes));
             let chunk_size_bytes = self.config.chunk_size_bytes;
             holder.depth.handle_answered(now, fetch.started_at, bytes, chunk_size_bytes);
             holder.slow = false;

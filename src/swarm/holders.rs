@@ -289,7 +289,7 @@ impl Swarm {
         self.next_starving().any(|peer| peer.order == Order::Relay && peer.lacks(chunk))
     }
 
-    fn next_starving(&self) -> impl Iterator<Item = &Peer> {
+    pub(super) fn next_starving(&self) -> impl Iterator<Item = &Peer> {
         let (peers, turn) = (&self.starving.peers, self.starving.turn);
         let steps = 0..peers.len().min(STARVING_PER_SCAN);
         steps.map(move |step| &self.peers[peers[(turn + step) % peers.len()]])

@@ -26,7 +26,7 @@ impl Swarm {
     fn chunk_invariants(&self, chunk: u32) {
         let state = self.chunks.get(chunk);
         let (mut holders, mut wanted, mut needers, mut unwritten) = (0, 0, 0, 0);
-        let mut keen = 0;
+        let (mut keen, mut keen_unwritten) = (0, 0);
         for (_, peer) in self.peers.iter() {
             let pinned = peer
                 .deliveries
@@ -40,11 +40,13 @@ impl Swarm {
             needers += u32::from(peer.counted) * (u32::from(peer.lacks(chunk)) + pinned);
             let asks = u32::from(peer.lacks(chunk) && peer.asks_for(chunk));
             keen += u32::from(peer.is_keen()) * (asks + pinned);
+            keen_unwritten += u32::from(peer.is_keen()) * pinned;
             unwritten += pinned;
         }
         let counted = (state.holders, state.wanted, state.needers, state.unwritten);
         assert_eq!(counted, (holders, wanted, needers, unwritten), "chunk {chunk}");
-        assert_eq!(state.keen, keen, "chunk {chunk}");
+        let counted = (state.keen, state.keen_unwritten);
+        assert_eq!(counted, (keen, keen_unwritten), "chunk {chunk}");
         let fetchable = state.place == Place::Absent && holders > 0 && wanted > 0;
         assert_eq!(self.chunks.fetchable.key(chunk), fetchable.then_some(wanted));
         let cached = state.place == Place::Cached;

@@ -133,6 +133,7 @@ impl Swarm {
                 step(&mut state.needers);
                 if peer.keeps_pace {
                     step(&mut state.keen);
+                    step(&mut state.keen_unwritten);
                 }
             });
         }
@@ -209,6 +210,7 @@ impl Swarm {
             state.unwritten -= 1;
             state.needers -= u32::from(counted);
             state.keen -= u32::from(keen);
+            state.keen_unwritten -= u32::from(keen);
             state.protected &= state.unwritten > 0;
         });
         self.memory_returned(now, delivery.chunk);
@@ -225,9 +227,14 @@ impl Swarm {
         let takes = peer.is_joined() && !peer.settled.is_full() && peer.allowance_bytes > 0;
         let is_busy = !peer.deliveries.is_empty() || takes && !starves && !holds_back;
         peer.down.set_busy(now, is_busy);
+        // What is missing is not the relay's to give, and says nothing of the pace.
+        let is_owed = peer.missing_since.is_none();
         let known = peer.down.rate();
-        let loses = if peer.deliveries.is_empty() { chunk_rate(known, chunk_bytes) } else { 0 };
-        let rate = known.map_or(0, pace::whole);
+        let loses = match peer.deliveries.is_empty() && is_owed {
+            true => chunk_rate(known, chunk_bytes),
+            false => 0,
+        };
+        let rate = known.filter(|_| is_owed).map_or(0, pace::whole);
         let old = peer.starving;
         let at = old.map_or(self.starving.peers.len(), |old| old.at as usize);
         let at = u32::try_from(at).expect("at most all peers");

@@ -73,10 +73,13 @@ impl Swarm {
 
     fn check_missing(&mut self, now: Time, slot: PeerSlot) {
         let Some((missing_count, first_missing)) = self.missing_for(slot) else {
-            return self.missing_ended(slot);
+            self.missing_ended(slot);
+            return self.refresh_starving(now, slot);
         };
         let peer = &mut self.peers[slot];
         let waited = now.since(*peer.missing_since.get_or_insert(now));
+        self.refresh_starving(now, slot);
+        let peer = &mut self.peers[slot];
         let is_given_up = self.missing.is_given_up;
         let longest = self.config.missing_deadline;
         let longest = if is_given_up { longest.min(GIVEN_UP_DEADLINE) } else { longest };

@@ -60,6 +60,9 @@ const EVIDENCE_MIN: f64 = 0.01;
 /// Pieces of evidence beyond which more make no difference.
 const EVIDENCE_MAX: f64 = 64.0;
 
+/// No rate counts for more, in bytes a second: sums of them fit.
+const RATE_MAX: f64 = (1u64 << 40) as f64;
+
 /// Peers that one look takes in: a bound on its cost.
 const PEERS_LOOKED_AT: u32 = 256;
 
@@ -95,7 +98,7 @@ impl Pace {
 /// A rate in whole bytes a second, so that sums of rates don't drift.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are positive")]
 pub(super) fn whole(bytes_per_second: f64) -> u64 {
-    bytes_per_second as u64
+    bytes_per_second.min(RATE_MAX) as u64
 }
 
 impl Swarm {
@@ -108,6 +111,14 @@ impl Swarm {
     fn is_slower(&self, bytes: f64, seconds: f64) -> bool {
         let pieces = (bytes / self.evidence_bytes()).clamp(EVIDENCE_MIN, EVIDENCE_MAX);
         bytes < seconds * self.pace.rate * (-MARGIN - JITTER / pieces.sqrt()).exp()
+    }
+
+    /// What came of the peer since the last time counts, all of it at once: acknowledgements come in company.
+    pub(super) fn weigh(&mut self, now: Time, slot: PeerSlot) {
+        let piece = self.evidence_bytes();
+        if self.peers[slot].down.fold(now, piece) {
+            self.judge(now, slot);
+        }
     }
 
     /// Whether the peer has fallen behind the pace, or keeps it again.
@@ -127,13 +138,13 @@ impl Swarm {
         }
     }
 
-    /// Looks at some peers that may have fallen silent.
+    /// Looks at some peers that may have fallen silent, or to whose pace the wave has come down.
     pub(super) fn look_at_pace(&mut self, now: Time) {
         let slots = self.peers.slot_count();
         for _ in 0..slots.min(PEERS_LOOKED_AT) {
             self.pace.turn = (self.pace.turn + 1) % slots;
             let slot = PeerSlot(self.pace.turn);
-            if self.peers.get(slot).is_some_and(|peer| peer.counted && peer.keeps_pace) {
+            if self.peers.get(slot).is_some_and(|peer| peer.counted) {
                 self.judge(now, slot);
             }
         }
@@ -151,7 +162,10 @@ impl Swarm {
             self.chunks.change(chunk, |state| step(&mut state.keen));
         }
         for delivery in peer.deliveries.iter().filter(|delivery| delivery.stage < Stage::Written) {
-            self.chunks.change(delivery.chunk, |state| step(&mut state.keen));
+            self.chunks.change(delivery.chunk, |state| {
+                step(&mut state.keen);
+                step(&mut state.keen_unwritten);
+            });
         }
     }
 }

@@ -20,6 +20,9 @@ pub const LAMBDA_DEFAULT: f64 = 160.0;
 /// Looks at who keeps pace while a price is being lost.
 const LOOKS_PER_PRICE: f64 = 16.0;
 
+/// Between two looks, however fast it is lost: a look takes in hundreds of peers.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
 /// What has been lost since the last purchase.
 #[derive(Debug)]
 pub(super) struct Rent {
@@ -31,6 +34,8 @@ pub(super) struct Rent {
     counted_to: Time,
     /// When so much was lost, it is time for a look.
     look_at: f64,
+    /// And not before.
+    look_after: Time,
 }
 
 impl Rent {
@@ -42,6 +47,7 @@ impl Rent {
             blocked: false,
             counted_to: Time::ZERO,
             look_at: 0.0,
+            look_after: Time::ZERO,
         }
     }
 
@@ -80,9 +86,10 @@ impl Rent {
     }
 
     /// Whether it is time to look at who keeps pace; then not again before some more was lost.
-    pub(super) fn take_look(&mut self) -> bool {
-        let is_due = self.lost_chunks >= self.look_at;
+    pub(super) fn take_look(&mut self, now: Time) -> bool {
+        let is_due = self.lost_chunks >= self.look_at && now >= self.look_after;
         if is_due {
+            self.look_after = now + LOOK_INTERVAL;
             self.look_at = self.lost_chunks + self.price / LOOKS_PER_PRICE;
         }
         is_due
@@ -90,9 +97,14 @@ impl Rent {
 
     /// When the next look or purchase is due; `None` while nothing is lost.
     pub(super) fn due_at(&self) -> Option<Time> {
-        let left = self.look_at.min(self.price) - self.lost_chunks;
-        let wait = Duration::try_from_secs_f64(left.max(0.0) / self.chunks_per_second()).ok()?;
-        (self.rate > 0).then(|| self.counted_to + wait + Duration::from_micros(1))
+        let lost_at = |chunks: f64| {
+            let seconds = (chunks - self.lost_chunks).max(0.0) / self.chunks_per_second();
+            let wait = Duration::try_from_secs_f64(seconds).ok()?;
+            Some(self.counted_to + wait + Duration::from_micros(1))
+        };
+        let look = lost_at(self.look_at).map(|at| at.max(self.look_after));
+        let due = [look, lost_at(self.price)].into_iter().flatten().min();
+        due.filter(|_| self.rate > 0)
     }
 
     /// A purchase, or a chunk that came free by itself: the count starts again.

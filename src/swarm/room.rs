@@ -13,7 +13,7 @@ use super::{
     fetching::Need,
     log::precedence,
 };
-use crate::time::Time;
+use crate::{protocol::Order, time::Time};
 
 /// Memory that was given up for a wish may go to a swarm that waited longer. After so long without
 /// an answer some more is given up.
@@ -22,7 +22,7 @@ const PROMISE_KEPT: Duration = Duration::from_millis(20);
 /// How long nothing is fetched ahead after memory turned out to be short.
 const AHEAD_AGAIN: Duration = Duration::from_millis(50);
 
-/// One part in so many of the cache may hold what only slower peers are being sent: they share it, as the
+/// One part in so many of the swarm's memory may hold what only slower peers are being sent: they share it, as the
 /// others share the rest.
 const PINNED_SHARE: u32 = 4;
 
@@ -178,7 +178,9 @@ impl Swarm {
             self.rent.reset();
             return self.give_up(now, free);
         }
-        if self.room.need == Some(Need::Ahead) && self.starving.is_empty() {
+        // What nobody starves for is not worth a chunk that somebody lacks.
+        let is_starved_for = || self.next_starving().any(|peer| peer.order == Order::Peer);
+        if self.room.need == Some(Need::Ahead) && !is_starved_for() {
             self.room.ahead_again_at = now + AHEAD_AGAIN;
             return self.withdraw_room();
         }
@@ -197,8 +199,11 @@ impl Swarm {
     /// Gives up what only slower peers need, or another chunk if its price has been lost. Those who are in
     /// the midst of that one may finish; only if its price has been lost once more are they cut off.
     fn buy_room(&mut self, now: Time) {
+        if self.recall_left_behind(now) {
+            return;
+        }
         let mut left_behind = self.left_behind();
-        if left_behind.is_none() && self.rent.take_look() {
+        if left_behind.is_none() && self.rent.take_look(now) {
             self.look_at_pace(now);
             left_behind = self.left_behind();
         }
@@ -213,7 +218,8 @@ impl Swarm {
                 self.chunks.cached.tidy();
                 if let Some(victim) = self.victim() {
                     self.counters.purchases += 1;
-                    self.evict(now, victim, self.chunks.get(victim).keen == 0);
+                    // Slower peers don't finish in that time: no second price is lost for them.
+                    self.evict(now, victim, self.chunks.get(victim).keen_unwritten == 0);
                 }
             } else {
                 self.recall_draining();
@@ -225,10 +231,26 @@ impl Swarm {
         }
     }
 
+    /// Takes back what was given up and is being sent to peers only that have fallen behind since; whether
+    /// there was something.
+    fn recall_left_behind(&mut self, now: Time) -> bool {
+        let is_left = |&chunk: &u32| {
+            let state = self.chunks.get(chunk);
+            state.keen_unwritten == 0 && !state.recalled
+        };
+        let left: Vec<u32> = self.chunks.draining.iter().copied().filter(is_left).collect();
+        left.iter().for_each(|&chunk| self.recall(chunk));
+        if !left.is_empty() {
+            self.room.promised_at = Some(now);
+            self.room.wake_at = Some(now + PROMISE_KEPT);
+        }
+        !left.is_empty()
+    }
+
     /// A chunk that only peers need which have fallen behind: none of them is being sent it, or such chunks
     /// fill more than their share of the cache.
     fn left_behind(&self) -> Option<u32> {
-        let share = (self.config.cache_chunks_max / PINNED_SHARE).max(1) as usize;
+        let share = (self.usage() / PINNED_SHARE).max(1) as usize;
         let pinned = self.chunks.cached.bucket(PINNED);
         let left = self.least_preferred(self.chunks.cached.bucket(LEFT));
         left.or_else(|| (pinned.len() > share).then(|| self.least_preferred(pinned)).flatten())
@@ -236,8 +258,9 @@ impl Swarm {
 
     /// What those who fell behind prefer least, the oldest of that.
     fn least_preferred(&self, chunks: &[u32]) -> Option<u32> {
-        let few = chunks.iter().take(EVICTIONS_COMPARED).map(|&chunk| self.chunks.get(chunk));
-        let sequences = few.filter(|state| !state.protected).map(|state| state.sequence);
+        let evictable = chunks.iter().map(|&chunk| self.chunks.get(chunk));
+        let evictable = evictable.filter(|state| !state.protected).take(EVICTIONS_COMPARED);
+        let sequences = evictable.map(|state| state.sequence);
         let least = sequences.min_by_key(|&sequence| (precedence(sequence), sequence))?;
         self.log.get(least)
     }

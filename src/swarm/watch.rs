@@ -111,7 +111,7 @@ impl Swarm {
         }
     }
 
-    /// Cached chunks, each with the number of peers that still need it, the most needed first.
+    /// Cached chunks, each with the number of peers that still need it; what would be given up first comes last.
     pub fn cached(&self) -> impl Iterator<Item = (u32, u32)> {
         self.chunks.cached.iter_down().map(|(chunk, _)| (chunk, self.chunks.get(chunk).needers))
     }

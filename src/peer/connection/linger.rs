@@ -106,7 +106,9 @@ impl Link {
             }
             let taken = self.socket.try_read(scratch.borrow_mut().bytes_mut());
             match taken {
-                Ok(0) => return Ok(()),
+                Ok(0) if is_said => return Ok(()),
+                // Nothing more is read, and the socket has no room for the last word yet.
+                Ok(0) => clock::sleep(WORDS_TICK).await,
                 Ok(count) => {
                     bytes_left = bytes_left.saturating_sub(count);
                     task::yield_now().await;

@@ -1,7 +1,7 @@
 //! What `peer` says: sentences on stderr, bars only where somebody can look at them, a line now and then
 //! elsewhere.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use shards::clock;
@@ -40,9 +40,6 @@ impl Voice {
             bar.set_style(style);
         }
         bar.set_message(what.to_owned());
-        if visible {
-            bar.enable_steady_tick(Duration::from_secs(1));
-        }
         let pace = (!visible && !self.quiet).then(|| Pace::new(clock::now()));
         Progress { bar, pace, what: what.to_owned(), bytes }
     }

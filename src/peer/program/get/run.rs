@@ -16,7 +16,7 @@ use std::{
 use shards::{DriverChoice, Offload, bell::LocalBell, clock, task};
 
 use super::{
-    super::{args::SeedFor, error::no_thread, event_loop},
+    super::{STOOD_STILL, args::SeedFor, error::no_thread, event_loop},
     part::Part,
     screen::News,
     status::{Phase, Status, time_text},
@@ -32,6 +32,9 @@ use crate::{
     time::Time,
     transport::Transport,
 };
+
+/// From this round trip on the path itself is long: a busy relay near by takes as long as a short path.
+const FAR: Duration = Duration::from_millis(60);
 
 /// How often signals and time-outs are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -256,7 +259,7 @@ impl Local {
         let Some(whole_at) = self.whole_at.get() else {
             self.look_at_the_reader();
             let lapsed = clock::lapsed();
-            if self.lapsed.replace(lapsed) != lapsed {
+            if lapsed.saturating_sub(self.lapsed.replace(lapsed)) >= job.timeout.min(STOOD_STILL) {
                 // Nothing could come while this process stood still.
                 job.status.progress();
             }
@@ -385,6 +388,7 @@ impl Local {
     fn judge_path(&self, round_trip: Duration) {
         const RECEIVE: &str = "net.ipv4.tcp_rmem";
         if !self.was_path_judged.replace(true)
+            && round_trip >= FAR
             && let Some(value) = machine::setting(RECEIVE)
             && let Some(text) = buffers::warning(RECEIVE, &value, round_trip)
         {

@@ -6,6 +6,7 @@ use serde_json::json;
 use shards::clock;
 
 use super::super::{
+    STOOD_STILL,
     args::ShareArgs,
     error::{ProgramError, output_error},
     info,
@@ -310,7 +311,9 @@ impl Sharing {
     /// Time has passed.
     pub(super) fn handle_time(&mut self, now: Time) {
         let lapsed = clock::lapsed();
-        if std::mem::replace(&mut self.lapsed, lapsed) != lapsed {
+        let before = std::mem::replace(&mut self.lapsed, lapsed);
+        let patience = self.timeout.unwrap_or(STOOD_STILL).min(STOOD_STILL);
+        if lapsed.saturating_sub(before) >= patience {
             // Nobody could take a chunk while this process stood still.
             self.last_served_at = self.last_served_at.map(|_| now);
         }
