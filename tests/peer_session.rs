@@ -259,6 +259,34 @@ fn leave_is_asked_for_once_and_not_before_joining() {
 }
 
 #[test]
+fn a_relay_that_ends_at_the_label_is_told_from_one_that_ends_later() {
+    let label = Message::Label { text: "x".into() };
+    let joined = || {
+        let file = FileState::whole(manifest_of(&content(10)));
+        let session = Session::new(config(), file, Time::ZERO);
+        let mut session = session.with_label(Some("x".into()));
+        session.handle_preamble().unwrap();
+        session.handle_message(Time::ZERO, welcome()).unwrap();
+        assert!(matches!(said(&mut session)[..], [Message::Hello(_)]));
+        session.handle_message(Time::ZERO, accepted()).unwrap();
+        session.handle_status_wanted();
+        assert_eq!(said(&mut session), [label.clone(), Message::SwarmStatusRequest]);
+        session
+    };
+    let ends = |mut session: Session, code| {
+        let failure = Message::Failure(Failure { code, text: "so".into() });
+        session.handle_message(Time::ZERO, failure).unwrap_err()
+    };
+    let error = ends(joined(), FailureCode::Protocol);
+    assert!(matches!(error, SessionError::LabelRefused(_)), "{error}");
+    assert!(!error.is_transient() && error.to_string().contains("without --label"), "{error}");
+    assert!(matches!(ends(joined(), FailureCode::ShuttingDown), SessionError::Relay(_)));
+    let mut session = joined();
+    session.handle_message(Time::ZERO, Message::SwarmStatus(SwarmStatus::default())).unwrap();
+    assert!(matches!(ends(session, FailureCode::Protocol), SessionError::Relay(_)));
+}
+
+#[test]
 fn a_relay_that_says_nothing_is_given_up() {
     let file = FileState::lacking(*manifest_of(&content(10)).key());
     let mut session = Session::new(config(), file, Time::ZERO);
@@ -306,6 +334,7 @@ fn every_message() -> Vec<Message> {
         Message::Failure(failure),
         Message::SwarmStatusRequest,
         Message::SwarmStatus(SwarmStatus::default()),
+        Message::Label { text: "x".into() },
     ]
 }
 

@@ -54,7 +54,7 @@ pub fn peer_session(script: &[u8]) {
     };
     let now = Time::ZERO + Duration::from_secs(1);
     let mut run = Run {
-        session: Session::new(config, file, now),
+        session: Session::new(config, file, now).with_label((how & 64 != 0).then(|| "x".into())),
         ear: Ear::new(),
         manifest,
         content,

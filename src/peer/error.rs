@@ -50,6 +50,12 @@ pub enum SessionError {
     /// The relay didn't complete the handshake in time.
     #[error("the relay did not answer the handshake within {} s", .0.as_secs())]
     Silent(Duration),
+    /// The relay closed when it was told what to call the file.
+    #[error(
+        "the relay does not take the label: share without --label, or update the relay (it says: {})",
+        .0.reason()
+    )]
+    LabelRefused(Failure),
     /// The relay said why it closes.
     #[error("the relay closed the connection: {}", .0.reason())]
     Relay(Failure),
@@ -87,7 +93,10 @@ impl SessionError {
     #[must_use]
     pub fn to_failure(&self) -> Option<Failure> {
         let code = match self {
-            Self::Relay(_) | Self::TokenWanted | Self::ChunkTooLarge { .. } => return None,
+            Self::Relay(_)
+            | Self::LabelRefused(_)
+            | Self::TokenWanted
+            | Self::ChunkTooLarge { .. } => return None,
             Self::Data(AssembleError::WrongDigest { .. }) if self.is_transient() => {
                 FailureCode::LinkCorrupt
             }

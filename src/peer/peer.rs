@@ -171,6 +171,7 @@ pub struct Peer {
     surroundings: Rc<RefCell<Surroundings>>,
     handle: PeerHandle,
     transport: Transport,
+    label: Option<String>,
     /// Datagrams once came from the relay: when they don't any more, that may pass.
     has_heard_datagrams: bool,
     /// Connections that ended because no datagram was answered.
@@ -254,6 +255,7 @@ impl Peer {
             surroundings,
             handle: PeerHandle::default(),
             transport: Transport::default(),
+            label: None,
             has_heard_datagrams: false,
             unanswered: 0,
         }
@@ -263,6 +265,14 @@ impl Peer {
     #[must_use]
     pub fn with_transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
+        self
+    }
+
+    /// Has the relay call the file so where people watch it, if the peer publishes it: a text that
+    /// [`crate::protocol::check_label`] takes.
+    #[must_use]
+    pub fn with_label(mut self, text: Option<String>) -> Self {
+        self.label = text;
         self
     }
 
@@ -338,7 +348,8 @@ impl Peer {
         let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
         let file = self.file.clone();
         let channel = datagrams::channel_of(self.transport);
-        let session = Session::new(config, file, now()).with_datagrams(channel);
+        let session = Session::new(config, file, now());
+        let session = session.with_datagrams(channel).with_label(self.label.clone());
         let link = Link::new(socket, remote, session, Rc::clone(&self.surroundings));
         *self.handle.0.link.borrow_mut() = Some(Rc::clone(&link));
         if self.handle.0.leaving.get() {

@@ -17,6 +17,8 @@
 
 mod data;
 mod datagrams;
+mod label;
+mod stage;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -26,6 +28,8 @@ use std::{
 
 use bytes::Bytes;
 
+use self::label::Label;
+pub use self::stage::Stage;
 use super::{
     SessionError,
     assembler::Assembler,
@@ -112,30 +116,6 @@ pub enum SessionEvent {
     },
 }
 
-/// How far the handshake is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Stage {
-    /// Waits for the relay's preamble.
-    Greeting,
-    /// Waits for the relay's welcome.
-    Challenged,
-    /// Waits for the relay's consent.
-    Introduced,
-    /// Takes part.
-    Joined,
-}
-
-impl Stage {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Greeting => "waiting for the preamble",
-            Self::Challenged => "waiting for the welcome",
-            Self::Introduced => "waiting to be accepted",
-            Self::Joined => "joined",
-        }
-    }
-}
-
 /// The state of one connection.
 #[derive(Debug)]
 pub struct Session {
@@ -161,6 +141,7 @@ pub struct Session {
     /// Of the largest chunk that the relay recommends; 0 until it has said so.
     chunk_size_log2_max: u8,
     offer: Option<DatagramOffer>,
+    label: Label,
 }
 
 impl Session {
@@ -186,6 +167,7 @@ impl Session {
             relay_nonce: [0; NONCE_BYTES],
             chunk_size_log2_max: 0,
             offer: None,
+            label: Label::default(),
         }
     }
 
@@ -244,7 +226,7 @@ impl Session {
     /// The message has no place in this state, or says why the relay closes.
     pub fn handle_message(&mut self, now: Time, message: Message) -> Result<(), SessionError> {
         match (self.stage, message) {
-            (_, Message::Failure(failure)) => Err(SessionError::Relay(failure)),
+            (_, Message::Failure(failure)) => Err(self.label.error(failure)),
             (Stage::Challenged, Message::Welcome(welcome)) => self.handle_welcome(now, &welcome),
             (Stage::Introduced, Message::DatagramOffer(offer)) => self.handle_offer(offer),
             (Stage::Introduced, Message::Accepted(_)) => self.handle_accepted(now),
@@ -288,6 +270,7 @@ impl Session {
         let round_trip = self.introduced_at.map_or(Duration::ZERO, |at| now.since(at));
         self.intake.handle_round_trip(round_trip);
         self.events.push_back(SessionEvent::Accepted { round_trip });
+        self.say_label();
         if self.is_leaving {
             self.outbox.push(Message::Leaving);
         }
@@ -327,7 +310,10 @@ impl Session {
             }
             Message::SeedingDone => self.events.push_back(SessionEvent::SeedingDone),
             Message::LeaveGranted => self.events.push_back(SessionEvent::LeaveGranted),
-            Message::SwarmStatus(status) => self.events.push_back(SessionEvent::Status(status)),
+            Message::SwarmStatus(status) => {
+                self.label.handle_answer();
+                self.events.push_back(SessionEvent::Status(status));
+            }
             // Nothing depends on an answer to our own pings and questions: this session asks none.
             Message::Pong { .. } | Message::Stats(_) => {}
             message => return Err(self.unexpected(message.name())),

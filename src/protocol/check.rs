@@ -10,6 +10,7 @@ use super::{
         WANT_CHUNKS_MAX,
     },
     message::{ChunkRange, Message},
+    name::{LabelFault, check_label},
 };
 
 /// What is wrong with a control message.
@@ -46,6 +47,9 @@ pub enum MessageError {
     /// The swarm key can't be used.
     #[error("the swarm key is not valid: {0}")]
     Key(#[from] KeyError),
+    /// The label can't be shown.
+    #[error("a label that {0}")]
+    Label(#[from] LabelFault),
 }
 
 /// Checks every limit that a message has by itself.
@@ -88,6 +92,7 @@ pub(super) fn message(message: &Message) -> Result<(), MessageError> {
         Message::Failure(failure) => {
             list("a failure's text", failure.text.len(), FAILURE_TEXT_BYTES_MAX)
         }
+        Message::Label { text } => Ok(check_label(text)?),
         Message::Welcome(_)
         | Message::Accepted(_)
         | Message::ManifestRequest

@@ -116,6 +116,10 @@ pub const INTERFACE_BYTES_MAX: usize = 15;
 /// Bytes of a file's name in a ticket, at most: file systems have no longer ones.
 pub const TICKET_NAME_BYTES_MAX: usize = 255;
 
+/// Bytes of a file's label, at most: it is shown in a line beside other things, as a title is. A line of Latin
+/// letters, or 21 characters of Chinese.
+pub const LABEL_BYTES_MAX: usize = 64;
+
 /// Length of a ticket's checksum: one damaged ticket in 2^32 is not noticed by it.
 pub const TICKET_CHECKSUM_BYTES: usize = 4;
 
@@ -137,6 +141,7 @@ const _: () = {
     assert!(BITFIELD_PART_BYTES_MAX + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(HAVE_RANGES_MAX * 10 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(WANT_CHUNKS_MAX * 5 + 16 <= CONTROL_BODY_BYTES_MAX);
+    assert!(LABEL_BYTES_MAX + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(FAILURE_TEXT_BYTES_MAX + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(FRAME_PAYLOAD_LEN_MAX as usize == FRAME_PAYLOAD_BYTES_MAX);
     assert!(FRAME_PAYLOAD_BYTES_MAX <= u16::MAX as usize);

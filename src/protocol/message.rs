@@ -129,6 +129,11 @@ pub enum Message {
         /// Their packet numbers.
         ranges: Vec<PacketRange>,
     },
+    /// Peer that states a [`Seeding`]: what its user would have the file called where people watch the relay.
+    Label {
+        /// See [`super::check_label`].
+        text: String,
+    },
 }
 
 /// The two ends of a connection.
@@ -173,6 +178,7 @@ impl Message {
             Self::DatagramRequest { .. } => "DatagramRequest",
             Self::DatagramOffer(_) => "DatagramOffer",
             Self::DataAck { .. } => "DataAck",
+            Self::Label { .. } => "Label",
         }
     }
 
@@ -201,6 +207,7 @@ impl Message {
             | Self::Leaving
             | Self::DatagramRequest { .. }
             | Self::StatsRequest
+            | Self::Label { .. }
             | Self::SwarmStatusRequest => side == Side::Peer,
             Self::ManifestRequest
             | Self::ManifestPart { .. }

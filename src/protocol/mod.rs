@@ -18,7 +18,8 @@
 //! other; a connection may break at any moment and the next one goes on; a repeated, late or
 //! reordered control message does no harm; bulk data needs no copy.
 //!
-//! Non-goals: secrecy (put a tunnel around it), names of files (the relay never learns them),
+//! Non-goals: secrecy (put a tunnel around it), names of files (the relay learns a label
+//! only where an origin tells one),
 //! discovery of files (a ticket names the relay and the swarm key), relays that talk to relays.
 //!
 //! # Content identity
@@ -136,6 +137,7 @@
 //! | 25 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
 //! | 26 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
 //! | 27 | `DataAck` | both | data in datagrams has come: packet numbers, each told once | told already: no effect |
+//! | 28 | `Label` | P | after `Accepted`, from a peer whose hello states a seeding: what the file is called where people watch the relay. The first that the swarm hears counts as long as there is the swarm | no effect |
 //!
 //! A message from the wrong side ([`Message::may_come_from`]), before its time, or about a chunk
 //! that the file does not have is a fault: `Failure` with code `Protocol`, and the end.
@@ -259,6 +261,7 @@
 //! | chunks in one `Want` | 200 |
 //! | text of a `Failure` | 512 bytes of UTF-8; show no control character of it |
 //! | driver and congestion control in `Stats` | 32 bytes each |
+//! | text of a `Label` | 1 to 64 bytes of UTF-8, no white space at its ends, no character that does not show ([`check_label`]) |
 //! | chunks of a file | 2^18, each of 2^10 to 2^24 bytes |
 //! | `chunk_size_log2_max` of a `Welcome` | 24 |
 //!
@@ -292,7 +295,8 @@
 //!
 //! There is one number, [`VERSION`](limits::VERSION), and no negotiation: sides of different versions
 //! part in the handshake. Whatever changes a byte of a golden vector, or the meaning of one, is
-//! another version; the magic, the place of the version and the length of the preamble never change.
+//! another version; a message that is added behind the last is none. An end of an older build closes with
+//! `Protocol` when such a message comes, so what needs one must be able to do without. The magic, the place of the version and the length of the preamble never change.
 //! Reserved bytes are sent as zero and refused otherwise, so that a later version may use them.
 //!
 //! [`CHUNK_SIZE_LOG2_MIN`]: limits::CHUNK_SIZE_LOG2_MIN
@@ -334,6 +338,6 @@ pub use message::{
     Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,
     Order, PacketRange, Seeding, Side, Stats, SwarmStatus, Welcome,
 };
-pub use name::{NameFault, check_name, fit_name, shown_name};
+pub use name::{LabelFault, NameFault, check_label, check_name, fit_name, shown_name};
 pub use run::Run;
 pub use ticket::{RELAY_PORT, RelayAddr, RelayAddrError, Ticket, TicketError};

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 
-use super::limits::TICKET_NAME_BYTES_MAX;
+use super::limits::{LABEL_BYTES_MAX, TICKET_NAME_BYTES_MAX};
 
 /// Follows a file's name while it is not whole.
 pub const PART_SUFFIX: &str = ".part";
@@ -76,6 +76,45 @@ pub fn check_name(name: &str) -> Result<(), NameFault> {
     }
     if name.len() > TICKET_NAME_BYTES_MAX {
         return Err(NameFault::TooLong);
+    }
+    Ok(())
+}
+
+/// Why a text is no label, so that it fits "a label that ..".
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LabelFault {
+    /// There is nothing.
+    #[error("is empty")]
+    Empty,
+    /// It would steer a terminal, or looks like another text.
+    #[error("holds characters that don't show")]
+    Invisible,
+    /// It begins or ends with white space.
+    #[error("begins or ends with a space")]
+    Space,
+    /// There is no room for it.
+    #[error("has more than {LABEL_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+/// Whether an origin may have its file called so where people watch a relay. Unlike a name it leads nowhere and
+/// is no word of a command, so it may have slashes and begin with a dash.
+///
+/// # Errors
+/// The first reason why not.
+pub fn check_label(text: &str) -> Result<(), LabelFault> {
+    // Whoever reads a label that is much too long need not read all of it.
+    if text.len() > LABEL_BYTES_MAX {
+        return Err(LabelFault::TooLong);
+    }
+    if text.is_empty() {
+        return Err(LabelFault::Empty);
+    }
+    if in_context(text).any(|near| char_fault(near) == Some(NameFault::Invisible)) {
+        return Err(LabelFault::Invisible);
+    }
+    if text.trim() != text {
+        return Err(LabelFault::Space);
     }
     Ok(())
 }
@@ -369,6 +408,33 @@ mod tests {
             assert_eq!(check_name(name), Err(fault), "{name:?}");
             assert_eq!(fit_name(name.as_bytes()), (fit.to_owned(), Some(fault)), "{name:?}");
             assert_eq!(check_name(fit), Ok(()), "{fit:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_a_line_that_shows_what_it_holds() {
+        let longest = "ä".repeat(LABEL_BYTES_MAX / 2);
+        for label in
+            ["x", "Nightly build 7 / arm64", "-rf", "می\u{200c}خواهم", "<b>&amp;", &longest]
+        {
+            assert_eq!(check_label(label), Ok(()), "{label:?}");
+        }
+        let too_long = format!("{longest}x");
+        for (label, fault) in [
+            ("", LabelFault::Empty),
+            (" x", LabelFault::Space),
+            ("x\u{a0}", LabelFault::Space),
+            ("   ", LabelFault::Space),
+            ("a\nb", LabelFault::Invisible),
+            ("a\tb", LabelFault::Invisible),
+            ("\u{1b}[2J", LabelFault::Invisible),
+            ("a\u{202e}b", LabelFault::Invisible),
+            ("a\u{2066}b", LabelFault::Invisible),
+            ("a\u{200b}b", LabelFault::Invisible),
+            ("\u{3164}", LabelFault::Invisible),
+            (&too_long, LabelFault::TooLong),
+        ] {
+            assert_eq!(check_label(label), Err(fault), "{label:?}");
         }
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Home {
     reference: SwarmRef,
     swarm: Swarm,
     manifest: Option<Arc<Manifest>>,
+    /// What an origin would have the file called; the first that said so.
+    label: Option<Arc<str>>,
     cached: HashMap<u32, FetchedChunk>,
     pub unsent: Unsent,
     peers: Vec<Option<Member>>,
@@ -79,6 +81,7 @@ impl Home {
             reference,
             swarm: Swarm::new(config),
             manifest: None,
+            label: None,
             cached: HashMap::new(),
             unsent: Unsent::default(),
             peers: Vec::new(),
@@ -103,6 +106,10 @@ impl Home {
 
     pub(crate) fn swarm(&self) -> &Swarm {
         &self.swarm
+    }
+
+    pub(crate) fn label(&self) -> Option<&Arc<str>> {
+        self.label.as_ref()
     }
 
     pub(crate) fn reference(&self) -> SwarmRef {
@@ -156,6 +163,9 @@ impl Home {
                 }
                 NewsItem::StatusRequest => wants_status = true,
                 NewsItem::GaveUp => self.swarm.handle_gave_up(now, peer),
+                NewsItem::Label(label) => {
+                    self.label.get_or_insert(label);
+                }
             }
         }
         self.swarm.handle_allowance(now, peer, news.allowance_bytes);

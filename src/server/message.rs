@@ -164,6 +164,8 @@ pub(crate) enum NewsItem {
     StatusRequest,
     /// Its file is no longer what it was.
     GaveUp,
+    /// What its user would have the file called.
+    Label(Arc<str>),
 }
 
 /// A chunk that was fetched and verified; its lease lives in `bytes`.

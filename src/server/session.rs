@@ -93,6 +93,17 @@ pub(crate) struct Session {
     /// The channel that the peer wants in datagrams.
     datagrams: Option<Channel>,
     peer_nonce: [u8; NONCE_BYTES],
+    labelling: Labelling,
+}
+
+/// Whether the peer may say what the file is called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Labelling {
+    /// It publishes nothing.
+    Forbidden,
+    Possible,
+    /// It has; it may say so again, to no effect.
+    Done,
 }
 
 impl Session {
@@ -116,6 +127,7 @@ impl Session {
             manifest: ManifestState::default(),
             datagrams: None,
             peer_nonce: [0; NONCE_BYTES],
+            labelling: Labelling::Forbidden,
         }
     }
 
@@ -285,6 +297,9 @@ impl Session {
 
     fn join(&mut self, hello: &Hello, key: SwarmKey, claims: Bitfield) {
         self.phase = Phase::Joining(key);
+        if hello.seeding.is_some() {
+            self.labelling = Labelling::Possible;
+        }
         let join = Join { key, claims, order: hello.order, seeding: hello.seeding };
         self.effects.push_back(Effect::Join(Box::new(join)));
     }
@@ -355,6 +370,7 @@ impl Session {
             }
             Message::Leaving => self.tell(NewsItem::Leaving),
             Message::SwarmStatusRequest => self.tell(NewsItem::StatusRequest),
+            Message::Label { text } => return self.handle_label(&text),
             Message::FetchRefused { fetch_id } => {
                 if self.fetching.remove(FetchId(fetch_id)).is_some() {
                     let refused = Err(FetchFailure::Refused);
@@ -375,6 +391,17 @@ impl Session {
                 }
             }
             _ => return Err(Fault::protocol("a message that only a relay sends")),
+        }
+        Ok(())
+    }
+
+    fn handle_label(&mut self, text: &str) -> Result<(), Fault> {
+        match std::mem::replace(&mut self.labelling, Labelling::Done) {
+            Labelling::Forbidden => {
+                return Err(Fault::protocol("a label from a peer that states no seeding"));
+            }
+            Labelling::Possible => self.tell(NewsItem::Label(text.into())),
+            Labelling::Done => {}
         }
         Ok(())
     }

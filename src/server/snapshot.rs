@@ -145,6 +145,8 @@ pub(crate) struct ConnectionSnapshot {
 #[derive(Debug)]
 pub(crate) struct SwarmSnapshot {
     pub key: SwarmKey,
+    /// What an origin would have the file called.
+    pub label: Option<Arc<str>>,
     pub reference: SwarmRef,
     pub counters: Counters,
     pub is_seeding: bool,
@@ -272,6 +274,7 @@ fn swarm(home: &Home, now: Time, with_map: bool) -> SwarmSnapshot {
     });
     SwarmSnapshot {
         key: *home.key(),
+        label: home.label().cloned(),
         reference: home.reference(),
         counters: swarm.counters(),
         is_seeding: swarm.is_seeding(),

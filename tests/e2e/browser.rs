@@ -3,6 +3,7 @@
 
 use std::{process::Command, sync::Arc};
 
+use relay::protocol::Message;
 use serde_json::json;
 
 use crate::support::{
@@ -11,6 +12,7 @@ use crate::support::{
     honest::{Download, Origin},
     http,
     process::RelayProcess,
+    wire::{Wire, origin_hello},
 };
 
 /// Chunks of the test's file.
@@ -168,7 +170,10 @@ fn the_page_tells_how_far_a_file_is_in_words_that_it_explains() {
     let relay = RelayProcess::start(relay(), &["--cores", "2", "--oversubscribe"]);
     let file = Arc::new(TestFile::new(13, (CHUNKS as usize) << 16, 16));
     browser.open(&format!("http://{}/", relay.http));
-    let _origin = Origin::start(relay.addr, &file);
+    let mut wire = Wire::join(relay.addr, origin_hello(file.key())).expect("it may join");
+    let label = "<b>Big</b> & \"small\"";
+    wire.send(&Message::Label { text: label.into() }).expect("sent");
+    let _origin = Origin::serve(wire, &file);
     let mut client = Download::join(relay.addr, file.key()).expect("it may join");
     get(&mut client, 8);
     browser.wait("a quarter", "document.querySelector('.pace').textContent.startsWith('25 %')");
@@ -179,6 +184,8 @@ fn the_page_tells_how_far_a_file_is_in_words_that_it_explains() {
     );
     let done = "document.querySelector('.done').textContent";
     assert_eq!(browser.value(done), "0 of 1 peer has all of it, the origin is here");
+    let shown = browser.value("document.querySelector('h2 .label').textContent");
+    assert_eq!(shown, label, "it is text, whatever it holds");
     explains(&mut browser);
     has_addresses(&mut browser);
     fits(&mut browser);

@@ -14,6 +14,7 @@ mod doctor;
 mod far;
 mod get;
 mod handing;
+mod label;
 mod page;
 mod parts;
 mod relay_program;

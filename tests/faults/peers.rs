@@ -180,6 +180,7 @@ fn messages_out_of_turn_end_the_connection() {
             "a bitfield that was not announced",
             Message::BitfieldPart { offset_bytes: 0, bytes: vec![0; 2] },
         ),
+        ("a label from a peer that shares nothing", Message::Label { text: "Mine".into() }),
         ("a chunk that the file does not have", have(chunks, 1)),
         ("a range that ends beyond the file", have(0, chunks + 1)),
         ("a want beyond the file", Message::Want { chunks: vec![0, chunks] }),

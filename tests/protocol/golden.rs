@@ -156,6 +156,7 @@ fn messages() -> Vec<(&'static str, Message)> {
                 ],
             },
         ),
+        ("label", Message::Label { text: "Größe 7".into() }),
     ]);
     list
 }

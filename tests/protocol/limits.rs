@@ -7,8 +7,8 @@
 
 use relay::protocol::{
     ChunkRange, Claims, DecodeError, Decoder, Digest, Event, Failure, FailureCode, Hello, KeyError,
-    Message, MessageError, Order, Stats, SwarmKey, Welcome, encode_control, encode_preamble,
-    limits::CHUNK_COUNT_MAX,
+    LabelFault, Message, MessageError, Order, Stats, SwarmKey, Welcome, encode_control,
+    encode_preamble, limits::CHUNK_COUNT_MAX,
 };
 
 /// What the decoder makes of these bytes after a preamble.
@@ -100,6 +100,21 @@ fn texts_are_taken_up_to_their_limit() {
     accepted(&stats(32, 32));
     refused(&stats(33, 0), too_long("a driver's name", 33, 32));
     refused(&stats(0, 33), too_long("a congestion control's name", 33, 32));
+}
+
+#[test]
+fn labels_that_do_not_show_are_refused() {
+    let label = |text: &str| Message::Label { text: text.into() };
+    accepted(&label(&"x".repeat(64)));
+    for (text, fault) in [
+        ("", LabelFault::Empty),
+        ("x\n", LabelFault::Invisible),
+        ("\u{202e}x", LabelFault::Invisible),
+        ("x ", LabelFault::Space),
+        (&"x".repeat(65), LabelFault::TooLong),
+    ] {
+        refused(&label(text), MessageError::Label(fault));
+    }
 }
 
 #[test]

@@ -297,6 +297,7 @@ fn fixed() -> impl Strategy<Value = Message> {
         1 => (any::<u32>(), packet_ranges()).prop_map(|(room_bytes, ranges)| {
             Message::DataAck { room_bytes, ranges }
         }),
+        1 => string_regex("[a-zé日<]{1,12}( [-/a-z]{1,12})?").unwrap().prop_map(|text| Message::Label { text }),
         1 => any::<(u8, u64, [u8; 32])>().prop_map(|(shard, connection, secret)| {
             Message::DatagramOffer(DatagramOffer { shard, connection, secret })
         }),

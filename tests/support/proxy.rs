@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use relay::protocol::{DATA_HEADER_BYTES, PREAMBLE_BYTES, frame_crc};
+use relay::protocol::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, PREAMBLE_BYTES, frame_crc};
 
 use super::in_background;
 
@@ -42,6 +42,16 @@ impl Frame {
     /// Whether it carries bytes of a chunk.
     pub(crate) fn is_data(&self) -> bool {
         self.0[0] == 2 && self.0.len() > DATA_HEADER_BYTES
+    }
+
+    /// The number of the message that it carries.
+    pub(crate) fn message(&self) -> Option<u8> {
+        (self.0[0] == 1).then(|| self.0[CONTROL_HEADER_BYTES])
+    }
+
+    /// Makes the message one that no build knows.
+    pub(crate) fn make_unknown(&mut self) {
+        self.0[CONTROL_HEADER_BYTES] = 0x7f;
     }
 
     /// The chunk that it carries bytes of.

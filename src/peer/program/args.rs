@@ -8,8 +8,8 @@ use shards::DriverChoice;
 
 use crate::{
     protocol::{
-        RelayAddr, Ticket,
-        limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
+        RelayAddr, Ticket, check_label,
+        limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
     },
     transport::Transport,
     units::{parse_count, parse_driver, parse_duration, parse_power_of_two},
@@ -99,6 +99,10 @@ pub struct ShareArgs {
     #[arg(long, env = "PEER_CHUNK", value_name = "SIZE", conflicts_with = "ticket", value_parser = parse_chunk)]
     pub chunk: Option<u8>,
 
+    /// Tell the relay to call the file so on its page and in /api/v1, which is all that it learns of a name
+    #[arg(long, env = "PEER_LABEL", value_name = "TEXT", value_parser = parse_label)]
+    pub label: Option<String>,
+
     /// Leave when every chunk was handed out once and no connected peer depends on us
     #[arg(long, env = "PEER_ONCE", value_parser = FalseyValueParser::new())]
     pub once: bool,
@@ -119,6 +123,11 @@ pub struct ShareArgs {
 
 fn parse_chunk(text: &str) -> Result<u8, String> {
     parse_power_of_two(text, CHUNK_SIZE_LOG2_MIN..=CHUNK_SIZE_LOG2_MAX)
+}
+
+fn parse_label(text: &str) -> Result<String, String> {
+    let explained = |fault| format!("it {fault}: give a line of up to {LABEL_BYTES_MAX} bytes");
+    check_label(text).map(|()| text.to_owned()).map_err(explained)
 }
 
 /// `peer get`.

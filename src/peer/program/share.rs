@@ -27,7 +27,6 @@ use crate::{
     },
     protocol::{Seeding, Token, limits::NONCE_BYTES},
     time::Time,
-    transport::Transport,
     units::bytes_text,
 };
 use watch::{Sharing, Verdict};
@@ -72,8 +71,7 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     notes.iter().for_each(|note| voice.say(note));
     let interrupt = Interrupt::watch()?;
     let sharing = Rc::new(RefCell::new(Sharing::new(args, ticket)));
-    let serving =
-        serve((args.timeout, args.common.transport), remote, token, origin, sharing, interrupt);
+    let serving = serve(args.clone(), remote, token, origin, sharing, interrupt);
     event_loop::run(args.common.driver, serving)?
 }
 
@@ -122,7 +120,7 @@ fn peer_of(
 }
 
 async fn serve(
-    (timeout, transport): (Option<Duration>, Transport),
+    args: ShareArgs,
     remote: Remote,
     token: Option<Token>,
     origin: OriginFile,
@@ -131,9 +129,9 @@ async fn serve(
 ) -> Result<(), ProgramError> {
     let disk = Disk::start()
         .map_err(|error| ProgramError::Job(no_thread("that reads the file", &error)))?;
-    let later = timeout.unwrap_or(FOREVER);
+    let later = args.timeout.unwrap_or(FOREVER);
     let peer = peer_of(&origin, &disk, remote, token, later, &sharing);
-    let peer = peer.with_transport(transport);
+    let peer = peer.with_transport(args.common.transport).with_label(args.label);
     let handle = peer.handle();
     let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);
     shards::task::spawn(watching);

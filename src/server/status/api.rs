@@ -17,7 +17,7 @@ use shards::clock;
 use super::{
     board::{Board, Life, PeerState, Seen},
     figures::{self, ShardFigures, Totals},
-    frame::{Why, milliseconds, phase, swarm_name, whole},
+    frame::{Why, label, milliseconds, phase, swarm_name, whole},
 };
 use crate::{
     server::{control::Control, message::SwarmRef, snapshot::PeerSnapshot},
@@ -72,6 +72,8 @@ struct SwarmEntry {
     id: String,
     /// The id and the binary logarithm of the chunk's size: what `/api/v1/swarms/` takes.
     name: String,
+    /// What an origin would have the file called: its word, which nothing proves.
+    label: Option<String>,
     size_bytes: u64,
     chunk_size_bytes: u32,
     chunk_count: u32,
@@ -214,6 +216,7 @@ fn entry(reference: SwarmRef, life: &Life) -> SwarmEntry {
     SwarmEntry {
         id: key.id.to_string(),
         name: swarm_name(life),
+        label: label(life),
         size_bytes: key.size_bytes,
         chunk_size_bytes: key.chunk_size_bytes(),
         chunk_count: key.chunk_count(),

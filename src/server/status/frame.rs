@@ -2,7 +2,8 @@
 //!
 //! A frame is one server-sent event whose data is JSON. Rows of maps are bitmaps in base64; a
 //! frame of changes carries only rows that changed, and of each only the bytes that did. All text
-//! in it is made by the relay: addresses, numbers and words of a closed set.
+//! in it is made by the relay: addresses, numbers and words of a closed set; but for labels, which are an
+//! origin's and hold nothing that does not show.
 
 use std::collections::BTreeMap;
 
@@ -67,6 +68,7 @@ struct SwarmFrame {
     /// Tells it from all others on the page.
     key: String,
     id: String,
+    label: Option<String>,
     size_bytes: u64,
     chunk_size_bytes: u32,
     chunk_count: u32,
@@ -219,6 +221,11 @@ pub(crate) fn swarm_name(life: &Life) -> String {
     format!("{}.{}", key.id, key.chunk_size_log2)
 }
 
+/// What an origin would have its file called.
+pub(crate) fn label(life: &Life) -> Option<String> {
+    life.swarm.label.as_deref().map(str::to_owned)
+}
+
 /// What a swarm does.
 pub(crate) fn phase(life: &Life) -> &'static str {
     let swarm = &life.swarm;
@@ -282,6 +289,7 @@ fn swarm(
     SwarmFrame {
         key: format!("{}-{}-{}", reference.home.0, reference.index, reference.generation),
         id: key.id.to_string(),
+        label: label(life),
         size_bytes: key.size_bytes,
         chunk_size_bytes: key.chunk_size_bytes(),
         chunk_count: key.chunk_count(),

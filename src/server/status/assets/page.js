@@ -235,7 +235,7 @@ function makeSwarm(swarm) {
   const find = (selector) => article.querySelector(selector);
   const view = {
     id: swarm.id, chunkCount: swarm.chunk_count, article, map: new ChunkMap(find(".map"), find(".readout")), labelled: -Infinity, pace: [],
-    title: find(".id"), copied: find(".copied"), phase: find(".phase"), about: find(".about"),
+    label: find(".label"), title: find(".id"), copied: find(".copied"), phase: find(".phase"), about: find(".about"),
     bar: find("progress"), speed: find(".pace"), done: find(".done"),
     peers: find(".peers"), list: find(".peers tbody"), more: find(".peers .more"),
     cacheText: find(".cache p"), cacheCanvas: find(".cache canvas"),
@@ -268,6 +268,8 @@ async function copy(view) {
 
 function showSwarm(view, swarm, at) {
   const ended = swarm.phase === "ended";
+  // An origin's own words: text, and nothing else.
+  set(view.label, swarm.label || "");
   set(view.title, swarm.id.slice(0, 16) + "…");
   view.title.setAttribute("aria-label", `Copy the id ${swarm.id}`);
   view.title.title = swarm.id;
