@@ -89,8 +89,7 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
     let (mut relay, observer) = find_relay(config)?;
     say(format_args!("loadgen: seed {}; the relay is {}", config.seed, relay.origin));
     let contents = make_contents(config, observer.chunk_size_log2_max())?;
-    // Another connection: a relay waits only a while for one to introduce itself, and much content
-    // takes longer to make.
+    // Another connection: a relay waits for one to introduce itself, and content takes longer to make.
     drop(observer);
     let before = Observer::connect(relay.address)?.stats(config.token.as_ref())?;
     let job = make_job(config, contents, &relay);

@@ -26,6 +26,10 @@ pub(crate) enum Vice {
     Dies(u64),
     /// Says that it has a chunk as soon as its first frame has come, so as to seem fast.
     Boasts,
+    /// Names chunks though the relay chooses.
+    Names,
+    /// Says all at once what it has got in this time, so as to seem fast.
+    Hoards(u64),
     /// Says that it has a chunk only so long after it came, so as to seem slow.
     Dawdles(u64),
 }

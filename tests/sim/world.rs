@@ -293,7 +293,7 @@ impl World {
         let rtt = self.peers[index].plan.rtt;
         self.schedule(self.now + rtt, Event::Progress(index, connection, 0));
         assert!(window > 0);
-        if order == relay::protocol::Order::Peer {
+        if order == relay::protocol::Order::Peer || self.peers[index].plan.vice == Vice::Names {
             self.say_wants(index);
         }
         self.finish_if_done(index);
@@ -341,6 +341,9 @@ impl World {
             if let Vice::Dawdles(late) = self.peers[index].plan.vice {
                 let event = Event::Verified(index, connection, flight.chunk, ok);
                 self.schedule(self.now + rtt + late, event);
+            } else if let Vice::Hoards(time) = self.peers[index].plan.vice {
+                let event = Event::Verified(index, connection, flight.chunk, ok);
+                self.schedule((self.now + rtt).next_multiple_of(time), event);
             } else if rtt == 0 && self.peers[index].plan.weather.is_clear() {
                 self.verified(index, flight.chunk, ok);
             } else {

@@ -184,6 +184,20 @@ fn a_peer_that_pretends_to_be_fast_costs_the_others_nothing() {
 }
 
 #[test]
+fn a_peer_that_acknowledges_all_at_once_costs_the_others_nothing() {
+    for_seeds("--test simulation all_at_once", 8, |seed| {
+        check_beside(seed, 3, |peer| peer.vice = Vice::Hoards(500 * MILLISECOND));
+    });
+}
+
+#[test]
+fn a_peer_that_names_chunks_though_the_relay_chooses_costs_the_others_nothing() {
+    for_seeds("--test simulation names_chunks", 8, |seed| {
+        check_beside(seed, 3, |peer| peer.vice = Vice::Names);
+    });
+}
+
+#[test]
 fn a_peer_that_acknowledges_late_on_purpose_costs_itself() {
     for_seeds("--test simulation late_on_purpose", 8, |seed| {
         check_beside(seed, 3, |peer| peer.vice = Vice::Dawdles(300 * MILLISECOND));

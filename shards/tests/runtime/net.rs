@@ -4,6 +4,10 @@ use std::{
     io::{ErrorKind, IoSlice, IoSliceMut, Read},
     net::{Shutdown, TcpStream},
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,8 +38,13 @@ fn cut<'a>(mut left: &'a [u8], random: &mut Random) -> Vec<IoSlice<'a>> {
     slices
 }
 
-/// Writes everything. Returns the number of writes that the kernel took in part.
-async fn write_all(socket: &Socket, content: &[u8], random: &mut Random) -> usize {
+/// Writes everything. Returns the number of writes that the kernel took in part. Says when the socket is full.
+async fn write_all(
+    socket: &Socket,
+    content: &[u8],
+    random: &mut Random,
+    is_full: &AtomicBool,
+) -> usize {
     let (mut offset, mut partial) = (0, 0);
     while offset < content.len() {
         let slices = cut(&content[offset..], random);
@@ -47,6 +56,7 @@ async fn write_all(socket: &Socket, content: &[u8], random: &mut Random) -> usiz
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                is_full.store(true, Ordering::Release);
                 socket.writable().await.expect("readiness");
             }
         }
@@ -54,8 +64,11 @@ async fn write_all(socket: &Socket, content: &[u8], random: &mut Random) -> usiz
     partial
 }
 
-/// A thread that reads slowly at first, so that the socket fills.
-fn slow_reader(mut far: TcpStream) -> std::io::Result<Vec<u8>> {
+/// A thread that reads nothing before the socket is full, and slowly at first.
+fn slow_reader(mut far: TcpStream, is_full: &AtomicBool) -> std::io::Result<Vec<u8>> {
+    while !is_full.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
     let mut received = Vec::with_capacity(TOTAL_BYTES);
     let mut small = [0; 1_000];
     for _ in 0..1_000 {
@@ -73,10 +86,13 @@ fn gathered_writes_are_byte_exact_when_the_kernel_takes_a_part() {
     for driver in both_drivers() {
         let (near, far) = pair_of_sockets();
         let received = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| slow_reader(far));
+            let is_full = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&is_full);
+            let reader = scope.spawn(move || slow_reader(far, &seen));
             let root = async move {
                 let socket = Socket::from_std(near).unwrap();
-                let partial = write_all(&socket, &content(), &mut Random::new(seed)).await;
+                let partial =
+                    write_all(&socket, &content(), &mut Random::new(seed), &is_full).await;
                 assert!(partial > 0, "the socket never filled");
                 socket.shutdown(Shutdown::Write).unwrap();
                 socket.readable().await.unwrap();
