@@ -117,7 +117,8 @@ fn both_directions_of_one_socket_carry_bytes_at_once() {
                 .flat_map(|socket| {
                     let writer = socket.clone();
                     let writing = task::spawn(async move {
-                        write_all(&writer, &content(), &mut Random::new(seed)).await;
+                        let is_full = AtomicBool::new(false);
+                        write_all(&writer, &content(), &mut Random::new(seed), &is_full).await;
                     });
                     [writing, task::spawn(async move { check_all(&socket).await })]
                 })
