@@ -27,8 +27,10 @@
 //! them. So all of them prefer the same ones: those whose number in the log has the most trailing zeros
 //! (`log::precedence`). A peer at a quarter of the pace takes the fourth part that all slower than half of it
 //! take, and what a slower peer has is a part of what a faster one has; the same chunks are the last to be
-//! given up. To pretend to be
-//! slow is to be left behind. To pretend to be fast takes bytes that the kernel has really been rid of.
+//! given up.
+//!
+//! To pretend to be slow is to be left behind. To pretend to be fast takes bytes that the kernel has really
+//! been rid of, and their time counts, however they are acknowledged.
 //!
 //! For every chunk: `keen = |{p counted, keeps pace: it is being sent, or p lacks it and, in peer order, has
 //! named it}|`.
