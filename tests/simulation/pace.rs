@@ -20,7 +20,7 @@ const OTHERS_MAX: f64 = 1.15;
 const SLOW_MAX: f64 = 1.15;
 
 /// A small fleet has few peers, of which chance makes one late, and takes a while to know who is slow.
-const SMALL_OTHERS_MAX: f64 = 1.25;
+const SMALL_OTHERS_MAX: f64 = 1.4;
 const SMALL_SLOW_MAX: f64 = 1.3;
 
 /// The same on average over all small fleets.
