@@ -44,7 +44,7 @@ ROWS = {
                                      (*ORIGIN, "--cache", "8M", "--churn", "kill=2,join=8")),
 }
 # A run that doesn't go to the end is cut short after so many times what it takes without slow clients.
-CUT_AFTER = 4
+CUT_AFTER = 3
 
 
 def run(clients, slow, rate, size, to_end, args, eviction=(), within_s=None):

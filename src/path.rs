@@ -19,7 +19,7 @@ pub const RATE_MAX: u64 = 10 * BYTES_MAX;
 pub const RATE_EXPECTED: u64 = 125_000_000;
 
 /// From this round trip on a path is long: waiting for it costs more than the queue that a window builds.
-pub const LONG: Duration = Duration::from_millis(25);
+pub const LONG: Duration = Duration::from_millis(80);
 
 /// Bytes that may be under way on a path of this round trip.
 #[must_use]

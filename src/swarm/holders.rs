@@ -262,6 +262,7 @@ impl Swarm {
         if need == Need::Starving && !self.next_starving().any(|peer| peer.order == Order::Relay) {
             return None;
         }
+        let worth = self.worth_fetching(need);
         let count = self.idle_holders.peers.len();
         let mut best: Option<(u32, Pick)> = None;
         for _ in 0..count.min(HOLDERS_PER_SCAN) {
@@ -271,12 +272,11 @@ impl Swarm {
             if peer.slow || peer.may_go || peer.is_suspect || !self.may_ask(peer) {
                 continue;
             }
-            let words = peer.have.words().iter().zip(self.chunks.fetchable_bits.words());
-            let chunks = ones(words.map(|(have, fetchable)| have & fetchable));
+            let words = peer.have.words().iter().zip(&worth);
+            let chunks = ones(words.map(|(have, worth)| have & worth));
             for chunk in chunks.take(CHUNKS_PER_HOLDER) {
                 let wanted = self.chunks.get(chunk).wanted;
-                let starved = need != Need::Starving || self.is_starved_for(chunk);
-                if starved && best.is_none_or(|(most, _)| wanted > most) {
+                if best.is_none_or(|(most, _)| wanted > most) {
                     best = Some((wanted, Pick { chunk, holder, need }));
                 }
             }
@@ -284,9 +284,19 @@ impl Swarm {
         best.map(|(_, pick)| pick)
     }
 
-    /// Whether one of the next few starving peers would take this chunk.
-    fn is_starved_for(&self, chunk: u32) -> bool {
-        self.next_starving().any(|peer| peer.order == Order::Relay && peer.lacks(chunk))
+    /// What can be fetched, as bits; for starving peers only what one of the next few would take.
+    fn worth_fetching(&self, need: Need) -> Vec<u64> {
+        let fetchable = self.chunks.fetchable_bits.words();
+        if need != Need::Starving {
+            return fetchable.to_vec();
+        }
+        let mut lacked = vec![0; fetchable.len()];
+        for peer in self.next_starving().filter(|peer| peer.order == Order::Relay) {
+            for (lacked, settled) in lacked.iter_mut().zip(peer.settled.words()) {
+                *lacked |= !settled;
+            }
+        }
+        lacked.iter().zip(fetchable).map(|(lacked, fetchable)| lacked & fetchable).collect()
     }
 
     pub(super) fn next_starving(&self) -> impl Iterator<Item = &Peer> {

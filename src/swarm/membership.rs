@@ -258,7 +258,7 @@ impl Swarm {
         let of = |starved: Option<Starved>| starved.map_or((0, 0), |it| (it.loses, it.rate));
         let ((old_loses, old_rate), (loses, rate)) = (of(old), of(self.peers[slot].starving));
         self.rent.change_rate(old_loses, loses);
-        self.pace.change(old_rate, rate);
+        self.pace.change(now, old_rate, rate);
     }
 }
 

@@ -9,7 +9,8 @@
 //! fastest peer that is not done fetches a file in its time, `size / t` bytes a second at time t, and
 //! the integral of that from the fastest peer's time to the slowest one's is `size × ln r`.
 //!
-//! The **pace** is the mean rate of those who starve: they have all that is cached. A rate is bytes over
+//! The **pace** is the mean rate of those who starve, as they have all that is cached: now or over the last
+//! moments, whichever is less. A rate is bytes over
 //! the time in which the peer had something to take or had not asked for more: time in which it starved
 //! is the relay's fault and does not count. A peer falls behind when jitter no longer explains its rate.
 //! Of n chunks, each of which takes its time by chance, the mean strays by 1 / √n, so it is behind if
@@ -34,6 +35,8 @@
 //!
 //! For every chunk: `keen = |{p counted, keeps pace: it is being sent, or p lacks it and, in peer order, has
 //! named it}|`.
+
+use std::time::Duration;
 
 use super::{
     PeerSlot, Swarm,
@@ -62,6 +65,13 @@ const EVIDENCE_MIN: f64 = 0.01;
 /// Pieces of evidence beyond which more make no difference.
 const EVIDENCE_MAX: f64 = 64.0;
 
+/// The pace falls at once with those who starve, and rises over so long: one peer that was lucky and starves
+/// alone makes no others slow.
+const RISE_SECONDS: f64 = 0.05;
+
+/// So long a peer stays behind at least: to change sides costs a look at all that it lacks.
+const BEHIND_LEAST: Duration = Duration::from_millis(50);
+
 /// No rate counts for more, in bytes a second: sums of them fit.
 const RATE_MAX: f64 = (1u64 << 40) as f64;
 
@@ -74,8 +84,11 @@ pub(super) struct Pace {
     /// Of the starving whose rate is known, in bytes a second.
     sum: u64,
     count: u32,
-    /// Their mean when last somebody starved; zero before.
+    /// The pace; zero before anybody starved.
     rate: f64,
+    /// The mean over the last [`RISE_SECONDS`] in which somebody starved.
+    risen: f64,
+    counted_at: Time,
     /// Where the next look begins.
     turn: u32,
 }
@@ -83,11 +96,18 @@ pub(super) struct Pace {
 impl Pace {
     /// A starving peer's rate was this and is now that; zero stands for one that doesn't starve, or
     /// of unknown rate.
-    pub(super) fn change(&mut self, old: u64, new: u64) {
+    pub(super) fn change(&mut self, now: Time, old: u64, new: u64) {
         self.sum = self.sum - old + new;
         self.count = self.count - u32::from(old > 0) + u32::from(new > 0);
         if self.count > 0 {
-            self.rate = self.sum as f64 / f64::from(self.count);
+            let mean = self.sum as f64 / f64::from(self.count);
+            let weight = match self.risen > 0.0 {
+                true => (now.seconds_since(self.counted_at) / RISE_SECONDS).min(1.0),
+                false => 1.0,
+            };
+            self.risen += weight * (mean - self.risen);
+            self.counted_at = now;
+            self.rate = mean.min(self.risen);
         }
     }
 
@@ -130,9 +150,11 @@ impl Swarm {
         let (bytes, seconds, silence) = peer.down.evidence(now);
         if peer.keeps_pace {
             if self.is_slower(under_way, silence) || self.is_slower(bytes, seconds) {
+                self.peers[slot].behind_since = now;
                 self.set_keeps_pace(slot, false);
             }
         } else if bytes > 0.0
+            && now.since(peer.behind_since) >= BEHIND_LEAST
             && bytes >= RESUME * self.pace.rate * seconds
             && !self.is_slower(under_way, silence)
         {

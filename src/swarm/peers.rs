@@ -89,6 +89,8 @@ pub(super) struct Peer {
     pub(super) counted: bool,
     /// Whether it is as fast as those who starve, as far as is known.
     pub(super) keeps_pace: bool,
+    /// When it last fell behind.
+    pub(super) behind_since: Time,
     pub(super) watched: bool,
     pub(super) progress_at: Time,
     pub(super) starving: Option<Starved>,
@@ -137,6 +139,7 @@ impl Peer {
             cursor,
             counted: false,
             keeps_pace: true,
+            behind_since: now,
             watched: false,
             progress_at: now,
             starving: None,
