@@ -18,8 +18,8 @@ use crate::support::{
     file::TestFile,
     honest::{Download, Origin},
     pause,
-    process::RelayProcess,
-    wait_for,
+    process::{RelayProcess, Running, run},
+    wait_for, wait_until,
     wire::{Heard, Wire, hello, origin_hello},
 };
 
@@ -80,6 +80,35 @@ fn who_got_the_file_left_with_it_whether_or_not_anybody_watched() {
             assert_eq!(number(&frame, "/swarms/0/dead"), 0, "{frame}");
         }
     }
+}
+
+#[test]
+fn who_left_a_file_before_it_was_shared_again_is_told_all_the_same() {
+    let relay = RelayProcess::start(relay(), &[]);
+    let file = TestFile::new(74, 1 << 16, 16);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("shared");
+    std::fs::write(&path, &file.bytes).expect("written");
+    let share = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+        command.arg("share").arg(&path).args(["--relay", &relay.addr.to_string()]).args(args);
+        let running = Running::start(&mut command);
+        let ticket = wait_for("the ticket", || running.stdout().lines().next().map(str::to_owned));
+        (running, ticket)
+    };
+    for (name, is_watched) in [("one", true), ("two", false)] {
+        let _page = is_watched.then(|| Events::open(relay.http, ""));
+        let (running, ticket) = share(&["--once"]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+        let got = run(command.args(["get", &ticket, "-o"]).arg(dir.path().join(name)));
+        assert_eq!((got.code, running.wait().code), (0, 0), "{}", got.stderr);
+        wait_until("its end", || relay.metric("relay_swarms", &[]) == 0.0);
+    }
+    let _running = share(&[]);
+    // Two who shared it and two who got it.
+    let told = told_of(&relay, &file, 4);
+    assert_eq!(states(&told), [("left", 1); 4], "{told}");
+    assert_eq!((number(&told, "/peers_left"), number(&told, "/peers_dead")), (0, 0), "{told}");
 }
 
 #[test]
