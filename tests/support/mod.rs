@@ -28,14 +28,16 @@ const POLL: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// It doesn't within [`PATIENCE`]; `what` says what was waited for.
+#[expect(clippy::disallowed_methods, reason = "a look may take longer than the pause between two")]
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..PATIENCE.as_millis() / POLL.as_millis() {
+    let since = std::time::Instant::now();
+    loop {
         if let Some(found) = look() {
             return found;
         }
+        assert!(since.elapsed() < PATIENCE, "waited in vain for {what}");
         pause(POLL);
     }
-    panic!("waited in vain for {what}");
 }
 
 /// Waits until it is so.

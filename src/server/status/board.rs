@@ -135,11 +135,16 @@ impl Board {
         living.sort_unstable();
         let seen = self.departed[shard.index()];
         for departure in &snapshot.departures {
-            // Who left a file that nobody was left of is told with those who leave it now.
-            let is_of_new =
-                new_keys.contains(&departure.key) && !self.swarms.contains_key(&departure.swarm);
-            if departure.number > seen || is_of_new {
-                self.absorb_departure(departure);
+            let is_news = departure.number > seen;
+            if is_news {
+                self.absorb_departure(departure.swarm, departure);
+            }
+            // Who left a file that nobody was left of is told with those who leave it now, too, whether or
+            // not anybody saw that swarm while it lived.
+            if (is_news || new_keys.contains(&departure.key))
+                && let Some(heir) = heir_of(departure, &snapshot.swarms)
+            {
+                self.absorb_departure(heir, departure);
             }
         }
         let last = snapshot.departures.last().map_or(seen, |departure| departure.number);
@@ -182,21 +187,14 @@ impl Board {
         self.swarms.insert(swarm.reference, life);
     }
 
-    /// Somebody has gone: from a swarm that is known, or from one that ended before and was of the
-    /// same file as one that lives.
-    fn absorb_departure(&mut self, departure: &Departure) {
-        let of_file = |life: &&mut Life| life.ended_at.is_none() && life.swarm.key == departure.key;
-        let is_known = self.swarms.contains_key(&departure.swarm);
-        let life = match is_known {
-            true => self.swarms.get_mut(&departure.swarm),
-            false => self.swarms.values_mut().find(of_file),
-        };
-        let Some(life) = life else { return };
+    /// Somebody has gone; it is told with this swarm, if that is known.
+    fn absorb_departure(&mut self, swarm: SwarmRef, departure: &Departure) {
+        let Some(life) = self.swarms.get_mut(&swarm) else { return };
         let mut seen = life
             .peers
             .remove(&departure.connection)
             .unwrap_or_else(|| Seen::new(&mut self.next_row, departure.chunks_claimed));
-        if is_known {
+        if swarm == departure.swarm {
             life.endings = departure.so_far;
             let gained = departure.chunks_held.saturating_sub(seen.chunks_held);
             life.chunks_gained += u64::from(gained);
@@ -297,6 +295,12 @@ impl Seen {
     pub(crate) fn name(&self) -> String {
         self.remote.map_or_else(|| format!("peer {}", self.row), |remote| remote.to_string())
     }
+}
+
+/// The swarm of the same file among those that live, if the departure was from one that has ended.
+fn heir_of(departure: &Departure, living: &[Arc<SwarmSnapshot>]) -> Option<SwarmRef> {
+    let heir = living.iter().find(|swarm| swarm.key == departure.key)?;
+    (heir.reference != departure.swarm).then_some(heir.reference)
 }
 
 fn connection(
