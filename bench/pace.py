@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What slow clients do to the others where the file is larger than the cache, beside LRU; and what they
-cost the origin.
+cost the origin. Then peers of ten rates, log-uniform, beside equal ones.
 
   bench/pace.py                 all rows
   bench/pace.py TEXT...         only rows whose name has one of these
@@ -14,7 +14,9 @@ Targets: others' median with slow clients at most 1.15 times that without; slow 
 times what their rate allows; ingress within the bound; all equal at 2% of the file at most 1.02.
 """
 
+import json
 import math
+import subprocess
 import sys
 
 import measure as m
@@ -32,6 +34,7 @@ ROWS = {
     "the same, chunks of 16K": (15, 5, 1, 80, False, (*ORIGIN, "--cache", "8M", "--chunk", "16K")),
     "the same, chunks of 1M": (15, 5, 1, 80, False, (*ORIGIN, "--cache", "8M", "--chunk", "1M")),
     "the same, spread": (15, 5, 1, 80, False, ("--cache", "8M")),
+    "spread, 100M, 50 of 100": (100, 50, 1, 100, False, ()),
     "the file in the cache": (15, 5, 1, 80, False, (*ORIGIN, "--cache", "100M")),
     "four chunks, 40M, 5 of 20": (20, 5, 1, 40, False, (*ORIGIN, "--cache", "1M", "--chunk", "256K")),
     "cache 8M, 80M, 20 of 40 at 8 MB/s, to the end": (40, 20, 8, 80, True, (*ORIGIN, "--cache", "8M")),
@@ -43,6 +46,14 @@ ROWS = {
     "half come late, 5 of 20 slow": (20, 5, 1, 80, False,
                                      (*ORIGIN, "--cache", "8M", "--churn", "kill=2,join=8")),
 }
+# name: (clients of no limit, MiB of the file, how many times slower each of the others is, more arguments for
+# the relay). Each of the others is a loadgen of its own, with the same file.
+RATES = {
+    "cache 4M, 40M, 10 at 2 to 100 times less": (10, 40, [2 * 50 ** (i / 9) for i in range(10)], ("--cache", "4M")),
+    "cache 4M, 40M, 10 at 2 to 10 times less": (10, 40, [2 * 5 ** (i / 9) for i in range(10)], ("--cache", "4M")),
+    "cache 1M, 40M, 10 at 2 to 10 times less": (10, 40, [2 * 5 ** (i / 9) for i in range(10)], ("--cache", "1M")),
+}
+SEED, CHUNK_KIB = 7, 256
 # A run that doesn't go to the end is cut short after so many times what it takes without slow clients.
 CUT_AFTER = 3
 
@@ -86,6 +97,45 @@ def cells_of(clients, slow, rate, size, to_end, args):
     return cells
 
 
+def together(clients, size, rates, relay_args):
+    """One file to unlimited clients and to one of each rate, in bytes a second; `None` is no limit."""
+    def command(clients, rate):
+        limit = ("--rate", int(rate)) if rate else ()
+        return [*m.LOADGEN, *map(str, (
+            "--relay", relay.address, "--clients", clients, "--file", f"{size}M", "--chunk", f"{CHUNK_KIB}K",
+            "--seed", SEED, "--seeding", "origin", *limit, "--json", "-"))]
+
+    with m.RelayProcess(*relay_args) as relay:
+        runs = [subprocess.Popen(command(*of), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                for of in ((clients, None), *((1, rate) for rate in rates))]
+        reports = [json.loads(run.communicate()[0]) for run in runs]
+        fetches = m.metric(relay, "relay_chunks_fetched_total") / (size * 1024 / CHUNK_KIB)
+    fast = reports[0]["client_seconds"]
+    stretch = [report["client_seconds"]["max"] * rate / (size * m.MIB)
+               for report, rate in zip(reports[1:], rates) if rate]
+    row = {"others' median s": fast["p50"], "others' last s": fast["max"], "took in": fetches}
+    if stretch:
+        bound = 1.2 * (1 + math.log(max(size * m.MIB / fast["p50"] / min(rates), 1)))
+        row |= {"slow / own ideal": max(stretch), "took in / bound": fetches / bound}
+    return row
+
+
+def cells_of_rates(clients, size, times_less, relay_args):
+    """All equal, and beside ten rates in terms of what the equal ones had."""
+    alone = {"s": 1}
+
+    def equal():
+        row = together(clients, size, [None] * len(times_less), relay_args)
+        alone["s"] = row["others' median s"]
+        return row
+
+    def mixed():
+        fastest = size * m.MIB / alone["s"]
+        return together(clients, size, [fastest / times for times in times_less], relay_args)
+
+    return {"all equal": equal, "ten rates": mixed}
+
+
 def main():
     m.build()
     m.title("Pace: what slow clients do to the others")
@@ -99,6 +149,9 @@ def main():
 
         cells = cells_of(clients, slow, rate, size, to_end, args)
         m.table(m.alternate(cells), columns, against="nobody slow", first=name)
+    for name, of in RATES.items():
+        if not wanted or any(text in name for text in wanted):
+            m.table(m.alternate(cells_of_rates(*of)), columns, against="all equal", first=name)
 
 
 if __name__ == "__main__":

@@ -425,9 +425,9 @@ pub enum FailureCode {
     Protocol,
     /// The proof was missing or wrong.
     TokenRefused,
-    /// As many peers as the relay takes.
+    /// As many peers, or files, as the relay takes.
     TooManyPeers,
-    /// The relay can't take this swarm: chunks too large for its cache, or too many swarms. Or its origin
+    /// The relay can't take this swarm: its chunks are too large for the cache. Or its origin
     /// has given the file up, and somebody waits for chunks that nobody else holds.
     SwarmRefused,
     /// The peer supplied a wrong chunk or manifest and is cut off from this swarm.

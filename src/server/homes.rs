@@ -125,7 +125,7 @@ impl Homes {
             Some(home) => home.handle_join(now, join, outbox),
             None => {
                 let failure = Failure {
-                    code: FailureCode::SwarmRefused,
+                    code: FailureCode::TooManyPeers,
                     text: format!("the relay serves {SWARMS_MAX} files already: try again later"),
                 };
                 let close = PeerRequest::Close { to: from, failure };

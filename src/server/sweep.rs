@@ -47,7 +47,7 @@ pub(crate) fn run(state: &Rc<ShardState>, now: Time, is_quiet: bool) -> bool {
         sweep.scanned_at = now;
         sweep.waits = end_stalled(state, now);
     }
-    balance_windows(state, &mut sweep.loan);
+    balance_windows(state, &mut sweep.loan, is_quiet);
     sweep.waits || !state.handshakes.borrow().is_empty()
 }
 
@@ -95,13 +95,16 @@ fn end_stalled(state: &Rc<ShardState>, now: Time) -> bool {
 }
 
 /// Keeps the sum of windows within this shard's part of the pool.
-fn balance_windows(state: &ShardState, loan: &mut WindowLoan) {
+fn balance_windows(state: &ShardState, loan: &mut WindowLoan, is_quiet: bool) {
     let connections = state.connections.borrow();
-    let mut wishes: Vec<u64> =
-        connections.iter().map(|c| c.session.borrow().window().wished_bytes()).collect();
+    let (mut wishes, mut under_way) = (Vec::with_capacity(connections.len()), 0);
+    for connection in connections.iter() {
+        let session = connection.session.borrow();
+        wishes.push(session.window().wished_bytes());
+        under_way += session.window().unacknowledged_bytes();
+    }
     let shard_count = state.shard.port.shard_count() as u64;
-    // Twice as much as is wished for leaves room to grow.
-    let wished = 2 * wishes.iter().sum::<u64>();
+    let wished = pool_wish(wishes.iter().sum(), under_way, is_quiet);
     let pool = state.shared.windows.part(loan, shard_count, wished);
     let ceiling = water_level(&mut wishes, pool);
     let mut sum = 0;
@@ -113,6 +116,16 @@ fn balance_windows(state: &ShardState, loan: &mut WindowLoan) {
     state.window_ceiling.set(ceiling);
     state.window_room.set(pool.saturating_sub(sum));
     state.cells.window_bytes.set(sum);
+}
+
+/// What a shard wishes of the pool. One that falls asleep with nothing under way takes no look for a
+/// while: the others get what it borrowed.
+fn pool_wish(wished_bytes: u64, under_way_bytes: u64, is_quiet: bool) -> u64 {
+    if is_quiet && under_way_bytes == 0 {
+        return 0;
+    }
+    // Twice as much as is wished for leaves room to grow.
+    2 * wished_bytes
 }
 
 /// The level that no wish may exceed so that all fit into the pool: what is wished below it is
@@ -142,7 +155,10 @@ fn water_level(wishes: &mut [u64], pool: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::{window::Window, window_pool::WINDOW_POOL_BYTES};
+    use crate::server::{
+        window::Window,
+        window_pool::{WINDOW_POOL_BYTES, WindowPool},
+    };
 
     /// A thousand far away, some who acknowledge late to seem so, and one near by that wishes for little.
     #[test]
@@ -164,6 +180,21 @@ mod tests {
         let (of_far, of_late) = (sizes.next(), sizes.clone().nth(1000));
         assert_eq!(of_far, of_late, "who acknowledges late gets no more than others");
         assert_eq!(sizes.next_back(), Some(64 << 10));
+    }
+
+    #[test]
+    fn a_shard_that_falls_asleep_gives_back_what_it_borrowed_unless_something_is_under_way() {
+        const MIB: u64 = 1 << 20;
+        let (pool, mut loans) =
+            (WindowPool::default(), [WindowLoan::default(), WindowLoan::default()]);
+        let [quiet, busy] = &mut loans;
+        let own = WindowPool::own_part(8);
+        let wish = |under_way, is_quiet| pool_wish(64 * MIB, under_way, is_quiet);
+        assert!(pool.part(quiet, 8, wish(0, false)) > own, "it has work");
+        assert!(pool.part(quiet, 8, wish(1, true)) > own, "its peer is far away");
+        let while_both = pool.part(busy, 8, wish(1, false));
+        assert_eq!(pool.part(quiet, 8, wish(0, true)), own, "it sleeps");
+        assert!(pool.part(busy, 8, wish(1, false)) > while_both, "the other one has all of it");
     }
 
     #[test]

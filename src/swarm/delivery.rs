@@ -80,9 +80,7 @@ impl Swarm {
                 });
                 self.refresh_idle(slot);
                 self.manifest_holder_came();
-                if delivered {
-                    self.seeding_acknowledged(now, slot, chunk);
-                }
+                self.seeding_kept(now, slot, chunk, delivered);
                 self.count_kept(slot, chunk, delivered);
                 self.leaving_holder_came(chunk);
             }

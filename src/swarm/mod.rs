@@ -14,7 +14,7 @@
 //! Reading order: `shared` (the vocabulary), `peers`, `wants`, `chunks`, `log`, `ranks`, `meter` and `depth` (what
 //! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
 //! `fetching`, `holders` and `hedging` (what is asked of whom), `pace`, `room` and `rent` (what is given up for it),
-//! `seeding`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
+//! `seeding` and `patience`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
 
 mod chunks;
 mod delivery;
@@ -30,6 +30,7 @@ mod membership;
 mod meter;
 mod missing;
 mod pace;
+mod patience;
 mod peers;
 mod ranks;
 mod rent;

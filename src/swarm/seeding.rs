@@ -3,6 +3,10 @@
 //! While a file is spread, every chunk is fetched from the origin once, delivered to the one peer
 //! whose part it is, and forgotten when that delivery is written. When every chunk was
 //! acknowledged by a peer that is still there, the exchange begins with an empty cache.
+//!
+//! The first owners wait for slower ones for a while ([`super::patience`]). Then, as soon as the origin has nothing
+//! to do but to wait for them, the exchange begins without the rest of their parts. The origin stays
+//! until peers hold all of the file, and is asked for nothing else.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,6 +18,7 @@ use super::{
     chunks::Place,
     fetching::{Fetch, Need},
     holders::Pick,
+    patience::Patience,
     peers::Peer,
 };
 use crate::{
@@ -27,6 +32,8 @@ const STALL_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// One peer's part of the file.
 #[derive(Debug, Default)]
 struct Part {
+    /// Chunks of it that its owner has not acknowledged.
+    owed: u32,
     /// Chunks that are neither with the peer nor on their way.
     todo: VecDeque<u32>,
     /// Bytes that are being fetched for it.
@@ -43,7 +50,9 @@ enum Phase {
     /// The origin waits for peers.
     Waiting { origin: PeerSlot, peers: u32, start_by: Time },
     /// Parts are handed out.
-    Spreading { origin: PeerSlot, check_at: Time },
+    Spreading { origin: PeerSlot, check_at: Time, began_at: Time, patience: Patience },
+    /// Everybody exchanges with everybody, and the origin waits until peers hold all of the file.
+    Finishing { origin: PeerSlot },
 }
 
 /// What has been handed out to whom.
@@ -57,6 +66,8 @@ pub(super) struct SeedState {
     /// Peers that joined with nothing and are still there.
     empty_peers: u32,
     parts: BTreeMap<PeerSlot, Part>,
+    /// Owners that owe nothing.
+    done: usize,
     owners: Vec<PeerSlot>,
     acknowledged: Bitfield,
     /// Owners with something to do and credit, in turn.
@@ -66,13 +77,35 @@ pub(super) struct SeedState {
 impl SeedState {
     /// Whether nothing but parts is delivered.
     pub(super) fn holds_back(&self) -> bool {
-        !matches!(self.phase, Phase::Open)
+        matches!(self.phase, Phase::Waiting { .. } | Phase::Spreading { .. })
     }
 
     fn spreading_origin(&self) -> Option<PeerSlot> {
         match self.phase {
             Phase::Spreading { origin, .. } => Some(origin),
             _ => None,
+        }
+    }
+
+    /// The chunk is the owner's, who has not acknowledged it.
+    fn owe(&mut self, owner: PeerSlot) {
+        if let Some(part) = self.parts.get_mut(&owner) {
+            self.done -= usize::from(part.owed == 0);
+            part.owed += 1;
+        }
+    }
+
+    /// The owner has acknowledged a chunk, or lacks it again.
+    fn set_acknowledged(&mut self, chunk: u32, is_acknowledged: bool) {
+        let owner = self.owners[chunk as usize];
+        if !is_acknowledged && self.acknowledged.remove(chunk) {
+            self.owe(owner);
+        } else if is_acknowledged
+            && self.acknowledged.insert(chunk)
+            && let Some(part) = self.parts.get_mut(&owner)
+        {
+            part.owed -= 1;
+            self.done += usize::from(part.owed == 0);
         }
     }
 }
@@ -84,6 +117,7 @@ fn takes_part(peer: &Peer) -> bool {
 impl Swarm {
     pub(super) fn seeding_joined(&mut self, now: Time, slot: PeerSlot) {
         self.seeding.empty_peers += u32::from(takes_part(&self.peers[slot]));
+        self.count_copies(slot);
         let peer = &self.peers[slot];
         let Some(seeding) = peer.seeding.filter(|_| peer.have.is_full()) else { return };
         if self.seeding.decided || self.counters.deliveries > 0 || self.chunks.count() == 0 {
@@ -108,6 +142,7 @@ impl Swarm {
         self.seeding.empty_peers -= u32::from(peer.joined_empty && !peer.seeding_counted_out);
         self.peers[slot].seeding_counted_out = true;
         match self.seeding.phase {
+            Phase::Finishing { origin } if origin == slot => self.seeding.phase = Phase::Open,
             Phase::Waiting { origin, .. } | Phase::Spreading { origin, .. }
                 if origin == slot && !self.peers[slot].is_holder() =>
             {
@@ -120,9 +155,8 @@ impl Swarm {
 
     /// Hands a part to the others; with `all`, what its owner acknowledged too.
     fn hand_on(&mut self, now: Time, slot: PeerSlot, all: bool) {
-        if self.seeding.parts.remove(&slot).is_none() {
-            return;
-        }
+        let Some(part) = self.seeding.parts.remove(&slot) else { return };
+        self.seeding.done -= usize::from(part.owed == 0);
         let mine = (0u32..).zip(&self.seeding.owners).filter(|&(_, &owner)| owner == slot);
         let mut lost: Vec<u32> = mine.map(|(chunk, _)| chunk).collect();
         lost.retain(|&chunk| all || !self.seeding.acknowledged.contains(chunk));
@@ -137,6 +171,7 @@ impl Swarm {
         for (&chunk, &heir) in lost.iter().zip(heirs.iter().cycle()) {
             self.seeding.acknowledged.remove(chunk);
             self.seeding.owners[chunk as usize] = heir;
+            self.seeding.owe(heir);
             if self.chunks.get(chunk).place != Place::Fetching {
                 self.seeding_todo(heir, chunk);
             }
@@ -146,8 +181,10 @@ impl Swarm {
     pub(super) fn seeding_timeout(&self) -> Option<Time> {
         match self.seeding.phase {
             Phase::Waiting { start_by, .. } => (!self.seeding.waited).then_some(start_by),
-            Phase::Spreading { check_at, .. } => Some(check_at),
-            Phase::Open => None,
+            Phase::Spreading { check_at, patience, .. } => {
+                Some(patience.look_at().map_or(check_at, |at| at.min(check_at)))
+            }
+            Phase::Open | Phase::Finishing { .. } => None,
         }
     }
 
@@ -163,12 +200,20 @@ impl Swarm {
                     self.open(now);
                 }
             }
-            Phase::Spreading { origin, check_at } if check_at <= now => {
-                let check_at = now + STALL_CHECK_EVERY;
-                self.seeding.phase = Phase::Spreading { origin, check_at };
-                self.hand_on_stalled(now);
+            Phase::Spreading { ref mut check_at, ref mut patience, began_at, .. } => {
+                let is_stall_checked = *check_at <= now;
+                if is_stall_checked {
+                    *check_at = now + STALL_CHECK_EVERY;
+                }
+                let (done, owners) = (self.seeding.done, self.seeding.parts.len());
+                let is_over = patience.look(now, began_at, done, owners, self.chunks.count());
+                if is_over && self.fetches.is_empty() && self.next_ready().is_none() {
+                    self.open(now);
+                } else if is_stall_checked {
+                    self.hand_on_stalled(now);
+                }
             }
-            _ => {}
+            Phase::Open | Phase::Finishing { .. } => {}
         }
     }
 
@@ -186,12 +231,15 @@ impl Swarm {
             return;
         }
         let check_at = now + STALL_CHECK_EVERY;
-        self.seeding.phase = Phase::Spreading { origin, check_at };
+        self.seeding.phase =
+            Phase::Spreading { origin, check_at, began_at: now, patience: Patience::Whole };
         self.seeding.ready.clear();
         self.seeding.owners.clear();
+        self.seeding.done = owners.len();
         self.seeding.parts = owners.iter().map(|&owner| (owner, Part::default())).collect();
         for (chunk, &owner) in (0..self.chunks.count()).zip(owners.iter().cycle()) {
             self.seeding.owners.push(owner);
+            self.seeding.owe(owner);
             self.seeding_todo(owner, chunk);
         }
     }
@@ -241,13 +289,19 @@ impl Swarm {
         if !self.may_ask(&self.peers[origin]) {
             return None;
         }
+        let (slot, chunk) = self.next_ready()?;
+        if !self.peers[origin].have.contains(chunk) {
+            self.open(now);
+            return None;
+        }
+        Some(Pick { chunk, holder: origin, need: Need::Seeding(slot) })
+    }
+
+    /// The next owner in turn that can take a chunk, and which.
+    fn next_ready(&mut self) -> Option<(PeerSlot, u32)> {
         while let Some(&slot) = self.seeding.ready.front() {
             if let Some(chunk) = self.next_of_part(slot) {
-                if !self.peers[origin].have.contains(chunk) {
-                    self.open(now);
-                    return None;
-                }
-                return Some(Pick { chunk, holder: origin, need: Need::Seeding(slot) });
+                return Some((slot, chunk));
             }
             self.seeding.ready.pop_front();
             if let Some(part) = self.seeding.parts.get_mut(&slot) {
@@ -345,21 +399,39 @@ impl Swarm {
     pub(super) fn seeding_returned(&mut self, slot: PeerSlot, chunk: u32) {
         if self.seeding.spreading_origin().is_some() && self.seeding.owners[chunk as usize] == slot
         {
-            self.seeding.acknowledged.remove(chunk);
+            self.seeding.set_acknowledged(chunk, false);
             self.seeding_todo(slot, chunk);
         }
     }
 
-    /// The owner has taken a chunk of its part.
-    pub(super) fn seeding_acknowledged(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
-        if self.seeding.spreading_origin().is_none() {
-            return;
-        }
-        if self.seeding.owners[chunk as usize] == slot && self.seeding.parts.contains_key(&slot) {
-            self.seeding.acknowledged.insert(chunk);
-            if self.seeding.acknowledged.is_full() {
-                self.open(now);
+    /// A peer has a chunk now.
+    pub(super) fn seeding_kept(&mut self, now: Time, slot: PeerSlot, chunk: u32, delivered: bool) {
+        match self.seeding.phase {
+            Phase::Spreading { .. } => {
+                let is_own = self.seeding.owners[chunk as usize] == slot;
+                if delivered && is_own && self.seeding.parts.contains_key(&slot) {
+                    self.seeding.set_acknowledged(chunk, true);
+                    if self.seeding.acknowledged.is_full() {
+                        self.open(now);
+                    }
+                }
             }
+            Phase::Finishing { origin } if origin != slot => {
+                self.seeding.acknowledged.insert(chunk);
+                self.let_origin_go();
+            }
+            _ => {}
+        }
+    }
+
+    /// What this peer has is with a peer, if the origin waits for that.
+    fn count_copies(&mut self, slot: PeerSlot) {
+        let peer = &self.peers[slot];
+        if matches!(self.seeding.phase, Phase::Finishing { .. }) && peer.is_holder() {
+            for chunk in peer.have.iter() {
+                self.seeding.acknowledged.insert(chunk);
+            }
+            self.let_origin_go();
         }
     }
 
@@ -374,20 +446,35 @@ impl Swarm {
 
     /// The exchange begins.
     fn open(&mut self, now: Time) {
-        if let Some(origin) = self.seeding.spreading_origin()
-            && self.peers.get(origin).is_some_and(Peer::is_holder)
-            && self.seeding.acknowledged.is_full()
-        {
-            self.peers[origin].may_go = true;
-            self.actions.push_back(Action::SeedingDone { origin });
-        }
-        self.seeding.phase = Phase::Open;
+        let origin = self.seeding.spreading_origin();
+        let origin = origin.filter(|&origin| self.peers.get(origin).is_some_and(Peer::is_holder));
+        self.seeding.phase = origin.map_or(Phase::Open, |origin| Phase::Finishing { origin });
         self.seeding.parts.clear();
         self.seeding.ready.clear();
         self.seeding.owners = Vec::new();
         self.chunks.news = true;
+        if let Some(origin) = origin {
+            self.peers[origin].may_go = true;
+            for chunk in 0..self.chunks.count() {
+                let by_origin = u32::from(self.peers[origin].have.contains(chunk));
+                if self.chunks.get(chunk).holders > by_origin {
+                    self.seeding.acknowledged.insert(chunk);
+                }
+            }
+            self.let_origin_go();
+        }
         for slot in self.peers.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
             self.serve(now, slot);
+        }
+    }
+
+    /// Tells the origin that it may go, once peers hold all of the file.
+    fn let_origin_go(&mut self) {
+        if let Phase::Finishing { origin } = self.seeding.phase
+            && self.seeding.acknowledged.is_full()
+        {
+            self.seeding.phase = Phase::Open;
+            self.actions.push_back(Action::SeedingDone { origin });
         }
     }
 }

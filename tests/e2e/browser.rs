@@ -1,11 +1,12 @@
 //! The live page in a real browser: the map fills, its numbers agree with `/metrics`, a dead peer
 //! shows as dead, and nothing is complained of.
 
-use std::{process::Command, sync::Arc};
+use std::sync::Arc;
 
 use relay::protocol::Message;
 use serde_json::json;
 
+use crate::programs::relay;
 use crate::support::{
     chromium::Chromium,
     file::TestFile,
@@ -32,10 +33,6 @@ const COUNT: &str = "(name) => {
     }
     return count;
 }";
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 /// Pixels of that colour, in parts of the map.
 fn pixels(browser: &mut Chromium, colour: &str) -> u64 {

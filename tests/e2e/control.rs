@@ -6,6 +6,7 @@ use std::{process::Command, sync::Arc, time::Duration};
 use relay::protocol::{FailureCode, Message};
 use rustix::process::Signal;
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Download, Origin, download},
@@ -43,10 +44,6 @@ const METRICS: [&str; 25] = [
     "process_open_fds",
     "process_start_time_seconds",
 ];
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 #[test]
 fn every_promised_metric_is_served_and_counts() {

@@ -15,6 +15,7 @@ use std::{
 use relay::protocol::{Message, limits::FRAME_PAYLOAD_BYTES_MAX};
 use serde_json::Value;
 
+use crate::programs::relay;
 use crate::support::{
     PATIENCE,
     file::TestFile,
@@ -24,10 +25,6 @@ use crate::support::{
     wait_for, wait_until,
     wire::{Heard, Wire, hello, origin_hello},
 };
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 fn dashboards() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards")

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crate::programs::{peer, relay};
 use crate::support::{
     file::TestFile,
     network::{Faults, Proxy},
@@ -20,16 +21,6 @@ use tempfile::TempDir;
 
 /// Five chunks of the protocol's default, the last of them short.
 const FILE_BYTES: usize = (4 << 18) + 5;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
-
-fn peer(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
-    command.args(args);
-    command
-}
 
 /// A file in a directory of its own, and its path as text.
 fn file(seed: u64) -> (TempDir, String, Vec<u8>) {

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::page::{Events, json, number};
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Download, Origin},
@@ -22,10 +23,6 @@ use crate::support::{
     wait_for, wait_until,
     wire::{Heard, Wire, hello, origin_hello},
 };
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 /// A get as a user runs it, to its end.
 fn get(relay: SocketAddr, file: &TestFile, dir: &Path, name: &str) {

@@ -15,6 +15,7 @@ use relay::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::Origin,
@@ -26,10 +27,6 @@ use crate::support::{
 
 const CHUNK_SIZE_LOG2: u8 = 14;
 pub(crate) const CHUNK_BYTES: usize = 1 << CHUNK_SIZE_LOG2;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 /// A directory, a relay, and a file that somebody may share there.
 pub(crate) struct Stage {

@@ -11,20 +11,11 @@ use std::{
 
 use relay::protocol::Ticket;
 
+use crate::programs::{peer, relay};
 use crate::support::{
     process::{Ended, RelayProcess, Running, run},
     wait_for,
 };
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
-
-fn peer(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
-    command.args(args);
-    command
-}
 
 /// A share of a file, once its ticket is printed.
 fn share(path: &Path, args: &[&str]) -> (Running, String) {

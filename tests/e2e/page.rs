@@ -4,12 +4,12 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpStream},
-    process::Command,
     sync::Arc,
 };
 
 use serde_json::Value;
 
+use crate::programs::relay;
 use crate::support::{
     PATIENCE,
     file::TestFile,
@@ -22,10 +22,6 @@ use crate::support::{
 
 /// Pages that may be open at once.
 const WATCHERS_MAX: usize = 16;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 pub(super) fn json(addr: SocketAddr, path: &str) -> Value {
     let answer = http::get(addr, path).expect("answered");

@@ -1,10 +1,11 @@
 //! The relay end to end, with peers made by hand from the wire format: files of awkward sizes,
 //! many clients, tokens, statistics, on every driver that works here.
 
-use std::{process::Command, sync::Arc};
+use std::sync::Arc;
 
 use relay::protocol::{FailureCode, Message, Token};
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Download, Origin, download},
@@ -15,10 +16,6 @@ use crate::support::{
 
 const CHUNK_SIZE_LOG2: u8 = 14;
 const CHUNK_BYTES: usize = 1 << CHUNK_SIZE_LOG2;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 #[test]
 fn files_of_awkward_sizes_arrive_on_every_driver() {

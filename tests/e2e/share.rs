@@ -12,6 +12,7 @@ use relay::protocol::Ticket;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::programs::{peer, relay};
 use crate::support::{
     file::TestFile,
     honest::{Download, download},
@@ -25,16 +26,6 @@ const CHUNK_SIZE_LOG2: u8 = 18;
 
 /// Four chunks, the last of them short.
 const SIZE_BYTES: usize = (3 << CHUNK_SIZE_LOG2) + 5;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
-
-fn peer(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
-    command.args(args);
-    command
-}
 
 /// A file on disk.
 struct Shared {

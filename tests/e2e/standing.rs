@@ -6,6 +6,7 @@ use relay::protocol::{RelayAddr, Ticket};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::programs::{peer, relay};
 use crate::support::{
     file::TestFile,
     honest::{Download, download},
@@ -17,16 +18,6 @@ use crate::support::{
 };
 
 const CHUNK_SIZE_LOG2: u8 = 18;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
-
-fn peer(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
-    command.args(args).env_remove("PEER_TIMEOUT");
-    command
-}
 
 struct Stage {
     dir: TempDir,
@@ -157,6 +148,20 @@ fn figures_of_a_share_survive_a_relays_restart_and_both_sides_say_that_they_are_
         "{}",
         ended.stderr
     );
+}
+
+#[test]
+fn a_relay_that_came_back_with_a_smaller_cache_has_not_given_the_file_up() {
+    let stage = Stage::new(6, 4);
+    let mut first = RelayProcess::start(relay(), &["--cache", "2M"]);
+    let addr = first.addr;
+    let get = stage.get(&stage.ticket(&first, "copy"), &["--timeout", "60s"]);
+    wait_until("the get to wait", || get.stderr().contains("waiting for"));
+    first.signal(Signal::TERM);
+    first.wait_exit();
+    let _second = RelayProcess::start_on(relay(), addr, &["--cache", "512K"]);
+    let ended = get.wait();
+    failed(&ended, &["too large for this relay's cache"], &["given it up", "new ticket"]);
 }
 
 #[test]

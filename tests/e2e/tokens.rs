@@ -4,15 +4,12 @@ use std::{process::Command, time::Duration};
 
 use shards::clock;
 
+use crate::programs::relay;
 use crate::support::{
     http,
     process::{RelayProcess, run},
     wait_until,
 };
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 /// A directory with a file that holds the token `secret`, and the file's path.
 fn token_file() -> (tempfile::TempDir, String) {

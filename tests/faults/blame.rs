@@ -3,10 +3,11 @@
 
 #![cfg(target_os = "linux")]
 
-use std::{net::Ipv4Addr, process::Command, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use relay::protocol::{Claims, Failure, FailureCode, Message};
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Download, Origin, download},
@@ -20,10 +21,6 @@ const LIAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// How often it comes back.
 const RETURNS: usize = 10;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 /// Answers every fetch with wrong bytes, until it is told why it is closed.
 fn lie(mut wire: Wire, file: &TestFile) -> Option<Failure> {

@@ -3,13 +3,14 @@
 //!
 //! `CHAOS_SEED=n` replays the scripts of a run; how they interleave is up to the system.
 
-use std::{io, net::SocketAddr, process::Command, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use relay::{
     protocol::{ChunkRange, Claims, Digest, Message, Order, Seeding},
     rng::Rng,
 };
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Origin, download},
@@ -30,10 +31,6 @@ const SEEDS: u64 = 5;
 
 /// What each says on a connection, if it is let.
 const WORDS: u64 = 60;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 /// A chunk, now and then one too many.
 fn any_chunk(rng: &mut Rng, chunk_count: u32) -> u32 {

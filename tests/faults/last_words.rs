@@ -1,10 +1,11 @@
 //! Why a connection ends reaches the one who is closed, even if it was sending all the while; and
 //! whoever goes on sending is cut off all the same.
 
-use std::{process::Command, sync::Arc};
+use std::sync::Arc;
 
 use relay::protocol::{FailureCode, Message};
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Origin, download},
@@ -15,10 +16,6 @@ use crate::support::{
 
 /// What a closing relay takes and discards of one connection.
 const LINGER_BYTES_MAX: usize = 32 << 20;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 #[test]
 fn a_peer_that_floods_hears_why_it_is_closed() {

@@ -4,10 +4,12 @@
 use std::{process::Command, sync::Arc};
 
 use relay::protocol::{
-    Claims, FailureCode, Hello, Message, PREAMBLE_BYTES, encode_preamble, limits::HANDSHAKE_TIMEOUT,
+    Claims, Digest, FailureCode, Hello, Message, PREAMBLE_BYTES, SwarmKey, encode_preamble,
+    limits::HANDSHAKE_TIMEOUT,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Download, Origin, download},
@@ -20,12 +22,11 @@ use crate::support::{
 /// Un-introduced connections that the relay allows.
 const UNINTRODUCED_MAX: usize = 2048;
 
+/// As the relay has it: files at once.
+const SWARMS_MAX: usize = 1024;
+
 /// As the relay has it: connections that only ask for counters.
 const OBSERVERS_MAX: usize = 256;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 /// Allows this process all the descriptors that it may have, since tests run side by side in it;
 /// whether they are as many as are wanted here.
@@ -185,6 +186,30 @@ fn peers_beyond_the_most_are_told_to_come_later() {
     wait_until("a place to be free", || Wire::join(relay.addr, hello(file.key())).is_ok());
     wait_until("it to be free again", || relay.metric("relay_peers", &[]) <= 2.0);
     download(relay.addr, &file);
+}
+
+#[test]
+fn files_beyond_the_most_wait_for_one_to_end() {
+    if !allow_descriptors(SWARMS_MAX as u64 + 200) {
+        return;
+    }
+    let relay = RelayProcess::start(relay(), &[]);
+    let key_of = |file: usize| {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&(file as u64).to_le_bytes());
+        SwarmKey { id: Digest(id), size_bytes: 1 << 20, chunk_size_log2: 16 }
+    };
+    let join = |file: usize| Wire::join(relay.addr, hello(key_of(file)));
+    let mut wires: Vec<_> = (0..SWARMS_MAX).map(|file| join(file).expect("it may join")).collect();
+    let (mut late, _) = Wire::greet(relay.addr).expect("greeted");
+    late.send(&Message::Hello(hello(key_of(SWARMS_MAX)))).expect("sent");
+    let failure = late.hear_end().expect("it is told why");
+    // A peer asks again after that, instead of taking the file for given up.
+    assert_eq!(failure.code, FailureCode::TooManyPeers);
+    assert!(failure.text.contains("1024 files"), "{}", failure.text);
+    drop(join(1).expect("another peer of a file that is there may join"));
+    wires.pop();
+    wait_until("a place to be free", || join(SWARMS_MAX).is_ok());
 }
 
 #[test]

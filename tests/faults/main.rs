@@ -2,6 +2,8 @@
 //!
 //! One crate, so that what they share is compiled and linked once.
 
+#[path = "../support/programs.rs"]
+mod programs;
 #[path = "../support/mod.rs"]
 mod support;
 

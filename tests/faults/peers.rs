@@ -1,7 +1,7 @@
 //! Peers that break the protocol or lie: each is told why where it can understand, counted, and
 //! cut off, and an honest client beside it gets its file.
 
-use std::{process::Command, sync::Arc};
+use std::sync::Arc;
 
 use relay::protocol::{
     CONTROL_HEADER_BYTES, ChunkRange, Claims, DATA_HEADER_BYTES, DataHeader, Digest, FailureCode,
@@ -9,6 +9,7 @@ use relay::protocol::{
     limits::{CONTROL_BODY_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX, VERSION},
 };
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Download, Origin, download},
@@ -16,10 +17,6 @@ use crate::support::{
     process::RelayProcess,
     wire::{Heard, Wire, hello, origin_hello},
 };
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 /// A relay with an origin, to try things on.
 struct Stage {

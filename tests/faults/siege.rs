@@ -4,7 +4,6 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,6 +17,7 @@ use relay::{
     rng::Rng,
 };
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Origin, download},
@@ -65,10 +65,6 @@ const PRETENDERS: usize = 100;
 
 /// Processor time in a second after the siege: nothing of it lives on.
 const CPU_SECONDS_AFTER_MAX: f64 = 0.5;
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 struct Siege {
     relay: RelayProcess,

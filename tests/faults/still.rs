@@ -1,11 +1,12 @@
 //! Processes that stand still for a while, as where a lid was closed or a machine was paused: the time
 //! that they did not run counts against nobody.
 
-use std::{fs, process::Command, sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use relay::protocol::{Message, RelayAddr, Ticket};
 use rustix::process::Signal;
 
+use crate::programs::{peer, relay};
 use crate::support::{
     file::TestFile,
     honest::Origin,
@@ -14,16 +15,6 @@ use crate::support::{
     wait_until,
     wire::{Heard, Wire, hello},
 };
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
-
-fn peer(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
-    command.args(args);
-    command
-}
 
 #[test]
 fn a_get_and_a_share_that_stood_still_longer_than_their_timeout_go_on() {

@@ -1,11 +1,12 @@
 //! Nobody waits for ever, and nothing is said twice, because somebody else is slow, silent or asleep.
 
-use std::{net::SocketAddr, process::Command, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use relay::protocol::{
     Channel, ChunkRange, Failure, FailureCode, Message, SwarmKey, encode_control,
 };
 
+use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Origin, download},
@@ -14,10 +15,6 @@ use crate::support::{
     wait_until,
     wire::{Heard, Wire, hello, origin_hello},
 };
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 /// Hears until this message comes; parts of the manifest before it.
 fn parts_before(wire: &mut Wire, is_awaited: impl Fn(&Message) -> bool) -> usize {

@@ -1,13 +1,10 @@
 //! Wrong usage and start-up faults of the relay: each is refused with a sentence that says what
 //! failed, on what, why, and what to do. Needs no peer.
 
-use std::{net::TcpListener, process::Command};
+use std::net::TcpListener;
 
+use crate::programs::relay;
 use crate::support::process::{Ended, RelayProcess, run};
-
-fn relay() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relay"))
-}
 
 fn refused(args: &[&str]) -> Ended {
     let free = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];

@@ -9,6 +9,7 @@
 mod budget;
 pub(crate) mod channel;
 pub(crate) mod fleet;
+mod home;
 mod outcome;
 pub(crate) mod peer;
 mod rng;

@@ -10,10 +10,10 @@ use relay::{
 use super::{
     MICROSECOND, MILLISECOND, SECOND,
     budget::Budget,
+    home::Home,
     outcome::Outcome,
     peer::{PeerPlan, SimPeer, Vice},
     rng::Rng,
-    shell::Home,
 };
 
 /// One swarm.

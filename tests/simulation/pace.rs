@@ -107,6 +107,46 @@ fn what_was_slow_in_real_runs_is_not() {
 }
 
 #[test]
+fn a_spread_does_not_wait_for_slow_owners_and_its_origin_goes_when_peers_hold_all() {
+    let mixed = |peers, slow, ratio, chunks, cache_chunks| Mixed {
+        peers,
+        slow,
+        ratio,
+        chunks,
+        cache_chunks,
+        chunks_per_second: 300.0,
+    };
+    let fleets = [
+        mixed(15, 5, 250.0, 320, 32),
+        mixed(50, 5, 80.0, 400, 400),
+        mixed(20, 10, 20.0, 400, 40),
+        mixed(20, 14, 20.0, 400, 40),
+        mixed(60, 1, 500.0, 60, 20),
+        mixed(30, 3, 3.0, 300, 30),
+    ];
+    for_seeds("--test simulation slow_owners", 2, |seed| {
+        for fleet in fleets {
+            let equal = Fleet { spread: true, ..fleet.fleet(seed) };
+            let alone = Fleet { slow: 0, peers: fleet.peers - fleet.slow, ..equal }.run();
+            let mixed = equal.run();
+            let others = mixed.median / alone.median;
+            println!(
+                "seed {seed}: others {others:.2}, slow {:.2}, {:.2} fetches per chunk: {fleet:?}",
+                mixed.slow_worst, mixed.fetches_per_chunk
+            );
+            assert!(others <= OTHERS_MAX, "slow owners made the others {others} times slower");
+            assert!(
+                mixed.slow_worst <= SLOW_MAX,
+                "a slow peer took {} of its time",
+                mixed.slow_worst
+            );
+            assert!(mixed.fetches_per_chunk <= 1.0 + fetches_max(fleet.ratio));
+            assert!(mixed.outcome.seeding_done_at[0].is_some(), "the origin was told to go");
+        }
+    });
+}
+
+#[test]
 fn in_a_thousand_fleets_neither_the_others_nor_the_slow_are_held_up() {
     let (sum, count) = (std::cell::Cell::new(0.0), std::cell::Cell::new(0));
     for_seeds("--test simulation thousand_fleets", 1000, |seed| {

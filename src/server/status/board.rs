@@ -333,3 +333,112 @@ fn state_of(
         _ => PeerState::Waiting,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shards::ShardId;
+
+    use super::*;
+    use crate::{
+        protocol::{Digest, SwarmKey},
+        swarm::Counters,
+    };
+
+    const KEY: SwarmKey =
+        SwarmKey { id: Digest([7; 32]), size_bytes: 1 << 20, chunk_size_log2: 18 };
+
+    fn swarm_ref(index: u32) -> SwarmRef {
+        SwarmRef { home: ShardId(0), index, generation: 0 }
+    }
+
+    /// The file, shared for the `index`-th time; nobody is connected to it.
+    fn swarm(index: u32, key: SwarmKey) -> Arc<SwarmSnapshot> {
+        Arc::new(SwarmSnapshot {
+            key,
+            label: None,
+            reference: swarm_ref(index),
+            counters: Counters::default(),
+            is_seeding: false,
+            has_manifest: true,
+            cached_count: 0,
+            fetch_count: 0,
+            starving_count: 0,
+            missing_count: 0,
+            endings: Endings::default(),
+            cached: Vec::new(),
+            peers: Vec::new(),
+            map: None,
+        })
+    }
+
+    fn departure(number: u64, from: u32) -> Departure {
+        Departure {
+            number,
+            swarm: swarm_ref(from),
+            key: KEY,
+            connection: ConnectionRef { shard: ShardId(0), index: 0, generation: 0 },
+            remote: SocketAddr::from(([127, 0, 0, 1], 1)),
+            ending: Ending::Left,
+            is_origin: false,
+            chunks_claimed: 0,
+            chunks_held: 4,
+            at: Time(0),
+            so_far: Endings { left: 1, ..Endings::default() },
+        }
+    }
+
+    fn snapshot(swarms: &[Arc<SwarmSnapshot>], departures: &[Departure]) -> Arc<ShardSnapshot> {
+        Arc::new(ShardSnapshot {
+            shard: ShardId(0),
+            at: Time(1),
+            connections: Vec::new(),
+            swarms: swarms.to_vec(),
+            departures: departures.to_vec(),
+        })
+    }
+
+    fn gone(board: &Board, index: u32) -> usize {
+        board.swarms.get(&swarm_ref(index)).map_or(0, |life| life.gone.len())
+    }
+
+    #[test]
+    fn who_left_a_file_is_told_with_its_next_swarm_however_the_snapshots_fell() {
+        let (first, second) = (swarm(1, KEY), swarm(2, KEY));
+        let left = [departure(1, 1)];
+        let none: &[Departure] = &[];
+        let no_swarm: &[Arc<SwarmSnapshot>] = &[];
+        // Whether the first swarm was seen while it lived, and whether its end was, before the second one.
+        let histories: [&[Arc<ShardSnapshot>]; 5] = [
+            &[snapshot(&[Arc::clone(&second)], &left)],
+            &[snapshot(&[Arc::clone(&first)], none), snapshot(&[Arc::clone(&second)], &left)],
+            &[snapshot(no_swarm, &left), snapshot(&[Arc::clone(&second)], &left)],
+            &[
+                snapshot(&[Arc::clone(&first)], none),
+                snapshot(no_swarm, &left),
+                snapshot(&[Arc::clone(&second)], &left),
+            ],
+            &[
+                snapshot(&[Arc::clone(&first)], &left),
+                snapshot(&[Arc::clone(&second)], &left),
+                snapshot(&[Arc::clone(&second)], &left),
+            ],
+        ];
+        for (at, history) in histories.iter().enumerate() {
+            let mut board = Board::new(1);
+            for snapshot in *history {
+                board.absorb(snapshot);
+            }
+            assert_eq!(gone(&board, 2), 1, "history {at}");
+            let life = &board.swarms[&swarm_ref(2)];
+            assert_eq!(life.endings, Endings::default(), "only its own are counted: history {at}");
+        }
+    }
+
+    #[test]
+    fn who_left_another_file_is_not_told() {
+        let other = SwarmKey { id: Digest([8; 32]), ..KEY };
+        let mut board = Board::new(1);
+        board.absorb(&snapshot(&[swarm(2, other)], &[departure(1, 1)]));
+        assert_eq!(gone(&board, 2), 0);
+    }
+}

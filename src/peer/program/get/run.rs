@@ -224,6 +224,12 @@ impl Local {
             self.bell.wait().await;
         }
         let (result, file) = running.await.ok_or("the event loop has ended")?;
+        // Of chunks that are too large for it a relay says the same, but before it takes the peer in.
+        let is_refused =
+            |error: &ConnectionError| code_of(error) == Some(FailureCode::SwarmRefused);
+        if result.as_ref().is_err_and(is_refused) && self.job.status.is_connected.load(Relaxed) {
+            self.job.status.is_given_up.store(true, Relaxed);
+        }
         match &result {
             Err(error) if is_worth_asking_again(error) => self.job.status.handle_given_up(),
             _ => self.job.status.handle_disconnected(),
@@ -308,10 +314,6 @@ impl Local {
 
     /// What ended the last peer, and what that means for the user.
     fn explain(&self, error: &ConnectionError) -> String {
-        let given_up = code_of(error) == Some(FailureCode::SwarmRefused);
-        if given_up && self.job.status.was_accepted.load(Relaxed) {
-            self.job.status.is_given_up.store(true, Relaxed);
-        }
         let hint = match error {
             ConnectionError::Connect { .. } => {
                 ": is the relay running, and can this machine reach it?"
