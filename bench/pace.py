@@ -49,7 +49,7 @@ ROWS = {
 # name: (clients of no limit, MiB of the file, how many times slower each of the others is, more arguments for
 # the relay). Each of the others is a loadgen of its own, with the same file.
 RATES = {
-    "cache 4M, 40M, 10 at 2 to 100 times less": (10, 40, [2 * 50 ** (i / 9) for i in range(10)], ("--cache", "4M")),
+    "cache 2M, 16M, 10 at 2 to 100 times less": (10, 16, [2 * 50 ** (i / 9) for i in range(10)], ("--cache", "2M")),
     "cache 4M, 40M, 10 at 2 to 10 times less": (10, 40, [2 * 5 ** (i / 9) for i in range(10)], ("--cache", "4M")),
     "cache 1M, 40M, 10 at 2 to 10 times less": (10, 40, [2 * 5 ** (i / 9) for i in range(10)], ("--cache", "1M")),
 }

@@ -3,7 +3,7 @@
 //! Whatever gets past here can be used as it is: parse, don't validate.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,24 +12,17 @@ use std::{
 use clap::{Parser, builder::FalseyValueParser};
 use shards::{DriverChoice, Placement};
 
-use crate::{
-    protocol::{
-        RELAY_PORT, RelayAddr, Token,
-        limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
-    },
-    server::{MemoryPlan, SessionConfig},
-    swarm::Eviction,
-    token_file,
+use relay_program::token_file;
+use relay_protocol::{
+    RelayAddr, Token,
+    limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
 };
+use relay_server::{Config, Congestion, MemoryPlan, config::CACHE_CHUNKS_MIN};
+use relay_swarm::Eviction;
 
-pub use crate::units::{parse_count, parse_driver, parse_duration, parse_listen, parse_size};
-
-/// Where peers connect unless told otherwise.
-pub const DATA_PORT_DEFAULT: u16 = RELAY_PORT;
-
-/// Fewer chunks than this make no cache: one is received, one is sent, and each may wait for the
-/// other's place.
-pub const CACHE_CHUNKS_MIN: u64 = 4;
+pub use relay_program::arguments::parse_driver;
+pub use relay_server::config::DATA_PORT_DEFAULT;
+pub use relay_units::{parse_count, parse_duration, parse_listen, parse_size};
 
 /// The largest chunk is this part of the cache.
 const CACHE_CHUNKS_TYPICAL: u64 = 8;
@@ -158,48 +151,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// A relay's configuration, checked.
-#[derive(Debug)]
-pub struct RelayConfig {
-    /// As given, for what needs no checking.
-    pub args: RelayArgs,
-    /// Addresses to listen on, none of them optional; empty: the default ones.
-    pub listen: Vec<SocketAddr>,
-    /// The bound on chunk bytes, and what it follows from.
-    pub memory: MemoryPlan,
-    /// Largest chunk that the cache is fit for.
-    pub chunk_size_log2_max: u8,
-    /// Peers must know one; empty: anyone.
-    pub tokens: Vec<Token>,
-    /// HTTP requests must present it.
-    pub http_token: Option<String>,
-    /// Congestion control to set on the listener.
-    pub congestion: Congestion,
-}
-
-/// Whose congestion control it is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Congestion {
-    /// The system's.
-    System,
-    /// Ours, where the system lets us.
-    Preferred(&'static str),
-    /// The one that was asked for: that or none.
-    Asked(String),
-}
-
-impl Congestion {
-    /// What is set; `None` leaves the system's.
-    #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        match self {
-            Self::System => None,
-            Self::Preferred(name) => Some(name),
-            Self::Asked(name) => Some(name),
-        }
-    }
-}
-
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -227,60 +178,56 @@ pub enum ConfigError {
     HttpExposed(SocketAddr),
 }
 
-impl RelayConfig {
+impl RelayArgs {
     /// Checks what the command line said, and reads the token files.
     ///
     /// # Errors
     /// [`ConfigError`], which is wrong usage.
-    pub fn new(args: RelayArgs) -> Result<Self, ConfigError> {
-        let shard_count = Placement::plan(args.cores, args.oversubscribe).shard_count();
-        let memory = MemoryPlan::of_this_machine(args.cache, shard_count);
+    pub fn check(&self) -> Result<Config, ConfigError> {
+        let shard_count = Placement::plan(self.cores, self.oversubscribe).shard_count();
+        let memory = MemoryPlan::of_this_machine(self.cache, shard_count);
         let chunk_max = memory.cache_bytes / CACHE_CHUNKS_TYPICAL;
         if memory.cache_bytes < CACHE_CHUNKS_MIN << CHUNK_SIZE_LOG2_MIN {
             return Err(ConfigError::CacheTooSmall(memory.cache_bytes));
         }
         let log2 = u8::try_from(chunk_max.ilog2()).expect("at most 63");
         let chunk_size_log2_max = log2.clamp(CHUNK_SIZE_LOG2_MIN, CHUNK_SIZE_LOG2_MAX);
-        let tokens = match &args.token_file {
+        let tokens = match &self.token_file {
             Some(path) => read_tokens("--token-file", path)?,
             None => Vec::new(),
         };
-        let http_token = match &args.http_token_file {
+        let http_token = match &self.http_token_file {
             Some(path) => read_tokens("--http-token-file", path)?.into_iter().next(),
             None => None,
         };
-        if http_token.is_none() && !args.http.ip().is_loopback() {
-            return Err(ConfigError::HttpExposed(args.http));
+        if http_token.is_none() && !self.http.ip().is_loopback() {
+            return Err(ConfigError::HttpExposed(self.http));
         }
         let all_loopback =
-            !args.listen.is_empty() && args.listen.iter().all(|addr| addr.ip().is_loopback());
-        let congestion = match &args.congestion {
+            !self.listen.is_empty() && self.listen.iter().all(|addr| addr.ip().is_loopback());
+        let congestion = match &self.congestion {
             Some(name) => Congestion::Asked(name.clone()),
             None if all_loopback => Congestion::Preferred("cubic"),
             None => Congestion::System,
         };
-        let listen = args.listen.clone();
-        let tokens = tokens.iter().filter_map(|line| Token::from_line(line)).collect();
-        Ok(Self { listen, memory, chunk_size_log2_max, tokens, http_token, congestion, args })
-    }
-
-    /// What sessions need of it.
-    pub(crate) fn session(&self) -> SessionConfig {
-        let least = self.memory.cache_bytes / CACHE_CHUNKS_MIN;
-        SessionConfig {
-            tokens: self.tokens.clone(),
-            chunk_size_log2_max: self.chunk_size_log2_max,
-            chunk_size_log2_limit: u8::try_from(least.ilog2()).expect("at most 63"),
-        }
-    }
-
-    /// Addresses tried when none was given; the second only where IPv6 exists.
-    #[must_use]
-    pub fn listen_defaults() -> [SocketAddr; 2] {
-        [
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DATA_PORT_DEFAULT),
-            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DATA_PORT_DEFAULT),
-        ]
+        Ok(Config {
+            cores: self.cores,
+            oversubscribe: self.oversubscribe,
+            driver: self.driver,
+            listen: self.listen.clone(),
+            steers: self.datagram_steering == SteeringArg::Auto,
+            congestion,
+            max_peers: self.max_peers,
+            memory,
+            chunk_size_log2_max,
+            eviction: self.eviction.into(),
+            tokens: tokens.iter().filter_map(|line| Token::from_line(line)).collect(),
+            http: self.http,
+            http_token,
+            http_probes_need_token: self.http_probes_need_token,
+            drain_timeout: self.drain_timeout,
+            missing_timeout: self.missing_timeout,
+        })
     }
 }
 
@@ -298,20 +245,21 @@ mod tests {
     #[test]
     fn a_cache_for_fewer_than_four_chunks_is_refused() {
         let args = |cache: &str| RelayArgs::parse_from(["relay", "--cache", cache]);
-        assert!(matches!(RelayConfig::new(args("4095")), Err(ConfigError::CacheTooSmall(4095))));
-        assert_eq!(RelayConfig::new(args("2M")).map(|c| c.chunk_size_log2_max).ok(), Some(18));
+        assert!(matches!(args("4095").check(), Err(ConfigError::CacheTooSmall(4095))));
+        assert_eq!(args("2M").check().map(|c| c.chunk_size_log2_max).ok(), Some(18));
     }
 
     #[test]
     fn http_beyond_loopback_wants_a_token() {
         let args = RelayArgs::parse_from(["relay", "--http", "0.0.0.0:0"]);
-        assert!(matches!(RelayConfig::new(args), Err(ConfigError::HttpExposed(_))));
+        assert!(matches!(args.check(), Err(ConfigError::HttpExposed(_))));
     }
 
     #[test]
     fn every_option_has_its_variable() {
         use clap::CommandFactory as _;
-        let without = crate::pages::options_without_variable(&RelayArgs::command(), "RELAY");
+        let without =
+            relay_program::pages::options_without_variable(&RelayArgs::command(), "RELAY");
         assert!(without.is_empty(), "{without:?}");
     }
 }

@@ -1,24 +1,9 @@
-//! Drives what reads strangers' bytes by scripts of bytes: the entry points of the fuzz targets
-//! (see `fuzz/`), and of the tests that replay their corpus. Not part of a product build.
-//!
-//! A script is read as long as there is some; whatever it says, nothing may panic, and what is
-//! asserted on the way must hold.
+//! What reads strangers' bytes, by the names of the fuzz targets that drive it (see `fuzz/`); the tests replay
+//! their corpus. Not part of a product build.
 
-use crate::{
-    protocol::{CONTROL_HEADER_BYTES, Event, limits::CONTROL_BODY_BYTES_MAX},
-    transport::{Reader, ReceiveBuffer},
-};
-
-mod decoder;
-mod manifest;
-mod peer;
-mod server;
-mod ticket;
-
-pub use self::{
-    decoder::decoder, manifest::manifest, peer::peer_session, server::server_session,
-    ticket::ticket,
-};
+pub use relay_client::exercise::peer_session;
+pub use relay_server::exercise::server_session;
+pub use relay_transport::exercise::{decoder, manifest, ticket};
 
 /// What one fuzz target runs on its input.
 pub type Entry = fn(&[u8]);
@@ -31,76 +16,6 @@ pub const ALL: [(&str, Entry); 5] = [
     ("server_session", server_session),
     ("peer_session", peer_session),
 ];
-
-/// A script, read from its beginning; at its end everything is zero.
-struct Script<'a>(&'a [u8]);
-
-impl<'a> Script<'a> {
-    fn is_over(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn bytes(&mut self, count: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.bytes(1).first().copied().unwrap_or(0)
-    }
-
-    fn number(&mut self) -> u32 {
-        let mut number = [0; 4];
-        let taken = self.bytes(4);
-        number[..taken.len()].copy_from_slice(taken);
-        u32::from_le_bytes(number)
-    }
-
-    /// Small numbers mostly, now and then a huge one.
-    fn count(&mut self) -> u64 {
-        match self.byte() {
-            0xff => u64::from(self.number()) << 32 | u64::from(self.number()),
-            0xfe => self.number().into(),
-            small => u64::from(small) << 12,
-        }
-    }
-
-    /// A control frame whose body the script writes; its header is right.
-    fn control(&mut self) -> Vec<u8> {
-        let len = usize::from(self.byte()) * 5 % CONTROL_BODY_BYTES_MAX + 1;
-        let body = self.bytes(len);
-        let length = u16::try_from(body.len()).expect("a body is short").to_le_bytes();
-        let mut frame = Vec::with_capacity(CONTROL_HEADER_BYTES + body.len());
-        frame.extend_from_slice(&[1, 0, length[0], length[1]]);
-        frame.extend_from_slice(body);
-        frame
-    }
-}
-
-/// Frames of one read, at most.
-const FRAMES_PER_READ: usize = 4;
-
-/// Hears a stream as a connection does that reads all there is.
-struct Ear {
-    reader: Reader,
-    buffer: ReceiveBuffer,
-}
-
-impl Ear {
-    fn new() -> Self {
-        Self { reader: Reader::new(), buffer: ReceiveBuffer::new(FRAMES_PER_READ) }
-    }
-
-    /// Hands on what the bytes mean; false once they mean nothing, or the handler has had enough.
-    fn hear<E>(
-        &mut self,
-        bytes: &[u8],
-        handler: &mut impl FnMut(Event<'_>) -> Result<(), E>,
-    ) -> bool {
-        self.reader.take(bytes, &mut self.buffer, handler).is_ok()
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -25,16 +25,17 @@ use anyhow::{Context as _, bail};
 use shards::{Driver, clock, task};
 
 use crate::{
-    config::{RelayArgs, RelayConfig},
-    pages,
-    peer::{
+    arguments,
+    client::{
         ChunkOrder, Disk, FileState, Notice, OriginFile, Patience, Peer, PeerConfig, PeerHandle,
         Reaction, Scratch, SessionConfig, new_scratch,
         origin::{Change, OpenFile},
     },
+    config::RelayArgs,
+    doctor, logging, pages,
     protocol::{RelayAddr, Seeding, Token, limits::NONCE_BYTES},
-    server::{self, Companion},
-    stderr::Pace,
+    server::{self, Companion, Config},
+    stderr::{self, Pace},
     time::Time,
     units::bytes_text,
 };
@@ -61,7 +62,39 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString>>) -> Ex
     if let Some(code) = pages::intercept::<RelayArgs>(&args) {
         return code;
     }
-    server::main_with_args(args, Origins::prepare)
+    server::renounce_huge_pages();
+    if args.get(1).is_some_and(|word| word == "doctor") {
+        return doctor::main(
+            std::iter::once("relay doctor".into()).chain(args.into_iter().skip(2)),
+        );
+    }
+    let args = match arguments::parse::<RelayArgs>(args) {
+        Ok(args) => args,
+        Err(error) => return arguments::print(&error),
+    };
+    let config = match args.check() {
+        Ok(config) => config,
+        Err(error) => {
+            stderr::say(format_args!("error: {error}"));
+            return ExitCode::from(2);
+        }
+    };
+    let _log = match logging::init(args.log_format) {
+        Ok(log) => log,
+        Err(error) => {
+            stderr::say(format_args!("error: {}", server::no_thread("relay-log", &error)));
+            return ExitCode::FAILURE;
+        }
+    };
+    let of_origins = config.clone();
+    let prepare = |driver| Origins::prepare(&args, &of_origins, driver);
+    match server::run(config, prepare) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            stderr::say(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The files of `--serve`.
@@ -84,9 +117,13 @@ type Report = (usize, Result<(), String>);
 
 impl Origins {
     /// Opens and digests the files, before anything is listened on.
-    fn prepare(config: &RelayConfig, driver: Driver) -> anyhow::Result<Box<dyn Companion>> {
+    fn prepare(
+        args: &RelayArgs,
+        config: &Config,
+        driver: Driver,
+    ) -> anyhow::Result<Box<dyn Companion>> {
         let mut files = Vec::new();
-        for path in &config.args.serve {
+        for path in &args.serve {
             let file = OpenFile::open(path)?;
             tracing::info!("hashing {}", path.display());
             let chunk_size_log2 = file.chunk_size_log2(config.chunk_size_log2_max)?;
@@ -98,7 +135,7 @@ impl Origins {
                 }
             })?);
         }
-        let (advertised, token) = (config.args.advertise.clone(), config.tokens.first().cloned());
+        let (advertised, token) = (args.advertise.clone(), config.tokens.first().cloned());
         Ok(Box::new(Self { files, advertised, token, driver, running: None }))
     }
 

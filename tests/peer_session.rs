@@ -13,7 +13,7 @@ use peer_support::{
     manifest_of, said, welcome,
 };
 use relay::{
-    peer::{
+    client::{
         ChunkOrder, FileState, Session, SessionConfig, SessionError, SessionEvent, Upload,
         session::Stage,
     },

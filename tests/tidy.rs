@@ -6,28 +6,28 @@ mod tidy_support;
 use tidy_support::{Source, is_below, root, sources};
 
 /// Where Rust code of ours lies.
-const CODE: [&str; 6] = ["src", "shards", "loadgen", "tests", "examples", "benches"];
+const CODE: [&str; 7] = ["src", "crates", "shards", "loadgen", "tests", "examples", "benches"];
 
 /// A file that needs more is two files.
 const LINES_MAX: usize = 500;
 
 /// Files and directories without sockets, clocks, threads, metrics or chance of their own.
 const PURE: [&str; 15] = [
-    "src/protocol/",
-    "src/swarm/",
-    "src/time.rs",
-    "src/path.rs",
-    "src/transport/datagrams/",
-    "src/transport/data/",
-    "src/server/window.rs",
-    "src/server/window_pool.rs",
-    "src/server/session.rs",
-    "src/server/session/",
-    "src/server/fetching.rs",
-    "src/server/fault.rs",
-    "src/server/blame.rs",
-    "src/peer/session.rs",
-    "src/peer/session/",
+    "crates/protocol/src/",
+    "crates/swarm/src/",
+    "crates/protocol/src/time.rs",
+    "crates/protocol/src/path.rs",
+    "crates/transport/src/datagrams/",
+    "crates/transport/src/data/",
+    "crates/server/src/window.rs",
+    "crates/server/src/window_pool.rs",
+    "crates/server/src/session.rs",
+    "crates/server/src/session/",
+    "crates/server/src/fetching.rs",
+    "crates/server/src/fault.rs",
+    "crates/server/src/blame.rs",
+    "crates/client/src/session.rs",
+    "crates/client/src/session/",
 ];
 
 /// What makes code impure, by its path.
@@ -51,28 +51,48 @@ const IMPURE_WORDS: [&str; 5] = ["async", "await", "monoio", "Instant", "SystemT
 /// Crates that only `shards` names.
 const RUNTIME_CRATES: [&str; 3] = ["monoio", "crossbeam_channel", "core_affinity"];
 
-/// Which modules of `relay` each module may use; itself always.
-const DIRECTIONS: [(&str, &[&str]); 13] = [
-    ("rng", &[]),
-    ("time", &[]),
-    ("path", &[]),
-    ("buffers", &["path", "units"]),
-    ("protocol", &["time"]),
-    ("swarm", &["path", "protocol", "time"]),
-    ("transport", &["protocol", "rng", "time"]),
+/// Our packages, by directory, and which of ours each may depend on: cargo keeps it, this says it. Tests may use more.
+const PACKAGES: [(&str, &[&str]); 10] = [
+    ("shards", &[]),
+    ("crates/units", &[]),
+    ("crates/protocol", &[]),
+    ("crates/swarm", &["relay-protocol"]),
+    ("crates/transport", &["relay-protocol", "shards"]),
+    ("crates/program", &["relay-protocol", "relay-units", "shards"]),
+    ("crates/client", &["relay-protocol", "relay-transport", "relay-units", "shards"]),
     (
-        "server",
-        &["arguments", "buffers", "config", "path", "protocol", "swarm", "time", "transport"],
+        "crates/server",
+        &[
+            "relay-program",
+            "relay-protocol",
+            "relay-swarm",
+            "relay-transport",
+            "relay-units",
+            "shards",
+        ],
     ),
     (
-        "peer",
-        &["arguments", "buffers", "pages", "path", "protocol", "rng", "time", "transport", "units"],
+        ".",
+        &[
+            "relay-client",
+            "relay-program",
+            "relay-protocol",
+            "relay-server",
+            "relay-swarm",
+            "relay-transport",
+            "relay-units",
+            "shards",
+        ],
     ),
-    ("units", &[]),
-    ("pages", &[]),
-    ("arguments", &[]),
-    ("serve", &["config", "pages", "peer", "protocol", "server", "time", "units"]),
+    ("loadgen", &["relay", "shards"]),
 ];
+
+/// Packages that the program `peer` is built of, ours and others', at most.
+const PEER_PACKAGES_MAX: usize = 140;
+
+/// What only a relay needs.
+const RELAY_ONLY: [&str; 6] =
+    ["axum", "hyper", "metrics-exporter-prometheus", "relay-server", "relay-swarm", "tokio"];
 
 /// The metrics that INTERFACE promises.
 const METRICS: [&str; 22] = [
@@ -115,12 +135,6 @@ fn is_pure(path: &str) -> bool {
     PURE.iter().any(|pure| path == *pure || pure.ends_with('/') && path.starts_with(pure))
 }
 
-/// The module of `relay` that a file belongs to.
-fn module(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix("src/")?;
-    Some(rest.split('/').next().unwrap_or(rest).trim_end_matches(".rs"))
-}
-
 #[test]
 fn every_file_says_what_it_is_for() {
     let silent = |source: &Source| !source.text.starts_with("//! ");
@@ -159,72 +173,81 @@ fn pure_modules_know_no_world() {
 }
 
 #[test]
-fn modules_use_each_other_in_one_direction() {
+fn only_the_runtime_names_the_crates_that_it_is_made_of() {
     let mut offences = Vec::new();
-    for source in sources(&["src"], ".rs") {
-        let Some(own) = module(&source.path) else { continue };
-        let Some((_, allowed)) = DIRECTIONS.iter().find(|(module, _)| *module == own) else {
-            continue;
-        };
-        for path in source.paths() {
-            let Some(rest) = path.strip_prefix("crate::") else { continue };
-            let other = rest.split("::").next().unwrap_or(rest);
-            let is_module = DIRECTIONS.iter().any(|(module, _)| *module == other);
-            if is_module && other != own && !allowed.contains(&other) {
-                offences.push(format!("{} uses {path}", source.path));
-            }
-        }
-    }
-    offences.dedup();
-    none_of("server, peer -> transport, swarm -> protocol -> time, and not back", &offences);
-}
-
-#[test]
-fn crates_use_each_other_in_one_direction() {
-    let mut offences = Vec::new();
-    for source in code() {
-        let in_shards = source.path.starts_with("shards/");
-        let in_relay = source.path.starts_with("src/") || source.path.starts_with("tests/");
+    for source in code().iter().filter(|source| !source.path.starts_with("shards/")) {
         for path in source.paths() {
             let first = path.split("::").next().unwrap_or(&path);
-            let is_upward = in_shards && ["relay", "loadgen"].contains(&first)
-                || in_relay && first == "loadgen";
-            let is_runtime = !in_shards && RUNTIME_CRATES.contains(&first);
-            if is_upward || is_runtime {
+            if RUNTIME_CRATES.contains(&first) {
                 offences.push(format!("{} names {path}", source.path));
             }
         }
     }
     offences.dedup();
-    none_of("loadgen -> relay -> shards, and only shards names the runtime's crates", &offences);
+    none_of("only shards names the runtime's crates", &offences);
+}
+
+/// Names in a manifest's table of dependencies.
+fn dependencies(package: &str) -> Vec<String> {
+    let path = root().join(package).join("Cargo.toml");
+    let text = std::fs::read_to_string(path).expect("a manifest can be read");
+    // The workspace's table is only a list of versions.
+    let from = text.find("\n[dependencies]\n").expect("a package has dependencies");
+    let table = text[from..].lines().skip(2).take_while(|line| !line.starts_with('['));
+    let names = table.filter_map(|line| line.split(['.', ' ', '=']).next());
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 #[test]
-fn manifests_keep_the_same_direction() {
-    let depends = |package: &str, on: &str| {
-        let path = root().join(package).join("Cargo.toml");
-        let text = std::fs::read_to_string(path).expect("a manifest can be read");
-        // The workspace's table is only a list of versions.
-        let from = text.find("[dependencies]").expect("a package has dependencies");
-        text[from..]
-            .lines()
-            .any(|line| line.split(['.', ' ', '=']).next().is_some_and(|name| name == on))
-    };
-    for runtime in ["monoio", "crossbeam-channel", "core_affinity"] {
-        assert!(depends("shards", runtime), "shards is where {runtime} is used");
-        assert!(!depends(".", runtime), "relay does not depend on {runtime}");
-        assert!(!depends("loadgen", runtime), "loadgen does not depend on {runtime}");
+fn packages_depend_on_each_other_in_one_direction() {
+    let ours = |name: &str| name.starts_with("relay") || ["shards", "loadgen"].contains(&name);
+    let mut offences = Vec::new();
+    for (package, allowed) in PACKAGES {
+        let found = dependencies(package);
+        let unexpected =
+            found.iter().filter(|name| ours(name) && !allowed.contains(&name.as_str()));
+        offences.extend(unexpected.map(|name| format!("{package} depends on {name}")));
+        let runtime = ["monoio", "crossbeam-channel", "core_affinity"];
+        for name in runtime.iter().filter(|name| found.iter().any(|other| other == *name)) {
+            if package != "shards" {
+                offences.push(format!("{package} depends on {name}"));
+            }
+        }
     }
-    assert!(!depends("shards", "relay") && !depends("shards", "loadgen"));
-    assert!(!depends(".", "loadgen"));
+    none_of("what may use what", &offences);
+    let crates = std::fs::read_dir(root().join("crates")).expect("the crates are there");
+    let known = PACKAGES.iter().filter(|(package, _)| package.starts_with("crates/"));
+    assert_eq!(crates.count(), known.count(), "every crate is in the table");
+}
+
+#[test]
+fn a_peer_is_built_of_little_and_nothing_that_only_a_relay_needs() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let args = "tree --locked --offline --package relay --no-default-features --edges normal --prefix none";
+    let mut tree = std::process::Command::new(cargo);
+    let tree = tree.args(args.split(' ')).current_dir(root()).output().expect("cargo runs");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let text = String::from_utf8_lossy(&tree.stdout).into_owned();
+    let mut packages: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let offences: Vec<String> = packages
+        .iter()
+        .filter(|name| RELAY_ONLY.contains(name))
+        .map(|name| format!("the peer needs {name}"))
+        .collect();
+    none_of("a peer does without what serves HTTP, metrics and swarms", &offences);
+    println!("{} packages", packages.len());
+    assert!(packages.contains(&"relay-client"), "{text}");
+    assert!(packages.len() <= PEER_PACKAGES_MAX, "{} packages", packages.len());
 }
 
 #[test]
 fn only_one_file_spells_metric_names() {
     let mut offences = Vec::new();
-    let places = ["src", "shards/src", "loadgen/src"];
+    let places = ["src", "crates", "shards/src", "loadgen/src"];
     for source in sources(&places, ".rs") {
-        if source.path == "src/server/metrics.rs" {
+        if source.path == "crates/server/src/metrics.rs" {
             continue;
         }
         for text in source.strings() {
@@ -233,12 +256,12 @@ fn only_one_file_spells_metric_names() {
             }
         }
     }
-    none_of("metric names are spelled in src/server/metrics.rs", &offences);
+    none_of("metric names are spelled in crates/server/src/metrics.rs", &offences);
 }
 
 #[test]
 fn every_promised_metric_exists() {
-    let metrics = sources(&["src/server/metrics.rs"], ".rs");
+    let metrics = sources(&["crates/server/src/metrics.rs"], ".rs");
     let spelled: Vec<_> = metrics.iter().flat_map(Source::strings).collect();
     let mut offences: Vec<_> = METRICS
         .iter()
@@ -261,7 +284,7 @@ fn dashboards_and_code_know_the_same_metrics() {
             !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
         })
     };
-    let metrics = sources(&["src/server/metrics.rs"], ".rs");
+    let metrics = sources(&["crates/server/src/metrics.rs"], ".rs");
     let mut of_code: Vec<String> =
         metrics.iter().flat_map(Source::strings).filter(|text| is_name(text)).collect();
     of_code.sort_unstable();
@@ -291,8 +314,10 @@ fn dashboards_and_code_know_the_same_metrics() {
 #[test]
 fn only_one_file_spells_wire_limits() {
     let mut offences = Vec::new();
-    for source in sources(&["src/protocol"], ".rs") {
-        if source.path == "src/protocol/limits.rs" {
+    for source in sources(&["crates/protocol/src"], ".rs") {
+        // How much may be under way on a path is no limit of the wire.
+        let is_elsewhere = source.path == "crates/protocol/src/path.rs";
+        if is_elsewhere || source.path == "crates/protocol/src/limits.rs" {
             continue;
         }
         for line in source.code().lines() {
@@ -308,7 +333,7 @@ fn only_one_file_spells_wire_limits() {
             }
         }
     }
-    none_of("wire limits are spelled in src/protocol/limits.rs", &offences);
+    none_of("wire limits are spelled in crates/protocol/src/limits.rs", &offences);
 }
 
 #[test]
@@ -358,8 +383,9 @@ fn documents() -> Vec<Source> {
 
 #[test]
 fn every_file_that_the_documents_name_exists() {
-    const PLACES: [&str; 12] = [
+    const PLACES: [&str; 13] = [
         "src/",
+        "crates/",
         "shards/",
         "loadgen/",
         "tests/",

@@ -11,8 +11,8 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use relay::{
+    client::look_up_blocking,
     config::{parse_count, parse_duration, parse_size},
-    peer::look_up_blocking,
     protocol::{
         RelayAddr, Token,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},

@@ -7,7 +7,7 @@ use std::{
     thread::Thread,
 };
 
-use relay::{peer::FileState, time::Time};
+use relay::{client::FileState, time::Time};
 
 use crate::plan::{ClientPlan, Plan, Role};
 

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use relay::{
-    peer::{
+    client::{
         ChunkStore, ConnectionError, Disk, Ended, FileState, FileStore, Notice, Observer, Patience,
         Peer, PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig, SessionError, StoreEvent,
     },
@@ -252,7 +252,7 @@ pub(crate) fn origin_peer(
         SeedingMode::Origin => Seeding::Origin,
     };
     let session = SessionConfig {
-        order: relay::peer::ChunkOrder::Relay,
+        order: relay::client::ChunkOrder::Relay,
         seeding: Some(seeding),
         token: job.token.clone(),
         nonce: [0; NONCE_BYTES],

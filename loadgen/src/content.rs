@@ -18,8 +18,8 @@ use std::{
 
 use bytes::Bytes;
 use relay::{
+    client::{ChunkStore, Disk, FileStore, MemoryStore, origin::holds_more},
     machine,
-    peer::{ChunkStore, Disk, FileStore, MemoryStore, origin::holds_more},
     protocol::{
         ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
         limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX},

@@ -18,7 +18,7 @@ use std::{
 };
 
 use relay::{
-    peer::{Disk, Peer, new_scratch},
+    client::{Disk, Peer, new_scratch},
     protocol::Token,
     time::Time,
     transport::Transport,

@@ -4,7 +4,7 @@
 
 use std::num::NonZeroU64;
 
-use relay::{peer::ChunkOrder, rng::Rng};
+use relay::{client::ChunkOrder, rng::Rng};
 
 use crate::args::{Config, OrderMode};
 

@@ -7,5 +7,5 @@ static ALLOCATOR: relay::allocator::Allocator = relay::allocator::Allocator;
 
 fn main() -> ExitCode {
     relay::allocator::reserve_little();
-    relay::peer::program::main_with_args(std::env::args_os())
+    relay::peer::main_with_args(std::env::args_os())
 }

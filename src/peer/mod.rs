@@ -1,63 +1,76 @@
-//! The peer's side: gets a file through a relay, and supplies what it has.
+//! The `peer` program: shares files, gets them, verifies them.
 //!
 //! ```text
-//!  program      SHELL: the `peer` program: command line, progress, exit codes
-//!    │
-//!  peer         SHELL: connects, and connects again when a connection breaks
-//!    ├─ remote, dial     find the relay, open a socket
-//!    ├─ store, origin    where chunks live: memory, a file, nowhere; a file that is shared
-//!    ├─ hashing          a file's manifest, on all cores
-//!    │
-//!  connection   SHELL: the tasks of one connection
-//!    ├─ datagrams        those of a channel that runs in datagrams
-//!    ├─ keeping          what its store has under way
-//!    │
-//!  session      PURE: the state of one connection
-//!    ├─ outbox           what it has to say
-//!    ├─ intake           grants: how much it takes in, at which pace
-//!    ├─ wants            peer order: what it asks for
-//!    ├─ assembler        frames to verified chunks
-//!    ├─ uploads          fetches that it answers
-//!    └─ file             what it has; outlives the connection
+//!  args ──► share, get ──► event_loop ──► the peer library
+//!    │        │  probe       signals
+//!    │      check, info
 //! ```
 //!
-//! A publisher is a peer that has everything; a client of the load generator is a peer whose
-//! store keeps nothing. Does not import the server, nor know what a swarm decides.
+//! One process does one thing: its main thread becomes the event loop that serves the one
+//! connection. Results go to stdout, everything else to stderr. What a peer does on a connection
+//! is the library's business, not this module's.
 
-pub mod assembler;
-pub mod connection;
-mod datagrams;
-pub mod dial;
-pub mod error;
-pub mod file;
-pub mod hashing;
-pub mod intake;
-mod keeping;
-mod liveness;
-pub mod origin;
-pub mod outbox;
-#[expect(clippy::module_inception, reason = "the module is about peers, this file about one")]
-pub mod peer;
-mod prefix;
-pub mod program;
-pub mod remote;
-pub mod resume;
-pub mod scratch;
-pub mod session;
-mod signal;
-pub mod store;
-pub mod uploads;
-pub mod wants;
+pub mod args;
+mod check;
+mod error;
+mod event_loop;
+mod get;
+mod info;
+mod probe;
+mod share;
+mod voice;
 
-pub use assembler::WrongDigestCause;
-pub use error::{ConnectionError, SessionError};
-pub use file::FileState;
-pub use hashing::{HashError, Hashed, hash_file};
-pub use origin::{OriginError, OriginFile};
-pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, Reaction};
-pub use remote::{Remote, look_up_blocking};
-pub use scratch::{Scratch, new_scratch};
-pub use session::{Session, SessionConfig, SessionEvent};
-pub use store::{ChunkStore, Disk, FileStore, MemoryStore, Nowhere, StoreEvent, StreamStore};
-pub use uploads::Upload;
-pub use wants::ChunkOrder;
+use std::{ffi::OsString, process::ExitCode, time::Duration};
+
+pub use args::PeerArgs;
+pub use error::ProgramError;
+
+use args::Command;
+
+use crate::{arguments, log_level, pages};
+
+/// A process that stood still for so long begins its waits anew; shorter breaks only count as no time, so
+/// that on a machine that stands still again and again a wait ends all the same.
+const STOOD_STILL: Duration = Duration::from_secs(5);
+
+/// Environment variable with the level of the log, which is silent otherwise.
+const LOG_VARIABLE: &str = "PEER_LOG";
+
+/// The whole program: arguments to exit code.
+#[must_use]
+pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let args = match arguments::parse::<PeerArgs>(args) {
+        Ok(args) => args,
+        Err(error) => return arguments::print(&error),
+    };
+    start_log();
+    let result = match &args.command {
+        Command::Share(args) => share::run(args),
+        Command::Get(args) => get::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Completions(args) => print_page(&pages::completions::<PeerArgs>(args.shell)),
+        Command::Man => print_page(&pages::manual::<PeerArgs>()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::stderr::say(format_args!("error: {error}"));
+            error.exit_code()
+        }
+    }
+}
+
+fn print_page(page: &[u8]) -> Result<(), ProgramError> {
+    crate::stdout::print(page).map_err(|error| error::output_error(&error))
+}
+
+/// Errors of the event loop; more with `PEER_LOG`.
+fn start_log() {
+    let filter = log_level::of_variable(LOG_VARIABLE, "error");
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It would tell on stderr that stderr can't be written, and end the program for that.
+    let log = log.log_internal_errors(false);
+    // A program that embeds this one may have its own.
+    log.try_init().ok();
+}

@@ -1,5 +1,5 @@
 //! What every transport must keep to, as cases over an [`End`]: written against the contract of
-//! `src/transport/mod.rs`, not against an implementation.
+//! `crates/transport/src/lib.rs`, not against an implementation.
 //!
 //! Knows no transport: each says in a file of its own what its ends are, and is named once in
 //! `tests/conformance.rs`.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use relay::{
-    peer::resume::{Hashing, chunks_present},
+    client::resume::{Hashing, chunks_present},
     protocol::{Message, RelayAddr, Ticket},
 };
 use rustix::process::{Pid, Signal, kill_process};

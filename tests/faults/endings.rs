@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use relay::{
-    peer::{
+    client::{
         ChunkOrder, ChunkStore, ConnectionError, Ended, FileState, MemoryStore, Notice, Patience,
         Peer, PeerConfig, Reaction, Remote, SessionConfig, StoreEvent, new_scratch,
     },

@@ -1,7 +1,7 @@
 //! File bytes: frames and pieces in every order, twice, cut short, damaged, and out of place.
 
 use relay::{
-    peer::{
+    client::{
         FileState, Session, SessionConfig, SessionError, SessionEvent, WrongDigestCause,
         assembler::AssembleError,
     },

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use relay::{
-    peer::{ChunkOrder, FileState, Session, SessionConfig, SessionError, SessionEvent},
+    client::{ChunkOrder, FileState, Session, SessionConfig, SessionError, SessionEvent},
     protocol::{
         Accepted, DataHeader, Manifest, Message, Run, Welcome, frame_crc,
         limits::{CHUNK_SIZE_LOG2_MAX, FRAME_PAYLOAD_BYTES_MAX, NONCE_BYTES},

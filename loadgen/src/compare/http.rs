@@ -19,7 +19,7 @@ use std::{
 };
 
 use relay::{
-    peer::{Scratch, dial::dial, new_scratch},
+    client::{Scratch, dial::dial, new_scratch},
     protocol::{ChunkHasher, Manifest},
 };
 use shards::{Driver, Placement, Shard, Start, clock, net::Socket, task};

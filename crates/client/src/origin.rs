@@ -1,0 +1,378 @@
+//! A file that is shared: opened once, digested once, and looked at now and then. Its store checks
+//! each chunk at every read, by checksum, so bytes that changed since are not served.
+//!
+//! What becomes of a share whose file has changed is the program's decision.
+
+use std::{
+    fs::{File, Metadata},
+    io,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    hashing::{self, HashError, Hashed},
+    store::{Disk, FileStore},
+};
+use relay_protocol::{
+    Manifest, NameFault, RelayAddr, Ticket, TicketError, chunk_size_log2_for, fit_name,
+    limits::CHUNK_SIZE_LOG2_SLACK,
+};
+use relay_units::{bytes_text, count_text};
+
+/// The permission of a file's owner to execute it.
+const EXECUTABLE: u32 = 0o100;
+
+/// Why a file can't be shared.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    /// It is what other programs call stdin.
+    #[error(
+        "stdin can't be read twice, as a file must be: write it to a file first (one that is called \
+         - is named ./-)"
+    )]
+    Stdin,
+    /// It can't be opened.
+    #[error("failed to open {path}: {error}: check its name, and that this user may read it")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// Only files have a size and stay.
+    #[error("{path} is {what}, and only regular files can be shared{advice}")]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// It can't be digested.
+    #[error("failed to hash {path}: {error}")]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: HashError,
+    },
+    /// It has another end than the system states.
+    #[error(
+        "{path} holds {how} than the {} that the system states: it is being written, or made while it is \
+         read, as files in /proc are: copy it to another file first, and name that",
+        count_text(*size_bytes, "byte")
+    )]
+    Misstated {
+        /// The file.
+        path: PathBuf,
+        /// "more" or "less".
+        how: &'static str,
+        /// Its length, as the system states it.
+        size_bytes: u64,
+    },
+    /// It changed before it was digested to its end.
+    #[error("{0} changed while it was hashed: wait until it is written, then share it again")]
+    Changing(PathBuf),
+    /// It needs larger chunks than the relay takes.
+    #[error(
+        "{path} has {size} and needs chunks of {wanted}, but this relay's cache takes chunks of \
+         at most {most}: give the relay more --cache",
+        size = bytes_text(*size_bytes),
+        wanted = bytes_text(1 << wanted_log2),
+        most = bytes_text(1 << most_log2)
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size_bytes: u64,
+        /// Chunk size that it needs.
+        wanted_log2: u8,
+        /// Chunk size that the relay takes.
+        most_log2: u8,
+    },
+}
+
+/// How the file has changed since it was opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Its content was written to, maybe with the same bytes.
+    Modified,
+    /// It has another length: it is another file.
+    Resized {
+        /// Its length now.
+        size_bytes: u64,
+    },
+    /// The path names another file now, or none; the one that is shared is still there.
+    Replaced,
+}
+
+/// What tells that a file was written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    size_bytes: u64,
+    modified: (i64, i64),
+    inode: (u64, u64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            size_bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            inode: (metadata.dev(), metadata.ino()),
+        }
+    }
+}
+
+/// A file that is to be shared, before it was digested.
+#[derive(Debug)]
+pub struct OpenFile {
+    path: PathBuf,
+    file: File,
+    stamp: Stamp,
+    is_executable: bool,
+}
+
+/// A file that is shared.
+#[derive(Debug)]
+pub struct OriginFile {
+    path: PathBuf,
+    file: Arc<File>,
+    stamp: Stamp,
+    is_executable: bool,
+    manifest: Arc<Manifest>,
+    checksums: Arc<[u64]>,
+}
+
+impl OpenFile {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// The system's, or it is something else.
+    pub fn open(path: &Path) -> Result<Self, OriginError> {
+        let open_error = |error| OriginError::Open { path: path.to_owned(), error };
+        if path.as_os_str() == "-" {
+            return Err(OriginError::Stdin);
+        }
+        // Looked at first: opening a pipe would wait for its other end.
+        let metadata = std::fs::metadata(path).map_err(open_error)?;
+        let (what, advice) = if metadata.is_dir() {
+            ("a directory", ": pack it first, for example with tar")
+        } else if metadata.is_file() {
+            let file = File::open(path).map_err(open_error)?;
+            let metadata = file.metadata().map_err(open_error)?;
+            let is_executable = metadata.mode() & EXECUTABLE != 0;
+            let (path, stamp) = (path.to_owned(), Stamp::of(&metadata));
+            let open = Self { path, file, stamp, is_executable };
+            open.check_end()?;
+            return Ok(open);
+        } else {
+            ("a device, a pipe or a socket", ": write it to a file first")
+        };
+        Err(OriginError::NotAFile { path: path.to_owned(), what, advice })
+    }
+
+    /// Its length.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.stamp.size_bytes
+    }
+
+    /// Whether it ends where the system says: others would get less than what a reader finds.
+    fn check_end(&self) -> Result<(), OriginError> {
+        let size_bytes = self.size_bytes();
+        match holds_more(&self.file, size_bytes) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(self.misstated("more")),
+            Err(error) => {
+                let error = HashError::Read { offset_bytes: size_bytes, error };
+                Err(OriginError::Hash { path: self.path.clone(), error })
+            }
+        }
+    }
+
+    fn misstated(&self, how: &'static str) -> OriginError {
+        let (path, size_bytes) = (self.path.clone(), self.size_bytes());
+        OriginError::Misstated { path, how, size_bytes }
+    }
+
+    /// The chunk size for a relay that recommends at most `most_log2`.
+    ///
+    /// # Errors
+    /// The file would have too many chunks of the largest size that the relay takes.
+    pub fn chunk_size_log2(&self, most_log2: u8) -> Result<u8, OriginError> {
+        let wanted_log2 = chunk_size_log2_for(self.size_bytes(), most_log2);
+        if wanted_log2 > most_log2 + CHUNK_SIZE_LOG2_SLACK {
+            let (path, size_bytes) = (self.path.clone(), self.size_bytes());
+            return Err(OriginError::TooLarge { path, size_bytes, wanted_log2, most_log2 });
+        }
+        Ok(wanted_log2)
+    }
+
+    /// Digests it on all cores; `tell` is told the bytes done.
+    ///
+    /// # Errors
+    /// It can't be read, or changes meanwhile.
+    pub fn hash(
+        self,
+        chunk_size_log2: u8,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<OriginFile, OriginError> {
+        let (size_bytes, threads) = (self.size_bytes(), hashing::threads_default());
+        let hashed = hashing::hash_file(&self.file, size_bytes, chunk_size_log2, threads, tell);
+        let now = self.file.metadata().map(|metadata| Stamp::of(&metadata));
+        let is_unchanged = now.is_ok_and(|now| now == self.stamp);
+        let Hashed { manifest, checksums } = match hashed {
+            Err(HashError::Shrunk(_)) if is_unchanged => return Err(self.misstated("less")),
+            Err(HashError::Shrunk(_)) => return Err(OriginError::Changing(self.path)),
+            Err(error) => return Err(OriginError::Hash { path: self.path, error }),
+            Ok(_) if !is_unchanged => return Err(OriginError::Changing(self.path)),
+            Ok(hashed) => hashed,
+        };
+        self.check_end()?;
+        let Self { path, file, stamp, is_executable } = self;
+        let (file, manifest, checksums) = (file.into(), manifest.into(), checksums.into());
+        Ok(OriginFile { path, file, stamp, is_executable, manifest, checksums })
+    }
+}
+
+/// Whether a file goes on where the system says that it ends. Asks once.
+///
+/// # Errors
+/// The system's.
+pub fn holds_more(file: &File, size_bytes: u64) -> io::Result<bool> {
+    loop {
+        match file.read_at(&mut [0], size_bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read.map(|count| count > 0),
+        }
+    }
+}
+
+impl OriginFile {
+    /// Its digests, and its key.
+    #[must_use]
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// Where it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its ticket, and why that does not call it by its own name, if so.
+    ///
+    /// # Errors
+    /// None that an open file has.
+    pub fn ticket(&self, relay: RelayAddr) -> Result<(Ticket, Option<NameFault>), TicketError> {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        let (name, fault) = fit_name(name.as_bytes());
+        let ticket = Ticket::new(relay, *self.manifest.key(), name)?;
+        Ok((ticket.with_executable(self.is_executable), fault))
+    }
+
+    /// What has changed since it was opened. Asks the file system, which may block for a moment.
+    #[must_use]
+    pub fn change(&self) -> Option<Change> {
+        let now = self.file.metadata().map(|metadata| Stamp::of(&metadata));
+        match now {
+            Ok(now) if now.size_bytes != self.stamp.size_bytes => {
+                return Some(Change::Resized { size_bytes: now.size_bytes });
+            }
+            Ok(now) if now.modified == self.stamp.modified => {}
+            _ => return Some(Change::Modified),
+        }
+        let named = std::fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata).inode);
+        (!named.is_ok_and(|inode| inode == self.stamp.inode)).then_some(Change::Replaced)
+    }
+
+    /// What a peer reads its chunks from: each is checked at every read.
+    #[must_use]
+    pub fn store(&self, disk: &Disk) -> FileStore {
+        FileStore::new(*self.manifest.key(), Arc::clone(&self.file), false, disk)
+            .with_checksums(Arc::clone(&self.checksums))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(path: &Path) -> OriginFile {
+        let file = OpenFile::open(path).unwrap();
+        let log2 = file.chunk_size_log2(10).unwrap();
+        file.hash(log2, &mut |_| {}).unwrap()
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 3000]).unwrap();
+        let origin = share(&path);
+        assert_eq!(origin.change(), None);
+        std::fs::write(&path, [7; 2000]).unwrap();
+        assert_eq!(origin.change(), Some(Change::Resized { size_bytes: 2000 }));
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 3000]).unwrap();
+        let origin = share(&path);
+        let other = dir.path().join("other");
+        std::fs::write(&other, [8; 3000]).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(origin.change(), Some(Change::Replaced));
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_is_noticed_though_its_length_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 3000]).unwrap();
+        let origin = share(&path);
+        let file = File::options().write(true).open(&path).unwrap();
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        file.set_modified(then).unwrap();
+        assert_eq!(origin.change(), Some(Change::Modified));
+    }
+
+    #[test]
+    fn only_regular_files_are_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = OpenFile::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("is a directory") && error.contains("tar"), "{error}");
+        let error = OpenFile::open(Path::new("/dev/null")).unwrap_err().to_string();
+        assert!(error.contains("only regular files"), "{error}");
+        let error = OpenFile::open(&dir.path().join("none")).unwrap_err().to_string();
+        assert!(error.contains("none") && error.contains("No such file"), "{error}");
+        let error = OpenFile::open(Path::new("-")).unwrap_err().to_string();
+        assert!(error.contains("stdin"), "{error}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_that_holds_more_than_the_system_states_is_not_shared_as_empty() {
+        for made in ["/proc/self/status", "/proc/version"] {
+            let error = OpenFile::open(Path::new(made)).unwrap_err().to_string();
+            assert!(error.contains("more than the 0 bytes") && error.contains("copy"), "{error}");
+        }
+        let made = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
+        if made.exists() {
+            let file = OpenFile::open(made).unwrap();
+            let error = file.hash(10, &mut |_| {}).unwrap_err().to_string();
+            assert!(error.contains("less than the 4096 bytes"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Where a peer's relay is, and the way there: names are looked up off the event loop, and of
+//! several addresses the first that answers is taken.
+//!
+//! Addresses of both families are tried in turn, each a moment after the one before, so that one
+//! that never answers costs that moment (the idea of RFC 8305, without its history). Doesn't try
+//! again when all have failed: that is the peer's business.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    fmt, io,
+    net::{SocketAddr, ToSocketAddrs as _},
+    rc::Rc,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use shards::{bell::LocalBell, clock, net::Socket, task};
+
+use super::{ConnectionError, dial::dial};
+use relay_protocol::RelayAddr;
+
+/// How long an address may be silent before the next is tried beside it.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// Addresses of one name that are tried, at most: a name with more is no relay's.
+const ADDRESSES_MAX: usize = 16;
+
+/// How often a lookup is asked whether it has ended; it takes milliseconds, or seconds.
+const LOOKUP_POLL: Duration = Duration::from_millis(2);
+
+/// A lookup that has not ended by then counts as failed; its thread ends when the system's does.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A relay, as somebody named it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Remote {
+    /// By its address.
+    Addr(SocketAddr),
+    /// By its name or address as text; looked up for each connection, as it may move.
+    Named(RelayAddr),
+}
+
+impl From<SocketAddr> for Remote {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Addr(addr)
+    }
+}
+
+impl From<RelayAddr> for Remote {
+    fn from(addr: RelayAddr) -> Self {
+        Self::Named(addr)
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addr(addr) => addr.fmt(f),
+            Self::Named(addr) => addr.fmt(f),
+        }
+    }
+}
+
+impl Remote {
+    /// Connects from this shard; also the address that answered.
+    ///
+    /// # Errors
+    /// The name has no address, or none of its addresses answers: the error of the first.
+    pub async fn connect(&self) -> Result<(Socket, SocketAddr), ConnectionError> {
+        match self {
+            Self::Addr(addr) => connect_first(vec![*addr]).await,
+            Self::Named(name) => connect_first(look_up(name).await?).await,
+        }
+    }
+}
+
+/// The addresses of a relay, families alternating, without asking anybody if it is an address
+/// already. Blocks: for threads without an event loop.
+///
+/// # Errors
+/// The system's, or there are none.
+pub fn look_up_blocking(name: &RelayAddr) -> io::Result<Vec<SocketAddr>> {
+    let found = (name.host(), name.port()).to_socket_addrs().map_err(|error| {
+        let interface = name.host().split_once('%').map(|(_, interface)| interface);
+        interface.map_or(error, |interface| {
+            let text = format!("this machine has no network interface {interface}");
+            io::Error::new(io::ErrorKind::AddrNotAvailable, text)
+        })
+    })?;
+    let found = alternate(found.take(ADDRESSES_MAX).collect());
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(found)
+}
+
+async fn look_up(name: &RelayAddr) -> Result<Vec<SocketAddr>, ConnectionError> {
+    let fail = |error| ConnectionError::LookUp { remote: name.clone(), error };
+    if let Ok(address) = name.host().parse() {
+        return Ok(vec![SocketAddr::new(address, name.port())]);
+    }
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let asked = name.clone();
+    let builder = thread::Builder::new().name("peer-lookup".into());
+    // Nobody waits for a lookup that came too late.
+    builder.spawn(move || sender.send(look_up_blocking(&asked)).ok()).map_err(fail)?;
+    let deadline = clock::now() + LOOKUP_TIMEOUT;
+    loop {
+        match receiver.try_recv() {
+            Ok(found) => return found.map_err(fail),
+            Err(mpsc::TryRecvError::Disconnected) => {
+                return Err(fail(io::Error::other("the lookup broke off")));
+            }
+            Err(mpsc::TryRecvError::Empty) if clock::now() >= deadline => {
+                return Err(fail(io::ErrorKind::TimedOut.into()));
+            }
+            Err(mpsc::TryRecvError::Empty) => clock::sleep(LOOKUP_POLL).await,
+        }
+    }
+}
+
+/// The system's order of preference, but no family twice while the other has some left.
+fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_ipv6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut these, mut those): (VecDeque<_>, VecDeque<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_ipv6);
+    let mut alternating = Vec::new();
+    while let Some(address) = these.pop_front() {
+        alternating.push(address);
+        alternating.extend(those.pop_front());
+    }
+    alternating.extend(those);
+    alternating
+}
+
+/// What the attempts of one connection share.
+#[derive(Default)]
+struct Race {
+    winner: RefCell<Option<(Socket, SocketAddr)>>,
+    errors: RefCell<Vec<(SocketAddr, io::Error)>>,
+    running: Cell<usize>,
+    /// Rung when an attempt ended, and when it is time for the next.
+    bell: LocalBell,
+}
+
+async fn connect_first(
+    addresses: Vec<SocketAddr>,
+) -> Result<(Socket, SocketAddr), ConnectionError> {
+    let race = Rc::new(Race::default());
+    let count = addresses.len();
+    for (index, address) in addresses.into_iter().enumerate() {
+        race.start(address);
+        let failures = race.errors.borrow().len();
+        if index + 1 < count {
+            race.ring_after(NEXT_ADDRESS_AFTER);
+            let next_at = clock::now() + NEXT_ADDRESS_AFTER;
+            // A failure makes way for the next address at once.
+            while race.winner.borrow().is_none()
+                && race.errors.borrow().len() == failures
+                && clock::now() < next_at
+            {
+                race.bell.wait().await;
+            }
+        }
+        if race.winner.borrow().is_some() {
+            break;
+        }
+    }
+    loop {
+        if let Some(won) = race.winner.borrow_mut().take() {
+            return Ok(won);
+        }
+        if race.running.get() == 0 {
+            let mut errors = race.errors.borrow_mut();
+            let (remote, error) = errors.drain(..).next().expect("there is an address");
+            return Err(ConnectionError::Connect { remote, error });
+        }
+        race.bell.wait().await;
+    }
+}
+
+impl Race {
+    /// An attempt runs to its end even if another one wins: what it has opened is closed then.
+    fn start(self: &Rc<Self>, address: SocketAddr) {
+        self.running.set(self.running.get() + 1);
+        let race = Rc::clone(self);
+        task::spawn(async move {
+            match dial(address).await {
+                Ok(socket) => {
+                    race.winner.borrow_mut().get_or_insert((socket, address));
+                }
+                Err(error) => race.errors.borrow_mut().push((address, error)),
+            }
+            race.running.set(race.running.get() - 1);
+            race.bell.ring();
+        });
+    }
+
+    fn ring_after(self: &Rc<Self>, time: Duration) {
+        let race = Rc::clone(self);
+        task::spawn(async move {
+            clock::sleep(time).await;
+            race.bell.ring();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_alternate_beginning_with_the_preferred_one() {
+        let parse = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let given = parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"]);
+        assert_eq!(alternate(given), parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]));
+        let given = parse(&["1.1.1.1:1", "[::1]:1", "[::2]:1"]);
+        assert_eq!(alternate(given), parse(&["1.1.1.1:1", "[::1]:1", "[::2]:1"]));
+        assert_eq!(alternate(Vec::new()), Vec::new());
+    }
+
+    #[test]
+    fn the_first_address_that_answers_is_taken() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        // Bound but not listened on: nobody else gets the port, and connecting is refused.
+        let unused = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let unused = unused.unwrap();
+        unused.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        let shut = unused.local_addr().unwrap().as_socket().unwrap();
+        let run = async move {
+            let (_, answered) = connect_first(vec![shut, open]).await.unwrap();
+            assert_eq!(answered, open);
+            let error = connect_first(vec![shut, shut]).await.unwrap_err();
+            assert!(error.is_transient() && error.to_string().contains(&shut.to_string()));
+            let name: RelayAddr = format!("localhost:{}", open.port()).parse().unwrap();
+            assert!(Remote::Named(name).connect().await.is_ok());
+        };
+        shards::block_on(shards::Driver::Epoll, run).unwrap();
+    }
+}

@@ -1,0 +1,240 @@
+//! What is on disk already: found out by hashing it, on all cores. Nothing is believed that was
+//! written down about it.
+//!
+//! Blocks: for threads without an event loop. Holes are skipped, as they hold nothing yet.
+
+use std::{
+    fs::File,
+    io,
+    num::NonZeroUsize,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use rustix::{fs::SeekFrom, io::Errno};
+
+use relay_protocol::{Bitfield, ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey};
+
+/// Threads that hash, at most: beyond, memory is the limit on any machine.
+const THREADS_MAX: usize = 64;
+
+/// Lets others see how far the hashing is, and stop it.
+#[derive(Debug, Default)]
+pub struct Hashing {
+    /// Bytes that were hashed.
+    pub hashed_bytes: AtomicU64,
+    /// Bytes that are to be hashed, once known.
+    pub total_bytes: AtomicU64,
+    /// Set it to have the hashing end with [`io::ErrorKind::Interrupted`].
+    pub stop: Arc<AtomicBool>,
+}
+
+/// The chunks of the manifest that the file holds.
+///
+/// # Errors
+/// The system's, or the hashing was stopped.
+pub fn chunks_present(file: &File, manifest: &Manifest, hashing: &Hashing) -> io::Result<Bitfield> {
+    let key = manifest.key();
+    let candidates = chunks_with_data(file, key, hashing)?;
+    let mut have = Bitfield::empty(key.chunk_count());
+    for (chunk, digest) in digests(file, key, &candidates, hashing)? {
+        if digest == manifest.digest(chunk) {
+            have.insert(chunk);
+        }
+    }
+    Ok(have)
+}
+
+/// The manifest of a whole file of this length; `None` if the file is shorter.
+///
+/// # Errors
+/// The system's, or the hashing was stopped.
+pub fn manifest_of(
+    file: &File,
+    size_bytes: u64,
+    chunk_size_log2: u8,
+    hashing: &Hashing,
+) -> io::Result<Option<Manifest>> {
+    let invalid = |error: KeyError| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let mut hasher = ManifestHasher::new(size_bytes, chunk_size_log2).map_err(invalid)?;
+    let shape = SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2 };
+    let all: Vec<u32> = (0..shape.chunk_count()).collect();
+    for (chunk, digest) in digests(file, &shape, &all, hashing)? {
+        hasher.set(chunk, digest);
+    }
+    Ok(hasher.finish().map(|(_, manifest)| manifest))
+}
+
+/// Whether the file holds anything but holes.
+///
+/// # Errors
+/// The system's.
+pub fn has_data(file: &File) -> io::Result<bool> {
+    let end = file.metadata()?.len();
+    Ok(next_data(file, 0, end)?.is_some())
+}
+
+/// All chunks that are not wholly holes. Never asks where data ends: a file in memory looks at each of
+/// its pages for that (14 ms for 1 GiB).
+fn chunks_with_data(file: &File, key: &SwarmKey, hashing: &Hashing) -> io::Result<Vec<u32>> {
+    let mut chunks: Vec<u32> = Vec::new();
+    let mut offset = 0;
+    let end = key.size_bytes.min(file.metadata()?.len());
+    while let Some(start) = next_data(file, offset, end)? {
+        if hashing.stop.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let chunk = start >> key.chunk_size_log2;
+        chunks.push(u32::try_from(chunk).expect("below the chunk count"));
+        offset = (chunk + 1) << key.chunk_size_log2;
+    }
+    Ok(chunks)
+}
+
+/// Where the next data is, at or after `offset` and before `end`. Where the system can't tell data
+/// from holes all is data.
+fn next_data(file: &File, offset: u64, end: u64) -> io::Result<Option<u64>> {
+    if offset >= end {
+        return Ok(None);
+    }
+    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        // It may have been cut off meanwhile.
+        Ok(start) => Ok(Some(start).filter(|&start| start < end)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => Ok(Some(offset)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The digests of these chunks, in any order, without those that the file is too short for.
+fn digests(
+    file: &File,
+    key: &SwarmKey,
+    chunks: &[u32],
+    hashing: &Hashing,
+) -> io::Result<Vec<(u32, Digest)>> {
+    let total = chunks.iter().map(|&chunk| u64::from(key.chunk_len_bytes(chunk))).sum();
+    hashing.total_bytes.store(total, Ordering::Relaxed);
+    let next = AtomicUsize::new(0);
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = threads.min(THREADS_MAX).min(chunks.len()).max(1);
+    thread::scope(|scope| {
+        let worker = || digest_some(file, key, chunks, &next, hashing);
+        // Fewer threads take longer; this one is always there.
+        let workers: Vec<_> = (1..threads)
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, worker).ok())
+            .collect();
+        let mut all = worker()?;
+        for worker in workers {
+            let part = worker.join().map_err(|_| io::Error::other("a hashing thread panicked"))?;
+            all.append(&mut part?);
+        }
+        Ok(all)
+    })
+}
+
+/// One thread's share: whatever chunk is next.
+fn digest_some(
+    file: &File,
+    key: &SwarmKey,
+    chunks: &[u32],
+    next: &AtomicUsize,
+    hashing: &Hashing,
+) -> io::Result<Vec<(u32, Digest)>> {
+    let mut found = Vec::new();
+    let mut buffer = Vec::new();
+    while let Some(&chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+        if hashing.stop.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let len = key.chunk_len_bytes(chunk);
+        buffer.resize(len as usize, 0);
+        match file.read_exact_at(&mut buffer, key.chunk_offset_bytes(chunk)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+            Err(error) => return Err(error),
+        }
+        let mut hasher = ChunkHasher::new(key.chunk_count(), chunk, key.chunk_size_log2);
+        hasher.update(&buffer);
+        found.push((chunk, hasher.finalize()));
+        hashing.hashed_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG2: u8 = 12;
+
+    fn content(len: usize) -> Vec<u8> {
+        (0..len).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect()
+    }
+
+    fn present(file: &File, manifest: &Manifest) -> (Vec<u32>, u64) {
+        let hashing = Hashing::default();
+        let have = chunks_present(file, manifest, &hashing).unwrap();
+        (have.iter().collect(), hashing.hashed_bytes.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn what_is_there_is_found_and_holes_are_not_read() {
+        let bytes = content((40 << LOG2) + 77);
+        let manifest = Manifest::of(&bytes, LOG2).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        assert!(!has_data(&file).unwrap());
+        file.set_len(bytes.len() as u64).unwrap();
+        assert!(!has_data(&file).unwrap(), "a hole is no data");
+        for chunk in [3, 17, 40] {
+            let start = chunk << LOG2;
+            let end = bytes.len().min(start + (1 << LOG2));
+            file.write_all_at(&bytes[start..end], start as u64).unwrap();
+        }
+        assert!(has_data(&file).unwrap());
+        let (chunks, hashed) = present(&file, &manifest);
+        assert_eq!(chunks, [3, 17, 40]);
+        assert!(hashed < bytes.len() as u64, "{hashed} bytes were hashed, holes as well");
+        file.write_all_at(b"!", (17 << LOG2) + 5).unwrap();
+        assert_eq!(present(&file, &manifest).0, [3, 40], "what was damaged is lacking");
+    }
+
+    #[test]
+    fn a_file_of_another_length_or_content_misleads_nobody() {
+        let bytes = content(5 << LOG2);
+        let manifest = Manifest::of(&bytes, LOG2).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&bytes[..(2 << LOG2) + 1], 0).unwrap();
+        assert_eq!(present(&file, &manifest).0, [0, 1], "the third is cut off");
+        file.write_all_at(&content(9 << LOG2), 1).unwrap();
+        assert_eq!(present(&file, &manifest).0, Vec::<u32>::new());
+    }
+
+    #[test]
+    fn a_whole_file_gives_the_manifest_that_it_was_made_of() {
+        for len in [0, 1, 4096, 4097, 100_000] {
+            let bytes = content(len);
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(&bytes, 0).unwrap();
+            let manifest = manifest_of(&file, len as u64, LOG2, &Hashing::default()).unwrap();
+            assert_eq!(manifest, Some(Manifest::of(&bytes, LOG2).unwrap()));
+        }
+        let short = tempfile::tempfile().unwrap();
+        assert_eq!(manifest_of(&short, 5, LOG2, &Hashing::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn it_can_be_stopped() {
+        let bytes = content(5 << LOG2);
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        let hashing = Hashing { stop: Arc::new(true.into()), ..Hashing::default() };
+        let manifest = Manifest::of(&bytes, LOG2).unwrap();
+        let error = chunks_present(&file, &manifest, &hashing).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+    }
+}

@@ -1,0 +1,88 @@
+//! Content that is all there in memory, or none at all. Answers at once, keeps nothing.
+
+use std::{io, rc::Rc};
+
+use bytes::Bytes;
+use shards::bell::LocalBell;
+
+use super::{ChunkStore, StoreEvent};
+use relay_protocol::{Digest, SwarmKey};
+
+/// Content that is all there in memory: a publisher's, or the source that verifying clients
+/// share. Chunks of it are never copied, nor checked: nobody else can write there.
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    key: SwarmKey,
+    content: Bytes,
+}
+
+impl MemoryStore {
+    /// The whole content of the file that `key` names.
+    ///
+    /// # Panics
+    /// If it is of another length.
+    #[must_use]
+    pub fn new(key: SwarmKey, content: Bytes) -> Self {
+        assert_eq!(content.len() as u64, key.size_bytes, "content of another file");
+        Self { key, content }
+    }
+
+    /// One chunk of it.
+    #[must_use]
+    pub fn chunk(&self, chunk: u32) -> Bytes {
+        let start = usize::try_from(self.key.chunk_offset_bytes(chunk)).expect("it is in memory");
+        self.content.slice(start..start + self.key.chunk_len_bytes(chunk) as usize)
+    }
+}
+
+impl ChunkStore for MemoryStore {
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
+
+    fn watch(&mut self, _: &Rc<LocalBell>) -> bool {
+        false
+    }
+
+    fn put(&mut self, _: u32, _: Bytes) {}
+
+    fn get(&mut self, _: u32, chunk: u32, _: Digest) -> io::Result<Option<Bytes>> {
+        Ok(Some(self.chunk(chunk)))
+    }
+
+    fn poll_event(&mut self) -> Option<StoreEvent> {
+        None
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+/// Keeps nothing and has nothing: for who only asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Nowhere;
+
+impl ChunkStore for Nowhere {
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
+
+    fn watch(&mut self, _: &Rc<LocalBell>) -> bool {
+        false
+    }
+
+    fn put(&mut self, _: u32, _: Bytes) {}
+
+    fn get(&mut self, _: u32, _: u32, _: Digest) -> io::Result<Option<Bytes>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn poll_event(&mut self) -> Option<StoreEvent> {
+        None
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,161 @@
+//! Content that flows out in order, for example to stdout, and is not kept: chunks wait until those
+//! before them are written. Supplies nothing.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    io::{self, Write},
+    rc::Rc,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use shards::bell::LocalBell;
+
+use super::{ChunkStore, Disk, StoreEvent};
+use relay_protocol::Digest;
+
+/// Where a stream goes: a shared descriptor, since writes happen on the disk thread.
+pub type Sink = Arc<std::fs::File>;
+
+/// Writes chunks in order. The session that uses it must be in sequential order: what it wants at
+/// once bounds what waits here.
+#[derive(Debug)]
+pub struct StreamStore {
+    sink: Sink,
+    disk: Disk,
+    shared: Rc<Shared>,
+    /// The chunk that is written next.
+    next: u32,
+    /// Chunks that came before those that precede them.
+    waiting: BTreeMap<u32, Bytes>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    events: RefCell<VecDeque<StoreEvent>>,
+    bell: RefCell<Option<Rc<LocalBell>>>,
+    writes: Rc<Cell<usize>>,
+}
+
+impl Shared {
+    fn push(&self, event: StoreEvent) {
+        self.events.borrow_mut().push_back(event);
+        if let Some(bell) = &*self.bell.borrow() {
+            bell.ring();
+        }
+    }
+}
+
+impl StreamStore {
+    /// A stream that goes on with the chunk `next`: those before it have been written.
+    #[must_use]
+    pub fn new(sink: Sink, next: u32, disk: &Disk) -> Self {
+        let disk = disk.clone();
+        Self { sink, disk, shared: Rc::default(), next, waiting: BTreeMap::new() }
+    }
+
+    /// How many chunks are being written: while there are some, whoever reads the stream is waited
+    /// for, not the network.
+    #[must_use]
+    pub fn writes(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.shared.writes)
+    }
+
+    fn write(&self, chunk: u32, bytes: Bytes) {
+        let (sink, shared) = (Arc::clone(&self.sink), Rc::clone(&self.shared));
+        shared.writes.set(shared.writes.get() + 1);
+        self.disk.write(
+            bytes,
+            move |bytes| (&*sink).write_all(bytes),
+            move |result| {
+                shared.writes.set(shared.writes.get() - 1);
+                shared.push(StoreEvent::Kept { chunk, result });
+            },
+        );
+    }
+}
+
+impl ChunkStore for StreamStore {
+    fn keeps_bytes(&self) -> bool {
+        true
+    }
+
+    fn watch(&mut self, bell: &Rc<LocalBell>) -> bool {
+        *self.shared.bell.borrow_mut() = Some(Rc::clone(bell));
+        true
+    }
+
+    fn put(&mut self, chunk: u32, bytes: Bytes) {
+        self.waiting.insert(chunk, bytes);
+        while let Some(bytes) = self.waiting.remove(&self.next) {
+            self.write(self.next, bytes);
+            self.next += 1;
+        }
+    }
+
+    fn get(&mut self, _: u32, _: u32, _: Digest) -> io::Result<Option<Bytes>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "it was streamed and is not kept"))
+    }
+
+    fn poll_event(&mut self) -> Option<StoreEvent> {
+        self.shared.events.borrow_mut().pop_front()
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    fn handle_disconnected(&mut self) {
+        // Those before them may never come; who connects again asks for them again.
+        for (chunk, _) in std::mem::take(&mut self.waiting) {
+            self.shared.push(StoreEvent::Dropped { chunk });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use shards::{Driver, block_on};
+
+    use super::*;
+
+    #[test]
+    fn chunks_flow_out_in_order_whatever_order_they_come_in() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let sink: Sink = Arc::new(std::fs::File::from(std::os::fd::OwnedFd::from(writer)));
+        let run = async move {
+            let mut store = StreamStore::new(sink, 0, &Disk::start().unwrap());
+            let bell = Rc::new(LocalBell::new());
+            assert!(store.watch(&bell));
+            for chunk in [2, 0, 3, 5] {
+                store.put(chunk, Bytes::from(vec![b'0' + u8::try_from(chunk).unwrap()]));
+            }
+            store.handle_disconnected();
+            for chunk in [2, 1, 3] {
+                store.put(chunk, Bytes::from(vec![b'0' + u8::try_from(chunk).unwrap()]));
+            }
+            let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+            while kept.len() < 4 {
+                match store.poll_event() {
+                    Some(StoreEvent::Kept { chunk, result }) => {
+                        result.unwrap();
+                        kept.push(chunk);
+                    }
+                    Some(StoreEvent::Dropped { chunk }) => dropped.push(chunk),
+                    Some(event) => panic!("{event:?}"),
+                    None => bell.wait().await,
+                }
+            }
+            assert_eq!(kept, [0, 1, 2, 3]);
+            assert_eq!(dropped, [2, 3, 5], "what waits when a connection ends is let go");
+            assert_eq!(store.writes().get(), 0);
+        };
+        block_on(Driver::Epoll, run).unwrap();
+        let mut out = String::new();
+        reader.read_to_string(&mut out).unwrap();
+        assert_eq!(out, "0123");
+    }
+}

@@ -1,0 +1,15 @@
+//! What every program of ours needs: command lines, results on stdout, messages on stderr, and what the machine
+//! allows.
+//!
+//! Knows no sockets, event loops or files to be shared.
+
+pub mod allocator;
+pub mod arguments;
+pub mod buffers;
+pub mod log_level;
+pub mod machine;
+pub mod pages;
+pub mod signals;
+pub mod stderr;
+pub mod stdout;
+pub mod token_file;

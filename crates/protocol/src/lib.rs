@@ -1,0 +1,346 @@
+//! The wire format: how a relay and its peers talk. This page is its one specification.
+//!
+//! It is meant to be enough for a second implementation; the vectors in `tests/golden` pin every
+//! byte of it. The module is pure: bytes in, messages out. It opens no socket, reads no clock,
+//! draws no random number, and keeps no state of a session beyond [`Decoder`].
+//!
+//! # Participants, goals, non-goals
+//!
+//! - A **relay** accepts connections. It stores no file; it fetches chunks from peers that hold
+//!   them and delivers them to peers that lack them.
+//! - A **peer** connects. It may hold nothing (it downloads), everything (the first is the
+//!   **origin**) or a part; what it has verified it supplies to others through the relay.
+//!
+//! One connection joins one **swarm**: the peers of one file, cut in one way. Peers never see each
+//! other.
+//!
+//! Goals: no wrong byte reaches a file; every side can bound its memory before it trusts the
+//! other; a connection may break at any moment and the next one goes on; a repeated, late or
+//! reordered control message does no harm; bulk data needs no copy.
+//!
+//! Non-goals: secrecy (put a tunnel around it), names of files (the relay learns a label
+//! only where an origin tells one),
+//! discovery of files (a ticket names the relay and the swarm key), relays that talk to relays.
+//!
+//! # Content identity
+//!
+//! A file is cut into **chunks** of 2^`chunk_size_log2` bytes, between
+//! 2^[`CHUNK_SIZE_LOG2_MIN`] and 2^[`CHUNK_SIZE_LOG2_MAX`]; the last has what is left, at least one
+//! byte. There are at most [`CHUNK_COUNT_MAX`].
+//!
+//! - The **id** of a file is its plain 32-byte BLAKE3, what `b3sum` prints.
+//! - The **digest** of a chunk is the BLAKE3 chaining value of its subtree: hashed with the chunk's
+//!   offset in the file as input offset, and finalised as non-root. Digests merge pairwise, as
+//!   BLAKE3 prescribes, to the id. If a file has one chunk, its digest is the id (root-finalised).
+//! - The **swarm key** is (id, size, `chunk_size_log2`): [`SwarmKey`]. Same content cut otherwise
+//!   is another swarm.
+//! - The **manifest** is the list of digests. It follows from content and key, so all honest copies
+//!   are equal, and whoever has the key can prove one: the digests merge to the id. A file of size
+//!   0 has no chunks and an empty manifest, which nobody asks for; its id is BLAKE3 of nothing.
+//!
+//! # Stream
+//!
+//! All integers of headers are little-endian. Each side first sends a **preamble** of
+//! [`PREAMBLE_BYTES`], as soon as it is connected; neither waits for the other's:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0..8 | [`MAGIC`](limits::MAGIC), `PSPRELAY` |
+//! | 8..10 | version, [`VERSION`](limits::VERSION) |
+//! | 10..16 | zero |
+//!
+//! The receiver closes at the first byte that differs from the magic, and on another version
+//! after having sent its own preamble, so that both sides can name both versions. Frames follow,
+//! of two kinds. A **control frame** carries one [`Message`]:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0 | 1 |
+//! | 1 | zero |
+//! | 2..4 | length of the body, 1 to [`CONTROL_BODY_BYTES_MAX`](limits::CONTROL_BODY_BYTES_MAX) |
+//! | 4.. | body: the message, no byte more |
+//!
+//! A **data frame** carries bytes of one chunk:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0 | 2 |
+//! | 1 | zero |
+//! | 2..4 | length of the payload, 1 to [`FRAME_PAYLOAD_BYTES_MAX`](limits::FRAME_PAYLOAD_BYTES_MAX) |
+//! | 4..8 | chunk index |
+//! | 8..12 | offset in the chunk, a multiple of `FRAME_PAYLOAD_BYTES_MAX` |
+//! | 12..16 | tag: from a peer the id of the fetch that it answers; from a relay 0 |
+//! | 16..20 | CRC-32C (Castagnoli) of the payload |
+//! | 20.. | payload |
+//!
+//! A message's body is its [postcard](https://postcard.jamesmunns.com/wire-format) encoding: fields
+//! in the order of their declaration, without names or padding; `u8` and `bool` one byte; wider
+//! integers as LEB128 varints, the shortest form being sent and any being understood; `[u8; N]` and
+//! [`Digest`] as they are; a list or text as its varint length, then its items or UTF-8 bytes;
+//! `Option` as 0, or 1 and the value; an enum as the varint number of its variant, from 0 in the
+//! order of declaration, then that variant's fields.
+//!
+//! # Handshake
+//!
+//! ```text
+//! peer                                      relay
+//!   │ preamble ──────────────────────────────► │
+//!   │ ◄───────────────────── preamble, Welcome │
+//!   │ Hello ─────────────────────────────────► │
+//!   │ BitfieldPart × n, if claims are Some ──► │
+//!   │ ◄─────────────────── Accepted or Failure │
+//! ```
+//!
+//! The welcome carries a fresh nonce. If it wants a token, the hello's proof is keyed BLAKE3 of the
+//! relay's nonce, then the peer's, 32 bytes in all, under the key that BLAKE3's `derive_key` makes
+//! from the token (a line of text, white space around it trimmed) with the context string
+//! `psp-relay v1 proof that a peer knows the relay's token`. A token never travels, and a proof is
+//! of no use on another connection.
+//!
+//! Before `Accepted` a peer sends nothing else, except `DatagramRequest`, `Ping`, `Pong` and
+//! `Failure`. All of it must
+//! have arrived [`HANDSHAKE_TIMEOUT`](limits::HANDSHAKE_TIMEOUT) after the connection began. A hello
+//! without a key joins no swarm: its other wishes are ignored, and after `Accepted` it may only ask
+//! for statistics, ping and close.
+//!
+//! # Messages
+//!
+//! By number. R: relay to peer, P: peer to relay. What the fields mean is said at [`Message`].
+//!
+//! | no. | message | from | when, and what follows | once more, or late |
+//! |---|---|---|---|---|
+//! | 0 | `Welcome` | R | first | an error |
+//! | 1 | `Hello` | P | in answer | an error |
+//! | 2 | `BitfieldPart` | P | after a hello with `Claims::Some`, in order, until the bitfield is whole | an error |
+//! | 3 | `Accepted` | R | the peer has joined | an error |
+//! | 4 | `ManifestRequest` | both | a peer asks before it can verify; a relay asks one holder at a time. Answered by all parts, or by a peer with `ManifestRefused` | parts from chunk 0 once more |
+//! | 5 | `ManifestPart` | both | on request, in order of chunks, as many digests as fit in each but the last | ignored if not asked for |
+//! | 6 | `ManifestRefused` | P | the relay asks somebody else | no effect |
+//! | 7 | `Progress` | P | when data was taken in or room was made | the largest figures count |
+//! | 8 | `Have` | P | chunks are verified and can be supplied | a set: no effect |
+//! | 9 | `Want` | P | in peer order: the next chunks. At most [`WANTS_PER_PEER_MAX`](limits::WANTS_PER_PEER_MAX) wait, more are ignored | held or wanted ones are ignored |
+//! | 10 | `Lacking` | P | a chunk under way was lost, as was what had come of it | lacking already: no effect |
+//! | 11 | `Fetch` | R | a holder is asked; at most [`FETCHES_PER_PEER_MAX`](limits::FETCHES_PER_PEER_MAX) are outstanding. Answered by data frames, or `FetchRefused` | ids are not reused |
+//! | 12 | `CancelFetch` | R | frames not yet sent need not be | unknown ids are ignored |
+//! | 13 | `FetchRefused` | P | the peer does not hold the chunk after all | unknown ids are ignored |
+//! | 14 | `Waiting` | R | nobody connected holds what the peer lacks; at most once a second | the last counts |
+//! | 15 | `SeedingDone` | R | to an origin that spreads: it may close, the peers have everything | no effect |
+//! | 16 | `Leaving` | P | it would like to go, and supplies until it may | no effect |
+//! | 17 | `LeaveGranted` | R | nobody depends on the peer, or 60 s have passed: it closes | no effect |
+//! | 18 | `StatsRequest` | P | any time after `Accepted`; answered by `Stats` | answered again |
+//! | 19 | `Stats` | R | in answer | the last counts |
+//! | 20 | `Ping` | both | any time; answered by `Pong` with its token | answered again |
+//! | 21 | `Pong` | both | in answer | ignored |
+//! | 22 | `Failure` | both | the last message; the sender closes, the receiver answers nothing | |
+//! | 23 | `SwarmStatusRequest` | P | any time after `Accepted`, about once a second; answered by `SwarmStatus` | one answer may serve several |
+//! | 24 | `SwarmStatus` | R | in answer | the last counts |
+//! | 25 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
+//! | 26 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
+//! | 27 | `DataAck` | both | data in datagrams has come: packet numbers, each told once | told already: no effect |
+//! | 28 | `Label` | P | after `Accepted`, from a peer whose hello states a seeding: what the file is called where people watch the relay. The first that the swarm hears counts as long as there is the swarm | no effect |
+//!
+//! A message from the wrong side ([`Message::may_come_from`]), before its time, or about a chunk
+//! that the file does not have is a fault: `Failure` with code `Protocol`, and the end.
+//!
+//! # Data
+//!
+//! **From the relay: deliveries.** Both figures of `Progress` count payload bytes of data frames
+//! since the connection began, wanted or not. A relay begins a frame only if all of it is within
+//! `granted_bytes`, so it never sends beyond the grant. A grant is a wish: a relay keeps less under
+//! way when it sees fit, but never less than two frames. Hence a peer that has taken in a whole frame
+//! which it has not reported, and finds nothing more to read, must report: the relay may be waiting
+//! for that, and cuts off who takes nothing for 10 s. While more keeps coming it may save reports up.
+//! Chunks that a peer reported by `Have` or claimed are not delivered to it.
+//!
+//! **From a peer: answers to fetches.** The whole chunk from offset 0, each frame tagged with the
+//! fetch's id. Fetches are best answered in the order in which they came. Frames with an id that is
+//! unknown, cancelled or done are discarded: they may have crossed a cancellation.
+//!
+//! **Within a chunk** every frame but the last is `FRAME_PAYLOAD_BYTES_MAX` long, and they come in
+//! order of offsets, each where the one before ended. Frames of other chunks and control frames may
+//! come between. A relay may stop a delivery after any frame (it needed the memory) and go on later
+//! where it stopped, or begin again at offset 0, which replaces what had come. A receiver keeps at
+//! most [`PARTIAL_CHUNKS_MAX`](limits::PARTIAL_CHUNKS_MAX) unfinished chunks; when one more begins,
+//! it drops the one that began first, and the relay, which keeps the same list, doesn't count on it
+//! any more. A frame that continues nothing is discarded and, if the chunk is lacking, answered by
+//! `Lacking`. A frame that reaches beyond its chunk's end is a fault.
+//!
+//! **Verification.** A receiver digests each chunk and compares with the manifest before it keeps
+//! the chunk, and before it passes it on. Nothing else is trusted.
+//!
+//! **Blame.** The CRC is looked at only when the digest is wrong, so the receiver keeps the CRCs of
+//! an unfinished chunk's frames. If one of them does not fit its payload, the link did it: `Failure`
+//! with `LinkCorrupt`, the peer connects again, nobody is blamed. If all fit, the sender lied: the
+//! relay cuts that peer off with `Banned` and refuses it for this swarm, nobody else; a peer gives
+//! up on that relay. The same holds for a manifest whose digests are too many or do not merge
+//! ([`ManifestError`]).
+//!
+//! # Datagrams
+//!
+//! A peer may ask for its **control channel in datagrams** (UDP): `DatagramRequest` before the hello,
+//! which the relay answers with `DatagramOffer` before `Accepted`. The datagrams go to the address and
+//! port of the stream. From `Accepted` on both sides send control messages in datagrams, but for
+//! `Failure`, which stays on the stream, and ends with it. Or it may ask for its **data channel**: then
+//! all messages stay on the stream, no data frame goes there after `Accepted`, and of the datagrams
+//! below those of control hold pings, acknowledgements and path frames only.
+//!
+//! **Keys.** One for each direction: keyed BLAKE3, under the offer's secret as key, of the relay's
+//! nonce, the peer's nonce, and one byte, 0 for datagrams to the relay, 1 for those to the peer.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0 | the shard that the offer named, in both directions |
+//! | 1 | 1: control; 2: data |
+//! | 2..4 | zero |
+//! | 4..12 | the connection, as the offer named it |
+//! | 12..20 | packet number: of each direction, from 0, never used twice |
+//! | 20..n-16 | control: frames, at least one; data: a piece |
+//! | n-16..n | MAC: the first 16 bytes of keyed BLAKE3, of control of all before it, of data of bytes 0..36 |
+//!
+//! n of control is at most [`DATAGRAM_BYTES_MAX`](limits::DATAGRAM_BYTES_MAX). A datagram with another MAC, or
+//! with a number that has come before (or is so old that the receiver can't tell), is dropped without
+//! an answer. One with the right MAC that can't be read is a fault. Frames follow one another, each a
+//! type byte and:
+//!
+//! | type | frame | fields |
+//! |---|---|---|
+//! | 1 | ping | none |
+//! | 2 | acknowledgement | largest packet number that came (8 bytes); bitmap (16 bytes): bit i, from the lowest of the first byte, stands for that number minus 1 minus i |
+//! | 3 | message, in order | number of the message (4 bytes), length (2 bytes), body |
+//! | 4 | message, prompt | the same |
+//! | 5 | message, latest | the same |
+//! | 6 | path challenge | token (8 bytes) |
+//! | 7 | path response | the challenge's token |
+//!
+//! A **piece** is the index of a chunk, an offset in it, a tag as in a data frame, and the CRC-32C of
+//! what follows (4 bytes each), and at least one byte of that chunk, from that offset on. The MAC
+//! stands for the checksum, the checksum for the bytes: one with a wrong checksum is dropped like one
+//! with a wrong MAC. Pieces come in any order, and may overlap
+//! what has come; a receiver puts them together and says `Lacking` at once when it gives up what it has
+//! of a chunk. A piece of chunk 2^32 - 1 is no file's: it tries whether a datagram of its length comes
+//! through. Every data datagram that is new is acknowledged by `DataAck` on the stream, with what the
+//! receiver's socket can hold (a sender has no more under way than that and the path hold); what is not
+//! acknowledged is lost to the window, and is sent anew or not at all. Both figures of `Progress` count
+//! bytes of pieces. Who sealed wrong bytes lied.
+//!
+//! **Lanes.** Each lane of each direction numbers its messages: in order and prompt from zero, latest
+//! from one. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
+//! latest: handed on if its number is larger than all that came. All others are in order. So a fetch
+//! may overtake a cancellation, or the other way round. No message is handed on twice. A sender has at
+//! most [`DATAGRAM_LANE_MAX`](limits::DATAGRAM_LANE_MAX) numbers of a lane under way, counted from the
+//! oldest that was not acknowledged; a receiver may treat one that runs further ahead as a fault.
+//!
+//! **Delivery.** A datagram that has anything but frames of types 2, 6 and 7 is acknowledged, within
+//! [`DATAGRAM_ACK_DELAY_MAX`](limits::DATAGRAM_ACK_DELAY_MAX). A receiver that can't take a datagram's
+//! messages drops it and does not acknowledge it. What was not acknowledged is sent again, in a new
+//! datagram with a new packet number, when its time is up (RFC 6298) or later ones were acknowledged;
+//! of lane latest only the newest. A sender adapts to losses.
+//!
+//! **Path.** The peer begins with a ping, so that the relay learns its address, and pings after
+//! [`DATAGRAM_KEEPALIVE_INTERVAL`](limits::DATAGRAM_KEEPALIVE_INTERVAL) in which it had nothing to
+//! say. The relay sends nothing but challenges to an address that has not answered one of them, from
+//! that same address, with the challenge's token: neither at first nor when the peer's address changes.
+//! Only a datagram with a larger number than all before makes it challenge another address. A relay
+//! that is not answered may send `Ping` on the stream: the peer then pings in a datagram. A peer that
+//! hears nothing for [`DATAGRAM_ANSWER_TIMEOUT`](limits::DATAGRAM_ANSWER_TIMEOUT) at first gives up;
+//! who hears nothing for [`DATAGRAM_SILENCE_TIMEOUT`](limits::DATAGRAM_SILENCE_TIMEOUT) later closes
+//! the stream.
+//!
+//! # Limits
+//!
+//! All of them are in [`limits`], with their reasons. Every length is checked before anything is
+//! allocated by it, and a message beyond a limit is never handed on: it ends the connection
+//! ([`DecodeError`]). A decoder holds back at most one control message; payload is not buffered.
+//!
+//! | what | most |
+//! |---|---|
+//! | body of a control message | 1,100 bytes: with its header it fits a datagram of 1,200 |
+//! | bitfield in one part | 1,024 bytes |
+//! | digests in one part | 32 |
+//! | ranges in one `Have` | 100, each of at least one chunk |
+//! | chunks in one `Want` | 200 |
+//! | text of a `Failure` | 512 bytes of UTF-8; show no control character of it |
+//! | driver and congestion control in `Stats` | 32 bytes each |
+//! | text of a `Label` | 1 to 64 bytes of UTF-8, no white space at its ends, no character that does not show ([`check_label`]) |
+//! | chunks of a file | 2^18, each of 2^10 to 2^24 bytes |
+//! | `chunk_size_log2_max` of a `Welcome` | 24 |
+//!
+//! # Ends
+//!
+//! Either side may close at any time; what was verified stays so. A peer that takes no byte for 10 s
+//! while data waits for it is closed as `Stalled`. A relay's state is soft: after its restart peers
+//! connect again and claim what they hold.
+//!
+//! | no. | [`FailureCode`] | what the other side does |
+//! |---|---|---|
+//! | 0 | `Protocol` | reports it; connecting again would not help |
+//! | 1 | `TokenRefused` | reports it |
+//! | 2 | `TooManyPeers` | may try again later |
+//! | 3 | `SwarmRefused` | reports it: a publisher takes smaller chunks; whoever gets a file that its origin gave up asks for another ticket |
+//! | 4 | `Banned` | reports it; it is refused for this swarm |
+//! | 5 | `Stalled` | connects again and goes on |
+//! | 6 | `ChunksMissing` | reports how many; may try again when a holder is back |
+//! | 7 | `ShuttingDown` | connects again later |
+//! | 8 | `Internal` | connects again and goes on; of a publisher: the file is no longer what it was, and is not got from there any more |
+//! | 9 | `LinkCorrupt` | connects again and goes on |
+//! | 10 | `TransportRefused` | reports it: another transport may do |
+//! | 11 | `DatagramsSilent` | connects again and goes on |
+//!
+//! # Tickets
+//!
+//! A user hands another a ticket: the relay's address, the swarm key, the file's name, and whether it may
+//! be executed. The relay never sees it. Its form is specified in [`ticket`]; it has a version of its own.
+//!
+//! # Versions
+//!
+//! There is one number, [`VERSION`](limits::VERSION), and no negotiation: sides of different versions
+//! part in the handshake. Whatever changes a byte of a golden vector, or the meaning of one, is
+//! another version; a message that is added behind the last is none. An end of an older build closes with
+//! `Protocol` when such a message comes, so what needs one must be able to do without. The magic, the place of the version and the length of the preamble never change.
+//! Reserved bytes are sent as zero and refused otherwise, so that a later version may use them.
+//!
+//! [`CHUNK_SIZE_LOG2_MIN`]: limits::CHUNK_SIZE_LOG2_MIN
+//! [`CHUNK_SIZE_LOG2_MAX`]: limits::CHUNK_SIZE_LOG2_MAX
+//! [`CHUNK_COUNT_MAX`]: limits::CHUNK_COUNT_MAX
+
+mod check;
+
+pub mod auth;
+pub mod bitfield;
+pub mod codec;
+pub mod crc;
+pub mod datagram;
+pub mod digest;
+pub mod key;
+pub mod limits;
+pub mod manifest;
+pub mod message;
+pub mod name;
+pub mod path;
+pub mod rng;
+pub mod run;
+pub mod ticket;
+pub mod time;
+
+pub use auth::Token;
+pub use bitfield::Bitfield;
+pub use check::MessageError;
+pub use codec::{
+    CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, Decoder, Event,
+    PREAMBLE_BYTES, decode_body, encode_body, encode_control, encode_preamble,
+};
+pub use crc::{frame_crc, joined_crc};
+pub use datagram::{
+    Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind,
+    FrameError, next_frame,
+};
+pub use digest::{ChunkHasher, digest_chunk, digest_file};
+pub use key::{Digest, KeyError, SwarmKey, chunk_size_log2_for};
+pub use manifest::{Manifest, ManifestBuilder, ManifestError, ManifestHasher};
+pub use message::{
+    Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,
+    Order, PacketRange, Seeding, Side, Stats, SwarmStatus, Welcome,
+};
+pub use name::{LabelFault, NameFault, check_label, check_name, fit_name, shown_name};
+pub use run::Run;
+pub use ticket::{RELAY_PORT, RelayAddr, RelayAddrError, Ticket, TicketError};

@@ -1,0 +1,477 @@
+//! The home of one swarm: its scheduler, its cached chunks, its place in the budget's queue.
+//!
+//! Turns what the [`Swarm`] decides into requests to the shards of its peers. It touches no
+//! socket, and knows connections only by reference.
+
+mod members;
+mod open;
+mod telling;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use shards::{
+    ShardId,
+    budget::{Lease, Waiter},
+};
+
+use self::{
+    members::Member,
+    open::{OpenFetch, OpenRecall},
+};
+use super::{
+    blame::Blame,
+    cells::ShardCells,
+    departures::{Ending, Endings},
+    message::{
+        CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, NewsItem, PeerNews, PeerRequest,
+        Request, SwarmRef, Target,
+    },
+    outbox::Outbox,
+    unsent::{Unsent, count_unwanted},
+};
+use relay_protocol::{Manifest, Message, SwarmKey, time::Time};
+use relay_swarm::{Action, Counters, FetchFailure, FetchId, PeerSlot, Swarm, SwarmConfig};
+
+/// One swarm on its home shard.
+pub(crate) struct Home {
+    key: SwarmKey,
+    reference: SwarmRef,
+    swarm: Swarm,
+    manifest: Option<Arc<Manifest>>,
+    /// What an origin would have the file called; the first that said so.
+    label: Option<Arc<str>>,
+    cached: HashMap<u32, FetchedChunk>,
+    pub unsent: Unsent,
+    peers: Vec<Option<Member>>,
+    endings: Endings,
+    blame: Blame,
+    peers_on_shard: Vec<u32>,
+    fetches: HashMap<FetchId, OpenFetch>,
+    /// Fetches whose lease is still on its way back from a cancelled one.
+    unleased: VecDeque<(FetchId, OpenFetch)>,
+    recalls: BTreeMap<u32, OpenRecall>,
+    waiter: Waiter,
+    wants_room: bool,
+    room: Option<Lease>,
+    deliveries: Deliveries,
+    published: Counters,
+    /// Stands in the list of those to be driven.
+    pub is_dirty: bool,
+}
+
+/// Deliveries decided in this turn, one list per chunk and shard.
+type Deliveries = BTreeMap<(u32, ShardId), Vec<Target>>;
+
+impl Home {
+    pub(crate) fn new(
+        key: SwarmKey,
+        reference: SwarmRef,
+        config: SwarmConfig,
+        waiter: Waiter,
+        shard_count: usize,
+    ) -> Self {
+        Self {
+            key,
+            reference,
+            swarm: Swarm::new(config),
+            manifest: None,
+            label: None,
+            cached: HashMap::new(),
+            unsent: Unsent::default(),
+            peers: Vec::new(),
+            endings: Endings::default(),
+            blame: Blame::default(),
+            peers_on_shard: vec![0; shard_count],
+            fetches: HashMap::new(),
+            unleased: VecDeque::new(),
+            recalls: BTreeMap::new(),
+            waiter,
+            wants_room: false,
+            room: None,
+            deliveries: Deliveries::new(),
+            published: Counters::default(),
+            is_dirty: false,
+        }
+    }
+
+    pub(crate) fn key(&self) -> &SwarmKey {
+        &self.key
+    }
+
+    pub(crate) fn swarm(&self) -> &Swarm {
+        &self.swarm
+    }
+
+    pub(crate) fn label(&self) -> Option<&Arc<str>> {
+        self.label.as_ref()
+    }
+
+    pub(crate) fn reference(&self) -> SwarmRef {
+        self.reference
+    }
+
+    /// Nobody is left: the home is to be dropped, chunks and all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.swarm.is_empty()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.swarm.poll_timeout()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        self.swarm.handle_timeout(now);
+    }
+
+    pub(crate) fn handle_news(
+        &mut self,
+        now: Time,
+        news: PeerNews,
+        outbox: &mut Outbox,
+        cells: &ShardCells,
+    ) {
+        let peer = news.peer;
+        if self.peers.get(peer.0 as usize).is_none_or(Option::is_none) {
+            return;
+        }
+        let mut wants_status = false;
+        for item in news.items {
+            match item {
+                NewsItem::Begun(chunk) => self.swarm.handle_begun(now, peer, chunk),
+                NewsItem::Written(chunk) => self.swarm.handle_written(now, peer, chunk),
+                NewsItem::CutOff(chunk, reached_bytes) => {
+                    self.swarm.handle_cut_off(now, peer, chunk, reached_bytes);
+                }
+                NewsItem::Have(range) => {
+                    cells.chunks_delivered.add(u64::from(range.count));
+                    for chunk in range.first..range.first + range.count {
+                        self.swarm.handle_have(now, peer, chunk);
+                    }
+                }
+                NewsItem::Lacking(chunk) => self.swarm.handle_lacking(now, peer, chunk),
+                NewsItem::Want(chunks) => self.swarm.handle_want(now, peer, &chunks),
+                NewsItem::Leaving => {
+                    self.note_held(peer);
+                    self.note_ending(peer, Ending::Left);
+                    self.swarm.handle_leaving(now, peer);
+                }
+                NewsItem::StatusRequest => wants_status = true,
+                NewsItem::GaveUp => self.swarm.handle_gave_up(now, peer),
+                NewsItem::Label(label) => {
+                    self.label.get_or_insert(label);
+                }
+            }
+        }
+        self.swarm.handle_allowance(now, peer, news.allowance_bytes);
+        self.note_held(peer);
+        if wants_status {
+            self.tell(peer, Message::SwarmStatus(self.swarm.status()), outbox);
+        }
+    }
+
+    pub(crate) fn handle_fetched(
+        &mut self,
+        now: Time,
+        fetch_id: FetchId,
+        result: Result<FetchedChunk, FetchFailure>,
+        cells: &ShardCells,
+    ) {
+        // The bytes of a fetch that was cancelled meanwhile go. If the swarm has yet to say so, it
+        // stays in the table: then its lease is asked back, and found to be free.
+        let is_wanted = self.swarm.is_fetching(fetch_id);
+        let Some(fetch) = is_wanted.then(|| self.fetches.remove(&fetch_id)).flatten() else {
+            return count_unwanted(&result, cells);
+        };
+        cells.fetch_seconds.record(now.seconds_since(fetch.since));
+        match result {
+            Ok(chunk) => {
+                cells.chunks_fetched.add(1);
+                self.unsent.insert(fetch.chunk, &chunk, cells);
+                self.cached.insert(fetch.chunk, chunk);
+                self.swarm.handle_fetched(now, fetch_id);
+            }
+            Err(failure) => {
+                cells.count_rejected(failure);
+                self.blame(now, fetch.holder, failure);
+                self.swarm.handle_fetch_failed(now, fetch_id, failure);
+            }
+        }
+    }
+
+    pub(crate) fn handle_manifest(
+        &mut self,
+        now: Time,
+        peer: PeerSlot,
+        result: Result<Arc<Manifest>, FetchFailure>,
+        outbox: &mut Outbox,
+    ) {
+        if self.peers.get(peer.0 as usize).is_none_or(Option::is_none) {
+            return;
+        }
+        match result {
+            Ok(manifest) => {
+                // A second holder's, asked since the first one took long, is nothing new to anybody.
+                if self.manifest.is_none() {
+                    self.manifest = Some(Arc::clone(&manifest));
+                    for shard in self.shards_with_peers() {
+                        let (swarm, manifest) = (self.reference, Arc::clone(&manifest));
+                        let told = PeerRequest::Manifest { swarm, manifest };
+                        outbox.push(shard, Request::Peer(told));
+                    }
+                }
+                self.swarm.handle_manifest(now, peer, Ok(()));
+            }
+            Err(failure) => {
+                self.blame(now, peer, failure);
+                self.swarm.handle_manifest(now, peer, Err(failure));
+            }
+        }
+    }
+
+    /// The lease of a cancelled fetch came back, or was gone already.
+    pub(crate) fn handle_lease_back(
+        &mut self,
+        now: Time,
+        lease: Option<Lease>,
+        outbox: &mut Outbox,
+    ) {
+        let lease = lease.or_else(|| self.try_lease());
+        match (self.unleased.pop_front(), lease) {
+            (Some((fetch_id, fetch)), Some(lease)) => {
+                self.send_fetch(fetch_id, fetch, lease, outbox);
+            }
+            (Some(waiting), None) => self.unleased.push_front(waiting),
+            (None, _) => {}
+        }
+        self.handle_room_freed(now, outbox);
+    }
+
+    pub(crate) fn handle_recalled(&mut self, now: Time, chunk: u32, rest: &[(PeerSlot, u32)]) {
+        let Some(recall) = self.recalls.get_mut(&chunk) else { return };
+        recall.rest.extend_from_slice(rest);
+        recall.answers_due -= 1;
+        if recall.answers_due == 0
+            && let Some(recall) = self.recalls.remove(&chunk)
+        {
+            self.swarm.handle_recalled(now, chunk, &recall.rest);
+        }
+    }
+
+    /// Whether it stands in the budget's queue.
+    pub(crate) fn is_waiting_for_room(&self) -> bool {
+        self.waiter.is_waiting() && (self.wants_room || !self.unleased.is_empty())
+    }
+
+    /// Bytes may have come free: take them if it is this home's turn.
+    pub(crate) fn handle_room_freed(&mut self, now: Time, outbox: &mut Outbox) {
+        while let Some((fetch_id, fetch)) = self.unleased.pop_front() {
+            let Some(lease) = self.try_lease() else {
+                self.unleased.push_front((fetch_id, fetch));
+                return;
+            };
+            self.send_fetch(fetch_id, fetch, lease, outbox);
+        }
+        if self.wants_room
+            && let Some(lease) = self.try_lease()
+        {
+            self.wants_room = false;
+            self.room = Some(lease);
+            self.swarm.handle_room(now);
+        }
+    }
+
+    /// Another home waits for memory while this one is above its share: give up what is above.
+    pub(crate) fn handle_pressure(&mut self, now: Time, share_bytes: usize) {
+        let chunk_bytes = self.lease_bytes();
+        // Only homes with work have a share: what an idle one keeps is a courtesy.
+        let share_bytes = if self.swarm.wants_work() { share_bytes } else { 0 };
+        let held = self.waiter.leased_bytes();
+        if held > share_bytes {
+            let chunks = (held - share_bytes).div_ceil(chunk_bytes);
+            self.swarm.handle_pressure(now, u32::try_from(chunks).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Adds what the swarm counted since the last time to the shard's cells.
+    pub(crate) fn publish(&mut self, cells: &ShardCells) {
+        let counters = self.swarm.counters();
+        cells.cache_hits.add(counters.hits - self.published.hits);
+        cells.cache_misses.add(counters.misses - self.published.misses);
+        cells.hedges.add(counters.hedges - self.published.hedges);
+        self.published = counters;
+    }
+
+    /// Carries out what the swarm decided, until it has nothing more to say.
+    pub(crate) fn drive(&mut self, now: Time, outbox: &mut Outbox, cells: &ShardCells) {
+        loop {
+            self.handle_room_freed(now, outbox);
+            let Some(action) = self.swarm.poll_action() else { break };
+            self.perform(now, action, outbox, cells);
+        }
+        if !self.wants_room && self.unleased.is_empty() {
+            // What it queued for was met otherwise, or is gone: nobody may wait behind it.
+            self.waiter.cancel();
+        }
+        self.flush_deliveries(outbox);
+        debug_assert_eq!(self.cached.len(), self.swarm.cached_count() as usize);
+        self.waiter.set_working(self.swarm.wants_work());
+        self.publish(cells);
+        self.is_dirty = false;
+    }
+
+    fn perform(&mut self, now: Time, action: Action, outbox: &mut Outbox, cells: &ShardCells) {
+        match action {
+            Action::WantRoom => self.wants_room = true,
+            Action::TryRoom => self.try_room(now),
+            Action::ReleaseRoom => {
+                self.wants_room = false;
+                self.room = None;
+                if self.unleased.is_empty() {
+                    self.waiter.cancel();
+                }
+            }
+            Action::Fetch { fetch_id, chunk, holder } => {
+                let fetch = OpenFetch { chunk, holder, since: now };
+                match self.room.take() {
+                    Some(lease) => self.send_fetch(fetch_id, fetch, lease, outbox),
+                    None => self.unleased.push_back((fetch_id, fetch)),
+                }
+            }
+            Action::CancelFetch { fetch_id, holder, keep_room } => {
+                self.cancel_fetch(fetch_id, holder, keep_room, outbox);
+            }
+            Action::FetchManifest { holder } => {
+                self.to_peer(holder, outbox, |to| PeerRequest::FetchManifest { to });
+            }
+            Action::Deliver { chunk, peer, offset } => {
+                if let Some(ConnectionRef { shard, index, generation }) = self.connection(peer) {
+                    let target = Target { index, generation, offset };
+                    self.unsent.pass_on(chunk, cells);
+                    self.deliveries.entry((chunk, shard)).or_default().push(target);
+                }
+            }
+            Action::Evict { chunk } => {
+                self.flush_deliveries(outbox);
+                cells.cache_evictions.add(1);
+                self.cached.remove(&chunk);
+                self.unsent.remove(chunk, cells);
+            }
+            Action::CutOff { chunk, peer, has_it } => {
+                self.flush_deliveries(outbox); // It is about one of those.
+                self.to_peer(peer, outbox, |to| PeerRequest::CutOff { to, chunk, has_it });
+            }
+            Action::Recall { chunk } => self.recall(now, chunk, outbox),
+            other => self.perform_telling(&other, outbox, cells),
+        }
+    }
+
+    /// Leases a chunk's bytes if that takes no waiting.
+    fn try_room(&mut self, now: Time) {
+        // Fetches without a lease come first.
+        if self.unleased.is_empty() && !self.waiter.others_wait() {
+            debug_assert!(self.room.is_none(), "who has room tries for none");
+            self.room = self.try_lease();
+            if self.room.is_none() {
+                self.waiter.cancel();
+            }
+        }
+        self.swarm.handle_room_tried(now, self.room.is_some());
+    }
+
+    fn cancel_fetch(
+        &mut self,
+        fetch_id: FetchId,
+        holder: PeerSlot,
+        keep_room: bool,
+        outbox: &mut Outbox,
+    ) {
+        let swarm = self.reference;
+        if self.fetches.remove(&fetch_id).is_some() {
+            self.to_peer(holder, outbox, |to| PeerRequest::CancelFetch {
+                to,
+                swarm,
+                fetch_id,
+                lease_back: keep_room,
+            });
+        } else {
+            // It never went out: its lease had not come.
+            self.unleased.retain(|&(id, _)| id != fetch_id);
+        }
+    }
+
+    fn recall(&mut self, now: Time, chunk: u32, outbox: &mut Outbox) {
+        self.flush_deliveries(outbox);
+        let shards: Vec<ShardId> = self.shards_with_peers().collect();
+        if shards.is_empty() {
+            self.swarm.handle_recalled(now, chunk, &[]);
+            return;
+        }
+        let recall = self.recalls.entry(chunk).or_default();
+        recall.answers_due += shards.len();
+        for shard in shards {
+            let recall = PeerRequest::Recall { swarm: self.reference, chunk };
+            outbox.push(shard, Request::Peer(recall));
+        }
+    }
+
+    fn flush_deliveries(&mut self, outbox: &mut Outbox) {
+        let swarm = self.reference;
+        while let Some(((index, shard), targets)) = self.deliveries.pop_first() {
+            let Some(FetchedChunk { bytes, crcs }) = self.cached.get(&index).cloned() else {
+                debug_assert!(false, "deliveries are flushed before their chunk is evicted");
+                continue;
+            };
+            let chunk = CachedChunk { index, bytes, crcs };
+            outbox.push(shard, Request::Peer(PeerRequest::Deliver { swarm, chunk, targets }));
+        }
+    }
+
+    fn send_fetch(
+        &mut self,
+        fetch_id: FetchId,
+        fetch: OpenFetch,
+        lease: Lease,
+        outbox: &mut Outbox,
+    ) {
+        let manifest = self.manifest.clone().expect("nothing is fetched before the manifest");
+        let order = FetchOrder { fetch_id, chunk: fetch.chunk, manifest, lease };
+        self.fetches.insert(fetch_id, fetch);
+        self.to_peer(fetch.holder, outbox, |to| PeerRequest::Fetch { to, fetch: order });
+    }
+
+    /// Whether memory is out for it, on whatever shard.
+    pub(crate) fn holds_memory(&self) -> bool {
+        self.waiter.leased_bytes() > 0
+    }
+
+    /// Bytes that one chunk is leased: a file smaller than a chunk needs only its own.
+    fn lease_bytes(&self) -> usize {
+        let bytes = self.key.size_bytes.min(u64::from(self.key.chunk_size_bytes()));
+        usize::try_from(bytes.max(1)).expect("a chunk fits in memory")
+    }
+
+    fn try_lease(&mut self) -> Option<Lease> {
+        let bytes = self.lease_bytes();
+        self.waiter.try_lease(bytes)
+    }
+
+    /// A lie is remembered of where it came from, too: the liar may come back.
+    fn blame(&mut self, now: Time, peer: PeerSlot, failure: FetchFailure) {
+        if failure == FetchFailure::Lied
+            && let Some(Some(member)) = self.peers.get(peer.0 as usize)
+        {
+            self.blame.note(now, member.remote.ip());
+            self.note_ending(peer, Ending::Banned);
+        }
+    }
+
+    fn shards_with_peers(&self) -> impl Iterator<Item = ShardId> + '_ {
+        (0u16..).map(ShardId).zip(&self.peers_on_shard).filter(|&(_, &n)| n > 0).map(|(id, _)| id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! The relay: listener, shards, control thread, put together and taken apart again.
+//!
+//! ```text
+//!  listener thread ──hand-off──► shards (pinned) ◄──requests, replies──► shards
+//!                                   │ cells, heartbeats (read only)
+//!                                   ▼
+//!                                control thread: HTTP; main thread: signals
+//! ```
+//!
+//! In the order of a request: `listener` accepts, `accept` begins a connection, `session`
+//! speaks the protocol, `message` carries it to the `home`, whose swarm decides; `peers` carries
+//! that out, `pump` writes.
+
+mod accept;
+mod blame;
+mod cells;
+mod claims;
+mod closing;
+pub mod config;
+mod connection;
+mod control;
+mod datagrams;
+mod departures;
+mod descriptors;
+mod drain;
+#[cfg(feature = "exercise")]
+pub mod exercise;
+mod fault;
+mod fetching;
+mod guesses;
+mod home;
+mod homes;
+mod http;
+mod listener;
+mod memory;
+mod message;
+mod metrics;
+mod outbox;
+mod peers;
+mod pump;
+mod session;
+mod shard;
+mod shared;
+mod signals;
+mod slots;
+mod snapshot;
+mod status;
+mod sweep;
+mod unjoined;
+mod unsent;
+mod usage;
+mod window;
+mod window_pool;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusRecorder;
+use shards::{Driver, JoinError, Placement, Shards, Start, budget::Budget};
+use tokio::sync::{mpsc, oneshot};
+
+pub use config::{Config, Congestion};
+pub use descriptors::Descriptors;
+pub use listener::{ListenError, is_family_absent};
+pub use memory::{MemoryPlan, Verdict};
+pub(crate) use session::SessionConfig;
+
+use self::{
+    control::{Control, Watching},
+    listener::Listeners,
+    metrics::Metrics,
+    shard::ShardState,
+    shared::{Setup, Shared},
+    snapshot::{ShardSnapshot, Watch},
+    status::{Feed, access::Access},
+};
+use relay_protocol::limits::CHUNK_SIZE_LOG2_DEFAULT;
+
+/// Requests that one shard may have under way to another: a turn's worth.
+const CREDITS_PER_PAIR: usize = 256;
+
+/// Sockets that wait for one shard to take them over.
+const HANDOFF_CAPACITY: usize = 1024;
+
+/// Chunk memory that is touched before the first peer is let in, within `--cache`: what a wave of
+/// deliveries needs while the rest is still to be had from the system. More would make an idle
+/// relay large, and delay its start (20 ms on iron, 0.2 s in a virtual machine with two cores).
+const WARM_BYTES_MAX: usize = 128 << 20;
+
+/// A relay that can't say where it listens does not start.
+const NO_STDOUT: &str =
+    "failed to write this relay's addresses to stdout (send it to a file, or to /dev/null)";
+
+/// What runs beside a relay in its process, and has connections to it.
+pub trait Companion {
+    /// How many; they don't count as `--max-peers`.
+    fn connections(&self) -> usize;
+
+    /// The relay accepts at these addresses. Returns lines for stdout.
+    ///
+    /// # Errors
+    /// Then the relay ends.
+    fn start(&mut self, listening: &[SocketAddr]) -> anyhow::Result<Vec<String>>;
+
+    /// The relay has ended.
+    fn stop(&mut self);
+}
+
+/// The allocator asks for huge pages, and each thread that allocates a little then holds two
+/// megabytes: 25 MiB of a relay that holds 34 without them. Chunks are copied no slower from small
+/// pages (measured with the main job: within its noise). Where that can't be had, it costs memory.
+pub fn renounce_huge_pages() {
+    #[cfg(target_os = "linux")]
+    rustix::thread::disable_transparent_huge_pages(true).ok();
+}
+
+/// Runs a relay until a signal ends it. `prepare` makes what runs beside it.
+///
+/// # Errors
+/// It could not start, or an event loop failed: a sentence for people.
+pub fn run(
+    config: Config,
+    prepare: impl FnOnce(Driver) -> anyhow::Result<Box<dyn Companion>>,
+) -> anyhow::Result<()> {
+    relay_program::stdout::check().context(NO_STDOUT)?;
+    let placement = Placement::plan(config.cores, config.oversubscribe);
+    if let Some(warning) = placement.warning() {
+        tracing::warn!("{warning}");
+    }
+    let chosen =
+        shards::driver::choose(config.driver).context("failed to start the event loops")?;
+    let signals = signals::Signals::register().context("failed to register signal handlers")?;
+    let first_signal = signals.watch()?;
+    let mut companion = prepare(chosen.driver)?;
+    let own = companion.connections();
+    let limit = descriptors::raise();
+    let (wished, shard_count) = (config.max_peers.get(), placement.shard_count());
+    // Before anything is bound: where there are too few, that is what is said.
+    let least = config.listen.len().max(1);
+    Descriptors::new(limit, wished, shard_count, least, own).places()?;
+    let mut listeners = Listeners::bind(&config, shard_count)?;
+    let addresses = listeners.local_addrs().len();
+    let descriptors = Descriptors::new(limit, wished, shard_count, addresses, own);
+    let places = descriptors::share_out(&descriptors)?;
+    let http = control::bind(config.http)?;
+    config.memory.tell();
+    tracing::info!("driver {}", chosen.reason);
+    tracing::info!("congestion control {}", listeners.congestion);
+
+    let recorder = metrics::recorder()?;
+    let (watch, snapshots) = Watch::new(placement.shard_count());
+    let shared = Shared::new(Setup {
+        budget: Budget::new(
+            usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX),
+            homes::SWARMS_MAX,
+        ),
+        session: config.session(),
+        eviction: config.eviction,
+        missing_timeout: config.missing_timeout,
+        cells: metrics::cells(&recorder, placement.shard_count()),
+        driver: chosen.driver.to_string(),
+        congestion: listeners.congestion.clone(),
+        peers_max: own + places.peers,
+        places,
+        watch,
+    });
+    let start = Start {
+        placement,
+        driver: chosen.driver,
+        name: "relay",
+        credits_per_pair: CREDITS_PER_PAIR,
+        handoff_capacity: HANDOFF_CAPACITY,
+    };
+    let of_shards = Arc::clone(&shared);
+    let groups: Arc<[_]> = listeners.take_groups().into();
+    let main = move |shard| ShardState::new(shard, &of_shards, &groups).run();
+    let shards = shards::start(start, main)
+        .context("failed to start the event loops (--cores N starts N of them)")?;
+
+    let chunk_bytes = 1 << CHUNK_SIZE_LOG2_DEFAULT.min(config.chunk_size_log2_max);
+    shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
+    let listening = listeners.local_addrs();
+    let http_addr = http.local_addr().context("failed to read the HTTP address")?;
+    let access =
+        Access::new(config.http_token, shared.nonces.secret(), config.http_probes_need_token);
+    let serving = Serving::start(http, recorder, access, (&shards, snapshots), &shared)?;
+    let accepting = Accepting::start(listeners, &shards, &shared)?;
+    let served = companion.start(&listening)?;
+    // Only now is everything there that may be missing.
+    announce(&listening, http_addr, served)?;
+    shared.set_ready();
+    first_signal.wait();
+    let joined = drain(&shared, config.drain_timeout, accepting, shards);
+    companion.stop();
+    serving.stop();
+    joined.context("a shard failed")?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Lets what is under way end, then the event loops.
+fn drain(
+    shared: &Shared,
+    timeout: Duration,
+    accepting: Accepting,
+    shards: Shards,
+) -> Result<(), JoinError> {
+    tracing::info!("draining: chunks in flight are finished; a second signal ends at once");
+    shared.drain(shards::clock::now() + timeout);
+    accepting.stop();
+    shards.drain();
+    shards.join()
+}
+
+/// The control thread, until it is stopped.
+struct Serving {
+    thread: thread::JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Serving {
+    fn start(
+        http: TcpListener,
+        recorder: PrometheusRecorder,
+        access: Access,
+        (shards, snapshots): (&Shards, mpsc::Receiver<Arc<ShardSnapshot>>),
+        shared: &Arc<Shared>,
+    ) -> anyhow::Result<Self> {
+        let runtime = control::runtime()?;
+        let (feed, asks) = Feed::new();
+        let control = Arc::new(Control {
+            metrics: Metrics::new(&recorder, shared),
+            recorder,
+            heartbeats: shards.heartbeats(),
+            access,
+            feed,
+            shared: Arc::clone(shared),
+        });
+        let watching = Watching { snapshots, asks, ringers: shards.ringers() };
+        let (end, ended) = oneshot::channel::<()>();
+        let thread = spawn("relay-control", move || {
+            let ended = async { drop(ended.await) };
+            if let Err(error) = control::serve(&runtime, control, watching, http, ended) {
+                tracing::error!("the HTTP service ended: {error:#}");
+            }
+        })?;
+        Ok(Self { thread, end })
+    }
+
+    /// From now on nobody is answered.
+    fn stop(self) {
+        drop(self.end);
+        if self.thread.join().is_err() {
+            tracing::error!("the control thread panicked");
+        }
+    }
+}
+
+/// The listener's thread, until it is stopped.
+struct Accepting {
+    thread: thread::JoinHandle<()>,
+    stop: OwnedFd,
+}
+
+impl Accepting {
+    fn start(listeners: Listeners, shards: &Shards, shared: &Arc<Shared>) -> anyhow::Result<Self> {
+        let (stopped, stop) = listener::stop_pair().context("failed to make a pipe")?;
+        let (handoff, shared) = (shards.handoff(), Arc::clone(shared));
+        let thread = spawn("relay-listener", move || listeners.run(&handoff, &shared, &stopped))?;
+        Ok(Self { thread, stop })
+    }
+
+    /// From now on nobody is accepted.
+    fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the listener panicked");
+        }
+    }
+}
+
+/// What scripts read to learn which ports were picked.
+fn announce(listening: &[SocketAddr], http: SocketAddr, served: Vec<String>) -> anyhow::Result<()> {
+    let mut lines: Vec<_> =
+        listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
+    lines.push(format!("relay http on {http}"));
+    lines.extend(served);
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    relay_program::stdout::print(text.as_bytes()).context(NO_STDOUT)
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<thread::JoinHandle<T>> {
+    let builder = thread::Builder::new().name(name.into());
+    builder.spawn(run).map_err(|error| no_thread(name, &error))
+}
+
+/// The system refuses a thread: why, and what to do.
+pub fn no_thread(name: &str, error: &std::io::Error) -> anyhow::Error {
+    anyhow::anyhow!("failed to start thread {name}: {error}; {}", shards::MORE_THREADS)
+}

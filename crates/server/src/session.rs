@@ -1,0 +1,472 @@
+//! The relay's side of one connection: its protocol state. No sockets, no clock, no threads.
+//!
+//! Events and decisions go in (`handle_*`), effects come out ([`Session::poll_effect`]). What the
+//! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
+
+mod manifest;
+mod news;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use self::{manifest::ManifestState, news::News};
+
+use super::{
+    cells::Dropped,
+    fault::Fault,
+    fetching::Fetching,
+    message::{FetchOrder, FetchedChunk, Join, NewsItem},
+    window::Window,
+};
+use relay_protocol::{
+    Accepted, Bitfield, Channel, Claims, DataPieceHeader, FailureCode, Hello, Manifest, Message,
+    Run, SwarmKey, Token, Welcome, auth,
+    limits::{NONCE_BYTES, VERSION},
+    time::Time,
+};
+use relay_swarm::{FetchFailure, FetchId};
+
+/// How often a peer may claim a chunk, on average: once is what it takes, and claims are work.
+const CLAIMS_PER_CHUNK_MAX: u64 = 8;
+
+/// News that may wait for the home shard before nothing more is read; a read may bring as many.
+pub(crate) const NEWS_ITEMS_MAX: usize = 1024;
+
+/// What the shell must do.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Send it.
+    Send(Message),
+    /// Ask the home shard to let the peer join.
+    Join(Box<Join>),
+    /// Introduced, but joins no swarm.
+    Observe,
+    /// Offer datagrams, accept the peer, and go on with this channel in datagrams.
+    AcceptInDatagrams(Accepted, Channel, [u8; NONCE_BYTES]),
+    /// Answer with the process's counters.
+    Stats,
+    /// A fetch ended.
+    Fetched(FetchId, Result<FetchedChunk, FetchFailure>),
+    /// The manifest came, or did not.
+    Manifest(Result<Arc<Manifest>, FetchFailure>),
+}
+
+#[derive(Debug)]
+enum Phase {
+    Preamble,
+    Hello,
+    Bitfield { hello: Box<Hello>, bytes: Vec<u8> },
+    Joining(SwarmKey),
+    Joined(SwarmKey),
+    Observer,
+}
+
+/// What every session of a process shares.
+#[derive(Debug)]
+pub(crate) struct SessionConfig {
+    /// Any of them admits; empty: none is asked for.
+    pub tokens: Vec<Token>,
+    /// Largest chunk that the cache is fit for.
+    pub chunk_size_log2_max: u8,
+    /// Of larger chunks the cache would hold fewer than four: they are refused.
+    pub chunk_size_log2_limit: u8,
+}
+
+/// Protocol state of one connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    config: Arc<SessionConfig>,
+    nonce: [u8; NONCE_BYTES],
+    phase: Phase,
+    window: Window,
+    /// When it was accepted; until it says something, which it does at once.
+    accepted_at: Option<Time>,
+    news: News,
+    /// Chunks that the peer has claimed since it joined, repetitions included.
+    claimed_chunks: u64,
+    effects: VecDeque<Effect>,
+    /// The counters are among the effects.
+    is_stats_due: bool,
+    fetching: Fetching,
+    manifest: ManifestState,
+    /// The channel that the peer wants in datagrams.
+    datagrams: Option<Channel>,
+    peer_nonce: [u8; NONCE_BYTES],
+    labelling: Labelling,
+}
+
+/// Whether the peer may say what the file is called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Labelling {
+    /// It publishes nothing.
+    Forbidden,
+    Possible,
+    /// It has; it may say so again, to no effect.
+    Done,
+}
+
+impl Session {
+    /// Before the first byte.
+    pub(crate) fn new(
+        config: Arc<SessionConfig>,
+        nonce: [u8; NONCE_BYTES],
+        window: Window,
+    ) -> Self {
+        Self {
+            config,
+            nonce,
+            phase: Phase::Preamble,
+            window,
+            accepted_at: None,
+            news: News::default(),
+            claimed_chunks: 0,
+            effects: VecDeque::new(),
+            is_stats_due: false,
+            fetching: Fetching::default(),
+            manifest: ManifestState::default(),
+            datagrams: None,
+            peer_nonce: [0; NONCE_BYTES],
+            labelling: Labelling::Forbidden,
+        }
+    }
+
+    /// What to do next.
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
+        let effect = self.effects.pop_front();
+        self.is_stats_due &= !matches!(effect, Some(Effect::Stats));
+        effect
+    }
+
+    /// The challenge that the relay gave.
+    pub(crate) fn nonce(&self) -> &[u8; NONCE_BYTES] {
+        &self.nonce
+    }
+
+    /// Whether the peer has introduced itself.
+    pub(crate) fn is_introduced(&self) -> bool {
+        matches!(self.phase, Phase::Joining(_) | Phase::Joined(_) | Phase::Observer)
+    }
+
+    /// The peer's window.
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// The peer's window, to book what was sent.
+    pub(crate) fn window_mut(&mut self) -> &mut Window {
+        &mut self.window
+    }
+
+    /// File bytes that may be written now: what comes before the manifest the peer can't verify.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        if self.has_manifest_part() { 0 } else { self.window.room_bytes() }
+    }
+
+    /// Bytes that came in vain since the last call.
+    pub(crate) fn take_dropped(&mut self) -> Dropped {
+        self.fetching.take_dropped()
+    }
+
+    /// The peer's preamble was read.
+    pub(crate) fn handle_preamble(&mut self, version: u16) -> Result<(), Fault> {
+        if version != VERSION {
+            return Err(Fault::new(
+                FailureCode::Protocol,
+                "version",
+                format!("this relay speaks version {VERSION}, not {version}: use the same release"),
+            ));
+        }
+        self.phase = Phase::Hello;
+        self.send(Message::Welcome(Welcome {
+            nonce: self.nonce,
+            token_required: !self.config.tokens.is_empty(),
+            chunk_size_log2_max: self.config.chunk_size_log2_max,
+        }));
+        Ok(())
+    }
+
+    /// A control message was read.
+    pub(crate) fn handle_control(&mut self, now: Time, message: Message) -> Result<(), Fault> {
+        match message {
+            Message::Ping { token } => self.send(Message::Pong { token }),
+            Message::Pong { .. } => {}
+            Message::Failure(failure) => {
+                if failure.code == FailureCode::Internal {
+                    self.tell(NewsItem::GaveUp);
+                }
+                return Err(Fault::of_peer(&failure));
+            }
+            Message::DatagramRequest { channel } => return self.handle_datagram_request(channel),
+            Message::Hello(hello) => return self.handle_hello(hello),
+            Message::BitfieldPart { offset_bytes, bytes } => {
+                return self.handle_bitfield_part(offset_bytes, &bytes);
+            }
+            Message::StatsRequest if self.is_introduced() => {
+                // One answer serves all that were asked for in one read.
+                if !std::mem::replace(&mut self.is_stats_due, true) {
+                    self.effects.push_back(Effect::Stats);
+                }
+            }
+            other => {
+                let Phase::Joined(key) = self.phase else {
+                    return Err(Fault::protocol("a message of a swarm before it was joined"));
+                };
+                return self.handle_joined(now, key, other);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_datagram_request(&mut self, channel: Channel) -> Result<(), Fault> {
+        if !matches!(self.phase, Phase::Hello) || self.datagrams.is_some() {
+            return Err(Fault::protocol("a request for datagrams out of place"));
+        }
+        self.datagrams = Some(channel);
+        Ok(())
+    }
+
+    fn handle_hello(&mut self, hello: Hello) -> Result<(), Fault> {
+        if !matches!(self.phase, Phase::Hello) {
+            return Err(Fault::protocol("a second hello"));
+        }
+        self.check_token(&hello)?;
+        self.peer_nonce = hello.nonce;
+        let Some(key) = hello.key else {
+            self.phase = Phase::Observer;
+            self.effects.push_back(Effect::Observe);
+            self.send(Message::Accepted(Accepted { connection: 0 }));
+            return Ok(());
+        };
+        if key.chunk_size_log2 > self.config.chunk_size_log2_limit {
+            return Err(Fault::new(
+                FailureCode::SwarmRefused,
+                "swarm",
+                format!(
+                    "chunks of 2^{} bytes, but this relay's cache takes at most 2^{}: share with \
+                     smaller chunks, or start the relay with a larger --cache",
+                    key.chunk_size_log2, self.config.chunk_size_log2_limit
+                ),
+            ));
+        }
+        match hello.claims {
+            Claims::Nothing => self.join(&hello, key, Bitfield::empty(key.chunk_count())),
+            Claims::Everything => self.join(&hello, key, Bitfield::full(key.chunk_count())),
+            Claims::Some => {
+                self.phase = Phase::Bitfield { hello: Box::new(hello), bytes: Vec::new() };
+            }
+        }
+        Ok(())
+    }
+
+    fn check_token(&self, hello: &Hello) -> Result<(), Fault> {
+        if self.config.tokens.is_empty() {
+            return Ok(());
+        }
+        let refused = |text: &str| Fault::new(FailureCode::TokenRefused, "token", text);
+        let Some(proof) = &hello.proof else {
+            return Err(refused("this relay wants a token: give one with --token-file"));
+        };
+        if auth::verify_any(&self.config.tokens, &self.nonce, &hello.nonce, proof) {
+            return Ok(());
+        }
+        Err(refused("this relay does not know the token: check the first line of --token-file"))
+    }
+
+    fn handle_bitfield_part(&mut self, offset_bytes: u32, part: &[u8]) -> Result<(), Fault> {
+        let Phase::Bitfield { hello, bytes } = &mut self.phase else {
+            return Err(Fault::protocol("a bitfield that was not announced"));
+        };
+        let key = hello.key.expect("only hellos with a key announce a bitfield");
+        let len_bytes = Bitfield::byte_len(key.chunk_count());
+        if offset_bytes as usize != bytes.len() || bytes.len() + part.len() > len_bytes {
+            return Err(Fault::protocol("a bitfield part out of order or beyond the end"));
+        }
+        bytes.extend_from_slice(part);
+        if bytes.len() < len_bytes {
+            return Ok(());
+        }
+        let claims = Bitfield::from_bytes(bytes, key.chunk_count())
+            .ok_or_else(|| Fault::protocol("a bitfield that claims chunks beyond the last"))?;
+        let hello = std::mem::replace(&mut self.phase, Phase::Hello);
+        if let Phase::Bitfield { hello, .. } = hello {
+            self.join(&hello, key, claims);
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, hello: &Hello, key: SwarmKey, claims: Bitfield) {
+        self.phase = Phase::Joining(key);
+        if hello.seeding.is_some() {
+            self.labelling = Labelling::Possible;
+        }
+        let join = Join { key, claims, order: hello.order, seeding: hello.seeding };
+        self.effects.push_back(Effect::Join(Box::new(join)));
+    }
+
+    /// The home shard took the peer in.
+    pub(crate) fn handle_joined_swarm(
+        &mut self,
+        now: Time,
+        connection: u64,
+        manifest: Option<Arc<Manifest>>,
+    ) {
+        if let Phase::Joining(key) = self.phase {
+            self.phase = Phase::Joined(key);
+            self.accepted_at = Some(now);
+            let accepted = Accepted { connection };
+            if let Some(channel) = self.datagrams {
+                let effect = Effect::AcceptInDatagrams(accepted, channel, self.peer_nonce);
+                self.effects.push_back(effect);
+            } else {
+                self.send(Message::Accepted(accepted));
+            }
+            self.manifest.sending = None;
+            self.handle_manifest_known(manifest);
+            self.news.set_due();
+        }
+    }
+
+    fn handle_joined(&mut self, now: Time, key: SwarmKey, message: Message) -> Result<(), Fault> {
+        if let Some(at) = self.accepted_at.take()
+            && matches!(message, Message::ManifestRequest | Message::Progress { .. })
+        {
+            // A holder that lacks nothing has nothing to say at once.
+            self.window.handle_round_trip(now.since(at));
+        }
+        let chunk_count = key.chunk_count();
+        let in_range = |chunk: u32| {
+            if chunk < chunk_count {
+                return Ok(chunk);
+            }
+            Err(Fault::protocol(format!("chunk {chunk} of a file of {chunk_count}")))
+        };
+        match message {
+            Message::Progress { received_bytes, granted_bytes } => {
+                self.window
+                    .handle_progress(now, received_bytes, granted_bytes)
+                    .map_err(|error| Fault::protocol(error.to_string()))?;
+                self.news.set_due();
+            }
+            Message::Have { ranges } => {
+                for range in ranges {
+                    in_range(range.first.saturating_add(range.count - 1))?;
+                    self.claimed_chunks += u64::from(range.count);
+                    if self.claimed_chunks > CLAIMS_PER_CHUNK_MAX * u64::from(chunk_count) {
+                        return Err(Fault::protocol("it claims the same chunks time and again"));
+                    }
+                    self.tell(NewsItem::Have(range));
+                }
+            }
+            Message::Want { chunks } => {
+                for &chunk in &chunks {
+                    in_range(chunk)?;
+                }
+                self.tell(NewsItem::Want(chunks));
+            }
+            Message::Lacking { chunk } => {
+                let chunk = in_range(chunk)?;
+                self.tell(NewsItem::Lacking(chunk));
+            }
+            Message::Leaving => self.tell(NewsItem::Leaving),
+            Message::SwarmStatusRequest => self.tell(NewsItem::StatusRequest),
+            Message::Label { text } => return self.handle_label(&text),
+            Message::FetchRefused { fetch_id } => {
+                if self.fetching.remove(FetchId(fetch_id)).is_some() {
+                    let refused = Err(FetchFailure::Refused);
+                    self.effects.push_back(Effect::Fetched(FetchId(fetch_id), refused));
+                }
+            }
+            Message::ManifestRequest => {
+                self.manifest.wanted = true;
+                let known = self.manifest.sending.take().map(|(manifest, _)| manifest);
+                self.handle_manifest_known(known);
+            }
+            Message::ManifestPart { first_chunk, digests } => {
+                return self.handle_manifest_part(first_chunk, &digests);
+            }
+            Message::ManifestRefused => {
+                if self.manifest.builder.take().is_some() {
+                    self.effects.push_back(Effect::Manifest(Err(FetchFailure::Refused)));
+                }
+            }
+            _ => return Err(Fault::protocol("a message that only a relay sends")),
+        }
+        Ok(())
+    }
+
+    fn handle_label(&mut self, text: &str) -> Result<(), Fault> {
+        match std::mem::replace(&mut self.labelling, Labelling::Done) {
+            Labelling::Forbidden => {
+                return Err(Fault::protocol("a label from a peer that states no seeding"));
+            }
+            Labelling::Possible => self.tell(NewsItem::Label(text.into())),
+            Labelling::Done => {}
+        }
+        Ok(())
+    }
+
+    /// File bytes were read.
+    pub(crate) fn handle_data(&mut self, run: &Run<'_>) -> Result<(), Fault> {
+        let ended = self.fetching.handle_data(run)?;
+        self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));
+        Ok(())
+    }
+
+    /// A sealed piece of a chunk was received, in a datagram.
+    pub(crate) fn handle_piece(
+        &mut self,
+        header: &DataPieceHeader,
+        piece: &[u8],
+    ) -> Result<(), Fault> {
+        let ended = self.fetching.handle_piece(header, piece)?;
+        self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));
+        Ok(())
+    }
+
+    /// Ask the peer for a chunk.
+    pub(crate) fn handle_fetch(&mut self, fetch: FetchOrder) {
+        self.send(Message::Fetch { fetch_id: fetch.fetch_id.0, chunk: fetch.chunk });
+        self.fetching.begin(fetch);
+    }
+
+    /// The connection ends: what it held for others is free, and nothing follows any more.
+    pub(crate) fn handle_closing(&mut self) {
+        self.fetching.abandon();
+        self.manifest = ManifestState::default();
+        for effect in self.effects.drain(..) {
+            if let Effect::Fetched(_, Ok(chunk)) = effect {
+                self.fetching.drop_whole(&chunk);
+            }
+        }
+    }
+
+    /// Forget a fetch; its lease, if it was still open.
+    pub(crate) fn handle_cancel(&mut self, fetch_id: FetchId) -> Option<shards::budget::Lease> {
+        let lease = self.fetching.cancel(fetch_id)?;
+        self.send(Message::CancelFetch { fetch_id: fetch_id.0 });
+        Some(lease)
+    }
+
+    /// Adds to the news.
+    pub(crate) fn tell(&mut self, item: NewsItem) {
+        self.news.push(item);
+    }
+
+    /// Whether the home shard must hear something.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.is_due()
+    }
+
+    /// So much news waits that the peer must wait, too.
+    pub(crate) fn is_news_full(&self) -> bool {
+        self.news.is_full()
+    }
+
+    /// Takes news, but no more claims than `claims_left`, which it lessens; the allowance goes with it.
+    pub(crate) fn take_news(&mut self, claims_left: &mut u32) -> Vec<NewsItem> {
+        self.news.take(claims_left)
+    }
+
+    fn send(&mut self, message: Message) {
+        self.effects.push_back(Effect::Send(message));
+    }
+}

@@ -1,0 +1,230 @@
+//! What all shards and the control thread share: configuration, the budget, a few counters.
+//! Nothing here is locked.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use shards::{ShardId, budget::Budget};
+
+use super::{
+    cells::{Cell, ShardCells},
+    descriptors::Places,
+    guesses::Guesses,
+    session::SessionConfig,
+    snapshot::Watch,
+    usage,
+    window::{WINDOW_BYTES_INITIAL, WINDOW_BYTES_MIN},
+    window_pool::{WINDOW_POOL_BYTES, WindowPool},
+};
+use relay_protocol::{Stats, SwarmKey, limits::NONCE_BYTES, time::Time};
+use relay_swarm::Eviction;
+
+/// Shared by reference by everything in the process.
+pub(crate) struct Shared {
+    pub budget: Budget,
+    pub session: Arc<SessionConfig>,
+    pub eviction: Eviction,
+    pub missing_timeout: Duration,
+    pub cells: Vec<Arc<ShardCells>>,
+    pub nonces: Nonces,
+    pub driver: String,
+    pub congestion: String,
+    pub peers_max: usize,
+    /// What descriptors allow.
+    pub places: Places,
+    /// Wrong tokens on HTTP.
+    pub guesses: Guesses,
+    pub listener: ListenerCells,
+    pub windows: WindowPool,
+    /// Whether shards are being watched.
+    pub watch: Watch,
+    peers: AtomicUsize,
+    phase: AtomicU8,
+    drain_deadline_ns: AtomicU64,
+}
+
+const PHASE_STARTING: u8 = 0;
+const PHASE_READY: u8 = 1;
+const PHASE_DRAINING: u8 = 2;
+
+/// What the listener counts; only its thread writes.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerCells {
+    pub descriptors: Cell,
+    pub handed_off: Cell,
+}
+
+impl Shared {
+    pub(crate) fn new(setup: Setup) -> Arc<Self> {
+        let Setup {
+            budget,
+            session,
+            eviction,
+            missing_timeout,
+            cells,
+            driver,
+            congestion,
+            peers_max,
+            places,
+            watch,
+        } = setup;
+        Arc::new(Self {
+            budget,
+            session: Arc::new(session),
+            eviction,
+            missing_timeout,
+            cells,
+            nonces: Nonces::new(),
+            driver,
+            congestion,
+            peers_max,
+            places,
+            guesses: Guesses::new(),
+            listener: ListenerCells::default(),
+            windows: WindowPool::default(),
+            watch,
+            peers: AtomicUsize::new(0),
+            phase: AtomicU8::new(PHASE_STARTING),
+            drain_deadline_ns: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    /// From now on peers are served.
+    pub(crate) fn set_ready(&self) {
+        self.phase.store(PHASE_READY, Ordering::SeqCst);
+    }
+
+    /// From now on nothing new is begun; what is under way has until `deadline`.
+    pub(crate) fn drain(&self, deadline: Duration) {
+        self.drain_deadline_ns.store(Time::from_start(deadline).0, Ordering::SeqCst);
+        self.phase.store(PHASE_DRAINING, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == PHASE_READY
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == PHASE_DRAINING
+    }
+
+    /// When draining ends, done or not.
+    pub(crate) fn drain_deadline(&self) -> Time {
+        Time(self.drain_deadline_ns.load(Ordering::SeqCst))
+    }
+
+    /// The home shard of a swarm: its id is uniformly distributed already.
+    pub(crate) fn home_of(&self, key: &SwarmKey) -> ShardId {
+        let mut head = [0; 8];
+        head.copy_from_slice(&key.id.0[..8]);
+        let index = u64::from_le_bytes(head) % self.cells.len() as u64;
+        ShardId(u16::try_from(index).expect("few shards"))
+    }
+
+    /// One more introduced peer, if there may be one.
+    pub(crate) fn peer_joins(&self) -> bool {
+        let joined = self.peers.fetch_add(1, Ordering::Relaxed) < self.peers_max;
+        if !joined {
+            self.peer_left();
+        }
+        joined
+    }
+
+    pub(crate) fn peer_left(&self) {
+        self.peers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Introduced peers of the process.
+    pub(crate) fn peers(&self) -> usize {
+        self.peers.load(Ordering::Relaxed)
+    }
+
+    /// W before the first sample.
+    pub(crate) fn initial_window_bytes(&self) -> u64 {
+        let peers = self.peers().max(1) as u64;
+        (WINDOW_POOL_BYTES / peers).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_INITIAL)
+    }
+
+    pub(crate) fn sum(&self, cell: impl Fn(&ShardCells) -> &Cell) -> u64 {
+        self.cells.iter().map(|cells| cell(cells).get()).sum()
+    }
+
+    /// Sum over all shards and all of these cells.
+    pub(crate) fn sum_all<const N: usize>(&self, cells: impl Fn(&ShardCells) -> &[Cell; N]) -> u64 {
+        self.cells.iter().flat_map(|shard| cells(shard)).map(Cell::get).sum()
+    }
+
+    /// The process's counters, for the STATS message.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            ingress_bytes: self.sum(|c| &c.data_in_bytes),
+            egress_bytes: self.sum(|c| &c.data_out_bytes),
+            cache_hits: self.sum(|c| &c.cache_hits),
+            cache_misses: self.sum(|c| &c.cache_misses),
+            cache_evictions: self.sum(|c| &c.cache_evictions),
+            chunk_bytes_peak: self.budget.peak_bytes() as u64,
+            rss_bytes_peak: usage::rss_bytes_peak(),
+            cpu_us: usage::cpu_us(),
+            hedges: self.sum(|c| &c.hedges),
+            peers_banned: self.sum(|c| &c.peers_banned),
+            shards: u32::try_from(self.cells.len()).unwrap_or(u32::MAX),
+            driver: self.driver.clone(),
+            congestion: self.congestion.clone(),
+        }
+    }
+}
+
+/// What [`Shared::new`] needs.
+pub(crate) struct Setup {
+    pub budget: Budget,
+    pub session: SessionConfig,
+    pub eviction: Eviction,
+    pub missing_timeout: Duration,
+    pub cells: Vec<Arc<ShardCells>>,
+    pub driver: String,
+    pub congestion: String,
+    pub peers_max: usize,
+    pub places: Places,
+    pub watch: Watch,
+}
+
+/// Unpredictable numbers that are used once: a keyed hash of a counter.
+pub(crate) struct Nonces {
+    key: [u8; 32],
+    counter: AtomicU64,
+}
+
+impl Nonces {
+    fn new() -> Self {
+        let mut key = [0; 32];
+        let filled = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
+        assert_eq!(filled, Ok(key.len()), "32 bytes of randomness are always to be had");
+        Self { key, counter: AtomicU64::new(0) }
+    }
+
+    /// A key of this process for another purpose than nonces.
+    pub(crate) fn secret(&self) -> [u8; 32] {
+        *blake3::keyed_hash(&self.key, b"http session").as_bytes()
+    }
+
+    pub(crate) fn next(&self, remote: SocketAddr) -> [u8; NONCE_BYTES] {
+        let mut nonce = [0; NONCE_BYTES];
+        nonce.copy_from_slice(&self.next_secret(remote)[..NONCE_BYTES]);
+        nonce
+    }
+
+    /// The same, as long as a key. None of it is ever shown as a nonce.
+    pub(crate) fn next_secret(&self, remote: SocketAddr) -> [u8; 32] {
+        let count = self.counter.fetch_add(1, Ordering::Relaxed);
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&count.to_le_bytes());
+        hasher.update(remote.to_string().as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}

@@ -1,0 +1,213 @@
+//! One end of a connection's two channels: the one place that knows which runs on what.
+//!
+//! Begins on the stream; a channel that runs in datagrams moves there once the handshake is over.
+//! Does not own sockets: whoever holds them writes, transmits, and hands in what came.
+
+use std::{io, rc::Rc};
+
+use shards::net::Socket;
+
+use super::{
+    Datagrams, Payload, SendEvent, SendQueue, Transport, Written, data::DataOut, send_queue::CutOff,
+};
+use relay_protocol::{Message, time::Time};
+
+/// Control bytes that wait for the stream, below which acknowledgements of data join them: what they
+/// tell of is remembered, and told together, until then.
+const ACKNOWLEDGE_BELOW_BYTES: usize = 8 << 10;
+
+/// What one connection has still to say and to send.
+#[derive(Debug, Default)]
+pub struct Channels {
+    stream: SendQueue,
+    datagrams: Option<Box<Datagrams>>,
+}
+
+impl Channels {
+    /// Both channels on the stream, nothing to write.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From now on one channel goes in datagrams: data if they were opened for that, else control.
+    pub fn open_datagrams(&mut self, datagrams: Datagrams) {
+        self.datagrams = Some(Box::new(datagrams));
+    }
+
+    /// The pairing that it runs now.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match &self.datagrams {
+            None => Transport::Tcp,
+            Some(datagrams) if datagrams.data().is_some() => Transport::UdpData,
+            Some(_) => Transport::UdpControl,
+        }
+    }
+
+    /// The datagrams' state, if a channel runs in them.
+    #[must_use]
+    pub fn datagrams(&self) -> Option<&Datagrams> {
+        self.datagrams.as_deref()
+    }
+
+    /// The same, to feed and to ask.
+    #[must_use]
+    pub fn datagrams_mut(&mut self) -> Option<&mut Datagrams> {
+        self.datagrams.as_deref_mut()
+    }
+
+    /// The very first thing on a connection.
+    pub fn push_preamble(&mut self) {
+        self.stream.push_preamble();
+    }
+
+    /// A control message. The last word goes by the stream, whose end follows it.
+    pub fn push_control(&mut self, message: &Message) {
+        match &mut self.datagrams {
+            Some(datagrams)
+                if datagrams.data().is_none() && !matches!(message, Message::Failure(_)) =>
+            {
+                datagrams.push_control(message);
+            }
+            _ => self.stream.push_control(message),
+        }
+    }
+
+    /// Bytes of control messages that wait to go out. The caller bounds them: it stops reading from
+    /// who does not take its answers.
+    #[must_use]
+    pub fn control_bytes(&self) -> usize {
+        self.stream.control_bytes()
+            + self.datagrams.as_ref().map_or(0, |datagrams| datagrams.waiting_bytes())
+    }
+
+    /// A chunk from `offset` (a whole number of frames) on.
+    pub fn push_data(&mut self, payload: Rc<Payload>, tag: u32, offset: u32) {
+        match self.data_mut() {
+            Some(data) => data.push(payload, tag, offset),
+            None => self.stream.push_data(payload, tag, offset),
+        }
+    }
+
+    /// Nothing is left to write or, in datagrams, to be acknowledged.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stream.is_empty()
+            && self.datagrams.as_ref().is_none_or(|datagrams| datagrams.is_empty())
+            && self.data().is_none_or(DataOut::is_empty)
+    }
+
+    /// What is sent of chunks, if that runs in datagrams.
+    #[must_use]
+    pub fn data(&self) -> Option<&DataOut> {
+        self.datagrams.as_ref().and_then(|datagrams| datagrams.data())
+    }
+
+    /// The same, to feed and to ask.
+    #[must_use]
+    pub fn data_mut(&mut self) -> Option<&mut DataOut> {
+        self.datagrams.as_mut().and_then(|datagrams| datagrams.data_mut())
+    }
+
+    /// A message came over the stream: those that are for the channels themselves end here, the others
+    /// are given back.
+    pub fn handle_control(&mut self, now: Time, message: Message) -> Option<Message> {
+        match (message, &mut self.datagrams) {
+            (Message::DataAck { room_bytes, ranges }, Some(datagrams)) => {
+                let Some(data) = datagrams.data_mut() else {
+                    return Some(Message::DataAck { room_bytes, ranges });
+                };
+                data.handle_acked(now, room_bytes, &ranges);
+                None
+            }
+            (Message::Ping { token }, Some(datagrams)) => {
+                // Asked over the stream, because datagrams are not answered.
+                datagrams.ping();
+                Some(Message::Ping { token })
+            }
+            (message, _) => Some(message),
+        }
+    }
+
+    /// Asks a peer, over the stream, to say something in a datagram.
+    pub fn poke(&mut self) {
+        self.stream.push_control(&Message::Ping { token: 0 });
+    }
+
+    /// Says what has come of data in datagrams, while the stream has room for it.
+    pub fn acknowledge_data(&mut self) {
+        while self.stream.control_bytes() < ACKNOWLEDGE_BELOW_BYTES
+            && let Some(ack) = self.datagrams.as_mut().and_then(|all| all.poll_data_ack())
+        {
+            self.stream.push_control(&ack);
+        }
+    }
+
+    /// Whether [`Self::acknowledge_data`] has something to say.
+    #[must_use]
+    pub fn owes_data_ack(&self) -> bool {
+        self.stream.control_bytes() < ACKNOWLEDGE_BELOW_BYTES
+            && self.datagrams.as_ref().is_some_and(|datagrams| datagrams.owes_data_ack())
+    }
+
+    /// Nothing is left to write to the stream.
+    #[must_use]
+    pub fn is_stream_empty(&self) -> bool {
+        self.stream.is_empty()
+    }
+
+    /// Something other than data of a new frame is left for the stream: it may be written whatever
+    /// the window.
+    #[must_use]
+    pub fn has_urgent(&self) -> bool {
+        self.stream.has_urgent()
+    }
+
+    /// File bytes of the frame that comes next.
+    #[must_use]
+    pub fn next_frame_len(&self) -> Option<u32> {
+        self.stream.next_frame_len()
+    }
+
+    /// The next thing that happened to a send.
+    pub fn poll_event(&mut self) -> Option<SendEvent> {
+        let of_datagrams = self.data_mut().and_then(DataOut::poll_event);
+        of_datagrams.or_else(|| self.stream.poll_event())
+    }
+
+    /// Cuts off the sends with this tag.
+    pub fn cancel(&mut self, tag: u32) -> Option<CutOff> {
+        let of_datagrams = self.data_mut().and_then(|data| data.cancel(tag));
+        of_datagrams.or_else(|| self.stream.cancel(tag))
+    }
+
+    /// Cuts off the send of this chunk, if there is one, before its bytes are withdrawn.
+    pub fn recall(&mut self, chunk: u32) -> Option<CutOff> {
+        let of_datagrams = self.data_mut().and_then(|data| data.recall(chunk));
+        of_datagrams.or_else(|| self.stream.recall(chunk))
+    }
+
+    /// Sends no more of this chunk, if there is a send of it, as its receiver has spoken of it: nothing
+    /// will be sent again.
+    pub fn drop_rest(&mut self, chunk: u32) -> Option<CutOff> {
+        let of_datagrams = self.data_mut().and_then(|data| data.drop_rest(chunk));
+        of_datagrams.or_else(|| self.stream.recall(chunk))
+    }
+
+    /// Drops all data but the rest of a half-written frame: the connection is about to end.
+    pub fn drop_data(&mut self) {
+        self.stream.drop_data();
+        if let Some(data) = self.data_mut() {
+            data.drop_data();
+        }
+    }
+
+    /// One non-blocking gathered write to the stream, see [`SendQueue::write`].
+    ///
+    /// # Errors
+    /// The system's; "would block" is not one.
+    pub fn write(&mut self, socket: &Socket, data_bytes_max: u64) -> io::Result<Written> {
+        self.stream.write(socket, data_bytes_max)
+    }
+}

@@ -1,0 +1,92 @@
+//! The contract between sessions and whatever moves their frames.
+//!
+//! A session has a **control channel** (messages, no file bytes) and a **data channel** (frames
+//! of file bytes). A transport moves frames and knows no meaning; sessions and swarms don't know
+//! which one they run on. Which channel runs on what is a [`Transport`]:
+//!
+//! | `--transport` | control | data |
+//! |---|---|---|
+//! | `tcp` | the stream | the stream |
+//! | `udp-control` | datagrams | the stream |
+//! | `udp-data` | the stream | datagrams |
+//!
+//! Every connection has a **stream** (TCP). Its handshake, up to and with `Accepted`, and the last
+//! word, `Failure`, go over the stream whatever the transport; the connection lives exactly as long
+//! as its stream. So whoever holds one end can close, name a reason, and notice the other's end
+//! without a datagram's getting through.
+//!
+//! # What a transport promises
+//!
+//! - *Control*: each message that is pushed is handed to the other side's session exactly once,
+//!   unless the connection ends. Messages of [`Lane::InOrder`] come in the order in which they
+//!   were pushed. Those of [`Lane::Prompt`] come as soon as they can, before or after others. Of
+//!   [`Lane::Latest`] only the newest is sure to come: older ones may be left out, or come late.
+//!   A message never waits behind data that was not yet given to the kernel.
+//! - *Data*: what is pushed arrives at most once. Sends are begun in the order in which they
+//!   were pushed. On a stream all of it arrives, and the frames of one send in the order of their
+//!   offsets. In datagrams pieces come in any order, all of them as long as they are not withdrawn,
+//!   and one that was thought to be lost may come twice; the other side must be read from and able
+//!   to answer.
+//! - *Pinning*: a chunk is pinned only while one non-blocking write call runs. Between calls a
+//!   send is a position; [`Payload::withdraw`] takes the bytes away at any time, and at most one
+//!   half-written frame is copied. Nothing is pinned to be sent again: what was lost in a datagram
+//!   is a range that its send lacks, as long as it is not withdrawn.
+//! - *Events*: each send that wrote its first frame reports [`SendEvent::Begun`], each that wrote
+//!   its last [`SendEvent::Finished`], both in order; in datagrams, when all has arrived. A withdrawn or cancelled one reports
+//!   nothing further.
+//! - *Closing*: either side may close; the other reads the end of the stream after everything
+//!   that was written to the stream before. Whoever closes sends a `Failure` first if something
+//!   was wrong, and that arrives. Other control messages under way in datagrams may be lost with
+//!   the connection: nothing depends on a message that was followed by the end. Either direction
+//!   of the stream may be closed first; what comes the other way is still received.
+//! - *Back-pressure*: a side that does not read takes no messages either; what waits for it is
+//!   counted by [`Channels::control_bytes`], and the caller bounds it.
+//!
+//! # What it does not promise
+//!
+//! Order between control and data, or between lanes; timing; or that what was written has arrived
+//! (that is what `Progress` and `Have` are for).
+//!
+//! # Where it is
+//!
+//! [`Channels`] is one end of a connection, and the one place that knows which channel runs on
+//! what. [`send_queue`] and [`tcp`] (into a [`receive_buffer`]) are the stream's two directions, [`datagrams`] is what
+//! goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here, one more variant of [`Transport`], and its
+//! arm in [`Channels`].
+
+pub mod channels;
+pub mod data;
+pub mod datagrams;
+#[cfg(feature = "exercise")]
+pub mod exercise;
+pub mod lane;
+pub mod payload;
+pub mod receive_buffer;
+pub mod send_queue;
+pub mod tcp;
+
+use std::net::{IpAddr, SocketAddr};
+
+pub use channels::Channels;
+pub use datagrams::{Datagrams, DatagramsConfig};
+pub use lane::{Lane, Transport};
+pub use payload::Payload;
+pub use receive_buffer::{FRAMES_PER_READ_MAX, ReceiveBuffer};
+pub use send_queue::{SendEvent, SendQueue, Written};
+pub use tcp::{ReadError, ReadOutcome, Reader};
+
+/// Bytes of one gathered write, at most. Larger ones gain nothing (see BENCHMARKS.md), and one
+/// connection would hold up its shard's others for longer.
+pub const WRITE_BYTES_MAX: usize = 256 << 10;
+
+/// Where a datagram comes from or goes to, as one side sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Which of this side's sockets.
+    pub socket: u8,
+    /// The other side's address.
+    pub remote: SocketAddr,
+    /// This side's own address, where the socket has several: answers must come from the one that
+    /// was asked.
+    pub local: Option<IpAddr>,
+}

@@ -1,0 +1,118 @@
+//! A chunk's bytes as all sends of one shard share them, withdrawable at any time.
+
+use std::{
+    cell::{OnceCell, Ref, RefCell},
+    ops::Range,
+    rc::Rc,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use relay_protocol::{frame_crc, joined_crc, limits::FRAME_PAYLOAD_BYTES_MAX};
+
+/// One chunk on this shard. Sends hold it by `Rc` and look inside only while they write.
+#[derive(Debug)]
+pub struct Payload {
+    chunk: u32,
+    len_bytes: u32,
+    bytes: RefCell<Option<Bytes>>,
+    /// As whoever sent the chunk stated them.
+    crcs: Arc<[u32]>,
+    /// As they are. A receiver drops datagrams with a wrong one, so a sender's word will not do.
+    own_crcs: OnceCell<Arc<[u32]>>,
+}
+
+impl Payload {
+    /// Shares `bytes` of `chunk`; `crcs` are those of its frames, in order.
+    ///
+    /// # Panics
+    /// If there is not one checksum per frame, or the chunk is empty.
+    #[must_use]
+    pub fn new(chunk: u32, bytes: Bytes, crcs: Arc<[u32]>) -> Rc<Self> {
+        assert!(!bytes.is_empty(), "chunks are never empty");
+        assert_eq!(crcs.len(), bytes.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX));
+        let len_bytes = u32::try_from(bytes.len()).expect("a chunk is at most 16 MiB");
+        let (bytes, own_crcs) = (RefCell::new(Some(bytes)), OnceCell::new());
+        Rc::new(Self { chunk, len_bytes, bytes, crcs, own_crcs })
+    }
+
+    /// Shares `bytes` of `chunk` and computes the frames' checksums.
+    #[must_use]
+    pub fn with_crcs_of(chunk: u32, bytes: Bytes) -> Rc<Self> {
+        let crcs = frame_crcs(&bytes);
+        let payload = Self::new(chunk, bytes, Arc::clone(&crcs));
+        payload.own_crcs.get_or_init(|| crcs);
+        payload
+    }
+
+    /// Which chunk.
+    #[must_use]
+    pub fn chunk(&self) -> u32 {
+        self.chunk
+    }
+
+    /// Bytes of the chunk.
+    #[must_use]
+    pub fn len_bytes(&self) -> u32 {
+        self.len_bytes
+    }
+
+    /// Takes the bytes away from every send on this shard; whether they were there.
+    pub fn withdraw(&self) -> bool {
+        self.bytes.borrow_mut().take().is_some()
+    }
+
+    /// Whether [`Self::withdraw`] was called.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.bytes.borrow().is_none()
+    }
+
+    /// The bytes, for the length of one write call.
+    pub(super) fn bytes(&self) -> Option<Ref<'_, Bytes>> {
+        Ref::filter_map(self.bytes.borrow(), Option::as_ref).ok()
+    }
+
+    /// CRC-32C of the frame that begins at `offset`.
+    pub(super) fn crc(&self, offset: u32) -> u32 {
+        self.crcs[offset as usize / FRAME_PAYLOAD_BYTES_MAX]
+    }
+
+    /// CRC-32C of a part of these bytes, which are the payload's. That of whole frames is computed
+    /// once for all sends of this shard.
+    pub(super) fn part_crc(&self, bytes: &[u8], part: &Range<u32>) -> u32 {
+        let (start, end) = (part.start as usize, part.end as usize);
+        if !start.is_multiple_of(FRAME_PAYLOAD_BYTES_MAX)
+            || !end.is_multiple_of(FRAME_PAYLOAD_BYTES_MAX)
+        {
+            return frame_crc(&bytes[start..end]);
+        }
+        let crcs = self.own_crcs.get_or_init(|| frame_crcs(bytes));
+        joined_crc(&crcs[start / FRAME_PAYLOAD_BYTES_MAX..end / FRAME_PAYLOAD_BYTES_MAX])
+    }
+}
+
+/// CRC-32C of each frame of a chunk, in order.
+#[must_use]
+pub fn frame_crcs(bytes: &[u8]) -> Arc<[u32]> {
+    bytes.chunks(FRAME_PAYLOAD_BYTES_MAX).map(frame_crc).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_has_its_own_checksum_whatever_was_stated() {
+        let len = 3 * FRAME_PAYLOAD_BYTES_MAX + 5;
+        let content: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).expect("small")).collect();
+        let payload = Payload::new(0, content.clone().into(), vec![7; 4].into());
+        let frame = u32::try_from(FRAME_PAYLOAD_BYTES_MAX).expect("a frame");
+        for part in [0..frame, frame..3 * frame, 0..3 * frame, 1..frame, 3 * frame..3 * frame + 5] {
+            let own = frame_crc(&content[part.start as usize..part.end as usize]);
+            assert_eq!(payload.part_crc(&content, &part), own, "{part:?}");
+        }
+        assert_eq!(payload.crc(frame), 7, "on a stream it is passed on");
+    }
+}

@@ -1,0 +1,131 @@
+//! What there is on this machine: limits, quotas, ports. Says nothing of what it means.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    net::sockopt,
+    process::{Resource, getrlimit},
+};
+use shards::{Driver, DriverChoice, Placement, driver::FORCE_EPOLL_VARIABLE};
+use socket2::{Domain, Socket, Type};
+
+use super::ports::{self, Port};
+use relay_program::machine::{Groups, setting};
+use relay_server::{Config, Congestion, Descriptors, MemoryPlan};
+
+use crate::config::RelayArgs;
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) is_linux: bool,
+    /// Whether it is `io_uring` (or this system's best), and why; or why it does not work.
+    pub(super) driver: Result<(bool, String), String>,
+    pub(super) driver_wished: DriverChoice,
+    /// An environment variable rules rings out.
+    pub(super) is_uring_renounced: bool,
+    pub(super) io_uring_disabled: Option<u64>,
+    pub(super) locked_bytes: Option<u64>,
+    pub(super) descriptors: Descriptors,
+    /// Settings that cap socket buffers, as the kernel tells them.
+    pub(super) buffers: Vec<(&'static str, String)>,
+    pub(super) congestion_default: Option<String>,
+    pub(super) congestion_available: String,
+    /// What those without privileges may choose.
+    pub(super) congestion_allowed: String,
+    pub(super) congestion: Congestion,
+    /// Whether a socket takes it.
+    pub(super) congestion_outcome: Result<(), (io::ErrorKind, String)>,
+    pub(super) is_loopback_only: bool,
+    pub(super) shard_count: usize,
+    pub(super) cores_available: usize,
+    pub(super) cores_wished: usize,
+    pub(super) quota_cores: Option<f64>,
+    pub(super) memory: MemoryPlan,
+    pub(super) loopback: Result<(), String>,
+    pub(super) ipv6: Result<(), String>,
+    /// The files of `--serve` that can't be read, and why.
+    pub(super) unreadable: Vec<(PathBuf, String)>,
+    pub(super) ports: Vec<Port>,
+}
+
+impl Facts {
+    /// Looks at everything.
+    pub(super) fn gather(args: &RelayArgs, config: &Config) -> Self {
+        let placement = Placement::plan(args.cores, args.oversubscribe);
+        let driver = shards::driver::choose(args.driver)
+            .map(|chosen| (chosen.driver != Driver::Epoll, chosen.reason))
+            .map_err(|error| error.to_string());
+        let ports = ports::ports(config);
+        let addresses = ports.iter().filter(|port| port.what == ports::Use::Streams).count();
+        let (shard_count, own) = (placement.shard_count(), args.serve.len());
+        let buffer = |name| Some((name, setting(name)?));
+        Self {
+            is_linux: cfg!(target_os = "linux"),
+            driver,
+            driver_wished: args.driver,
+            is_uring_renounced: std::env::var_os(FORCE_EPOLL_VARIABLE).is_some(),
+            io_uring_disabled: setting("kernel.io_uring_disabled").and_then(|text| number(&text)),
+            locked_bytes: getrlimit(Resource::Memlock).current,
+            // The relay raises the soft limit by itself.
+            descriptors: Descriptors::new(
+                getrlimit(Resource::Nofile).maximum,
+                args.max_peers.get(),
+                shard_count,
+                addresses,
+                own,
+            ),
+            buffers: super::judge::BUFFERS.iter().filter_map(|(name, _)| buffer(*name)).collect(),
+            congestion_default: setting("net.ipv4.tcp_congestion_control"),
+            congestion_available: setting("net.ipv4.tcp_available_congestion_control")
+                .unwrap_or_default(),
+            congestion_allowed: setting("net.ipv4.tcp_allowed_congestion_control")
+                .unwrap_or_default(),
+            congestion: config.congestion.clone(),
+            congestion_outcome: set_congestion(&config.congestion),
+            is_loopback_only: !config.listen.is_empty()
+                && config.listen.iter().all(|addr| addr.ip().is_loopback()),
+            shard_count,
+            cores_available: placement.available(),
+            cores_wished: args.cores.map_or(0, std::num::NonZeroUsize::get),
+            quota_cores: Groups::gather().cores,
+            memory: config.memory,
+            loopback: ports::loopback(),
+            ipv6: ports::ipv6(),
+            unreadable: args.serve.iter().filter_map(|path| unreadable(path)).collect(),
+            ports,
+        }
+    }
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// Whether a socket takes it: what is there may still be kept for the privileged.
+fn set_congestion(congestion: &Congestion) -> Result<(), (io::ErrorKind, String)> {
+    let set = |name: &str| -> io::Result<()> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        Ok(sockopt::set_tcp_congestion(&socket, name)?)
+    };
+    congestion.name().map_or(Ok(()), set).map_err(|error| (error.kind(), error.to_string()))
+}
+
+/// Whole cores of a quota.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of cores")]
+pub(super) fn floor(cores: f64) -> usize {
+    cores.max(0.0) as usize
+}
+
+fn unreadable(path: &Path) -> Option<(PathBuf, String)> {
+    let why = match File::open(path).and_then(|file| file.metadata()) {
+        Ok(about) if about.is_file() => return None,
+        Ok(_) => "it is not a regular file".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some((path.to_owned(), why))
+}

@@ -1,0 +1,105 @@
+//! `relay doctor`: what this machine allows a relay, what each of it means, and what mends it.
+//!
+//! Facts are gathered by [`facts`]; what they mean is decided by [`judge`], from facts alone. It changes
+//! nothing, and opens ports only to see whether they are free.
+
+mod facts;
+mod judge;
+mod ports;
+
+use std::{ffi::OsString, fmt, process::ExitCode};
+
+use clap::Parser;
+
+use self::{facts::Facts, judge::judge};
+use crate::{arguments, config::RelayArgs};
+
+/// Checks this machine for a relay with the same options, and says what would mend what is amiss.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "relay doctor",
+    after_help = "Example:\n  relay doctor --cores 8 --cache 1G\n\nExits with 0 if a relay with these \
+                  options runs here, perhaps with less than it could;\n1 if it does not; 2 for wrong \
+                  usage. Give it the options that the relay gets."
+)]
+struct DoctorArgs {
+    #[command(flatten)]
+    relay: RelayArgs,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Grade {
+    Fine,
+    /// It runs, and could be better.
+    Note,
+    /// It does not run like this.
+    Bad,
+}
+
+/// One line, and what to do.
+#[derive(Debug)]
+struct Finding {
+    grade: Grade,
+    what: &'static str,
+    found: String,
+    mend: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grade = match self.grade {
+            Grade::Fine => "ok",
+            Grade::Note => "note",
+            Grade::Bad => "BAD",
+        };
+        write!(f, "{grade:>4}  {:<18} {}", self.what, self.found)?;
+        match &self.mend {
+            Some(mend) => write!(f, "\n      {:<18} -> {mend}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+fn fine(what: &'static str, found: impl Into<String>) -> Finding {
+    Finding { grade: Grade::Fine, what, found: found.into(), mend: None }
+}
+
+fn note(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Finding {
+    Finding { grade: Grade::Note, what, found: found.into(), mend: Some(mend.into()) }
+}
+
+fn bad(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Finding {
+    Finding { grade: Grade::Bad, what, found: found.into(), mend: Some(mend.into()) }
+}
+
+/// The subcommand: arguments, its own name first, to exit code.
+pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match arguments::parse::<DoctorArgs>(args) {
+        Ok(args) => args,
+        Err(error) => return arguments::print(&error),
+    };
+    let config = match args.relay.check() {
+        Ok(config) => config,
+        Err(error) => {
+            crate::stderr::say(format_args!("error: {error}"));
+            return ExitCode::from(2);
+        }
+    };
+    let findings = judge(&Facts::gather(&args.relay, &config));
+    let worst = findings.iter().map(|finding| finding.grade).max();
+    let mut text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+    text.push_str(match worst {
+        Some(Grade::Bad) => "\nA relay with these options does not run here.\n",
+        Some(Grade::Note) => "\nA relay with these options runs here; see the notes for more.\n",
+        _ => "\nAll is well.\n",
+    });
+    if let Err(error) = crate::stdout::print(text.as_bytes()) {
+        crate::stderr::say(format_args!("error: failed to write to stdout: {error}"));
+        return ExitCode::FAILURE;
+    }
+    if worst == Some(Grade::Bad) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests;

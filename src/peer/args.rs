@@ -1,0 +1,248 @@
+//! The command line of `peer`: all of its commands and options, and nothing of what they do.
+
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
+use clap_complete::Shell;
+use shards::DriverChoice;
+
+use crate::{
+    arguments::parse_driver,
+    protocol::{
+        RelayAddr, Ticket, check_label,
+        limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
+    },
+    transport::Transport,
+    units::{parse_count, parse_duration, parse_power_of_two},
+};
+
+/// Shares files through a relay, and gets them.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "peer",
+    version,
+    after_help = "Example:\n  peer share movie.mkv --relay relay.example.org:7440\n  peer get \
+                  relay1abc...\n\nExit codes: 0 done and verified, 1 the job failed, 2 wrong \
+                  usage.\nEvery option can also be given by a variable: PEER_RELAY, PEER_TIMEOUT."
+)]
+pub struct PeerArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `peer` does.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Share a file: print its ticket, then serve it until Ctrl-C
+    Share(ShareArgs),
+    /// Get the file that a ticket names
+    Get(GetArgs),
+    /// Verify a file against a ticket
+    Check(CheckArgs),
+    /// Print what a ticket holds
+    Info(InfoArgs),
+    /// Print a shell's completions for this program
+    Completions(CompletionsArgs),
+    /// Print this program's manual page, in roff
+    Man,
+}
+
+/// Options that all commands with a connection have.
+#[derive(Args, Clone, Debug)]
+pub struct CommonArgs {
+    /// File whose first line is the token that the relay asks for
+    #[arg(long, env = "PEER_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// How messages and data travel: tcp, udp-control or udp-data
+    #[arg(long, env = "PEER_TRANSPORT", value_name = "T", default_value = "tcp")]
+    pub transport: Transport,
+
+    /// What drives the event loop: auto, io-uring or epoll
+    #[arg(long, env = "PEER_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
+    pub driver: DriverChoice,
+
+    /// Say nothing on stderr but errors
+    #[arg(long, short, env = "PEER_QUIET", value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+
+    /// Print JSON objects on stdout, one a line
+    #[arg(long, env = "PEER_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
+}
+
+/// `peer share`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  peer share movie.mkv --relay relay.example.org:7440\n\nThe ticket \
+                        is the only line on stdout. Give it to whoever shall get the file."
+)]
+pub struct ShareArgs {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// The relay; tickets name it, so others must reach it by this name or address [port: 7440]
+    #[arg(
+        long,
+        env = "PEER_RELAY",
+        value_name = "HOST[:PORT]",
+        required_unless_present = "ticket"
+    )]
+    pub relay: Option<RelayAddr>,
+
+    /// Share it as this ticket says, so that those who have the ticket find it [relay: the ticket's]
+    #[arg(long, env = "PEER_TICKET", value_name = "TICKET")]
+    pub ticket: Option<Ticket>,
+
+    /// Cut it into chunks of this size, a power of two from 1K to 16M [default: as the relay recommends]
+    #[arg(long, env = "PEER_CHUNK", value_name = "SIZE", conflicts_with = "ticket", value_parser = parse_chunk)]
+    pub chunk: Option<u8>,
+
+    /// Tell the relay to call the file so on its page and in /api/v1, which is all that it learns of a name
+    #[arg(long, env = "PEER_LABEL", value_name = "TEXT", value_parser = parse_label)]
+    pub label: Option<String>,
+
+    /// Leave when every chunk was handed out once and no connected peer depends on us
+    #[arg(long, env = "PEER_ONCE", value_parser = FalseyValueParser::new())]
+    pub once: bool,
+
+    /// Leave when N peers have the whole file
+    #[arg(long, env = "PEER_UNTIL_COPIES", value_name = "N", conflicts_with = "once", value_parser = parse_count::<NonZeroU32>)]
+    pub until_copies: Option<NonZeroU32>,
+
+    /// End with an error after so long without handing out a chunk [default: never]
+    // Not PEER_TIMEOUT: whoever sets that is about to get something.
+    #[arg(long, env = "PEER_SHARE_TIMEOUT", value_name = "DUR", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+
+    /// What all commands have.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+fn parse_chunk(text: &str) -> Result<u8, String> {
+    parse_power_of_two(text, CHUNK_SIZE_LOG2_MIN..=CHUNK_SIZE_LOG2_MAX)
+}
+
+fn parse_label(text: &str) -> Result<String, String> {
+    let explained = |fault| format!("it {fault}: give a line of up to {LABEL_BYTES_MAX} bytes");
+    check_label(text).map(|()| text.to_owned()).map_err(explained)
+}
+
+/// `peer get`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  peer get relay1abc... -o movie.mkv\n\nAn interrupted get is resumed \
+                  by the same command."
+)]
+pub struct GetArgs {
+    /// The ticket that `peer share` printed
+    #[arg(value_name = "TICKET")]
+    pub ticket: Ticket,
+
+    /// Where to put it: a directory, a file name, or - for stdout [default: the ticket's name]
+    #[arg(long, short, env = "PEER_OUTPUT", value_name = "PATH")]
+    pub output: Option<PathBuf>,
+
+    /// After completion serve others for DUR, or `auto`: until nobody depends on us
+    #[arg(long, env = "PEER_SEED_FOR", value_name = "DUR", default_value = "auto", value_parser = parse_seed_for)]
+    pub seed_for: SeedFor,
+
+    /// Overwrite an existing file
+    #[arg(long, env = "PEER_FORCE", value_parser = FalseyValueParser::new())]
+    pub force: bool,
+
+    /// End with an error after so long without a newly verified chunk
+    #[arg(long, env = "PEER_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = parse_duration)]
+    pub timeout: Duration,
+
+    /// What all commands have.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `--seed-for`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SeedFor {
+    /// Until the relay says that nobody depends on this peer, at most 60 s.
+    Auto,
+    /// For so long.
+    For(Duration),
+}
+
+fn parse_seed_for(text: &str) -> Result<SeedFor, String> {
+    if text == "auto" {
+        return Ok(SeedFor::Auto);
+    }
+    parse_duration(text).map(SeedFor::For).map_err(|error| format!("{error}, or auto"))
+}
+
+/// `peer check`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  peer check movie.mkv relay1abc...\n\nExits 0 if the file is the \
+                  ticket's, 1 if not. Only where it differs is asked of the relay."
+)]
+pub struct CheckArgs {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// The ticket
+    #[arg(value_name = "TICKET")]
+    pub ticket: Ticket,
+
+    /// File whose first line is the token that the relay asks for
+    #[arg(long, env = "PEER_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// What drives the event loop: auto, io-uring or epoll
+    #[arg(long, env = "PEER_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
+    pub driver: DriverChoice,
+
+    /// Say nothing on stderr but errors
+    #[arg(long, short, env = "PEER_QUIET", value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+
+    /// Print a JSON object on stdout
+    #[arg(long, env = "PEER_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
+}
+
+/// `peer info`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  peer info relay1abc...")]
+pub struct InfoArgs {
+    /// The ticket
+    #[arg(value_name = "TICKET")]
+    pub ticket: Ticket,
+
+    /// Print a JSON object
+    #[arg(long, env = "PEER_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
+}
+
+/// `peer completions`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  peer completions bash > ~/.local/share/bash-completion/completions/peer"
+)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_has_its_variable() {
+        use clap::CommandFactory as _;
+        let without = crate::pages::options_without_variable(&PeerArgs::command(), "PEER");
+        assert!(without.is_empty(), "{without:?}");
+    }
+}

@@ -1,0 +1,245 @@
+//! `peer check`: whether a file is the one that a ticket names, and if not, where it differs.
+//!
+//! The ticket alone tells whether; where, only the list of digests, which some peer of the swarm
+//! may have. It is asked for when the file is wrong, and proves itself. Without a relay, or without such a
+//! peer, the file differs all the same.
+
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use shards::{bell::LocalBell, clock, task};
+
+use super::{
+    args::CheckArgs,
+    error::{ProgramError, output_error, read_token},
+    event_loop,
+    voice::Voice,
+};
+use crate::{
+    client::{
+        ChunkOrder, FileState, Notice, Patience, Peer, PeerConfig, PeerHandle, Reaction, Remote,
+        SessionConfig, hashing, new_scratch,
+        origin::{OpenFile, OriginFile},
+        store::{ChunkStore, StoreEvent},
+    },
+    protocol::{Digest, Manifest, Token, chunk_size_log2_for, limits::NONCE_BYTES},
+    units::{bytes_text, count_text},
+};
+
+/// How long the relay may take to tell where the file differs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the relay is asked who else is there.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+
+/// When it has said so often that nobody is, nobody is: one may just have been connecting again.
+const FOUND_NOBODY_MAX: u32 = 4;
+
+/// What was found.
+enum Verdict {
+    Same,
+    OtherSize { size_bytes: u64 },
+    Differs { first: Option<(u32, u32)>, why_not: String },
+}
+
+/// Checks it: an error if the file is another one.
+pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
+    if args.json {
+        crate::stdout::check().map_err(|error| output_error(&error))?;
+    }
+    let token = read_token(args.token_file.as_deref())?;
+    let voice = Voice { quiet: args.quiet };
+    let key = args.ticket.key;
+    let file = OpenFile::open(&args.file).map_err(ProgramError::job)?;
+    let verdict = if file.size_bytes() != key.size_bytes {
+        Verdict::OtherSize { size_bytes: file.size_bytes() }
+    } else {
+        let what = format!("checking {}", args.file.display());
+        let mut progress = voice.progress(&what, key.size_bytes);
+        let origin = file.hash(key.chunk_size_log2, &mut |done| progress.set(done));
+        progress.finish();
+        let origin = origin.map_err(ProgramError::job)?;
+        if origin.manifest().key().id == key.id {
+            Verdict::Same
+        } else {
+            locate(args, token, &origin)
+        }
+    };
+    report(args, voice, &verdict)
+}
+
+/// Where the file differs, if somebody can tell.
+fn locate(args: &CheckArgs, token: Option<Token>, origin: &OriginFile) -> Verdict {
+    let asked = ask_for_manifest(args, token);
+    match asked {
+        Ok(manifest) => {
+            let first = hashing::first_difference(origin.manifest(), &manifest);
+            Verdict::Differs { first, why_not: String::new() }
+        }
+        Err(why_not) => Verdict::Differs { first: None, why_not },
+    }
+}
+
+/// The list of digests from a peer that has it, or why it can't be had.
+fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manifest>, String> {
+    let session = SessionConfig {
+        order: ChunkOrder::Relay,
+        seeding: None,
+        token,
+        nonce: [0; NONCE_BYTES],
+        intake_bytes_per_second: None,
+        keeps_bytes: false,
+        is_manifest_only: true,
+    };
+    // The answer is known without the relay: one that is not there is not waited for.
+    let patience = Patience { first: Duration::ZERO, later: Duration::ZERO };
+    let remote: Remote = args.ticket.relay.clone().into();
+    let config = PeerConfig { remote: remote.clone(), session, patience, seed: 0 };
+    let asked = Rc::new(Asked::default());
+    let file = FileState::lacking(args.ticket.key);
+    let watch = Rc::clone(&asked);
+    let watch = move |_, notice: &Notice<'_>, _: &FileState| watch.notice(notice);
+    let peer = Peer::new(config, file, Box::new(Nowhere), Box::new(watch));
+    let handle = peer.handle();
+    let run = {
+        let asked = Rc::clone(&asked);
+        async move {
+            let questions = ask_who_is_there(&asked, peer.handle());
+            let running = task::race(peer.run(new_scratch()), questions);
+            let ended = clock::timeout(PATIENCE, running).await;
+            handle.stop();
+            ended
+        }
+    };
+    let ended = event_loop::run(args.driver, run).map_err(|error| error.to_string())?;
+    let (result, file) = match ended {
+        Some(Ok((result, file))) => (Some(result), Some(file)),
+        _ => (None, None),
+    };
+    match (file.as_ref().and_then(FileState::manifest), result) {
+        (Some(manifest), _) => Ok(Arc::clone(manifest)),
+        (None, Some(Err(error))) => Err(error.to_string()),
+        (None, _) if asked.is_accepted.get() => {
+            let key = &args.ticket.key;
+            let log2 = chunk_size_log2_for(key.size_bytes, asked.recommended_log2.get());
+            let other = match log2 == key.chunk_size_log2 {
+                true => "",
+                false => ", and a share through that relay now makes another ticket",
+            };
+            Err(format!("no peer that has the file of this ticket is connected to {remote}{other}"))
+        }
+        (None, _) => Err(format!("the relay at {remote} did not answer in time")),
+    }
+}
+
+/// What is known of the relay while it is asked.
+#[derive(Default)]
+struct Asked {
+    is_accepted: Cell<bool>,
+    recommended_log2: Cell<u8>,
+    /// How often it was said that there is no other peer.
+    found_nobody: Cell<u32>,
+}
+
+impl Asked {
+    fn notice(&self, notice: &Notice<'_>) -> Reaction {
+        match notice {
+            Notice::Recommended { chunk_size_log2_max } => {
+                self.recommended_log2.set(*chunk_size_log2_max);
+            }
+            Notice::Accepted { .. } => self.is_accepted.set(true),
+            Notice::Status(status) if status.peers <= 1 => {
+                self.found_nobody.set(self.found_nobody.get() + 1);
+            }
+            Notice::Status(_) => self.found_nobody.set(0),
+            _ => {}
+        }
+        let is_over = self.found_nobody.get() >= FOUND_NOBODY_MAX;
+        match notice {
+            Notice::ManifestVerified | Notice::Waiting { .. } => Reaction::Vanish,
+            _ if is_over => Reaction::Vanish,
+            _ => Reaction::GoOn,
+        }
+    }
+}
+
+/// Without another peer nobody can answer: that need not be waited for.
+async fn ask_who_is_there(asked: &Asked, handle: PeerHandle) {
+    loop {
+        clock::sleep(ASK_EVERY).await;
+        if asked.is_accepted.get() {
+            handle.ask_status();
+        }
+    }
+}
+
+/// Has nothing and keeps nothing: it only asks.
+struct Nowhere;
+
+impl ChunkStore for Nowhere {
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
+
+    fn watch(&mut self, _: &Rc<LocalBell>) -> bool {
+        false
+    }
+
+    fn put(&mut self, _: u32, _: Bytes) {}
+
+    fn get(&mut self, _: u32, _: u32, _: Digest) -> io::Result<Option<Bytes>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn poll_event(&mut self) -> Option<StoreEvent> {
+        None
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+fn report(args: &CheckArgs, voice: Voice, verdict: &Verdict) -> Result<(), ProgramError> {
+    let path = args.file.display();
+    let key = &args.ticket.key;
+    if args.json {
+        let first = match verdict {
+            Verdict::Differs { first, .. } => *first,
+            _ => None,
+        };
+        let object = serde_json::json!({
+            "same": matches!(verdict, Verdict::Same),
+            "first_different_chunk": first.map(|(chunk, _)| chunk),
+            "first_different_offset_bytes": first.map(|(chunk, _)| key.chunk_offset_bytes(chunk)),
+            "different_chunk_count": first.map(|(_, count)| count),
+        });
+        let line = format!("{object}\n");
+        crate::stdout::print(line.as_bytes()).map_err(|error| output_error(&error))?;
+    }
+    match verdict {
+        Verdict::Same => {
+            voice.say(&format!("{path} is the ticket's file: {}", bytes_text(key.size_bytes)));
+            Ok(())
+        }
+        Verdict::OtherSize { size_bytes } => Err(ProgramError::Job(format!(
+            "{path} is not the ticket's file: it has {size_bytes} bytes, the ticket's has {}",
+            key.size_bytes
+        ))),
+        Verdict::Differs { first: Some((chunk, 1)), .. } => Err(ProgramError::Job(format!(
+            "{path} is not the ticket's file: one of its {} differs, chunk {chunk}, from offset {} on",
+            count_text(u64::from(key.chunk_count()), "chunk"),
+            key.chunk_offset_bytes(*chunk),
+        ))),
+        Verdict::Differs { first: Some((chunk, count)), .. } => Err(ProgramError::Job(format!(
+            "{path} is not the ticket's file: {count} of its {} differ, the first is chunk {chunk}, \
+             from offset {} on",
+            count_text(u64::from(key.chunk_count()), "chunk"),
+            key.chunk_offset_bytes(*chunk),
+        ))),
+        Verdict::Differs { why_not, .. } => Err(ProgramError::Job(format!(
+            "{path} is not the ticket's file: its content differs. Where it differs could not be found \
+             out: {why_not}"
+        ))),
+    }
+}

@@ -1,0 +1,486 @@
+//! Gets what lacks, on an event loop: one peer, watched, until the file is whole and nobody needs
+//! this peer any more, or there is no hope.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs::File,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::SyncSender,
+    },
+    time::Duration,
+};
+
+use shards::{DriverChoice, Offload, bell::LocalBell, clock, task};
+
+use super::{
+    super::{STOOD_STILL, args::SeedFor, error::no_thread, event_loop},
+    part::Part,
+    screen::News,
+    status::{Phase, Status, time_text},
+};
+use crate::{
+    buffers,
+    client::{
+        ChunkOrder, ChunkStore, ConnectionError, Disk, FileState, FileStore, Notice, Observer,
+        Patience, Peer, PeerConfig, PeerHandle, Reaction, Remote, SessionConfig, SessionError,
+        StreamStore, new_scratch,
+    },
+    machine,
+    protocol::{FailureCode, Manifest, Token, limits::NONCE_BYTES},
+    time::Time,
+    transport::Transport,
+};
+
+/// From this round trip on the path itself is long: a busy relay near by takes as long as a short path.
+const FAR: Duration = Duration::from_millis(60);
+
+/// How often signals and time-outs are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// For the first connection to come about; a relay that is just being started is found.
+const FIRST_CONNECT: Duration = Duration::from_secs(10);
+
+/// The relay gives leave by then, or this peer goes without.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The same for a stream, of which nothing can be served: until the relay has heard of the last chunks.
+const STREAM_LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// After the relay gave up waiting for chunks: it is asked again after so long.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What is under way to the disk is waited for so long when the get is stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where the bytes go.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// Into a partial file, which becomes the target.
+    Part { part: Part, overwrite: bool },
+    /// In order into this descriptor.
+    Stream(Arc<File>),
+    /// They are there already; others are served.
+    Whole(Arc<File>),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) remote: Remote,
+    pub(crate) token: Option<Token>,
+    pub(crate) transport: Transport,
+    pub(crate) place: Place,
+    /// Only the list of digests is wanted: what is on disk must be hashed before anything is got.
+    pub(crate) manifest_only: bool,
+    pub(crate) timeout: Duration,
+    pub(crate) seed_for: SeedFor,
+    pub(crate) status: Arc<Status>,
+    pub(crate) news: SyncSender<News>,
+    pub(crate) interrupted: Arc<AtomicBool>,
+}
+
+/// How it ended well.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// The file is where it belongs.
+    Whole,
+    /// The list of digests is here.
+    Manifest(Arc<Manifest>),
+}
+
+/// Runs to the end.
+///
+/// # Errors
+/// A sentence for the user: what failed, and why.
+pub(crate) fn run(driver: DriverChoice, job: Job, file: FileState) -> Result<Done, String> {
+    let ended = event_loop::run(driver, supervise(Rc::new(job), file));
+    ended.map_err(|error| error.to_string())?
+}
+
+/// What the observer and the supervisor share.
+struct Local {
+    job: Rc<Job>,
+    bell: Rc<LocalBell>,
+    /// Does what blocks and is not a chunk's.
+    offload: Offload<Result<(), String>>,
+    manifest: RefCell<Option<Arc<Manifest>>>,
+    whole_at: Cell<Option<Duration>>,
+    /// Whether the whole file is where it belongs.
+    finished: RefCell<Option<Result<(), String>>>,
+    last_error: RefCell<Option<String>>,
+    writes: RefCell<Option<Rc<Cell<usize>>>>,
+    /// Whether the path to the relay was looked at.
+    was_path_judged: Cell<bool>,
+    /// Of the time that the process has not run, so much was seen.
+    lapsed: Cell<Duration>,
+}
+
+async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
+    let no_thread = |error| no_thread("for files", &error);
+    let disk = Disk::start().map_err(no_thread)?;
+    let local = Rc::new(Local {
+        bell: Rc::new(LocalBell::new()),
+        offload: Offload::start("peer-finish", 1).map_err(no_thread)?,
+        manifest: RefCell::default(),
+        whole_at: Cell::new(None),
+        finished: RefCell::default(),
+        last_error: RefCell::default(),
+        writes: RefCell::default(),
+        was_path_judged: Cell::new(false),
+        lapsed: Cell::new(clock::lapsed()),
+        job,
+    });
+    if matches!(local.job.place, Place::Whole(_)) {
+        local.whole_at.set(Some(clock::now()));
+        *local.finished.borrow_mut() = Some(Ok(()));
+        local.job.status.enter(Phase::Seeding);
+    } else {
+        local.job.status.enter(Phase::Getting);
+    }
+    task::spawn(tick(Rc::downgrade(&local)));
+    loop {
+        let store = local.store(&disk, &file);
+        let config = local.peer_config(store.keeps_bytes());
+        let peer = Peer::new(config, file, store, Box::new(Watch(Rc::clone(&local))))
+            .with_transport(local.job.transport);
+        file = match local.run_peer(peer).await? {
+            Ended::Done(done) => return Ok(done),
+            Ended::AskAgain(file) => file,
+        };
+        let ask_at = clock::now() + ASK_AGAIN_AFTER;
+        while clock::now() < ask_at {
+            if let Some(verdict) = local.verdict() {
+                return verdict;
+            }
+            local.bell.wait().await;
+        }
+    }
+}
+
+/// How one peer ended.
+enum Ended {
+    Done(Done),
+    /// The relay knows nobody who holds what lacks, but there is time left.
+    AskAgain(FileState),
+}
+
+impl Local {
+    fn peer_config(&self, keeps_bytes: bool) -> PeerConfig {
+        let job = &self.job;
+        let session = SessionConfig {
+            order: match job.place {
+                Place::Stream(_) => ChunkOrder::Sequential,
+                _ => ChunkOrder::Relay,
+            },
+            seeding: None,
+            token: job.token.clone(),
+            nonce: [0; NONCE_BYTES],
+            intake_bytes_per_second: None,
+            keeps_bytes,
+            is_manifest_only: job.manifest_only,
+        };
+        let was_accepted = job.status.was_accepted.load(Relaxed);
+        let first = if was_accepted { job.timeout } else { FIRST_CONNECT.min(job.timeout) };
+        PeerConfig {
+            remote: job.remote.clone(),
+            session,
+            patience: Patience { first, later: job.timeout },
+            seed: u64::from(std::process::id()),
+        }
+    }
+
+    fn store(&self, disk: &Disk, file: &FileState) -> Box<dyn ChunkStore> {
+        let key = *file.key();
+        match &self.job.place {
+            Place::Part { part, .. } => {
+                Box::new(FileStore::new(key, Arc::clone(part.file()), true, disk))
+            }
+            Place::Whole(whole) => Box::new(FileStore::new(key, Arc::clone(whole), false, disk)),
+            Place::Stream(sink) => {
+                // A stream has a beginning, and no holes.
+                let store = StreamStore::new(Arc::clone(sink), file.have().count(), disk);
+                *self.writes.borrow_mut() = Some(store.writes());
+                Box::new(store)
+            }
+        }
+    }
+
+    /// Runs one peer until it ends, or there is a verdict over it.
+    async fn run_peer(&self, peer: Peer) -> Result<Ended, String> {
+        let handle = peer.handle();
+        let bell = Rc::clone(&self.bell);
+        let running = task::spawn(async move {
+            let ended = peer.run(new_scratch()).await;
+            bell.ring();
+            ended
+        });
+        while !running.is_finished() {
+            if let Some(verdict) = self.verdict() {
+                self.stop(&handle, || running.is_finished()).await;
+                return verdict.map(Ended::Done);
+            }
+            self.bell.wait().await;
+        }
+        let (result, file) = running.await.ok_or("the event loop has ended")?;
+        // Of chunks that are too large for it a relay says the same, but before it takes the peer in.
+        let is_refused =
+            |error: &ConnectionError| code_of(error) == Some(FailureCode::SwarmRefused);
+        if result.as_ref().is_err_and(is_refused) && self.job.status.is_connected.load(Relaxed) {
+            self.job.status.is_given_up.store(true, Relaxed);
+        }
+        match &result {
+            Err(error) if is_worth_asking_again(error) => self.job.status.handle_given_up(),
+            _ => self.job.status.handle_disconnected(),
+        }
+        if let Some(manifest) = self.manifest.borrow_mut().take() {
+            return Ok(Ended::Done(Done::Manifest(manifest)));
+        }
+        if self.whole_at.get().is_some() {
+            return self.wait_finished().await.map(Ended::Done);
+        }
+        match result {
+            Err(error) if is_worth_asking_again(&error) => {
+                self.lost(&error);
+                Ok(Ended::AskAgain(file))
+            }
+            Err(error) => Err(self.explain(&error)),
+            Ok(_) => Err("the transfer was stopped".into()),
+        }
+    }
+
+    /// Stops a peer; what its disk has under way is waited for, but not for ever.
+    async fn stop(&self, handle: &PeerHandle, is_finished: impl Fn() -> bool) {
+        handle.stop();
+        let deadline = clock::now() + STOP_TIMEOUT;
+        while !is_finished() && clock::now() < deadline {
+            self.bell.wait().await;
+        }
+    }
+
+    /// Whether it is over, whatever the peer does.
+    fn verdict(&self) -> Option<Result<Done, String>> {
+        let (job, is_interrupted) = (&self.job, self.job.interrupted.load(Relaxed));
+        let Some(whole_at) = self.whole_at.get() else {
+            self.look_at_the_reader();
+            let lapsed = clock::lapsed();
+            if lapsed.saturating_sub(self.lapsed.replace(lapsed)) >= job.timeout.min(STOOD_STILL) {
+                // Nothing could come while this process stood still.
+                job.status.progress();
+            }
+            if is_interrupted {
+                return Some(Err("interrupted".into()));
+            }
+            if job.status.waited() < job.timeout {
+                return None;
+            }
+            let why = job.status.why(self.last_error.borrow().as_deref());
+            let waited = time_text(job.timeout);
+            return Some(Err(format!("nothing new has come for {waited}, so it gives up: {why}")));
+        };
+        // Only what is safely in its place is served, or left.
+        let finished = self.finished.borrow().clone()?;
+        let seeded = clock::now() - whole_at;
+        let is_over = match (&job.place, job.seed_for) {
+            (Place::Stream(_), _) => seeded >= STREAM_LEAVE_TIMEOUT,
+            (_, SeedFor::Auto) => seeded >= LEAVE_TIMEOUT,
+            (_, SeedFor::For(time)) => seeded >= time,
+        };
+        match finished {
+            Err(error) => Some(Err(error)),
+            Ok(()) => (is_over || is_interrupted).then_some(Ok(Done::Whole)),
+        }
+    }
+
+    async fn wait_finished(&self) -> Result<Done, String> {
+        loop {
+            if let Some(finished) = self.finished.borrow().clone() {
+                return finished.map(|()| Done::Whole);
+            }
+            self.bell.wait().await;
+        }
+    }
+
+    /// While somebody is slow to read a stream, nobody waits for the network.
+    fn look_at_the_reader(&self) {
+        let writes = self.writes.borrow().as_ref().map_or(0, |writes| writes.get());
+        let is_slow = writes > 0;
+        self.job.status.is_reader_slow.store(is_slow, Relaxed);
+        if is_slow {
+            self.job.status.progress();
+        }
+    }
+
+    /// What ended the last peer, and what that means for the user.
+    fn explain(&self, error: &ConnectionError) -> String {
+        let hint = match error {
+            ConnectionError::Connect { .. } => {
+                ": is the relay running, and can this machine reach it?"
+            }
+            ConnectionError::LookUp { .. } => ": is the relay's name right in the ticket?",
+            ConnectionError::Io { .. } | ConnectionError::Closed(_) => {
+                ": is the relay still running?"
+            }
+            ConnectionError::Store { error, .. } => match error.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    ": make room"
+                }
+                std::io::ErrorKind::FileTooLarge => ": allow larger files, or choose another place",
+                std::io::ErrorKind::BrokenPipe => ": whoever read stdout has closed it",
+                _ => "",
+            },
+            _ => "",
+        };
+        format!("{error}{hint}")
+    }
+
+    fn handle_whole(self: &Rc<Self>) {
+        if self.whole_at.get().is_some() {
+            return;
+        }
+        self.whole_at.set(Some(clock::now()));
+        let Place::Part { part, overwrite } = self.job.place.clone() else {
+            self.handle_finished(Ok(()));
+            return;
+        };
+        self.job.status.enter(Phase::Finishing);
+        let (local, key) = (Rc::downgrade(self), self.job.status.key);
+        self.offload.submit(
+            move || part.finish(&key, overwrite),
+            move |result| {
+                let Some(local) = local.upgrade() else { return };
+                local.handle_finished(result.unwrap_or_else(|panic| Err(panic.to_string())));
+            },
+        );
+    }
+
+    fn handle_finished(&self, result: Result<(), String>) {
+        self.job.status.enter(Phase::Seeding);
+        *self.finished.borrow_mut() = Some(result);
+        self.bell.ring();
+    }
+
+    fn handle_manifest(self: &Rc<Self>, file: &FileState) -> Reaction {
+        self.job.status.has_manifest.store(true, Relaxed);
+        let Some(manifest) = file.manifest().cloned() else { return Reaction::GoOn };
+        if self.job.manifest_only {
+            *self.manifest.borrow_mut() = Some(manifest);
+            return Reaction::Vanish;
+        }
+        if let Place::Part { part, .. } = self.job.place.clone() {
+            // Not ourselves: what is still under way when the loop ends would keep us, and we it.
+            let news = self.job.news.clone();
+            self.offload.submit(
+                move || part.save_manifest(&manifest).map_err(|error| error.to_string()),
+                move |result| {
+                    if let Err(error) = result.unwrap_or_else(|panic| Err(panic.to_string())) {
+                        tell(&news, News::Note(format!(
+                            "could not keep the list of digests beside the file: {error}: a resumed \
+                             get will ask for it again"
+                        )));
+                    }
+                },
+            );
+        }
+        Reaction::GoOn
+    }
+
+    /// Says so if this machine's buffers hold the path up.
+    fn judge_path(&self, round_trip: Duration) {
+        const RECEIVE: &str = "net.ipv4.tcp_rmem";
+        if !self.was_path_judged.replace(true)
+            && round_trip >= FAR
+            && let Some(value) = machine::setting(RECEIVE)
+            && let Some(text) = buffers::warning(RECEIVE, &value, round_trip)
+        {
+            self.tell(News::Note(text));
+        }
+    }
+
+    /// What ended the last connection is remembered and shown.
+    fn lost(&self, error: &ConnectionError) {
+        self.job.status.relay_refused.store(is_worth_asking_again(error), Relaxed);
+        *self.last_error.borrow_mut() = Some(error.to_string());
+        self.tell(News::Lost(error.to_string()));
+    }
+
+    fn tell(&self, news: News) {
+        tell(&self.job.news, news);
+    }
+}
+
+/// What finds no room is not worth waiting for.
+fn tell(to: &SyncSender<News>, news: News) {
+    to.try_send(news).ok();
+}
+
+/// The relay gives up after a time of its own, and a full one may have room later; the user may have
+/// given more.
+fn is_worth_asking_again(error: &ConnectionError) -> bool {
+    matches!(code_of(error), Some(FailureCode::ChunksMissing | FailureCode::TooManyPeers))
+}
+
+/// What the relay said, if it did.
+fn code_of(error: &ConnectionError) -> Option<FailureCode> {
+    match error {
+        ConnectionError::Session { error: SessionError::Relay(failure), .. } => Some(failure.code),
+        _ => None,
+    }
+}
+
+async fn tick(local: std::rc::Weak<Local>) {
+    while let Some(local) = local.upgrade() {
+        local.bell.ring();
+        drop(local);
+        clock::sleep(TICK).await;
+    }
+}
+
+struct Watch(Rc<Local>);
+
+impl Observer for Watch {
+    fn notice(&mut self, _: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
+        let (local, status) = (&self.0, &self.0.job.status);
+        let is_stream = matches!(local.job.place, Place::Stream(_));
+        let is_leaving = is_stream || local.job.seed_for == SeedFor::Auto;
+        match notice {
+            Notice::Recommended { chunk_size_log2_max } => {
+                status.handle_recommended(*chunk_size_log2_max);
+            }
+            Notice::Accepted { round_trip } => {
+                local.judge_path(*round_trip);
+                status.handle_accepted();
+                local.last_error.borrow_mut().take();
+                local.tell(News::Found);
+            }
+            Notice::ManifestVerified => return local.handle_manifest(file),
+            Notice::Verified { chunk, .. } => status.handle_kept(*chunk),
+            Notice::Served { chunk } => status.handle_served(*chunk),
+            Notice::Unreadable { .. } if matches!(local.job.place, Place::Stream(_)) => {}
+            Notice::Unreadable { chunk, error } => {
+                local.tell(News::Note(format!("could not read chunk {chunk} back: {error}")));
+            }
+            Notice::Complete => {
+                local.handle_whole();
+                if is_leaving {
+                    return Reaction::Leave;
+                }
+            }
+            Notice::Waiting { missing_count, first_missing, .. } => {
+                status.handle_missing(*missing_count, *first_missing);
+            }
+            Notice::Disconnected { error, .. } => {
+                status.handle_disconnected();
+                if local.whole_at.get().is_some() && is_leaving {
+                    // Who is not connected serves nobody.
+                    return Reaction::Vanish;
+                }
+                local.lost(error);
+            }
+            Notice::SeedingDone | Notice::LeaveGranted | Notice::Status(_) => {}
+        }
+        Reaction::GoOn
+    }
+}
