@@ -89,6 +89,7 @@ impl Bitfield {
 
     /// Whether the chunk is in the set; chunks out of range never are.
     #[must_use]
+    #[inline]
     pub fn contains(&self, chunk: u32) -> bool {
         chunk < self.len && self.words[(chunk / 64) as usize] >> (chunk % 64) & 1 == 1
     }
@@ -97,6 +98,7 @@ impl Bitfield {
     ///
     /// # Panics
     /// If the chunk is out of range.
+    #[inline]
     pub fn insert(&mut self, chunk: u32) -> bool {
         assert!(chunk < self.len, "chunk {chunk} of {}", self.len);
         let word = &mut self.words[(chunk / 64) as usize];
@@ -107,6 +109,7 @@ impl Bitfield {
     }
 
     /// Takes the chunk out; whether it was in before.
+    #[inline]
     pub fn remove(&mut self, chunk: u32) -> bool {
         if !self.contains(chunk) {
             return false;

@@ -23,12 +23,14 @@ impl Time {
 
     /// How long after `earlier` this is; zero if it is not after it.
     #[must_use]
+    #[inline]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// Seconds after `earlier`, for rates; zero if it is not after it.
     #[must_use]
+    #[inline]
     pub fn seconds_since(self, earlier: Self) -> f64 {
         self.since(earlier).as_secs_f64()
     }
@@ -36,6 +38,8 @@ impl Time {
 
 impl Add<Duration> for Time {
     type Output = Self;
+
+    #[inline]
     fn add(self, by: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
     }
@@ -43,6 +47,8 @@ impl Add<Duration> for Time {
 
 impl Sub<Duration> for Time {
     type Output = Self;
+
+    #[inline]
     fn sub(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
     }

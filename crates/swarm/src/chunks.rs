@@ -172,6 +172,7 @@ impl Chunks {
     }
 
     /// Changes a chunk and puts it where it then belongs in every order.
+    #[inline]
     pub(super) fn change<T>(&mut self, chunk: u32, change: impl FnOnce(&mut Chunk) -> T) -> T {
         let state = &mut self.chunks[chunk as usize];
         let (was_draining, holders) = (state.place == Place::Draining, state.holders);
