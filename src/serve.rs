@@ -31,8 +31,8 @@ use crate::{
         Reaction, Scratch, SessionConfig, new_scratch,
         origin::{Change, OpenFile},
     },
-    config::RelayArgs,
-    doctor, logging, pages,
+    config::{RelayArgs, RelayCommand, RelayCommandLine},
+    doctor, logging,
     protocol::{RelayAddr, Seeding, Token, limits::NONCE_BYTES},
     server::{self, Companion, Config},
     stderr::{self, Pace},
@@ -58,20 +58,17 @@ const TICKS_PER_LOOK: u32 = 20;
 /// The whole program: arguments to exit code.
 #[must_use]
 pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCode {
-    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    if let Some(code) = pages::intercept::<RelayArgs>(&args) {
-        return code;
-    }
     server::renounce_huge_pages();
-    if args.get(1).is_some_and(|word| word == "doctor") {
-        return doctor::main(
-            std::iter::once("relay doctor".into()).chain(args.into_iter().skip(2)),
-        );
-    }
-    let args = match arguments::parse::<RelayArgs>(args) {
-        Ok(args) => args,
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let RelayCommandLine { command, args } = match arguments::parse(args) {
+        Ok(line) => line,
         Err(error) => return arguments::print(&error),
     };
+    match command {
+        Some(RelayCommand::Doctor(args)) => return doctor::run(&args),
+        Some(RelayCommand::Page(page)) => return page.print::<RelayCommandLine>(),
+        None => {}
+    }
     let config = match args.check() {
         Ok(config) => config,
         Err(error) => {

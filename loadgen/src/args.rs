@@ -13,6 +13,7 @@ use clap::{Parser, ValueEnum};
 use relay::{
     client::look_up_blocking,
     config::{parse_count, parse_duration, parse_size},
+    pages::PageCommand,
     protocol::{
         RelayAddr, Token,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
@@ -23,6 +24,8 @@ use relay::{
     units::parse_power_of_two,
 };
 use shards::DriverChoice;
+
+use crate::{compare::CompareArgs, sweep::SweepArgs};
 
 /// Clients in one process, at most: each takes a descriptor, and the kernel has 64 Ki of local
 /// ports towards one address.
@@ -47,7 +50,31 @@ Exit codes: 0 every client has the file, verified; 1 the job failed; 2 wrong usa
 
 /// Runs many clients against a relay, measures, verifies and reports.
 #[derive(Parser, Debug)]
-#[command(name = "loadgen", version, after_help = EXAMPLES)]
+#[command(
+    name = "loadgen",
+    version,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) args: Args,
+}
+
+/// What is more than one run.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Command {
+    Sweep(SweepArgs),
+    Compare(CompareArgs),
+    #[command(flatten)]
+    Page(PageCommand),
+}
+
+/// One run.
+#[derive(Parser, Debug)]
+#[command(name = "loadgen")]
 pub(crate) struct Args {
     /// Clients, all in this one process, on pinned event loops
     #[arg(long, env = "LOADGEN_CLIENTS", value_name = "N", default_value = "100", value_parser = parse_count::<usize>)]

@@ -3,7 +3,10 @@
 //! Carries no results; those come once, at the end, from [`crate::fleet`].
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
     thread::Thread,
 };
 
@@ -35,6 +38,7 @@ pub(crate) struct Board {
     seedings_left: AtomicU32,
     /// Clients and origins that the relay has no room for, since their last attempt.
     refused: AtomicU32,
+    refusal: OnceLock<String>,
     /// For each file and chunk, how many well-behaved clients have it and will stay; empty
     /// unless some are to vanish.
     holders: Vec<Vec<AtomicU32>>,
@@ -72,6 +76,7 @@ impl Board {
             seeding_done: AtomicU64::new(0),
             seedings_left: AtomicU32::new(seedings),
             refused: AtomicU32::new(0),
+            refusal: OnceLock::new(),
             holders: if vanish { sizes.iter().map(counters).collect() } else { Vec::new() },
         }
     }
@@ -86,9 +91,15 @@ impl Board {
         self.last_accepted.fetch_max(now.0, Ordering::Relaxed);
     }
 
-    /// The relay has no room for one more client or origin.
-    pub(crate) fn refused(&self) {
+    /// The relay has no room for one more client or origin, and says why.
+    pub(crate) fn refused(&self, why: &str) {
+        self.refusal.get_or_init(|| why.to_owned());
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the relay said first.
+    pub(crate) fn refusal(&self) -> &str {
+        self.refusal.get().map_or("", String::as_str)
     }
 
     /// One of those is in, or has ended.
@@ -136,7 +147,7 @@ impl Board {
         self.aborted.load(Ordering::Acquire)
     }
 
-    /// The spread of one file is over.
+    /// The origin of one file may go: others hold all of it.
     pub(crate) fn seeding_done(&self, now: Time) {
         self.seeding_done.fetch_max(now.0, Ordering::Relaxed);
         self.seedings_left.fetch_sub(1, Ordering::Relaxed);

@@ -166,12 +166,12 @@ impl Record {
         }
     }
 
-    /// Whether the relay has room for it.
-    pub(crate) fn set_refused(&mut self, local: &Local, is_refused: bool) {
+    /// Whether the relay has room for it; if not, what it says.
+    pub(crate) fn set_refused(&mut self, local: &Local, why: Option<&str>) {
         let board = &local.job.board;
-        match (std::mem::replace(&mut self.refused, is_refused), is_refused) {
-            (false, true) => board.refused(),
-            (true, false) => board.no_longer_refused(),
+        match (std::mem::replace(&mut self.refused, why.is_some()), why) {
+            (false, Some(why)) => board.refused(why),
+            (true, None) => board.no_longer_refused(),
             _ => {}
         }
     }
@@ -394,7 +394,7 @@ fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
     match notice {
         Notice::Accepted { .. } => {
             record.accepted = true;
-            record.set_refused(local, false);
+            record.set_refused(local, None);
         }
         Notice::Waiting { missing_count, first_missing, .. } => {
             let now = Time::from_start(clock::now());
@@ -403,7 +403,7 @@ fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
         Notice::Disconnected { error, .. } => {
             record.error = Some(error.to_string());
             record.disconnects += 1;
-            record.set_refused(local, is_full(error));
+            record.set_refused(local, no_room(error));
         }
         Notice::Unreadable { chunk, error } => {
             record.error = Some(format!("could not read chunk {chunk}: {error}"));
@@ -413,13 +413,14 @@ fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
     record.connected(local);
 }
 
-/// Whether the relay has no room for one more.
-fn is_full(error: &ConnectionError) -> bool {
-    matches!(
-        error,
-        ConnectionError::Session { error: SessionError::Relay(failure), .. }
-            if failure.code == FailureCode::TooManyPeers
-    )
+/// What the relay says if it has no room for one more.
+fn no_room(error: &ConnectionError) -> Option<&str> {
+    match error {
+        ConnectionError::Session { error: SessionError::Relay(failure), .. } => {
+            (failure.code == FailureCode::TooManyPeers).then_some(failure.text.as_str())
+        }
+        _ => None,
+    }
 }
 
 /// Supplies wrong bytes. The frames' checksums are made of what is sent, so they are right, and

@@ -206,8 +206,9 @@ impl FullRelay {
         let now = clock::now();
         let waited = now - *self.since.get_or_insert(now);
         let text = format!(
-            "the relay is full and has no room for {}: start fewer clients, or raise its --max-peers",
-            count_text(u64::from(count), "client")
+            "the relay is full and has no room for {}: {}",
+            count_text(u64::from(count), "connection"),
+            board.refusal()
         );
         if waited >= FULL_PATIENCE {
             return Some(text);
@@ -396,7 +397,7 @@ fn start_member<F: Future<Output = ()> + 'static>(
         async move {
             future.await;
             let mut record = ended.record.borrow_mut();
-            record.set_refused(&on_end, false);
+            record.set_refused(&on_end, None);
             record.connected(&on_end);
             record.settled(&on_end);
             on_end.running.set(on_end.running.get() - 1);
@@ -413,7 +414,7 @@ fn fail(local: &Local, record: &RefCell<Record>, must_succeed: bool, error: Stri
     let mut record = record.borrow_mut();
     record.connected(local);
     record.settled(local);
-    record.set_refused(local, false);
+    record.set_refused(local, None);
     record.error = Some(error);
     record.failed = true;
     if record.client.is_none() {

@@ -37,11 +37,9 @@ mod table;
 mod units;
 mod usage;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::{args::Args, compare::CompareArgs, sweep::SweepArgs};
+use crate::args::{Command, CommandLine};
 
 #[global_allocator]
 static ALLOCATOR: relay::allocator::Allocator = relay::allocator::Allocator;
@@ -52,20 +50,8 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     relay::allocator::reserve_little();
     let mut words = std::env::args_os();
-    let first = words.nth(1);
-    // Flags alone are a run, so what is something else says so by its first word.
-    match first.as_ref().and_then(|word| word.to_str()) {
-        Some("sweep") => {
-            let words = std::iter::once("loadgen sweep".into()).chain(words);
-            return with_args(words, |args: &SweepArgs| sweep::run(args));
-        }
-        Some("compare") => {
-            let words = std::iter::once("loadgen compare".into()).chain(words);
-            return with_args(words, |args: &CompareArgs| compare::run(args).map(|()| true));
-        }
-        _ => {}
-    }
-    if first.is_some_and(|word| word == relay_process::ROLE_ARGUMENT) {
+    // No command of the user's: this program plays the relay's part.
+    if words.nth(1).is_some_and(|word| word == relay_process::ROLE_ARGUMENT) {
         if let Err(error) = relay_process::die_with_parent() {
             relay::stderr::say(format_args!(
                 "loadgen: a relay that would outlive its load generator: {error}"
@@ -73,34 +59,27 @@ fn main() -> ExitCode {
         }
         return relay::serve::main_with_args(std::iter::once("relay".into()).chain(words));
     }
-    let words: Vec<_> = std::env::args_os().collect();
-    if let Some(code) = relay::pages::intercept::<Args>(&words) {
-        return code;
-    }
-    let config = match relay::arguments::parse::<Args>(words).map(Args::check) {
-        Ok(Ok(config)) => config,
+    let CommandLine { command, args } = match relay::arguments::parse(std::env::args_os()) {
+        Ok(line) => line,
         Err(error) => return relay::arguments::print(&error),
-        Ok(Err(text)) => {
-            relay::stderr::say(format_args!("loadgen: {text}"));
-            return ExitCode::from(EXIT_USAGE);
-        }
     };
-    start_log();
-    exit(job::run(&config))
+    match command {
+        Some(Command::Page(page)) => page.print::<CommandLine>(),
+        Some(Command::Sweep(args)) => logged(|| sweep::run(&args)),
+        Some(Command::Compare(args)) => logged(|| compare::run(&args).map(|()| true)),
+        None => match args.check() {
+            Ok(config) => logged(|| job::run(&config)),
+            Err(text) => {
+                relay::stderr::say(format_args!("loadgen: {text}"));
+                ExitCode::from(EXIT_USAGE)
+            }
+        },
+    }
 }
 
-/// A subcommand, if its command line is right and asks for no page of help.
-fn with_args<A: Parser>(
-    words: impl IntoIterator<Item = OsString>,
-    run: impl FnOnce(&A) -> anyhow::Result<bool>,
-) -> ExitCode {
-    match relay::arguments::parse(words) {
-        Ok(args) => {
-            start_log();
-            exit(run(&args))
-        }
-        Err(error) => relay::arguments::print(&error),
-    }
+fn logged(run: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
+    start_log();
+    exit(run())
 }
 
 fn exit(result: anyhow::Result<bool>) -> ExitCode {

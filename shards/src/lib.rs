@@ -17,6 +17,20 @@
 //!                            ▲ doorbell (eventfd), rung only when the shard is parked
 //!   other threads ──Ringer───┘
 //! ```
+//!
+//! One loop, without messages:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! let driver = shards::driver::choose(shards::DriverChoice::Auto)?.driver;
+//! shards::block_on(driver, async {
+//!     let before = shards::clock::now();
+//!     shards::clock::sleep(Duration::from_millis(1)).await;
+//!     assert!(shards::clock::now() > before);
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod bell;
 pub mod budget;

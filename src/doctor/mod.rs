@@ -7,22 +7,19 @@ mod facts;
 mod judge;
 mod ports;
 
-use std::{ffi::OsString, fmt, process::ExitCode};
-
-use clap::Parser;
+use std::{fmt, process::ExitCode};
 
 use self::{facts::Facts, judge::judge};
-use crate::{arguments, config::RelayArgs};
+use crate::config::RelayArgs;
 
 /// Checks this machine for a relay with the same options, and says what would mend what is amiss.
-#[derive(Parser, Clone, Debug)]
+#[derive(clap::Args, Debug)]
 #[command(
-    name = "relay doctor",
     after_help = "Example:\n  relay doctor --cores 8 --cache 1G\n\nExits with 0 if a relay with these \
                   options runs here, perhaps with less than it could;\n1 if it does not; 2 for wrong \
                   usage. Give it the options that the relay gets."
 )]
-struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     #[command(flatten)]
     relay: RelayArgs,
 }
@@ -73,12 +70,8 @@ fn bad(what: &'static str, found: impl Into<String>, mend: impl Into<String>) ->
     Finding { grade: Grade::Bad, what, found: found.into(), mend: Some(mend.into()) }
 }
 
-/// The subcommand: arguments, its own name first, to exit code.
-pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match arguments::parse::<DoctorArgs>(args) {
-        Ok(args) => args,
-        Err(error) => return arguments::print(&error),
-    };
+/// Looks, and says what it found; what the program ends with.
+pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let config = match args.relay.check() {
         Ok(config) => config,
         Err(error) => {

@@ -3,11 +3,11 @@
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
-use clap_complete::Shell;
 use shards::DriverChoice;
 
 use crate::{
     arguments::parse_driver,
+    pages::PageCommand,
     protocol::{
         RelayAddr, Ticket, check_label,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
@@ -42,10 +42,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Print what a ticket holds
     Info(InfoArgs),
-    /// Print a shell's completions for this program
-    Completions(CompletionsArgs),
-    /// Print this program's manual page, in roff
-    Man,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its commands have their own")]
+    Page(PageCommand),
 }
 
 /// Options that all commands with a connection have.
@@ -222,17 +221,6 @@ pub struct InfoArgs {
     /// Print a JSON object
     #[arg(long, env = "PEER_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
-}
-
-/// `peer completions`.
-#[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Example:\n  peer completions bash > ~/.local/share/bash-completion/completions/peer"
-)]
-pub struct CompletionsArgs {
-    /// The shell
-    #[arg(value_name = "SHELL")]
-    pub shell: Shell,
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub use error::ProgramError;
 
 use args::Command;
 
-use crate::{arguments, log_level, pages};
+use crate::{arguments, log_level};
 
 /// A process that stood still for so long begins its waits anew; shorter breaks only count as no time, so
 /// that on a machine that stands still again and again a wait ends all the same.
@@ -49,8 +49,7 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
         Command::Get(args) => get::run(args),
         Command::Check(args) => check::run(args),
         Command::Info(args) => info::run(args),
-        Command::Completions(args) => print_page(&pages::completions::<PeerArgs>(args.shell)),
-        Command::Man => print_page(&pages::manual::<PeerArgs>()),
+        Command::Page(page) => return page.print::<PeerArgs>(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,10 +58,6 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
             error.exit_code()
         }
     }
-}
-
-fn print_page(page: &[u8]) -> Result<(), ProgramError> {
-    crate::stdout::print(page).map_err(|error| error::output_error(&error))
 }
 
 /// Errors of the event loop; more with `PEER_LOG`.

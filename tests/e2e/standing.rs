@@ -151,20 +151,6 @@ fn figures_of_a_share_survive_a_relays_restart_and_both_sides_say_that_they_are_
 }
 
 #[test]
-fn a_relay_that_came_back_with_a_smaller_cache_has_not_given_the_file_up() {
-    let stage = Stage::new(6, 4);
-    let mut first = RelayProcess::start(relay(), &["--cache", "2M"]);
-    let addr = first.addr;
-    let get = stage.get(&stage.ticket(&first, "copy"), &["--timeout", "60s"]);
-    wait_until("the get to wait", || get.stderr().contains("waiting for"));
-    first.signal(Signal::TERM);
-    first.wait_exit();
-    let _second = RelayProcess::start_on(relay(), addr, &["--cache", "512K"]);
-    let ended = get.wait();
-    failed(&ended, &["too large for this relay's cache"], &["given it up", "new ticket"]);
-}
-
-#[test]
 fn what_takes_long_says_how_far_it_is_where_there_is_no_terminal() {
     let stage = Stage::new(5, 6);
     let relay = RelayProcess::start(relay(), &[]);

@@ -204,9 +204,10 @@ fn files_beyond_the_most_wait_for_one_to_end() {
     let (mut late, _) = Wire::greet(relay.addr).expect("greeted");
     late.send(&Message::Hello(hello(key_of(SWARMS_MAX)))).expect("sent");
     let failure = late.hear_end().expect("it is told why");
-    // A peer asks again after that, instead of taking the file for given up.
+    // With this code a peer asks again, instead of taking the file for given up.
     assert_eq!(failure.code, FailureCode::TooManyPeers);
     assert!(failure.text.contains("1024 files"), "{}", failure.text);
+    relay.wait_metric("relay_connections_refused_total", &["reason=\"too_many_files\""], 1.0);
     drop(join(1).expect("another peer of a file that is there may join"));
     wires.pop();
     wait_until("a place to be free", || join(SWARMS_MAX).is_ok());

@@ -46,6 +46,8 @@ pub(crate) struct Fleet {
     /// Of the peers, so many take so small a part of what the slowest of the others takes.
     pub(crate) slow: u32,
     pub(crate) slow_ratio: f64,
+    /// Uplinks of those, if they are others.
+    pub(crate) slow_up_rate: Option<f64>,
     pub(crate) delays: Delays,
 }
 
@@ -73,6 +75,7 @@ impl Fleet {
             rate: RATE,
             slow: 0,
             slow_ratio: 1.0,
+            slow_up_rate: None,
             delays: Delays::SHELL,
         }
     }
@@ -104,10 +107,12 @@ impl Fleet {
         let mut peers = vec![origin];
         for number in 0..self.peers {
             let mut rate = rng.log_uniform(self.rate, self.ratio);
+            let mut up_rate = self.up_rate;
             if number < self.slow {
                 rate = self.rate / self.slow_ratio;
+                up_rate = self.slow_up_rate.unwrap_or(up_rate);
             }
-            peers.push(peer(rate, self.up_rate, Bitfield::empty(self.chunks)));
+            peers.push(peer(rate, up_rate, Bitfield::empty(self.chunks)));
         }
         Plan {
             seed: self.seed,

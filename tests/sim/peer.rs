@@ -51,7 +51,7 @@ pub(crate) struct PeerPlan {
     pub sequential: bool,
     pub seeding: Option<Seeding>,
     pub vice: Vice,
-    /// Says LEAVING when it is complete, or when seeding is done.
+    /// Says LEAVING when it is complete; an origin that spreads closes when it may.
     pub leaves: bool,
     /// Deliveries out of a hundred that it loses after they came.
     pub loses_percent: u64,

@@ -123,10 +123,22 @@ impl World {
         }
     }
 
-    /// Whether somebody beside an origin comes with some of a file.
-    fn do_others_claim(&self) -> bool {
-        let mut others = self.plan.peers.iter().filter(|peer| peer.seeding.is_none());
-        others.any(|peer| peer.claims.count() > 0)
+    /// Whether somebody beside an origin comes with some of this file.
+    fn do_others_claim(&self, home: usize) -> bool {
+        let mine = self.plan.peers.iter().filter(|peer| peer.home == home);
+        mine.filter(|peer| peer.seeding.is_none()).any(|peer| peer.claims.count() > 0)
+    }
+
+    /// Peers that are still there hold all that the origin has.
+    fn assert_copies(&self, home: usize, origin: usize) {
+        let others = self.peers.iter().enumerate().filter(|&(index, peer)| {
+            index != origin && peer.plan.home == home && peer.slot.is_some() && !peer.is_liar()
+        });
+        let others: Vec<_> = others.map(|(_, peer)| peer).collect();
+        for chunk in 0..self.peers[origin].have.len() {
+            let has_copy = others.iter().any(|peer| peer.have.contains(chunk));
+            assert!(has_copy, "the origin may go, and nobody else has chunk {chunk}");
+        }
     }
 
     /// Actions that say something to a peer, or close it.
@@ -140,13 +152,14 @@ impl World {
             Action::SeedingDone { origin } => {
                 let index = self.homes[home].slots[&origin];
                 let bytes = self.homes[home].fetched_bytes;
+                self.assert_copies(home, index);
                 self.homes[home].seeding_done_at = Some(self.now);
                 self.homes[home].seeding_bytes = bytes;
                 let began_at = self.homes[home].exchange_began_at;
                 let cached = self.homes[home].cached().count();
                 // Unless it began before all parts were acknowledged, as slow owners are not waited for: then
                 // the origin may go later, or at once if others came with what is missing.
-                let is_cut_short = began_at < self.now || self.do_others_claim();
+                let is_cut_short = began_at < self.now || self.do_others_claim(home);
                 assert!(cached == 0 || is_cut_short, "exchange begins with chunks");
                 if self.peers[index].plan.leaves {
                     self.close(index);

@@ -123,10 +123,15 @@ fn a_spread_does_not_wait_for_slow_owners_and_its_origin_goes_when_peers_hold_al
         mixed(20, 14, 20.0, 400, 40),
         mixed(60, 1, 500.0, 60, 20),
         mixed(30, 3, 3.0, 300, 30),
+        // Half of the cache may be on its way to slow owners.
+        mixed(40, 12, 50.0, 240, 24),
     ];
     for_seeds("--test simulation slow_owners", 2, |seed| {
         for fleet in fleets {
-            let equal = Fleet { spread: true, ..fleet.fleet(seed) };
+            let own = fleet.fleet(seed);
+            // What slow owners take they also supply slowly.
+            let slow_up_rate = Some(own.rate / 2.0);
+            let equal = Fleet { spread: true, slow_up_rate, ..own };
             let alone = Fleet { slow: 0, peers: fleet.peers - fleet.slow, ..equal }.run();
             let mixed = equal.run();
             let others = mixed.median / alone.median;

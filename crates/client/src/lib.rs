@@ -21,6 +21,51 @@
 //!
 //! A publisher is a peer that has everything; a client of the load generator is a peer whose
 //! store keeps nothing. Does not import the server, nor know what a swarm decides.
+//!
+//! A program that gets a file has [`Peer::run`] on an event loop of its own:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use relay_client::{
+//!     ChunkOrder, FileState, Notice, Nowhere, Patience, Peer, PeerConfig, Reaction, Remote, SessionConfig,
+//!     new_scratch,
+//! };
+//! use relay_protocol::{Ticket, limits::NONCE_BYTES, time::Time};
+//!
+//! fn watch(_: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
+//!     if let Notice::Verified { chunk, .. } = notice {
+//!         println!("chunk {chunk} is here, {} in all", file.have().count());
+//!     }
+//!     Reaction::GoOn
+//! }
+//!
+//! # fn get(text: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! let ticket: Ticket = text.parse()?;
+//! let config = PeerConfig {
+//!     remote: Remote::Named(ticket.relay.clone()),
+//!     session: SessionConfig {
+//!         order: ChunkOrder::Relay,
+//!         seeding: None,
+//!         token: None,
+//!         nonce: [0; NONCE_BYTES],
+//!         intake_bytes_per_second: None,
+//!         keeps_bytes: true,
+//!         is_manifest_only: false,
+//!     },
+//!     patience: Patience { first: Duration::from_secs(10), later: Duration::from_secs(60) },
+//!     seed: 1,
+//! };
+//! let driver = shards::driver::choose(shards::DriverChoice::Auto)?.driver;
+//! shards::block_on(driver, async move {
+//!     // This store verifies chunks and keeps none; FileStore writes them to a file.
+//!     let file = FileState::lacking(ticket.key);
+//!     let peer = Peer::new(config, file, Box::new(Nowhere), Box::new(watch));
+//!     println!("{:?}", peer.run(new_scratch()).await.0);
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod assembler;
 pub mod connection;

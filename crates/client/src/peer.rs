@@ -95,7 +95,7 @@ pub enum Notice<'a> {
     },
     /// It has all chunks (told on each connection).
     Complete,
-    /// The spread is over.
+    /// Peers hold all of the file that it spreads: it may go.
     SeedingDone,
     /// It may go, and will.
     LeaveGranted,

@@ -91,7 +91,7 @@ pub enum SessionEvent {
     },
     /// The last chunk was kept.
     Complete,
-    /// Every part of the spread was acknowledged.
+    /// Peers hold all of the file that this one spreads: it may go.
     SeedingDone,
     /// Nobody depends on the peer: it may go.
     LeaveGranted,

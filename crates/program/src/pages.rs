@@ -1,9 +1,9 @@
 //! Completions for shells and manual pages, made from the same definitions as the command line, so
 //! that they can't say anything else. For all programs of this tree.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{CommandFactory, ValueEnum as _};
+use clap::CommandFactory;
 use clap_complete::Shell;
 
 /// A shell's completions for a program.
@@ -52,33 +52,40 @@ pub fn options_without_variable(command: &clap::Command, program: &str) -> Vec<S
     of_own.chain(of_subcommands).collect()
 }
 
-/// For programs that know options only: `PROGRAM completions SHELL` and `PROGRAM man` are done
-/// here, before the command line is looked at. `None` if it is something else.
-pub fn intercept<C: CommandFactory>(args: &[OsString]) -> Option<ExitCode> {
-    let words: Vec<_> = args.iter().skip(1).map(|word| word.to_str()).collect();
-    let page = match words[..] {
-        [Some("man")] => manual::<C>(),
-        [Some("completions"), Some(shell)] => match Shell::from_str(shell, true) {
-            Ok(shell) => completions::<C>(shell),
-            Err(_) => return Some(no_such_shell(shell)),
-        },
-        [Some("completions")] => return Some(no_such_shell("")),
-        _ => return None,
-    };
-    match crate::stdout::print(&page) {
-        Ok(()) => Some(ExitCode::SUCCESS),
-        Err(error) => {
-            crate::stderr::say(format_args!("error: failed to write to stdout: {error}"));
-            Some(ExitCode::FAILURE)
-        }
-    }
+/// Commands of every program that print a page about it.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum PageCommand {
+    /// Print a shell's completions for this program
+    #[command(after_help = "Example, where the program is `peer`:\n  peer completions bash > \
+                      ~/.local/share/bash-completion/completions/peer")]
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Print this program's manual page, in roff
+    Man,
 }
 
-fn no_such_shell(shell: &str) -> ExitCode {
-    let known: Vec<_> = Shell::value_variants().iter().map(ToString::to_string).collect();
-    crate::stderr::say(format_args!(
-        "error: no completions for the shell '{shell}': name one of {}",
-        known.join(", ")
-    ));
-    ExitCode::from(2)
+impl PageCommand {
+    /// What is to be printed, for this program.
+    #[must_use]
+    pub fn page<C: CommandFactory>(&self) -> Vec<u8> {
+        match self {
+            Self::Completions { shell } => completions::<C>(*shell),
+            Self::Man => manual::<C>(),
+        }
+    }
+
+    /// Prints it; what the program ends with.
+    #[must_use]
+    pub fn print<C: CommandFactory>(&self) -> ExitCode {
+        match crate::stdout::print(&self.page::<C>()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                crate::stderr::say(format_args!("error: failed to write to stdout: {error}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
 }

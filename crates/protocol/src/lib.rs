@@ -302,6 +302,26 @@
 //! [`CHUNK_SIZE_LOG2_MIN`]: limits::CHUNK_SIZE_LOG2_MIN
 //! [`CHUNK_SIZE_LOG2_MAX`]: limits::CHUNK_SIZE_LOG2_MAX
 //! [`CHUNK_COUNT_MAX`]: limits::CHUNK_COUNT_MAX
+//!
+//! # In code
+//!
+//! ```
+//! use relay_protocol::{Decoder, Event, Message, encode_control, encode_preamble};
+//!
+//! let mut stream = encode_preamble().to_vec();
+//! encode_control(&Message::Ping { token: 7 }, &mut stream);
+//!
+//! // However the bytes are cut, the same events come out.
+//! let (mut decoder, mut events) = (Decoder::new(), Vec::new());
+//! for piece in stream.chunks(3) {
+//!     let mut input = piece;
+//!     while let Some(event) = decoder.decode(&mut input)? {
+//!         events.push(format!("{event:?}"));
+//!     }
+//! }
+//! assert!(events[0].starts_with("Preamble") && events[1].contains("token: 7"));
+//! # Ok::<(), relay_protocol::DecodeError>(())
+//! ```
 
 mod check;
 

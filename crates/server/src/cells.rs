@@ -44,7 +44,7 @@ impl Seconds {
 }
 
 /// Why connections and bytes are turned away; the labels of the metrics.
-pub(crate) const REFUSALS: [&str; 14] = [
+pub(crate) const REFUSALS: [&str; 15] = [
     "protocol",
     "version",
     "magic",
@@ -52,6 +52,7 @@ pub(crate) const REFUSALS: [&str; 14] = [
     "swarm",
     "manifest",
     "too_many_peers",
+    "too_many_files",
     "handshake_timeout",
     "handshake_flood",
     "observer_flood",

@@ -121,6 +121,7 @@ impl Homes {
         match home {
             Some(home) => home.handle_join(now, join, outbox),
             None => {
+                cells.count_refused("too_many_files");
                 let failure = Failure {
                     code: FailureCode::TooManyPeers,
                     text: format!("the relay serves {SWARMS_MAX} files already: try again later"),

@@ -115,8 +115,8 @@ fn balance_windows(state: &ShardState, loan: &mut WindowLoan, is_quiet: bool) {
     state.cells.window_bytes.set(sum);
 }
 
-/// What a shard wishes of the pool. One that falls asleep with nothing under way takes no look for a
-/// while: the others get what it borrowed.
+/// What a shard wishes of the pool. A shard that falls asleep does not look again until something happens, so it
+/// gives back what it borrowed, unless something is under way to its peers.
 fn pool_wish(wished_bytes: u64, under_way_bytes: u64, is_quiet: bool) -> u64 {
     if is_quiet && under_way_bytes == 0 {
         return 0;

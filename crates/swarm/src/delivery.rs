@@ -317,6 +317,7 @@ impl Swarm {
     pub(super) fn unclaim(&mut self, slot: PeerSlot, chunk: u32) {
         if self.peers[slot].have.remove(chunk) {
             self.chunks.change(chunk, |state| state.holders -= 1);
+            self.copy_lost(chunk);
             self.refresh_idle(slot);
         }
     }

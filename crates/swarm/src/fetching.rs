@@ -167,6 +167,8 @@ impl Swarm {
             let pick = self.pick(now);
             self.fetch_queue.nothing = pick.is_none();
             match pick {
+                // A spread that has just ended leaves other things to fetch.
+                None if self.chunks.news => {}
                 None => return self.withdraw_room(),
                 Some(pick) if self.room.held == 0 => return self.ask_room(now, pick.need),
                 Some(pick) => self.start_fetch(now, pick, None),

@@ -118,6 +118,7 @@ impl Swarm {
             suppliers.pop_front();
         }
         suppliers.push_back(slot);
+        self.count_copies(slot);
     }
 
     /// The peer supplies nothing any more.
@@ -322,7 +323,8 @@ impl Swarm {
                 continue;
             }
             seen += counts;
-            let spared = peer.may_go && state.holders > 1;
+            // An origin that may go, unless another holder was asked in vain.
+            let spared = peer.may_go && state.holders > 1 && except.is_none();
             // Whoever is slow may never answer: then suspects are as good.
             let is_sure = !peer.is_suspect && !peer.slow && !spared;
             is_trusted_held |= is_sure && !is_excepted(slot);

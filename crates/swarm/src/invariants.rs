@@ -21,6 +21,7 @@ impl Swarm {
         (0..self.chunks.count()).for_each(|chunk| self.chunk_invariants(chunk));
         self.peer_invariants();
         self.fetch_invariants();
+        self.seeding_invariants();
     }
 
     fn chunk_invariants(&self, chunk: u32) {

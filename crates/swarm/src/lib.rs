@@ -15,6 +15,38 @@
 //! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
 //! `fetching`, `holders` and `hedging` (what is asked of whom), `pace`, `room` and `rent` (what is given up for it),
 //! `seeding` and `patience`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use relay_protocol::{Bitfield, Order, Seeding, time::Time};
+//! use relay_swarm::{Action, Eviction, Join, LAMBDA_DEFAULT, Swarm, SwarmConfig};
+//!
+//! let mut swarm = Swarm::new(SwarmConfig {
+//!     size_bytes: 4 << 18,
+//!     chunk_size_bytes: 1 << 18,
+//!     eviction: Eviction::Demand,
+//!     lambda: LAMBDA_DEFAULT,
+//!     fetches_max: 2,
+//!     cache_chunks_max: 4,
+//!     missing_deadline: Duration::from_secs(60),
+//!     spread_wait: Duration::from_secs(10),
+//!     leaving_deadline: Duration::from_secs(60),
+//! });
+//! let join = |claims, seeding| Join { claims, order: Order::Relay, seeding, is_suspect: false };
+//! let origin = swarm.handle_join(Time::ZERO, join(Bitfield::full(4), Some(Seeding::Origin)));
+//! let peer = swarm.handle_join(Time::ZERO, join(Bitfield::empty(4), None));
+//!
+//! // The list of digests comes first; then what the peer has given leave for is fetched for it.
+//! assert_eq!(swarm.poll_action(), Some(Action::FetchManifest { holder: origin }));
+//! swarm.handle_manifest(Time::ZERO, origin, Ok(()));
+//! swarm.handle_allowance(Time::ZERO, peer, 1 << 18);
+//! let wants_room = std::iter::from_fn(|| swarm.poll_action()).any(|action| action == Action::WantRoom);
+//! assert!(wants_room);
+//! swarm.handle_room(Time::ZERO);
+//! let fetches = std::iter::from_fn(|| swarm.poll_action());
+//! assert!(fetches.into_iter().any(|action| matches!(action, Action::Fetch { holder, .. } if holder == origin)));
+//! ```
 
 mod chunks;
 mod delivery;

@@ -92,6 +92,7 @@ impl Swarm {
         let have = std::mem::take(&mut self.peers[slot].have);
         for chunk in have.iter() {
             self.chunks.change(chunk, |state| state.holders -= 1);
+            self.copy_lost(chunk);
         }
         self.peers[slot].have = relay_protocol::Bitfield::empty(self.chunks.count());
         self.supplier_lost(slot);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use relay_protocol::time::Time;
 
-/// One owner in so many are the first.
+/// The first quarter of the owners sets the pace.
 const FIRST_OWNERS: usize = 4;
 
 /// The first wait for others no longer than such a part of what the whole file takes them.
@@ -25,7 +25,7 @@ pub(super) enum Patience {
 }
 
 impl Patience {
-    /// So many of the owners of a file of so many chunks are done; the spread began then. Whether it is over.
+    /// `done` of `owners` have their parts of a file of so many chunks. Returns whether the wait for the rest is over.
     pub(super) fn look(
         &mut self,
         now: Time,

@@ -109,7 +109,7 @@ pub(super) struct Peer {
     /// It has supplied something that proved right: a chunk, or the manifest. Until then it is
     /// asked for one chunk at a time.
     pub(super) is_proven: bool,
-    /// It was told that it may go: what others hold too is not asked of it.
+    /// It may go, or soon: what others hold too is not asked of it, unless they let the relay wait.
     pub(super) may_go: bool,
     pub(super) is_suspect: bool,
     pub(super) manifest_tried: bool,

@@ -4,9 +4,11 @@
 //! whose part it is, and forgotten when that delivery is written. When every chunk was
 //! acknowledged by a peer that is still there, the exchange begins with an empty cache.
 //!
-//! The first owners wait for slower ones for a while ([`super::patience`]). Then, as soon as the origin has nothing
-//! to do but to wait for them, the exchange begins without the rest of their parts. The origin stays
-//! until peers hold all of the file, and is asked for nothing else.
+//! The first owners wait for slower ones for a while ([`super::patience`]). Then, as soon as the origin has no more
+//! to do than to wait for those, the exchange begins without the rest of their parts; [`finishing`] says when the
+//! origin may go.
+
+mod finishing;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Action, PeerSlot, Swarm,
+    PeerSlot, Swarm,
     chunks::Place,
     fetching::{Fetch, Need},
     holders::Pick,
@@ -25,6 +27,9 @@ use relay_protocol::{Bitfield, Seeding, time::Time};
 
 /// How often parts are checked for owners that have stopped.
 const STALL_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// For so long a chunk of a spread waits for memory before slow owners are to blame, whose chunks fill it.
+const ROOM_WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// One peer's part of the file.
 #[derive(Debug, Default)]
@@ -66,6 +71,7 @@ pub(super) struct SeedState {
     /// Owners that owe nothing.
     done: usize,
     owners: Vec<PeerSlot>,
+    /// Chunks that an owner has acknowledged; once the exchange has begun, of which there is a copy.
     acknowledged: Bitfield,
     /// Owners with something to do and credit, in turn.
     ready: VecDeque<PeerSlot>,
@@ -152,8 +158,12 @@ impl Swarm {
 
     /// Hands a part to the others; with `all`, what its owner acknowledged too.
     fn hand_on(&mut self, now: Time, slot: PeerSlot, all: bool) {
-        let Some(part) = self.seeding.parts.remove(&slot) else { return };
-        self.seeding.done -= usize::from(part.owed == 0);
+        match self.seeding.parts.remove(&slot) {
+            Some(part) => self.seeding.done -= usize::from(part.owed == 0),
+            // It had stopped, and what it had acknowledged is lost only now.
+            None if all && self.seeding.owners.contains(&slot) => {}
+            None => return,
+        }
         let mine = (0u32..).zip(&self.seeding.owners).filter(|&(_, &owner)| owner == slot);
         let mut lost: Vec<u32> = mine.map(|(chunk, _)| chunk).collect();
         lost.retain(|&chunk| all || !self.seeding.acknowledged.contains(chunk));
@@ -166,12 +176,17 @@ impl Swarm {
         }
         let heirs: Vec<PeerSlot> = self.seeding.parts.keys().copied().collect();
         for (&chunk, &heir) in lost.iter().zip(heirs.iter().cycle()) {
-            self.seeding.acknowledged.remove(chunk);
-            self.seeding.owners[chunk as usize] = heir;
-            self.seeding.owe(heir);
-            if self.chunks.get(chunk).place != Place::Fetching {
-                self.seeding_todo(heir, chunk);
-            }
+            self.bequeath(chunk, heir);
+        }
+    }
+
+    /// The chunk is another owner's now, who lacks it.
+    fn bequeath(&mut self, chunk: u32, heir: PeerSlot) {
+        self.seeding.acknowledged.remove(chunk);
+        self.seeding.owners[chunk as usize] = heir;
+        self.seeding.owe(heir);
+        if self.chunks.get(chunk).place != Place::Fetching {
+            self.seeding_todo(heir, chunk);
         }
     }
 
@@ -204,7 +219,7 @@ impl Swarm {
                 }
                 let (done, owners) = (self.seeding.done, self.seeding.parts.len());
                 let is_over = patience.look(now, began_at, done, owners, self.chunks.count());
-                if is_over && self.fetches.is_empty() && self.next_ready().is_none() {
+                if is_over && (self.next_ready().is_none() || self.waits_long_for_room(now)) {
                     self.open(now);
                 } else if is_stall_checked {
                     self.hand_on_stalled(now);
@@ -212,6 +227,10 @@ impl Swarm {
             }
             Phase::Open | Phase::Finishing { .. } => {}
         }
+    }
+
+    fn waits_long_for_room(&self, now: Time) -> bool {
+        self.room.asked_at.is_some_and(|at| now.since(at) >= ROOM_WAIT_MAX)
     }
 
     /// Whether peers that take no part, as they have something already, are held back in vain.
@@ -226,6 +245,11 @@ impl Swarm {
             owners.map(|(slot, _)| slot).take(self.chunks.count() as usize).collect();
         if owners.is_empty() {
             return;
+        }
+        // What an earlier spread left would be in the way: nobody takes it from the cache.
+        let cached: Vec<u32> = self.chunks.cached.iter_up().map(|(chunk, _)| chunk).collect();
+        for chunk in cached {
+            self.evict(now, chunk, true);
         }
         let check_at = now + STALL_CHECK_EVERY;
         self.seeding.phase =
@@ -245,13 +269,12 @@ impl Swarm {
     /// their parts to the others.
     fn hand_on_stalled(&mut self, now: Time) {
         let wait = self.config.spread_wait;
-        let silent = |slot: &&PeerSlot| now.since(self.peers[**slot].progress_at) >= wait;
-        let open = |slot: &&PeerSlot| {
-            let mut owned = (0u32..).zip(&self.seeding.owners).filter(|&(_, owner)| owner == *slot);
-            owned.any(|(chunk, _)| !self.seeding.acknowledged.contains(chunk))
-        };
-        let parts = &self.seeding.parts;
-        let stalled: Vec<PeerSlot> = parts.keys().filter(silent).filter(open).copied().collect();
+        let silent = |slot: PeerSlot| now.since(self.peers[slot].progress_at) >= wait;
+        let parts = self.seeding.parts.iter();
+        let stalled: Vec<PeerSlot> = parts
+            .filter(|&(&slot, part)| part.owed > 0 && silent(slot))
+            .map(|(&slot, _)| slot)
+            .collect();
         if stalled.len() == self.seeding.parts.len() {
             return self.open(now);
         }
@@ -394,10 +417,15 @@ impl Swarm {
 
     /// A delivery did not arrive, or its receiver lost the chunk again.
     pub(super) fn seeding_returned(&mut self, slot: PeerSlot, chunk: u32) {
-        if self.seeding.spreading_origin().is_some() && self.seeding.owners[chunk as usize] == slot
+        if self.seeding.spreading_origin().is_none() || self.seeding.owners[chunk as usize] != slot
         {
+            return;
+        }
+        if self.seeding.parts.contains_key(&slot) {
             self.seeding.set_acknowledged(chunk, false);
             self.seeding_todo(slot, chunk);
+        } else if let Some(&heir) = self.seeding.parts.keys().next() {
+            self.bequeath(chunk, heir);
         }
     }
 
@@ -413,22 +441,8 @@ impl Swarm {
                     }
                 }
             }
-            Phase::Finishing { origin } if origin != slot => {
-                self.seeding.acknowledged.insert(chunk);
-                self.let_origin_go();
-            }
+            Phase::Finishing { .. } => self.count_copy(slot, chunk, delivered),
             _ => {}
-        }
-    }
-
-    /// What this peer has is with a peer, if the origin waits for that.
-    fn count_copies(&mut self, slot: PeerSlot) {
-        let peer = &self.peers[slot];
-        if matches!(self.seeding.phase, Phase::Finishing { .. }) && peer.is_holder() {
-            for chunk in peer.have.iter() {
-                self.seeding.acknowledged.insert(chunk);
-            }
-            self.let_origin_go();
         }
     }
 
@@ -441,37 +455,19 @@ impl Swarm {
         })
     }
 
-    /// The exchange begins.
-    fn open(&mut self, now: Time) {
-        let origin = self.seeding.spreading_origin();
-        let origin = origin.filter(|&origin| self.peers.get(origin).is_some_and(Peer::is_holder));
-        self.seeding.phase = origin.map_or(Phase::Open, |origin| Phase::Finishing { origin });
-        self.seeding.parts.clear();
-        self.seeding.ready.clear();
-        self.seeding.owners = Vec::new();
-        self.chunks.news = true;
-        if let Some(origin) = origin {
-            self.peers[origin].may_go = true;
-            for chunk in 0..self.chunks.count() {
-                let by_origin = u32::from(self.peers[origin].have.contains(chunk));
-                if self.chunks.get(chunk).holders > by_origin {
-                    self.seeding.acknowledged.insert(chunk);
-                }
-            }
-            self.let_origin_go();
+    /// What each owner owes is what it has not acknowledged.
+    pub(super) fn seeding_invariants(&self) {
+        let seeding = &self.seeding;
+        let mut owed = BTreeMap::<PeerSlot, u32>::new();
+        for (chunk, &owner) in (0u32..).zip(&seeding.owners) {
+            *owed.entry(owner).or_default() += u32::from(!seeding.acknowledged.contains(chunk));
         }
-        for slot in self.peers.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
-            self.serve(now, slot);
+        for (slot, part) in &seeding.parts {
+            assert_eq!(part.owed, owed.get(slot).copied().unwrap_or(0), "{slot:?} owes");
         }
-    }
-
-    /// Tells the origin that it may go, once peers hold all of the file.
-    fn let_origin_go(&mut self) {
-        if let Phase::Finishing { origin } = self.seeding.phase
-            && self.seeding.acknowledged.is_full()
-        {
-            self.seeding.phase = Phase::Open;
-            self.actions.push_back(Action::SeedingDone { origin });
+        if seeding.spreading_origin().is_some() {
+            let done = seeding.parts.values().filter(|part| part.owed == 0).count();
+            assert_eq!(seeding.done, done, "owners that owe nothing");
         }
     }
 }

@@ -140,7 +140,7 @@ pub enum Action {
         /// Whom.
         peer: PeerSlot,
     },
-    /// Tell the origin that every part was acknowledged.
+    /// Tell the origin of a spread that peers hold all of the file: it may go.
     SeedingDone {
         /// Whom.
         origin: PeerSlot,

@@ -53,6 +53,21 @@
 //! what. [`send_queue`] and [`tcp`] (into a [`receive_buffer`]) are the stream's two directions, [`datagrams`] is what
 //! goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here, one more variant of [`Transport`], and its
 //! arm in [`Channels`].
+//!
+//! ```
+//! use std::rc::Rc;
+//!
+//! use bytes::Bytes;
+//! use relay_protocol::Message;
+//! use relay_transport::{Payload, SendQueue};
+//!
+//! let mut queue = SendQueue::new();
+//! queue.push_control(&Message::Ping { token: 7 });
+//! // A send is a position in a chunk that others send as well.
+//! let chunk = Payload::with_crcs_of(3, Bytes::from_static(&[0; 100]));
+//! queue.push_data(Rc::clone(&chunk), 1, 0);
+//! assert!(queue.has_urgent() && !queue.is_empty());
+//! ```
 
 pub mod channels;
 pub mod data;

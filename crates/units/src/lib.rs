@@ -1,5 +1,10 @@
 //! What people write on command lines, as values, and values as people read them. For all
 //! programs; knows none of their options.
+//!
+//! ```
+//! assert_eq!(relay_units::parse_size("100M"), Ok(100 << 20));
+//! assert_eq!(relay_units::bytes_text(100 << 20), "100 MiB");
+//! ```
 
 use std::{
     fmt::Display,

@@ -50,7 +50,7 @@ Exit codes: 0 compared; 1 one of them failed, or nginx is not there; 2 wrong usa
 
 /// Compares with another program that does the same job.
 #[derive(Parser, Debug)]
-#[command(name = "loadgen compare", version, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct CompareArgs {
     /// With what
     with: Opponent,

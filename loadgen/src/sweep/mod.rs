@@ -48,7 +48,7 @@ Exit codes: 0 every run ended with every byte verified; 1 one did not; 2 wrong u
 
 /// Repeats the analyses of this network's ancestors, the earlier PSP programs: round trips, clients, cache sizes, orders.
 #[derive(Parser, Debug)]
-#[command(name = "loadgen sweep", version, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct SweepArgs {
     /// Smaller files and fewer sizes: two minutes
     #[arg(long, env = "LOADGEN_QUICK", value_parser = clap::builder::FalseyValueParser::new())]

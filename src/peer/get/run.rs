@@ -225,7 +225,7 @@ impl Local {
             self.bell.wait().await;
         }
         let (result, file) = running.await.ok_or("the event loop has ended")?;
-        // Of chunks that are too large for it a relay says the same, but before it takes the peer in.
+        // A relay that refuses a file from the start says the same, before it takes the peer in.
         let is_refused =
             |error: &ConnectionError| code_of(error) == Some(FailureCode::SwarmRefused);
         if result.as_ref().is_err_and(is_refused) && self.job.status.is_connected.load(Relaxed) {

@@ -70,7 +70,8 @@ pub(super) struct Sharing {
     handed_out: u32,
     /// Of the time that the process has not run, so much was seen.
     lapsed: Duration,
-    was_refused: bool,
+    /// Why the relay did not take it in, as last told.
+    refusal: Option<String>,
     was_changed: bool,
     was_replaced: bool,
     pub(super) verdict: Option<Verdict>,
@@ -105,7 +106,7 @@ impl Sharing {
             copies_before: 0,
             handed_out: 0,
             lapsed: clock::lapsed(),
-            was_refused: false,
+            refusal: None,
             was_changed: false,
             was_replaced: false,
             verdict: None,
@@ -269,8 +270,14 @@ impl Sharing {
         if was_connected {
             self.screen.say(&format!("{error}; trying to connect again"));
             self.tell(&json!({ "event": "disconnected", "error": error.to_string() }));
-        } else if !self.is_printed && !std::mem::replace(&mut self.was_refused, true) {
-            self.screen.say(&format!("{error}; trying again for 10 s"));
+        } else if !self.is_printed || matches!(error, ConnectionError::Session { .. }) {
+            // Each reason once: it tries again and again.
+            let text = error.to_string();
+            if self.refusal.as_ref() != Some(&text) {
+                let patience = if self.is_printed { "" } else { " for 10 s" };
+                self.screen.say(&format!("{text}; trying again{patience}"));
+                self.refusal = Some(text);
+            }
         }
     }
 
