@@ -6,7 +6,8 @@ which adds time and nothing else (`examples/far_path.rs`), over a link of a know
 
 Far is the getter, the origin, or both, each by a round trip of 1, 10, 100 and 300 ms. Then the main job of
 100 near clients alone, and beside one get over 100 ms. SIDES and ROUND_TRIPS choose (comma-separated), SIZE_MIB
-is the file (300), ONLY=table or ONLY=beside one of both. LOADGEN_BUILT=1 doesn't build; FAR_PATH is the proxy.
+is the file (300), ONLY=table or ONLY=beside one of both, BESIDE_MBITS the rate of that get (100; the get and
+the proxy take processor time from the main job). LOADGEN_BUILT=1 doesn't build; FAR_PATH is the proxy.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ SIZE = (16 if m.QUICK else int(os.environ.get("SIZE_MIB", "300"))) * m.MIB
 FAR_PATH = os.environ.get("FAR_PATH", os.path.join(m.ROOT, "target/release/examples/far_path"))
 RATES = [int(rate) for rate in sys.argv[1:]] or [1000, 0]
 ONLY = os.environ.get("ONLY")
+BESIDE_MBITS = int(os.environ.get("BESIDE_MBITS", "100"))
 PORT, PLAIN_PORT = 7440, 7450
 
 SERVER = f"""
@@ -142,12 +144,12 @@ def main_job():
 def beside(is_far):
     def run():
         with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-            with shared(100, 100, "getter", folder) as ticket:
+            with shared(BESIDE_MBITS, 100, "getter", folder) as ticket:
                 get = None
                 if is_far:
                     target = os.path.join(folder, "got")
                     get = subprocess.Popen([*get_command("getter", ticket, target), "--quiet"],
-                                           stdout=subprocess.DEVNULL)
+                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                     time.sleep(1)
                 seconds = main_job()
                 if get:
@@ -168,7 +170,7 @@ def main():
         cells = {f"{ms} ms, {side}": cell(mbits, ms, side) for ms in ROUND_TRIPS for side in SIDES}
         m.table(m.alternate(cells), ["ours / plain", "plain MiB/s", "ours MiB/s"], first="round trip, who is far")
     if ONLY != "table":
-        m.title("The main job, and beside it one get over 100 ms and 100 Mbit/s")
+        m.title(f"The main job, and beside it one get over 100 ms and {BESIDE_MBITS} Mbit/s")
         m.table(m.alternate({"alone": beside(False), "beside": beside(True)}), ["wall s"], against="alone", first="")
 
 

@@ -13,7 +13,6 @@ use clap::{Parser, ValueEnum};
 use relay::{
     client::look_up_blocking,
     config::{parse_count, parse_duration, parse_size},
-    pages::PageCommand,
     protocol::{
         RelayAddr, Token,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
@@ -25,8 +24,6 @@ use relay::{
 };
 use shards::DriverChoice;
 
-use crate::{compare::CompareArgs, sweep::SweepArgs};
-
 /// Clients in one process, at most: each takes a descriptor, and the kernel has 64 Ki of local
 /// ports towards one address.
 const CLIENTS_MAX: usize = 60_000;
@@ -37,40 +34,6 @@ const FILES_MAX: usize = 1_024;
 /// Pairings of channels that this build has.
 pub(crate) const TRANSPORTS: &[&str] =
     &[Transport::ALL[0].name(), Transport::ALL[1].name(), Transport::ALL[2].name()];
-
-const EXAMPLES: &str = "Examples:
-  loadgen --clients 100 --file 100M            the main job, with a relay of its own if none runs
-  loadgen --clients 5 --store dir:out          five real files and their digests
-  loadgen --relay 10.0.0.7:7440 --seeding origin --rate 2M --json report.json
-  loadgen sweep --quick                        the ancestors' experiments, drawn (sweep --help)
-  loadgen compare nginx                        the same job over HTTP (compare --help)
-
-Sizes: 100M is 100 MiB, 100MB is 10^8 bytes. Every flag also reads LOADGEN_FLAG.
-Exit codes: 0 every client has the file, verified; 1 the job failed; 2 wrong usage.";
-
-/// Runs many clients against a relay, measures, verifies and reports.
-#[derive(Parser, Debug)]
-#[command(
-    name = "loadgen",
-    version,
-    after_help = EXAMPLES,
-    args_conflicts_with_subcommands = true
-)]
-pub(crate) struct CommandLine {
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-    #[command(flatten)]
-    pub(crate) args: Args,
-}
-
-/// What is more than one run.
-#[derive(clap::Subcommand, Debug)]
-pub(crate) enum Command {
-    Sweep(SweepArgs),
-    Compare(CompareArgs),
-    #[command(flatten)]
-    Page(PageCommand),
-}
 
 /// One run.
 #[derive(Parser, Debug)]

@@ -16,6 +16,7 @@
 mod args;
 mod board;
 mod client;
+mod command;
 mod compare;
 mod content;
 mod fleet;
@@ -39,7 +40,7 @@ mod usage;
 
 use std::process::ExitCode;
 
-use crate::args::{Command, CommandLine};
+use crate::command::{Command, CommandLine};
 
 #[global_allocator]
 static ALLOCATOR: relay::allocator::Allocator = relay::allocator::Allocator;
