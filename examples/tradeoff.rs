@@ -23,6 +23,10 @@ struct Point {
     worst_of_all: f64,
 }
 
+/// Ends of the picture's axes.
+const FETCHES_MAX: f64 = 10.0;
+const STRETCH_MAX: f64 = 3.0;
+
 const LAMBDAS: [f64; 7] = [20.0, 40.0, 80.0, LAMBDA_DEFAULT, 320.0, 640.0, 1280.0];
 const CACHES: [(u32, u32, f64); 6] =
     [(2, 8, 10.0), (5, 20, 10.0), (25, 100, 10.0), (2, 8, 1.0), (2, 8, 2.0), (2, 8, 100.0)];
@@ -84,20 +88,20 @@ fn main() -> std::io::Result<()> {
 
 /// Fetches per chunk to the right, stretch upwards, both logarithmic.
 fn picture(points: &[Point]) -> String {
-    let x = |fetches: f64| 60.0 + fetches.ln() / 200f64.ln() * 640.0;
-    let y = |stretch: f64| 420.0 - stretch.ln() / 60f64.ln() * 380.0;
+    let x = |fetches: f64| 60.0 + fetches.ln() / FETCHES_MAX.ln() * 640.0;
+    let y = |stretch: f64| 420.0 - stretch.ln() / STRETCH_MAX.ln() * 380.0;
     let mut svg = String::from(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 960 480\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"960\" height=\"480\" fill=\"white\"/>\n",
     );
     let mut put = |text: String| writeln!(svg, "{text}").expect("a string takes it");
-    for tick in [1.0, 2.0, 4.0, 10.0, 20.0, 50.0, 100.0, 200.0] {
+    for tick in [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0] {
         let at = x(tick);
         put(format!(
             "<path d=\"M{at:.1} 40V420\" stroke=\"#ddd\"/><text x=\"{at:.1}\" y=\"436\" text-anchor=\"middle\">{tick}</text>"
         ));
     }
-    for tick in [1.0, 1.2, 1.6, 2.5, 5.0, 10.0, 20.0, 50.0] {
+    for tick in [1.0, 1.1, 1.2, 1.5, 2.0, 3.0] {
         let at = y(tick);
         put(format!(
             "<path d=\"M60 {at:.1}H700\" stroke=\"#ddd\"/><text x=\"54\" y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
