@@ -113,6 +113,8 @@ pub(super) struct Chunks {
     pub(super) draining: Vec<u32>,
     /// Sum of `needers`.
     pub(super) needers_total: u64,
+    /// The same of those who keep pace: none of them needs anything if this is zero.
+    pub(super) keen_total: u64,
     /// Something became fetchable, or got a holder, since this was last cleared.
     pub(super) news: bool,
 }
@@ -146,6 +148,7 @@ impl Chunks {
             orphan_count: chunk_count,
             draining: Vec::new(),
             needers_total: 0,
+            keen_total: 0,
             news: false,
         };
         for chunk in 0..chunk_count {
@@ -177,8 +180,10 @@ impl Chunks {
         let state = &mut self.chunks[chunk as usize];
         let (was_draining, holders) = (state.place == Place::Draining, state.holders);
         self.needers_total -= u64::from(state.needers);
+        self.keen_total -= u64::from(state.keen);
         let result = change(state);
         self.needers_total += u64::from(state.needers);
+        self.keen_total += u64::from(state.keen);
         let now_draining = state.place == Place::Draining;
         if now_draining && !was_draining {
             self.draining.push(chunk);

@@ -21,7 +21,8 @@
 //!
 //! over about its last 32 chunks. The same is asked of the time since its last chunk, as if all that is under
 //! way arrived now: so one that is a hundred times slower shows within a few chunks' time, and one that stops
-//! as well. It keeps pace again from [`RESUME`] of the pace on.
+//! as well. It keeps pace again from [`RESUME`] of the pace on, and if it starves while no peer that
+//! keeps pace needs anything: the wave has come down to it, whatever is known of it.
 //!
 //! Being left behind costs a peer nothing else: it takes what passes by. Which of it matters. If each slow
 //! peer took what it liked, all would end with different chunks, and no later fetch would serve many of
@@ -170,6 +171,20 @@ impl Swarm {
             let slot = PeerSlot(self.pace.turn);
             if self.peers.get(slot).is_some_and(|peer| peer.counted) {
                 self.judge(now, slot);
+            }
+        }
+    }
+
+    /// Where no peer that keeps pace needs anything, those who starve set the pace, whatever is known of them. Else
+    /// a peer to which nothing arrives whole would be cut off for its own next chunk, again and again.
+    pub(super) fn let_the_slow_lead(&mut self) {
+        if self.chunks.keen_total > 0 {
+            return;
+        }
+        let starving = self.starving.peers.iter().take(PEERS_LOOKED_AT as usize);
+        for slot in starving.copied().collect::<Vec<_>>() {
+            if !self.peers[slot].keeps_pace {
+                self.set_keeps_pace(slot, true);
             }
         }
     }

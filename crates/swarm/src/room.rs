@@ -199,12 +199,14 @@ impl Swarm {
     /// Gives up what only slower peers need, or another chunk if its price has been lost. Those who are in
     /// the midst of that one may finish; only if its price has been lost once more are they cut off.
     fn buy_room(&mut self, now: Time) {
+        self.let_the_slow_lead();
         if self.recall_left_behind(now) {
             return;
         }
         let mut left_behind = self.left_behind();
         if left_behind.is_none() && self.rent.take_look(now) {
             self.look_at_pace(now);
+            self.let_the_slow_lead();
             left_behind = self.left_behind();
         }
         if let Some(victim) = left_behind {
