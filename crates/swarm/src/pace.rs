@@ -221,3 +221,6 @@ impl Peer {
         self.counted && self.keeps_pace
     }
 }
+
+#[cfg(test)]
+mod tests;

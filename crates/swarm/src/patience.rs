@@ -15,6 +15,9 @@ const FIRST_OWNERS: usize = 4;
 /// The first wait for others no longer than such a part of what the whole file takes them.
 const WAIT_PART: u32 = 20;
 
+/// And no shorter than so long: on a busy machine an owner may have had no turn.
+const WAIT_LEAST: Duration = Duration::from_millis(100);
+
 /// Whether slow owners are still waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Patience {
@@ -35,7 +38,8 @@ impl Patience {
         chunks: u32,
     ) -> bool {
         if matches!(self, Self::Whole) && done * FIRST_OWNERS >= owners {
-            *self = Self::Until(began_at + wait(now.since(began_at), owners, chunks));
+            let until = began_at + wait(now.since(began_at), owners, chunks);
+            *self = Self::Until(until.max(now + WAIT_LEAST));
         }
         if matches!(self, Self::Until(at) if *at <= now) {
             *self = Self::Over;
