@@ -114,7 +114,8 @@ fn a_spread_does_not_wait_for_slow_owners_and_its_origin_goes_when_peers_hold_al
         ratio,
         chunks,
         cache_chunks,
-        chunks_per_second: 300.0,
+        // So slow that a tenth of a second, which an exchange waits at least, is little.
+        chunks_per_second: 40.0,
     };
     let fleets = [
         mixed(15, 5, 250.0, 320, 32),
