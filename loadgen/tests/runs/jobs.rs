@@ -294,8 +294,9 @@ fn a_loop_whose_clients_are_done_lends_its_core() {
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return;
     }
-    // One of the two needs seconds for what the other has at once.
-    let args = ["--clients", "2", "--cores", "2", "--seeding", "origin", "--file", "1M"];
+    // One of the two needs many seconds for what the other has within one: long enough to be seen at work.
+    let args =
+        ["--clients", "2", "--cores", "2", "--seeding", "origin", "--file", "1M", "--rate", "1M"];
     let mut command = command(&[&args[..], &["--slow", "1@128K", "--timeout", "60s"]].concat());
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut running = Running(child);
