@@ -114,7 +114,7 @@ fn a_spread_does_not_wait_for_slow_owners_and_its_origin_goes_when_peers_hold_al
         ratio,
         chunks,
         cache_chunks,
-        // So slow that a tenth of a second, which an exchange waits at least, is little.
+        // So slow that the 75 ms, which an exchange waits at least, are little.
         chunks_per_second: 40.0,
     };
     let fleets = [

@@ -16,7 +16,7 @@ const FIRST_OWNERS: usize = 4;
 const WAIT_PART: u32 = 20;
 
 /// And no shorter than so long: on a busy machine an owner may have had no turn.
-const WAIT_LEAST: Duration = Duration::from_millis(100);
+const WAIT_LEAST: Duration = Duration::from_millis(75);
 
 /// Whether slow owners are still waited for.
 #[derive(Clone, Copy, Debug)]
