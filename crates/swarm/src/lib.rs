@@ -1,4 +1,4 @@
-//! Pure: who has what, who gets what next.
+//! Pure: which peer has what, which gets what next.
 //!
 //! A [`Swarm`] is all that the relay knows of one file: which connected peer has which chunk,
 //! what is cached, what is being fetched from whom, what is on its way to whom. Time and events
@@ -11,10 +11,9 @@
 //! taken and not answered means that memory is short. Actions may name a peer that has gone
 //! meanwhile (then they are void); its slot is not used again before the shell has seen them all.
 //!
-//! Reading order: `shared` (the vocabulary), `peers`, `wants`, `chunks`, `log`, `ranks`, `meter` and `depth` (what
-//! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
-//! `fetching`, `holders` and `hedging` (what is asked of whom), `pace`, `room` and `rent` (what is given up for it),
-//! `seeding` and `patience`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
+//! Reading order: `api` (the vocabulary), `book` (what is known), `decide` (what is decided). Here is the order
+//! in which the deciders get their turn (`Swarm::settle`); `inputs` has what each input changes first. `view`
+//! and `look` are for onlookers, `invariants` for tests.
 //!
 //! ```
 //! use std::time::Duration;
@@ -48,63 +47,39 @@
 //! assert!(fetches.into_iter().any(|action| matches!(action, Action::Fetch { holder, .. } if holder == origin)));
 //! ```
 
-mod chunks;
-mod delivery;
-mod depth;
-mod fetching;
-mod hedging;
-mod holders;
+mod actions;
+pub mod api;
+mod book;
+mod decide;
+mod inputs;
 mod invariants;
-mod leaving;
-mod log;
-mod manifest;
-mod membership;
-mod meter;
-mod missing;
-mod pace;
-mod patience;
-mod peers;
-mod ranks;
-mod rent;
-mod room;
-mod seeding;
-pub mod shared;
-mod view;
-mod wants;
-mod watch;
-
-use std::collections::{BTreeMap, VecDeque};
+mod look;
+pub mod view;
 
 use relay_protocol::time::Time;
 
-pub use rent::LAMBDA_DEFAULT;
-pub use shared::{Action, Eviction, FetchFailure, FetchId, Join, PeerSlot, SwarmConfig};
-pub use view::{Counters, PeerView};
-pub use watch::{ChunkPlace, PeerWatch, Wait};
+use actions::Actions;
+pub use api::{Action, Counters, Eviction, FetchFailure, FetchId, Join, PeerSlot, SwarmConfig};
+use book::Book;
+pub use decide::rent::LAMBDA_DEFAULT;
+use decide::{
+    fetch::Fetching, late::Late, leave::Leave, manifest::Manifest, missing::MissingChunks,
+    pick::Picker, room::Room, seed::Seed,
+};
+pub use view::{ChunkPlace, PeerView, PeerWatch, Wait};
 
 /// The peers of one file and the relay's memory of it.
 #[derive(Debug)]
 pub struct Swarm {
-    config: SwarmConfig,
-    peers: peers::Peers,
-    chunks: chunks::Chunks,
-    log: log::Log,
-    starving: membership::Starving,
-    fetches: BTreeMap<FetchId, fetching::Fetch>,
-    fetch_queue: fetching::FetchQueue,
-    idle_holders: holders::IdleHolders,
-    room: room::Room,
-    rent: rent::Rent,
-    pace: pace::Pace,
-    seeding: seeding::SeedState,
-    manifest: manifest::ManifestState,
-    leaving: leaving::LeavingState,
-    missing: missing::MissingState,
-    watch: VecDeque<(Time, PeerSlot)>,
-    counters: Counters,
-    /// What publishers ask about, as far as it is not found by looking at the peers.
-    published: relay_protocol::SwarmStatus,
-    actions: VecDeque<Action>,
+    book: Book,
+    manifest: Manifest,
+    seed: Seed,
+    leave: Leave,
+    missing: MissingChunks,
+    late: Late,
+    picker: Picker,
+    room: Room,
+    actions: Actions,
 }
 
 impl Swarm {
@@ -118,36 +93,26 @@ impl Swarm {
         let chunk_count = u32::try_from(chunk_count).expect("the key was validated");
         assert!(chunk_count <= relay_protocol::limits::CHUNK_COUNT_MAX);
         Self {
-            rent: rent::Rent::new(config.lambda, config.cache_chunks_max),
-            pace: pace::Pace::default(),
-            manifest: manifest::ManifestState::new(chunk_count),
-            config,
-            peers: peers::Peers::default(),
-            chunks: chunks::Chunks::new(chunk_count),
-            log: log::Log::default(),
-            starving: membership::Starving::default(),
-            fetches: BTreeMap::new(),
-            fetch_queue: fetching::FetchQueue::default(),
-            idle_holders: holders::IdleHolders::default(),
-            room: room::Room::default(),
-            seeding: seeding::SeedState::default(),
-            leaving: leaving::LeavingState::default(),
-            missing: missing::MissingState::default(),
-            watch: VecDeque::new(),
-            counters: Counters::default(),
-            published: relay_protocol::SwarmStatus::default(),
-            actions: VecDeque::new(),
+            manifest: Manifest::new(chunk_count),
+            seed: Seed::default(),
+            leave: Leave::default(),
+            missing: MissingChunks::default(),
+            late: Late::default(),
+            picker: Picker::default(),
+            room: Room::new(&config),
+            actions: Actions::default(),
+            book: Book::new(config, chunk_count),
         }
     }
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        let action = self.actions.pop_front();
+        let action = self.actions.pop();
         match action {
-            Some(Action::WantRoom) => self.room.told = true,
-            Some(Action::Deliver { chunk, peer, .. }) => self.decision_told(peer, chunk),
+            Some(Action::WantRoom) => self.room.told(),
+            Some(Action::Deliver { chunk, peer, .. }) => self.book.note_told(peer, chunk),
             Some(_) => {}
-            None => self.peers.recycle(),
+            None => self.book.recycle_slots(),
         }
         action
     }
@@ -156,48 +121,111 @@ impl Swarm {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         [
-            self.fetch_timeout(),
-            self.room_timeout(),
-            self.seeding_timeout(),
-            self.manifest_timeout(),
-            self.leaving_timeout(),
-            self.missing_timeout(),
-            self.watch.front().map(|&(at, _)| at),
+            self.book.watch_timeout(),
+            self.manifest.timeout(),
+            self.seed.timeout(),
+            self.leave.timeout(&self.book),
+            self.missing.timeout(),
+            self.late.timeout(),
+            self.room.timeout(),
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
-    /// Time has passed: does whatever is due.
-    pub fn handle_timeout(&mut self, now: Time) {
-        self.begin(now);
-        self.watch_peers(now);
-        self.check_fetches(now);
-        self.settle(now);
-    }
-
-    /// Before every input: what was lost since the last one is counted.
-    fn begin(&mut self, now: Time) {
-        self.rent.advance(now);
-        self.room.unanswered = self.room.told;
+    /// When starving peers may have lost the price of what they wait for; `None` while nothing is priced.
+    #[must_use]
+    pub fn price_due_at(&self) -> Option<Time> {
+        self.room.price_due_at(&self.book)
     }
 
     /// After every input: decides what now can be decided.
     fn settle(&mut self, now: Time) {
-        self.manifest_step(now);
-        self.seeding_step(now);
-        self.leaving_step(now);
-        self.missing_step(now);
-        self.hedge_step(now);
-        self.fetch_step(now);
-        self.rent.set_blocked(now, self.room.asked_at.is_some() && !self.starving.is_empty());
+        let (book, actions) = (&mut self.book, &mut self.actions);
+        self.manifest.step(book, actions, now);
+        if book.holds_back() {
+            let (has_manifest, asked_at) = (self.manifest.is_known(), self.room.asked_at());
+            self.seed.step(book, actions, now, has_manifest, asked_at);
+        }
+        if self.leave.is_due(&self.book, now) {
+            self.let_leave(now);
+        }
+        if self.missing.is_due(&self.book, now, self.manifest.is_missing()) {
+            self.tell_missing(now);
+        }
+        if self.late.has_waiting() {
+            let (mut fetching, room) = self.fetching(now);
+            fetching.hedge_late(room);
+        }
+        self.fetch_more(now);
+        self.room.end(&self.book, now);
     }
 
-    fn chunk_bytes(&self, chunk: u32) -> u32 {
-        let start = u64::from(chunk) * u64::from(self.config.chunk_size_bytes);
-        let rest = self.config.size_bytes - start;
-        u32::try_from(rest)
-            .map_or(self.config.chunk_size_bytes, |rest| rest.min(self.config.chunk_size_bytes))
+    /// Peers that no other depends on may go.
+    fn let_leave(&mut self, now: Time) {
+        let mut round = self.leave.begin_round(&self.book);
+        while let Some(slot) = self.leave.next_granted(&self.book, now, &mut round) {
+            self.actions.push(Action::LeaveGranted { peer: slot });
+            self.retire(now, slot);
+        }
+    }
+
+    /// Peers that wait in vain are told so, and at last given up on.
+    fn tell_missing(&mut self, now: Time) {
+        let is_manifest_missing = self.manifest.is_missing();
+        for slot in self.book.starving().peers().to_vec() {
+            let (book, actions) = (&mut self.book, &mut self.actions);
+            if self.missing.look_at(book, actions, now, slot, is_manifest_missing) {
+                self.retire(now, slot);
+            }
+        }
+    }
+
+    /// Starts what is worth fetching while there is room, and asks for room while there is none.
+    fn fetch_more(&mut self, now: Time) {
+        let Self { book, actions, manifest, seed, leave, late, picker, room, .. } = self;
+        room.note_returned(book, now);
+        loop {
+            if !book.may_fetch_more() || !manifest.is_known() {
+                return room.withdraw(book, actions);
+            }
+            if book.held() == 0 && room.is_asked() {
+                return room.make(book, actions, now, seed);
+            }
+            // One question at a time: this one is answered at once.
+            if room.is_tried() {
+                return;
+            }
+            if picker.knows_of_nothing(book) && book.held() == 0 {
+                return;
+            }
+            match picker.pick(book, actions, now, seed, leave, room) {
+                // A spread that has just ended leaves other things to fetch.
+                None if book.has_news() => {}
+                None => return room.withdraw(book, actions),
+                Some(pick) if book.held() == 0 => return room.ask(actions, now, pick.need),
+                Some(pick) => Fetching { book, actions, seed, late, now }.start(pick, None),
+            }
+        }
+    }
+
+    /// What begins and ends fetches, and the room that there is for them.
+    fn fetching(&mut self, now: Time) -> (Fetching<'_>, &mut Room) {
+        let Self { book, actions, seed, late, room, .. } = self;
+        (Fetching { book, actions, seed, late, now }, room)
+    }
+
+    /// Takes a peer out of every count; its slot and its deliveries stay until it has gone.
+    fn retire(&mut self, now: Time, slot: PeerSlot) {
+        if !self.book.peer(slot).is_holder() {
+            return;
+        }
+        let had = self.book.retire(now, slot);
+        self.seed.copies_lost(&self.book, &had);
+        self.leave.ended(slot);
+        self.fetching(now).0.drop_all_of(slot);
+        self.seed.lost(&mut self.book, &mut self.actions, now, slot);
+        self.manifest.lost(slot);
     }
 }
