@@ -48,13 +48,13 @@
 //! ```
 
 mod actions;
-pub mod api;
+mod api;
 mod book;
 mod decide;
 mod inputs;
 mod invariants;
 mod look;
-pub mod view;
+mod view;
 
 use relay_protocol::time::Time;
 

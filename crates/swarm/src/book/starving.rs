@@ -9,7 +9,7 @@ use relay_protocol::time::Time;
 use crate::api::PeerSlot;
 
 /// Rate of a peer that has not shown one yet, in millionths of a chunk a second: low, as it has
-/// lost little that we know of, but enough that patience ends.
+/// lost little that is known of, but enough that patience ends.
 const RATE_UNKNOWN: u64 = 1_000_000;
 
 /// No rate counts for more, in bytes a second: sums of them fit.

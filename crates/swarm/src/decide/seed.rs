@@ -45,8 +45,8 @@ enum Phase {
     /// All peers exchange what they have.
     #[default]
     Open,
-    /// The origin waits for peers.
-    Waiting { origin: PeerSlot, peers: u32, start_by: Time },
+    /// The origin waits for so many peers; when it has waited long enough, it takes those that are there.
+    Waiting { origin: PeerSlot, peers: u32, start_by: Time, is_over: bool },
     /// Parts are handed out.
     Spreading { origin: PeerSlot, check_at: Time, began_at: Time, patience: Patience },
     /// All peers exchange what they have, and the origin waits until they hold all of the file.
@@ -59,8 +59,6 @@ pub(crate) struct Seed {
     phase: Phase,
     /// A policy was stated or something was delivered: no policy is accepted any more.
     decided: bool,
-    /// The origin has waited long enough: it takes the peers that are there.
-    waited: bool,
     /// Peers that joined with nothing and still take part.
     empty: BTreeSet<PeerSlot>,
     parts: Parts,
@@ -83,8 +81,7 @@ impl Seed {
         }
         let Some(origin) = self.spreading_origin() else { return };
         self.parts.acknowledged = Bitfield::empty(book.chunks().count());
-        self.phase = Phase::Waiting { origin, peers: 1, start_by: now };
-        self.waited = false;
+        self.phase = Phase::Waiting { origin, peers: 1, start_by: now, is_over: false };
     }
 
     /// Deals the chunks out.
@@ -144,7 +141,7 @@ impl Seed {
         self.decided = true;
         if let Seeding::Spread { peers } = seeding {
             let start_by = now + book.config().spread_wait;
-            self.phase = Phase::Waiting { origin: slot, peers, start_by };
+            self.phase = Phase::Waiting { origin: slot, peers, start_by, is_over: false };
             self.parts.acknowledged = Bitfield::empty(count);
             book.hold_back(true);
             for slot in book.slots() {
@@ -178,7 +175,7 @@ impl Seed {
     /// When something is due though nothing happens.
     pub(crate) fn timeout(&self) -> Option<Time> {
         match self.phase {
-            Phase::Waiting { start_by, .. } => (!self.waited).then_some(start_by),
+            Phase::Waiting { start_by, is_over, .. } => (!is_over).then_some(start_by),
             Phase::Spreading { check_at, patience, .. } => {
                 Some(patience.look_at().map_or(check_at, |at| at.min(check_at)))
             }
@@ -186,8 +183,8 @@ impl Seed {
         }
     }
 
-    /// While the book holds back: begins to spread, ends it, or looks for owners that have stopped. Room has been wished for since
-    /// `room_asked_at`, if it is.
+    /// While the book holds back: begins to spread, ends it, or looks for owners that have stopped. Room has been
+    /// wished for since `room_asked_at`, if it is.
     pub(crate) fn step(
         &mut self,
         book: &mut Book,
@@ -197,13 +194,14 @@ impl Seed {
         room_asked_at: Option<Time>,
     ) {
         match self.phase {
-            Phase::Waiting { origin, peers, start_by } => {
-                self.waited = now >= start_by;
+            Phase::Waiting { origin, peers, start_by, ref mut is_over } => {
+                *is_over = now >= start_by;
+                let is_over = *is_over;
                 let present = u32::try_from(self.empty.len()).expect("fewer than connections");
-                let enough = present >= peers || present > 0 && self.waited;
+                let enough = present >= peers || present > 0 && is_over;
                 if enough && has_manifest {
                     self.start_spreading(book, actions, now, origin);
-                } else if self.waited && present == 0 && does_any_lack(book) {
+                } else if is_over && present == 0 && does_any_lack(book) {
                     self.open(book, actions, now);
                 }
             }

@@ -120,7 +120,7 @@ fn a_queue_shrinks_what_is_asked_for_and_a_longer_path_raises_it_again() {
 }
 
 #[test]
-fn who_alone_holds_the_file_is_asked_at_once_for_what_a_long_path_holds() {
+fn the_only_holder_of_the_file_is_asked_at_once_for_what_a_long_path_holds() {
     let round_trip = Duration::from_millis(300);
     let mut scene = Scene::new(MBIT_1000, 300);
     scene.depth.handle_sole(round_trip, CHUNK_BYTES, 512);

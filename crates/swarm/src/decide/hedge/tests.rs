@@ -68,7 +68,7 @@ impl Scene {
 
     /// The first fetch that it asks for, given room.
     fn asked(&mut self) -> (FetchId, PeerSlot) {
-        *fetches(&self.drain(START, 8)).first().expect("somebody lacks it and somebody has it")
+        *fetches(&self.drain(START, 8)).first().expect("a peer lacks it and another has it")
     }
 
     /// The fetch is late: what happens.
@@ -100,7 +100,7 @@ fn cancelled(actions: &[Action]) -> Vec<(FetchId, bool)> {
 }
 
 #[test]
-fn with_room_another_is_asked_as_well_and_whoever_is_first_wins() {
+fn with_room_another_is_asked_as_well_and_the_first_to_answer_wins() {
     for slow_one_wins in [false, true] {
         let mut scene = Scene::new(1, 2);
         let (slow, holder) = scene.asked();
@@ -151,7 +151,7 @@ fn as_many_fetches_as_there_may_be_leave_no_place_for_a_second() {
 }
 
 #[test]
-fn a_chunk_that_nobody_lacks_makes_room_for_a_hedge() {
+fn a_chunk_that_no_peer_lacks_makes_room_for_a_hedge() {
     let mut scene = Scene::new(2, 2);
     let asked = fetches(&scene.drain(START, 8));
     let (done, _) = asked[0];
@@ -178,7 +178,7 @@ fn a_chunk_that_nobody_lacks_makes_room_for_a_hedge() {
 }
 
 #[test]
-fn who_waits_for_memory_already_does_not_try_for_a_hedge() {
+fn a_swarm_that_waits_for_memory_already_does_not_try_for_a_hedge() {
     let mut scene = Scene::new(2, 4);
     // There is room for one, and a second chunk is wanted.
     let actions = scene.drain(START, 1);
