@@ -1,5 +1,5 @@
 //! What is decided. Each decider owns its own state, reads the book, and changes facts by the book's methods
-//! only; what the shell has to do it adds to the actions.
+//! only; what the shell has to do it adds to the actions. Both, and the time, lie on the desk (`desk.rs`).
 //!
 //! A decider may call those below it, never those above: `pick` asks `seed`, `leave` and `room` what
 //! to fetch; `hedge` asks other `holders`; all of them `deliver`. What concerns them all, such as

@@ -19,57 +19,57 @@ impl Swarm {
     /// # Panics
     /// If the claims range over another number of chunks than the file has.
     pub fn handle_join(&mut self, now: Time, join: Join) -> PeerSlot {
-        assert_eq!(join.claims.len(), self.book.chunks().count(), "claims of another file");
+        assert_eq!(join.claims.len(), self.desk.book.chunks().count(), "claims of another file");
         self.begin(now);
-        let slot = self.book.join(now, join);
+        let slot = self.desk.book.join(now, join);
         self.manifest.holder_came();
-        self.seed.joined(&mut self.book, &mut self.actions, now, slot);
-        self.settle(now);
+        self.seed.joined(&mut self.desk, slot);
+        self.settle();
         slot
     }
 
     /// The peer has finished and would like to go.
     pub fn handle_leaving(&mut self, now: Time, slot: PeerSlot) {
         self.begin(now);
-        if self.book.find(slot).is_some_and(|peer| peer.is_joined()) {
-            self.book.leave(now, slot);
+        if self.desk.book.find(slot).is_some_and(|peer| peer.is_joined()) {
+            self.desk.book.leave(now, slot);
             self.leave.asked(now, slot);
-            self.seed.lost(&mut self.book, &mut self.actions, now, slot);
+            self.seed.lost(&mut self.desk, slot);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The peer's file is no longer what it was: nothing more is asked of it.
     pub fn handle_gave_up(&mut self, now: Time, slot: PeerSlot) {
         self.begin(now);
-        if self.book.find(slot).is_some() {
-            self.missing.refused(&self.book, slot);
-            self.retire(now, slot);
+        if self.desk.book.find(slot).is_some() {
+            self.missing.refused(&self.desk.book, slot);
+            self.retire(slot);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The peer's connection has ended, for whatever reason.
     pub fn handle_gone(&mut self, now: Time, slot: PeerSlot) {
         self.begin(now);
-        if self.book.find(slot).is_some() {
-            self.retire(now, slot);
-            while let Some(delivery) = self.book.take_any_delivery(slot) {
+        if self.desk.book.find(slot).is_some() {
+            self.retire(slot);
+            while let Some(delivery) = self.desk.book.take_any_delivery(slot) {
                 self.release(delivery, slot);
             }
-            self.book.remove(slot);
+            self.desk.book.remove(slot);
             self.manifest.gone(slot);
             self.leave.recheck();
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The peer lied: it is cut off, no other is.
-    fn ban(&mut self, now: Time, slot: PeerSlot) {
-        if self.book.find(slot).is_some_and(|peer| peer.is_holder()) {
-            self.book.count_ban();
-            self.actions.push(Action::Ban { peer: slot });
-            self.retire(now, slot);
+    fn ban(&mut self, slot: PeerSlot) {
+        if self.desk.book.find(slot).is_some_and(|peer| peer.is_holder()) {
+            self.desk.book.count_ban();
+            self.desk.actions.push(Action::Ban { peer: slot });
+            self.retire(slot);
         }
     }
 }
@@ -80,95 +80,94 @@ impl Swarm {
     /// received and its window. May also move down.
     pub fn handle_allowance(&mut self, now: Time, slot: PeerSlot, allowance_bytes: u64) {
         self.begin(now);
-        if self.book.find(slot).is_some() {
-            self.book.set_allowance(slot, allowance_bytes);
-            if self.book.peer(slot).intake.has_credit() {
-                self.book.note_progress(now, slot);
+        if self.desk.book.find(slot).is_some() {
+            self.desk.book.set_allowance(slot, allowance_bytes);
+            if self.desk.book.peer(slot).intake.has_credit() {
+                self.desk.book.note_progress(now, slot);
             }
-            pace::weigh(&mut self.book, now, slot);
-            self.seed.ready(&mut self.book, slot);
-            serve(&mut self.book, &mut self.actions, now, slot);
+            pace::weigh(&mut self.desk.book, now, slot);
+            self.seed.ready(&mut self.desk.book, slot);
+            serve(&mut self.desk, slot);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The peer, in peer order, wants these chunks after those it named before.
     pub fn handle_want(&mut self, now: Time, slot: PeerSlot, chunks: &[u32]) {
         self.begin(now);
-        if let Some(peer) = self.book.find(slot) {
+        if let Some(peer) = self.desk.book.find(slot) {
             // In relay order nothing is named, whatever the peer says.
             let named = if peer.terms.order == Order::Peer { chunks } else { &[] };
             for &chunk in named {
-                self.book.want(slot, chunk);
+                self.desk.book.want(slot, chunk);
             }
-            self.book.note_news();
-            self.book.note_progress(now, slot);
-            serve(&mut self.book, &mut self.actions, now, slot);
+            self.desk.book.note_news();
+            self.desk.book.note_progress(now, slot);
+            serve(&mut self.desk, slot);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The peer has verified the chunk: it acknowledges a delivery, or claims what it had.
     pub fn handle_have(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
         self.begin(now);
-        if chunk < self.book.chunks().count() && self.book.find(slot).is_some() {
-            self.book.note_progress(now, slot);
-            let delivery = self.book.take_delivery(slot, chunk);
+        if chunk < self.desk.book.chunks().count() && self.desk.book.find(slot).is_some() {
+            self.desk.book.note_progress(now, slot);
+            let delivery = self.desk.book.take_delivery(slot, chunk);
             if let Some(delivery) = delivery {
                 // A peer that speaks of what the kernel still has to take is not fast by that.
                 if delivery.stage == Stage::Written {
-                    self.book.received(slot, delivery);
+                    self.desk.book.received(slot, delivery);
                 }
-                self.book.unprotect(chunk);
-                cut_short(&mut self.book, &mut self.actions, slot, delivery, true);
+                self.desk.book.unprotect(chunk);
+                cut_short(&mut self.desk, slot, delivery, true);
                 self.release(delivery, slot);
-                self.book.refresh_starving(now, slot);
+                self.desk.book.refresh_starving(now, slot);
             }
             let delivered = delivery.is_some();
-            if self.book.has(slot, chunk, delivered) {
+            if self.desk.book.has(slot, chunk, delivered) {
                 self.manifest.holder_came();
-                let (book, actions) = (&mut self.book, &mut self.actions);
-                self.seed.kept(book, actions, now, (slot, chunk), delivered);
+                self.seed.kept(&mut self.desk, (slot, chunk), delivered);
                 self.leave.holder_came(chunk);
             }
-            serve(&mut self.book, &mut self.actions, now, slot);
+            serve(&mut self.desk, slot);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The peer could not put a delivered chunk together: it lacks it again, from the start.
     pub fn handle_lacking(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
         self.begin(now);
-        if chunk < self.book.chunks().count() && self.book.find(slot).is_some() {
-            self.book.note_progress(now, slot);
-            if let Some(delivery) = self.book.take_delivery(slot, chunk) {
-                cut_short(&mut self.book, &mut self.actions, slot, delivery, false);
+        if chunk < self.desk.book.chunks().count() && self.desk.book.find(slot).is_some() {
+            self.desk.book.note_progress(now, slot);
+            if let Some(delivery) = self.desk.book.take_delivery(slot, chunk) {
+                cut_short(&mut self.desk, slot, delivery, false);
                 self.release(delivery, slot);
-                self.book.refresh_starving(now, slot);
+                self.desk.book.refresh_starving(now, slot);
             }
-            self.book.forget_partial(slot, chunk);
+            self.desk.book.forget_partial(slot, chunk);
             self.unclaim(slot, chunk);
-            self.book.lacks_again(slot, chunk);
-            self.seed.returned(&mut self.book, slot, chunk);
-            serve(&mut self.book, &mut self.actions, now, slot);
+            self.desk.book.lacks_again(slot, chunk);
+            self.seed.returned(&mut self.desk.book, slot, chunk);
+            serve(&mut self.desk, slot);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The kernel has taken the first frame of this delivery.
     pub fn handle_begun(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
         self.begin(now);
-        self.book.begun(now, slot, chunk);
-        self.settle(now);
+        self.desk.book.begun(now, slot, chunk);
+        self.settle();
     }
 
     /// The kernel has taken all of this delivery: it holds the chunk no longer.
     pub fn handle_written(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
         self.begin(now);
-        if let Some(before) = self.book.written(now, slot, chunk) {
+        if let Some(before) = self.desk.book.written(now, slot, chunk) {
             self.release(before, slot);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Answer to [`Action::Recall`]: these deliveries were cut off, each at the offset named. Of several
@@ -176,48 +175,48 @@ impl Swarm {
     pub fn handle_recalled(&mut self, now: Time, chunk: u32, rest: &[(PeerSlot, u32)]) {
         self.begin(now);
         for &(slot, offset_bytes) in rest {
-            if self.book.find(slot).is_none() {
+            if self.desk.book.find(slot).is_none() {
                 continue;
             }
-            let kept = self.book.chunk_bytes(chunk).saturating_sub(offset_bytes);
+            let kept = self.desk.book.chunk_bytes(chunk).saturating_sub(offset_bytes);
             // Also of one that counts no longer: what will never come must not use up credit.
-            self.book.unassign(slot, u64::from(kept));
-            if let Some(delivery) = self.book.take_told_delivery(slot, chunk) {
-                self.book.cut_off_at(slot, delivery, offset_bytes);
+            self.desk.book.unassign(slot, u64::from(kept));
+            if let Some(delivery) = self.desk.book.take_told_delivery(slot, chunk) {
+                self.desk.book.cut_off_at(slot, delivery, offset_bytes);
                 self.release(delivery, slot);
-                self.book.lacks_again(slot, chunk);
-                self.seed.returned(&mut self.book, slot, chunk);
-                self.book.refresh_starving(now, slot);
+                self.desk.book.lacks_again(slot, chunk);
+                self.seed.returned(&mut self.desk.book, slot, chunk);
+                self.desk.book.refresh_starving(now, slot);
             }
-            serve(&mut self.book, &mut self.actions, now, slot);
+            serve(&mut self.desk, slot);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The rest of a delivery that the peer has spoken of, from this byte on, was still to be sent and will
     /// not be: it must not use up credit.
     pub fn handle_cut_off(&mut self, now: Time, slot: PeerSlot, chunk: u32, reached_bytes: u32) {
         self.begin(now);
-        if chunk < self.book.chunks().count() && self.book.find(slot).is_some() {
-            let kept = self.book.chunk_bytes(chunk).saturating_sub(reached_bytes);
-            self.book.unassign(slot, u64::from(kept));
-            serve(&mut self.book, &mut self.actions, now, slot);
+        if chunk < self.desk.book.chunks().count() && self.desk.book.find(slot).is_some() {
+            let kept = self.desk.book.chunk_bytes(chunk).saturating_sub(reached_bytes);
+            self.desk.book.unassign(slot, u64::from(kept));
+            serve(&mut self.desk, slot);
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// A delivery pins its chunk no longer.
     fn release(&mut self, delivery: Delivery, slot: PeerSlot) {
         if delivery.stage < Stage::Written {
-            let is_drained = self.book.release_unwritten(slot, delivery);
-            self.seed.released(&mut self.book, &mut self.actions, delivery, is_drained);
+            let is_drained = self.desk.book.release_unwritten(slot, delivery);
+            self.seed.released(&mut self.desk, delivery, is_drained);
         }
     }
 
     /// The peer has the chunk no longer.
     fn unclaim(&mut self, slot: PeerSlot, chunk: u32) {
-        if self.book.unclaim(slot, chunk) {
-            self.seed.copy_lost(&self.book, chunk);
+        if self.desk.book.unclaim(slot, chunk) {
+            self.seed.copy_lost(&self.desk.book, chunk);
         }
     }
 }
@@ -229,61 +228,61 @@ impl Swarm {
         self.begin(now);
         match result {
             Ok(()) => {
-                self.manifest.came(&mut self.book, now, slot);
-                if self.book.find(slot).is_some_and(|peer| peer.is_holder()) {
+                self.manifest.came(&mut self.desk.book, now, slot);
+                if self.desk.book.find(slot).is_some_and(|peer| peer.is_holder()) {
                     self.prove(slot);
                 }
             }
             Err(failure) => {
-                self.manifest.refused(&self.book, slot);
+                self.manifest.refused(&self.desk.book, slot);
                 if failure == FetchFailure::Lied {
-                    self.ban(now, slot);
+                    self.ban(slot);
                 }
             }
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The fetch's bytes are verified and cached. Its rival, if any, is cancelled.
     pub fn handle_fetched(&mut self, now: Time, fetch_id: FetchId) {
         self.begin(now);
-        let (mut fetching, _) = self.fetching(now);
-        let Some(fetch) = fetching.end(fetch_id) else { return self.settle(now) };
+        let (mut fetching, _) = self.fetching();
+        let Some(fetch) = fetching.end(fetch_id) else { return self.settle() };
         fetching.answered(&fetch);
         self.prove(fetch.holder);
-        self.fetching(now).0.cache(&fetch);
-        self.settle(now);
-        if self.book.fetches().overdue() > 0 {
-            let (mut fetching, room) = self.fetching(now);
+        self.fetching().0.cache(&fetch);
+        self.settle();
+        if self.desk.book.fetches().overdue() > 0 {
+            let (mut fetching, room) = self.fetching();
             fetching.take_over(fetch.holder, room);
-            self.settle(now);
+            self.settle();
         }
     }
 
     /// The fetch brought nothing; the shell has given its lease back.
     pub fn handle_fetch_failed(&mut self, now: Time, fetch_id: FetchId, failure: FetchFailure) {
         self.begin(now);
-        let (mut fetching, _) = self.fetching(now);
+        let (mut fetching, _) = self.fetching();
         if let Some(fetch) = fetching.end(fetch_id) {
             fetching.release_chunk(&fetch);
             match failure {
                 FetchFailure::Refused => {
                     self.unclaim(fetch.holder, fetch.chunk);
-                    self.missing.refused(&self.book, fetch.holder);
+                    self.missing.refused(&self.desk.book, fetch.holder);
                 }
-                FetchFailure::Lied => self.ban(now, fetch.holder),
-                FetchFailure::Damaged => self.book.note_damage(fetch.holder),
+                FetchFailure::Lied => self.ban(fetch.holder),
+                FetchFailure::Damaged => self.desk.book.note_damage(fetch.holder),
             }
             self.leave.recheck();
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// The room asked for is leased.
     pub fn handle_room(&mut self, now: Time) {
         self.begin(now);
-        self.room.came(&mut self.book);
-        self.settle(now);
+        self.room.came(&mut self.desk.book);
+        self.settle();
     }
 
     /// The answer to [`Action::TryRoom`]: one chunk's bytes are leased, or there is no room. In that case one
@@ -292,43 +291,38 @@ impl Swarm {
         self.begin(now);
         if let Some(is_first) = self.room.take_trial() {
             if is_there {
-                self.book.add_room();
+                self.desk.book.add_room();
             } else {
-                let Self { book, actions, seed, late, room, .. } = self;
+                let Self { desk, seed, late, room, .. } = self;
                 let may_retry = is_first && late.has_waiting();
-                if !may_retry || !room.try_again(book, actions, now, seed) {
-                    self.fetching(now).0.replace_late();
+                if !may_retry || !room.try_again(desk, seed) {
+                    self.fetching().0.replace_late();
                 }
             }
         }
-        self.settle(now);
+        self.settle();
     }
 
     /// Another swarm waits for room and this one is above its share: gives up so many chunks,
     /// patience or not.
     pub fn handle_pressure(&mut self, now: Time, chunks: u32) {
         self.begin(now);
-        self.room.press(&mut self.book, &mut self.actions, now, &mut self.seed, chunks);
-        self.settle(now);
+        self.room.press(&mut self.desk, &mut self.seed, chunks);
+        self.settle();
     }
 
     /// Time has passed: does whatever is due.
     pub fn handle_timeout(&mut self, now: Time) {
         self.begin(now);
-        self.book.watch_peers(now);
-        self.fetching(now).0.check_late();
-        self.settle(now);
-    }
-
-    /// Before every input.
-    fn begin(&mut self, now: Time) {
-        self.room.begin(&self.book, now);
+        self.desk.book.watch_peers(now);
+        self.fetching().0.check_late();
+        self.settle();
     }
 
     /// The peer has supplied something that is right.
     fn prove(&mut self, slot: PeerSlot) {
-        if self.book.prove(slot) {
-            self.seed.count_copies(&mut self.book, &mut self.actions, slot);
+        if self.desk.book.prove(slot) {
+            self.seed.count_copies(&mut self.desk, slot);
         }
     }
 }

@@ -13,10 +13,10 @@ impl Swarm {
     /// # Panics
     /// If one doesn't hold.
     pub fn invariants(&self) {
-        self.book.invariants();
-        self.late.invariants(&self.book);
-        self.seed.invariants(&self.book);
-        self.leave.invariants(&self.book);
+        self.desk.book.invariants();
+        self.late.invariants(&self.desk.book);
+        self.seed.invariants(&self.desk.book);
+        self.leave.invariants(&self.desk.book);
     }
 }
 

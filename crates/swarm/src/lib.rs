@@ -12,8 +12,8 @@
 //! meanwhile (then they are void); its slot is not used again before the shell has seen them all.
 //!
 //! Reading order: `api` (the vocabulary), `book` (what is known), `decide` (what is decided). Here is the order
-//! in which the deciders get their turn (`Swarm::settle`); `inputs` has what each input changes first. `view`
-//! and `look` are for onlookers, `invariants` for tests.
+//! in which the deciders get their turn (`Swarm::settle`); `inputs` has what each input changes first. `desk`
+//! is what a decider is handed. `view` and `look` are for onlookers, `invariants` for tests.
 //!
 //! ```
 //! use std::time::Duration;
@@ -47,10 +47,10 @@
 //! assert!(fetches.into_iter().any(|action| matches!(action, Action::Fetch { holder, .. } if holder == origin)));
 //! ```
 
-mod actions;
 mod api;
 mod book;
 mod decide;
+mod desk;
 mod inputs;
 mod invariants;
 mod look;
@@ -58,7 +58,6 @@ mod view;
 
 use relay_protocol::time::Time;
 
-use actions::Actions;
 pub use api::{Action, Counters, Eviction, FetchFailure, FetchId, Join, PeerSlot, SwarmConfig};
 use book::Book;
 pub use decide::rent::LAMBDA_DEFAULT;
@@ -66,12 +65,13 @@ use decide::{
     fetch::Fetching, late::Late, leave::Leave, manifest::Manifest, missing::MissingChunks,
     pick::Picker, room::Room, seed::Seed,
 };
+use desk::Desk;
 pub use view::{ChunkPlace, PeerView, PeerWatch, Wait};
 
 /// The peers of one file and the relay's memory of it.
 #[derive(Debug)]
 pub struct Swarm {
-    book: Book,
+    desk: Desk,
     manifest: Manifest,
     seed: Seed,
     leave: Leave,
@@ -79,7 +79,6 @@ pub struct Swarm {
     late: Late,
     picker: Picker,
     room: Room,
-    actions: Actions,
 }
 
 impl Swarm {
@@ -100,19 +99,18 @@ impl Swarm {
             late: Late::default(),
             picker: Picker::default(),
             room: Room::new(&config),
-            actions: Actions::default(),
-            book: Book::new(config, chunk_count),
+            desk: Desk::new(Book::new(config, chunk_count)),
         }
     }
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        let action = self.actions.pop();
+        let action = self.desk.actions.pop();
         match action {
             Some(Action::WantRoom) => self.room.told(),
-            Some(Action::Deliver { chunk, peer, .. }) => self.book.note_told(peer, chunk),
+            Some(Action::Deliver { chunk, peer, .. }) => self.desk.book.note_told(peer, chunk),
             Some(_) => {}
-            None => self.book.recycle_slots(),
+            None => self.desk.book.recycle_slots(),
         }
         action
     }
@@ -121,10 +119,10 @@ impl Swarm {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         [
-            self.book.watch_timeout(),
+            self.desk.book.watch_timeout(),
             self.manifest.timeout(),
             self.seed.timeout(),
-            self.leave.timeout(&self.book),
+            self.leave.timeout(&self.desk.book),
             self.missing.timeout(),
             self.late.timeout(),
             self.room.timeout(),
@@ -137,95 +135,101 @@ impl Swarm {
     /// When starving peers may have lost the price of what they wait for; `None` while nothing is priced.
     #[must_use]
     pub fn price_due_at(&self) -> Option<Time> {
-        self.room.price_due_at(&self.book)
+        self.room.price_due_at(&self.desk.book)
+    }
+
+    /// Before every input.
+    fn begin(&mut self, now: Time) {
+        self.desk.now = now;
+        self.room.begin(&self.desk.book, now);
     }
 
     /// After every input: decides what now can be decided.
-    fn settle(&mut self, now: Time) {
-        let (book, actions) = (&mut self.book, &mut self.actions);
-        self.manifest.step(book, actions, now);
-        if book.holds_back() {
+    fn settle(&mut self) {
+        self.manifest.step(&mut self.desk);
+        if self.desk.book.holds_back() {
             let (has_manifest, asked_at) = (self.manifest.is_known(), self.room.asked_at());
-            self.seed.step(book, actions, now, has_manifest, asked_at);
+            self.seed.step(&mut self.desk, has_manifest, asked_at);
         }
-        if self.leave.is_due(&self.book, now) {
-            self.let_leave(now);
+        if self.leave.is_due(&self.desk) {
+            self.let_leave();
         }
-        if self.missing.is_due(&self.book, now, self.manifest.is_missing()) {
-            self.tell_missing(now);
+        if self.missing.is_due(&self.desk, self.manifest.is_missing()) {
+            self.tell_missing();
         }
         if self.late.has_waiting() {
-            let (mut fetching, room) = self.fetching(now);
+            let (mut fetching, room) = self.fetching();
             fetching.hedge_late(room);
         }
-        self.fetch_more(now);
-        self.room.end(&self.book, now);
+        self.fetch_more();
+        self.room.end(&self.desk);
     }
 
     /// Peers that no other depends on may go.
-    fn let_leave(&mut self, now: Time) {
-        let mut round = self.leave.begin_round(&self.book);
-        while let Some(slot) = self.leave.next_granted(&self.book, now, &mut round) {
-            self.actions.push(Action::LeaveGranted { peer: slot });
-            self.retire(now, slot);
+    fn let_leave(&mut self) {
+        let mut round = self.leave.begin_round(&self.desk.book);
+        while let Some(slot) = self.leave.next_granted(&self.desk, &mut round) {
+            self.desk.actions.push(Action::LeaveGranted { peer: slot });
+            self.retire(slot);
         }
     }
 
     /// Peers that wait in vain are told so, and at last given up on.
-    fn tell_missing(&mut self, now: Time) {
+    fn tell_missing(&mut self) {
         let is_manifest_missing = self.manifest.is_missing();
-        for slot in self.book.starving().peers().to_vec() {
-            let (book, actions) = (&mut self.book, &mut self.actions);
-            if self.missing.look_at(book, actions, now, slot, is_manifest_missing) {
-                self.retire(now, slot);
+        for slot in self.desk.book.starving().peers().to_vec() {
+            if self.missing.look_at(&mut self.desk, slot, is_manifest_missing) {
+                self.retire(slot);
             }
         }
     }
 
     /// Starts what is worth fetching while there is room, and asks for room while there is none.
-    fn fetch_more(&mut self, now: Time) {
-        let Self { book, actions, manifest, seed, leave, late, picker, room, .. } = self;
-        room.note_returned(book, now);
+    fn fetch_more(&mut self) {
+        let Self { desk, manifest, seed, leave, late, picker, room, .. } = self;
+        room.note_returned(desk);
         loop {
-            if !book.may_fetch_more() || !manifest.is_known() {
-                return room.withdraw(book, actions);
+            if !desk.book.may_fetch_more() || !manifest.is_known() {
+                return room.withdraw(desk);
             }
-            if book.held() == 0 && room.is_asked() {
-                return room.make(book, actions, now, seed);
+            let has_room = desk.book.held() > 0;
+            if !has_room && room.is_asked() {
+                return room.make(desk, seed);
             }
             // One question at a time: this one is answered at once.
             if room.is_tried() {
                 return;
             }
-            if picker.knows_of_nothing(book) && book.held() == 0 {
+            if !has_room && picker.knows_of_nothing(&desk.book) {
                 return;
             }
-            match picker.pick(book, actions, now, seed, leave, room) {
+            match picker.pick(desk, seed, leave, room) {
                 // A spread that has just ended leaves other things to fetch.
-                None if book.has_news() => {}
-                None => return room.withdraw(book, actions),
-                Some(pick) if book.held() == 0 => return room.ask(actions, now, pick.need),
-                Some(pick) => Fetching { book, actions, seed, late, now }.start(pick, None),
+                None if desk.book.has_news() => {}
+                None => return room.withdraw(desk),
+                Some(pick) if !has_room => return room.ask(desk, pick.need),
+                Some(pick) => Fetching { desk, seed, late }.start(pick, None),
             }
         }
     }
 
     /// What begins and ends fetches, and the room that there is for them.
-    fn fetching(&mut self, now: Time) -> (Fetching<'_>, &mut Room) {
-        let Self { book, actions, seed, late, room, .. } = self;
-        (Fetching { book, actions, seed, late, now }, room)
+    fn fetching(&mut self) -> (Fetching<'_>, &mut Room) {
+        let Self { desk, seed, late, room, .. } = self;
+        (Fetching { desk, seed, late }, room)
     }
 
     /// Takes a peer out of every count; its slot and its deliveries stay until it has gone.
-    fn retire(&mut self, now: Time, slot: PeerSlot) {
-        if !self.book.peer(slot).is_holder() {
+    fn retire(&mut self, slot: PeerSlot) {
+        let book = &mut self.desk.book;
+        if !book.peer(slot).is_holder() {
             return;
         }
-        let had = self.book.retire(now, slot);
-        self.seed.copies_lost(&self.book, &had);
+        let had = book.retire(self.desk.now, slot);
+        self.seed.copies_lost(book, &had);
         self.leave.ended(slot);
-        self.fetching(now).0.drop_all_of(slot);
-        self.seed.lost(&mut self.book, &mut self.actions, now, slot);
+        self.fetching().0.drop_all_of(slot);
+        self.seed.lost(&mut self.desk, slot);
         self.manifest.lost(slot);
     }
 }

@@ -23,72 +23,72 @@ impl Swarm {
     /// How far the swarm is, for peers that ask.
     #[must_use]
     pub fn status(&self) -> SwarmStatus {
-        let whole = self.book.peers().iter().filter(|(_, peer)| peer.have.is_full());
+        let whole = self.desk.book.peers().iter().filter(|(_, peer)| peer.have.is_full());
         SwarmStatus {
-            peers: u32::try_from(self.book.peers().len()).expect("fewer than connections"),
+            peers: u32::try_from(self.desk.book.peers().len()).expect("fewer than connections"),
             whole_peers: u32::try_from(whole.count()).expect("fewer than connections"),
-            ..self.book.published()
+            ..self.desk.book.published()
         }
     }
 
     /// Counters since the swarm began.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.book.counters()
+        self.desk.book.counters()
     }
 
     /// Chunks of the file.
     #[must_use]
     pub fn chunk_count(&self) -> u32 {
-        self.book.chunks().count()
+        self.desk.book.chunks().count()
     }
 
     /// Connected peers.
     #[must_use]
     pub fn peer_count(&self) -> usize {
-        self.book.peers().len()
+        self.desk.book.peers().len()
     }
 
     /// Whether no peer is connected: the shell forgets such a swarm.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.book.peers().len() == 0
+        self.desk.book.peers().len() == 0
     }
 
     /// Chunks in the cache.
     #[must_use]
     pub fn cached_count(&self) -> u32 {
-        self.book.chunks().cached.len()
+        self.desk.book.chunks().cached.len()
     }
 
     /// Whether the chunk is in the cache.
     #[must_use]
     pub fn is_cached(&self, chunk: u32) -> bool {
-        chunk < self.book.chunks().count() && self.book.chunks().is_cached(chunk)
+        chunk < self.desk.book.chunks().count() && self.desk.book.chunks().is_cached(chunk)
     }
 
     /// Fetches under way.
     #[must_use]
     pub fn fetch_count(&self) -> usize {
-        self.book.fetches().len()
+        self.desk.book.fetches().len()
     }
 
     /// Whether this fetch is under way and was not cancelled, told to the shell or not yet.
     #[must_use]
     pub fn is_fetching(&self, fetch_id: FetchId) -> bool {
-        self.book.fetches().get(fetch_id).is_some()
+        self.desk.book.fetches().get(fetch_id).is_some()
     }
 
     /// Peers that have credit and lack everything that is cached.
     #[must_use]
     pub fn starving_count(&self) -> usize {
-        self.book.starving().peers().len()
+        self.desk.book.starving().peers().len()
     }
 
     /// Whether parts are being handed out, or peers are waited for before that.
     #[must_use]
     pub fn is_seeding(&self) -> bool {
-        self.book.holds_back()
+        self.desk.book.holds_back()
     }
 
     /// Whether the relay has the manifest.
@@ -100,19 +100,19 @@ impl Swarm {
     /// Whether this swarm counts when the budget is shared: a peer takes chunks and lacks some.
     #[must_use]
     pub fn wants_work(&self) -> bool {
-        self.book.chunks().needers_total > 0 || self.book.fetches().len() > 0
+        self.desk.book.chunks().needers_total > 0 || self.desk.book.fetches().len() > 0
     }
 
     /// Chunks that no connected peer holds, and that are not with the relay.
     #[must_use]
     pub fn missing_count(&self) -> u32 {
-        self.book.chunks().orphan_count
+        self.desk.book.chunks().orphan_count
     }
 
     /// Chunks that the peer has; unknown once it was let go, banned or given up on.
     #[must_use]
     pub fn chunks_held(&self, slot: PeerSlot) -> Option<u32> {
-        let peer = self.book.find(slot).filter(|peer| peer.is_holder())?;
+        let peer = self.desk.book.find(slot).filter(|peer| peer.is_holder())?;
         Some(peer.have.count())
     }
 }
@@ -125,7 +125,7 @@ impl Swarm {
     /// The file has no such chunk.
     #[must_use]
     pub fn place(&self, chunk: u32) -> ChunkPlace {
-        let state = self.book.chunk(chunk);
+        let state = self.desk.book.chunk(chunk);
         match state.place {
             Place::Absent if state.holders == 0 => ChunkPlace::Missing,
             Place::Absent => ChunkPlace::Absent,
@@ -137,13 +137,13 @@ impl Swarm {
 
     /// Cached chunks, each with the number of peers that still need it; what would be given up first comes last.
     pub fn cached(&self) -> impl Iterator<Item = (u32, u32)> {
-        let cached = self.book.chunks().cached.iter_down();
-        cached.map(|(chunk, _)| (chunk, self.book.chunk(chunk).needers))
+        let cached = self.desk.book.chunks().cached.iter_down();
+        cached.map(|(chunk, _)| (chunk, self.desk.book.chunk(chunk).needers))
     }
 
     /// All peers' progress.
     pub fn peers(&self) -> impl Iterator<Item = PeerView> {
-        self.book.peers().iter().map(|(slot, peer)| PeerView {
+        self.desk.book.peers().iter().map(|(slot, peer)| PeerView {
             slot,
             chunks_held: peer.have.count(),
             deliveries: u32::try_from(peer.intake.deliveries.len()).expect("fewer than chunks"),
@@ -156,13 +156,14 @@ impl Swarm {
     /// All peers, with what they wait for.
     pub fn watch(&self, now: Time) -> impl Iterator<Item = PeerWatch<'_>> {
         let oldest: Vec<&Fetch> = self
+            .desk
             .book
             .fetches()
             .iter()
             .map(|(_, fetch)| fetch)
             .take(FETCHES_LOOKED_AT_MAX)
             .collect();
-        self.book.peers().iter().map(move |(slot, peer)| PeerWatch {
+        self.desk.book.peers().iter().map(move |(slot, peer)| PeerWatch {
             slot,
             have: &peer.have,
             wait: self.wait_of(now, slot, peer, &oldest),
@@ -187,13 +188,14 @@ impl Swarm {
         if !self.manifest.is_known() {
             return Wait::Manifest;
         }
-        if self.book.holds_back() {
+        if self.desk.book.holds_back() {
             return Wait::Spread;
         }
         if !peer.intake.has_credit() || peer.terms.order == Order::Peer && peer.wants.is_empty() {
             return Wait::Credit;
         }
-        if let Some((count, chunk)) = missing_for(&self.book, slot, self.manifest.is_missing()) {
+        if let Some((count, chunk)) = missing_for(&self.desk.book, slot, self.manifest.is_missing())
+        {
             return Wait::Missing { chunk, count };
         }
         if let Some(fetch) = oldest.iter().find(|fetch| peer.lacks(fetch.chunk)) {

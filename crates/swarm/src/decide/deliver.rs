@@ -5,10 +5,9 @@
 //!
 //! Which chunk is given up, `room` and `seed` decide.
 
-use relay_protocol::{Order, time::Time};
+use relay_protocol::Order;
 
 use crate::{
-    actions::Actions,
     api::{Action, PeerSlot},
     book::{
         Book,
@@ -16,41 +15,36 @@ use crate::{
         intake::{Delivery, Stage},
         peer::Peer,
     },
+    desk::Desk,
 };
 
 /// Chunks that slower peers are being sent, of which one more is chosen: a bound on a decision's cost.
 const PINNED_LOOKED_AT: usize = 32;
 
 /// Gives the peer what is cached while it has credit; then it may starve.
-pub(crate) fn serve(book: &mut Book, actions: &mut Actions, now: Time, slot: PeerSlot) {
-    book.wake_if_hungry(now, slot);
-    if !book.holds_back() {
-        while book.peer(slot).is_hungry()
-            && let Some(chunk) = next_cached(book, slot)
+pub(crate) fn serve(desk: &mut Desk, slot: PeerSlot) {
+    desk.book.wake_if_hungry(desk.now, slot);
+    if !desk.book.holds_back() {
+        while desk.book.peer(slot).is_hungry()
+            && let Some(chunk) = next_cached(&mut desk.book, slot)
         {
-            deliver(book, actions, now, slot, chunk);
+            deliver(desk, slot, chunk);
         }
     }
-    book.refresh_starving(now, slot);
+    desk.book.refresh_starving(desk.now, slot);
 }
 
 /// A fetched chunk goes to all peers that starve for it, each once round.
-pub(crate) fn serve_starving(book: &mut Book, actions: &mut Actions, now: Time) {
-    for slot in book.starving().round() {
-        serve(book, actions, now, slot);
+pub(crate) fn serve_starving(desk: &mut Desk) {
+    for slot in desk.book.starving().round() {
+        serve(desk, slot);
     }
 }
 
 /// Assigns a cached chunk to the peer.
-pub(crate) fn deliver(
-    book: &mut Book,
-    actions: &mut Actions,
-    now: Time,
-    slot: PeerSlot,
-    chunk: u32,
-) {
-    let offset = book.send(now, slot, chunk);
-    actions.push(Action::Deliver { chunk, peer: slot, offset });
+pub(crate) fn deliver(desk: &mut Desk, slot: PeerSlot, chunk: u32) {
+    let offset = desk.book.send(desk.now, slot, chunk);
+    desk.actions.push(Action::Deliver { chunk, peer: slot, offset });
 }
 
 /// The next cached chunk for the peer: one it has in part, else the oldest, or if it has fallen behind
@@ -80,25 +74,19 @@ fn next_behind(book: &Book, peer: &Peer) -> Option<u32> {
 }
 
 /// The peer has spoken of a chunk that is on its way to it: what of that is still to come is void.
-pub(crate) fn cut_short(
-    book: &mut Book,
-    actions: &mut Actions,
-    slot: PeerSlot,
-    delivery: Delivery,
-    has_it: bool,
-) {
+pub(crate) fn cut_short(desk: &mut Desk, slot: PeerSlot, delivery: Delivery, has_it: bool) {
     let Delivery { chunk, offset_bytes: offset, length_bytes, stage } = delivery;
     match stage {
         // The peer spoke before the shell has looked at the decision to deliver: the rest of a delivery that
         // was taken back, though more of it had come than was known. It is never sent.
         Stage::Decided => {
-            actions.take_back(&Action::Deliver { chunk, peer: slot, offset });
-            book.unassign(slot, u64::from(length_bytes));
+            desk.actions.take_back(&Action::Deliver { chunk, peer: slot, offset });
+            desk.book.unassign(slot, u64::from(length_bytes));
         }
         // The shell has still to send some of it: what it holds for that would keep the chunk's memory for as
         // long as the peer likes.
         Stage::Queued | Stage::Begun => {
-            actions.push(Action::CutOff { chunk, peer: slot, has_it });
+            desk.actions.push(Action::CutOff { chunk, peer: slot, has_it });
         }
         Stage::Written => {}
     }
@@ -106,25 +94,25 @@ pub(crate) fn cut_short(
 
 /// Drops a chunk from the cache. Its memory comes back when the last delivery is written; with
 /// `is_recalled` those under way are cut off. Whether it came back at once.
-pub(crate) fn evict(book: &mut Book, actions: &mut Actions, chunk: u32, is_recalled: bool) -> bool {
-    let is_drained = book.evict(chunk);
-    actions.push(Action::Evict { chunk });
+pub(crate) fn evict(desk: &mut Desk, chunk: u32, is_recalled: bool) -> bool {
+    let is_drained = desk.book.evict(chunk);
+    desk.actions.push(Action::Evict { chunk });
     if !is_drained && is_recalled {
-        recall(book, actions, chunk);
+        recall(desk, chunk);
     }
     is_drained
 }
 
 /// Takes an evicted chunk back from its deliveries.
-pub(crate) fn recall(book: &mut Book, actions: &mut Actions, chunk: u32) {
-    if book.recall(chunk) {
-        actions.push(Action::Recall { chunk });
+pub(crate) fn recall(desk: &mut Desk, chunk: u32) {
+    if desk.book.recall(chunk) {
+        desk.actions.push(Action::Recall { chunk });
     }
 }
 
 /// Takes all evicted chunks back that are still in memory.
-pub(crate) fn recall_draining(book: &mut Book, actions: &mut Actions) {
-    for chunk in book.chunks().draining.clone() {
-        recall(book, actions, chunk);
+pub(crate) fn recall_draining(desk: &mut Desk) {
+    for chunk in desk.book.chunks().draining.clone() {
+        recall(desk, chunk);
     }
 }

@@ -3,44 +3,37 @@
 //! At most one fetch per chunk, two while hedged (`hedge` says when). A fetch uses up one chunk's
 //! room; when it ends without bytes the shell gives the lease back.
 
-use relay_protocol::time::Time;
-
 use super::{deliver::serve_starving, late::Late, seed::Seed};
 use crate::{
-    actions::Actions,
     api::{Action, FetchId, PeerSlot},
-    book::{
-        Book,
-        fetches::{Fetch, Need, Pick},
-    },
+    book::fetches::{Fetch, Need, Pick},
+    desk::Desk,
 };
 
 /// All that a fetch concerns when it begins or ends.
 pub(crate) struct Fetching<'a> {
-    pub(crate) book: &'a mut Book,
-    pub(crate) actions: &'a mut Actions,
+    pub(crate) desk: &'a mut Desk,
     pub(crate) seed: &'a mut Seed,
     pub(crate) late: &'a mut Late,
-    pub(crate) now: Time,
 }
 
 impl Fetching<'_> {
     /// Asks the holder for the chunk, beside a rival or alone.
     pub(crate) fn start(&mut self, pick: Pick, rival: Option<FetchId>) {
         let Pick { chunk, holder, need } = pick;
-        let fetch_id = self.book.start_fetch(self.now, pick, rival);
+        let fetch_id = self.desk.book.start_fetch(self.desk.now, pick, rival);
         if let Need::Seeding(owner) = need
             && rival.is_none()
         {
-            self.seed.fetching(self.book, owner, chunk);
+            self.seed.fetching(&mut self.desk.book, owner, chunk);
         }
-        self.late.watch(self.now, fetch_id);
-        self.actions.push(Action::Fetch { fetch_id, chunk, holder });
+        self.late.watch(self.desk.now, fetch_id);
+        self.desk.actions.push(Action::Fetch { fetch_id, chunk, holder });
     }
 
     /// Forgets a fetch; its chunk stays as it is.
     pub(crate) fn end(&mut self, fetch_id: FetchId) -> Option<Fetch> {
-        let fetch = self.book.end_fetch(self.now, fetch_id)?;
+        let fetch = self.desk.book.end_fetch(self.desk.now, fetch_id)?;
         self.late.ended(fetch_id);
         Some(fetch)
     }
@@ -49,16 +42,16 @@ impl Fetching<'_> {
     pub(crate) fn cancel(&mut self, fetch_id: FetchId, keep_room: bool) -> Option<Fetch> {
         let fetch = self.end(fetch_id)?;
         if keep_room {
-            self.book.add_room();
+            self.desk.book.add_room();
         }
-        self.actions.push(Action::CancelFetch { fetch_id, holder: fetch.holder, keep_room });
+        self.desk.actions.push(Action::CancelFetch { fetch_id, holder: fetch.holder, keep_room });
         Some(fetch)
     }
 
     /// After a fetch that brought nothing: its chunk is absent again unless the rival goes on.
     pub(crate) fn release_chunk(&mut self, fetch: &Fetch) {
-        self.book.release_chunk(fetch);
-        self.seed.fetch_lost(self.book, fetch);
+        self.desk.book.release_chunk(fetch);
+        self.seed.fetch_lost(&mut self.desk.book, fetch);
     }
 
     /// The fetch's bytes are there: its rival ends, and its holder has answered.
@@ -66,26 +59,26 @@ impl Fetching<'_> {
         if let Some(rival) = fetch.rival
             && let Some(rival) = self.cancel(rival, false)
         {
-            self.book.forgive(&rival);
+            self.desk.book.forgive(&rival);
         }
-        self.late.sample(self.now.since(fetch.started_at));
-        self.book.note_answer(self.now, fetch);
+        self.late.sample(self.desk.now.since(fetch.started_at));
+        self.desk.book.note_answer(self.desk.now, fetch);
     }
 
     /// Puts fetched bytes into the cache and serves the peers that wait for them.
     pub(crate) fn cache(&mut self, fetch: &Fetch) {
-        self.book.cache(self.now, fetch);
-        self.seed.fetched(self.book, self.actions, self.now, fetch);
-        serve_starving(self.book, self.actions, self.now);
-        self.book.served(fetch.chunk);
+        self.desk.book.cache(self.desk.now, fetch);
+        self.seed.fetched(self.desk, fetch);
+        serve_starving(self.desk);
+        self.desk.book.served(fetch.chunk);
     }
 
     /// The holder supplies nothing any more: its fetches bring nothing.
     pub(crate) fn drop_all_of(&mut self, slot: PeerSlot) {
-        if self.book.peer(slot).supply.fetches == 0 {
+        if self.desk.book.peer(slot).supply.fetches == 0 {
             return;
         }
-        let ids = self.book.fetches().iter().filter(|(_, fetch)| fetch.holder == slot);
+        let ids = self.desk.book.fetches().iter().filter(|(_, fetch)| fetch.holder == slot);
         for id in ids.map(|(id, _)| id).collect::<Vec<_>>() {
             if let Some(fetch) = self.cancel(id, false) {
                 self.release_chunk(&fetch);

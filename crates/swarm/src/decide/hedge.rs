@@ -50,19 +50,19 @@ enum Hedge {
 impl Fetching<'_> {
     /// Asks other holders for what is due, or goes on waiting, or gives the holder up.
     pub(crate) fn check_late(&mut self) {
-        while let Some(fetch_id) = self.late.next_due(self.now) {
-            let Some(&fetch) = self.book.fetches().get(fetch_id) else { continue };
+        while let Some(fetch_id) = self.late.next_due(self.desk.now) {
+            let Some(&fetch) = self.desk.book.fetches().get(fetch_id) else { continue };
             if self.is_in_turn(&fetch) {
-                self.late.watch(self.now, fetch_id);
+                self.late.watch(self.desk.now, fetch_id);
                 continue;
             }
-            self.book.note_silence(self.now, fetch_id);
-            if self.book.peer(fetch.holder).supply.silence.unanswered >= FETCH_GIVE_UP {
+            self.desk.book.note_silence(self.desk.now, fetch_id);
+            if self.desk.book.peer(fetch.holder).supply.silence.unanswered >= FETCH_GIVE_UP {
                 self.disbelieve(fetch.holder);
                 continue;
             }
-            self.book.mark_overdue(fetch_id);
-            self.late.watch(self.now, fetch_id);
+            self.desk.book.mark_overdue(fetch_id);
+            self.late.watch(self.desk.now, fetch_id);
             if fetch.rival.is_none() {
                 self.late.wait(fetch_id);
             } else {
@@ -73,12 +73,12 @@ impl Fetching<'_> {
 
     /// Whether the fetch waits behind others that its holder is trusted with, and answers.
     fn is_in_turn(&self, fetch: &Fetch) -> bool {
-        let chunk_size = f64::from(self.book.config().chunk_size_bytes);
+        let chunk_size = f64::from(self.desk.book.config().chunk_size_bytes);
         let queued_bytes = f64::from(fetch.queued) * chunk_size;
-        let depth = &self.book.peer(fetch.holder).supply.depth;
+        let depth = &self.desk.book.peer(fetch.holder).supply.depth;
         let silence_max = self.late.hedge_after();
         fetch.queued > DEPTH_UNKNOWN
-            && depth.is_in_turn(self.now, fetch.started_at, queued_bytes, silence_max)
+            && depth.is_in_turn(self.desk.now, fetch.started_at, queued_bytes, silence_max)
     }
 
     /// Asks other holders as well for what is late, as long as there is room; else others instead.
@@ -88,10 +88,10 @@ impl Fetching<'_> {
                 // The answer comes in this turn, or memory is short.
                 return;
             }
-            let may_add = self.book.may_fetch_more() && !room.is_asked();
+            let may_add = self.desk.book.may_fetch_more() && !room.is_asked();
             let other = self.find_other(self.fetch(fetch_id), |slot| self.is_prompt(slot));
             match other.filter(|_| may_add) {
-                Some(_) if self.book.held() == 0 => return room.try_now(self.actions),
+                Some(_) if self.desk.book.held() == 0 => return room.try_now(self.desk),
                 Some(other) => self.hedge(fetch_id, other, Hedge::AsWell),
                 None => self.replace(fetch_id),
             }
@@ -100,7 +100,7 @@ impl Fetching<'_> {
     }
 
     fn is_prompt(&self, slot: PeerSlot) -> bool {
-        !self.book.peer(slot).supply.silence.is_slow || may_add_slow(self.book)
+        !self.desk.book.peer(slot).supply.silence.is_slow || may_add_slow(&self.desk.book)
     }
 
     /// There is no room for any other: asks others instead.
@@ -120,19 +120,19 @@ impl Fetching<'_> {
     }
 
     fn fetch(&self, fetch_id: FetchId) -> &Fetch {
-        self.book.fetches().get(fetch_id).expect("what waits is under way")
+        self.desk.book.fetches().get(fetch_id).expect("what waits is under way")
     }
 
     /// The best other holder of this chunk, if it suits, else the next one: one that has proven to supply
     /// and was late since may be no better, and the next one yet.
     fn find_other(&self, fetch: &Fetch, suits: impl Fn(PeerSlot) -> bool) -> Option<PeerSlot> {
         let mut except = self.asked_for(fetch);
-        let best = find_holder(self.book, fetch.chunk, Some(except))?.slot;
+        let best = find_holder(&self.desk.book, fetch.chunk, Some(except))?.slot;
         if suits(best) {
             return Some(best);
         }
         except.refused = Some(best);
-        let next = find_holder(self.book, fetch.chunk, Some(except))?.slot;
+        let next = find_holder(&self.desk.book, fetch.chunk, Some(except))?.slot;
         suits(next).then_some(next)
     }
 
@@ -144,16 +144,16 @@ impl Fetching<'_> {
 
     /// Whether this other holder may be asked instead: it is surely better, or it is its turn.
     fn may_replace(&self, fetch: &Fetch, other: PeerSlot) -> bool {
-        let (this, that) = (self.book.peer(fetch.holder), self.book.peer(other));
+        let (this, that) = (self.desk.book.peer(fetch.holder), self.desk.book.peer(other));
         let is_sure = that.supply.is_proven
             && (!this.supply.is_proven || !that.supply.silence.is_slow)
             && (!that.terms.is_suspect || this.terms.is_suspect);
         // A holder that answers others will take it over, unless there is too much to do.
-        let turn = match is_surely_held(self.book, fetch.chunk) {
+        let turn = match is_surely_held(&self.desk.book, fetch.chunk) {
             true => fetch.turn.max(TAKEN_OVER_WITHIN),
             false => fetch.turn,
         };
-        let turn_is_over = self.now.since(fetch.started_at) >= turn;
+        let turn_is_over = self.desk.now.since(fetch.started_at) >= turn;
         let is_next =
             turn_is_over && that.supply.silence.unanswered < this.supply.silence.unanswered;
         is_sure || is_next
@@ -164,17 +164,19 @@ impl Fetching<'_> {
     /// that would wait until it comes due again, and the holder have nothing to do meanwhile. A holder that
     /// has proven to supply is left in peace: it may be slow, and nearly done.
     pub(crate) fn take_over(&mut self, holder: PeerSlot, room: &Room) {
-        let Some(peer) = self.book.find(holder) else { return };
+        let Some(peer) = self.desk.book.find(holder) else { return };
         if peer.terms.is_suspect || peer.supply.may_go || room.is_answer_coming() {
             return;
         }
-        while self.book.fetches().overdue() > 0 && may_ask(self.book, self.book.peer(holder)) {
-            let mut oldest = self.book.fetches().iter().take(FETCHES_PER_SCAN);
+        while self.desk.book.fetches().overdue() > 0
+            && may_ask(&self.desk.book, self.desk.book.peer(holder))
+        {
+            let mut oldest = self.desk.book.fetches().iter().take(FETCHES_PER_SCAN);
             let found = oldest.find(|(_, fetch)| {
                 fetch.overdue
                     && fetch.on_trial
                     && !self.asked_for(fetch).contains(holder)
-                    && self.book.peer(holder).have.contains(fetch.chunk)
+                    && self.desk.book.peer(holder).have.contains(fetch.chunk)
                     && self.may_replace(fetch, holder)
             });
             let Some(fetch_id) = found.map(|(fetch_id, _)| fetch_id) else { return };
@@ -186,9 +188,9 @@ impl Fetching<'_> {
     /// The holder answers nothing: what it claims to hold counts as missing.
     fn disbelieve(&mut self, slot: PeerSlot) {
         self.drop_all_of(slot);
-        for chunk in self.book.peer(slot).have.iter().collect::<Vec<_>>() {
-            if self.book.unclaim(slot, chunk) {
-                self.seed.copy_lost(self.book, chunk);
+        for chunk in self.desk.book.peer(slot).have.iter().collect::<Vec<_>>() {
+            if self.desk.book.unclaim(slot, chunk) {
+                self.seed.copy_lost(&self.desk.book, chunk);
             }
         }
     }
@@ -196,7 +198,7 @@ impl Fetching<'_> {
     /// Asks another holder.
     fn hedge(&mut self, fetch_id: FetchId, holder: PeerSlot, how: Hedge) {
         let fetch = *self.fetch(fetch_id);
-        self.book.count_hedge();
+        self.desk.book.count_hedge();
         let pick = Pick { chunk: fetch.chunk, holder, need: fetch.need };
         match how {
             Hedge::AsWell => self.start(pick, Some(fetch_id)),

@@ -14,6 +14,7 @@ use crate::{
         fetches::{Need, Pick},
         peer::Standing,
     },
+    desk::Desk,
 };
 
 /// Leaving peers that one choice of a fetch looks at.
@@ -75,9 +76,9 @@ impl Leave {
 
     /// Whether a grant may be possible.
     #[inline]
-    pub(crate) fn is_due(&self, book: &Book, now: Time) -> bool {
-        let is_due = |at| self.recheck || at <= now;
-        self.timeout(book).is_some_and(is_due)
+    pub(crate) fn is_due(&self, desk: &Desk) -> bool {
+        let is_due = |at| self.recheck || at <= desk.now;
+        self.timeout(&desk.book).is_some_and(is_due)
     }
 
     /// Begins to look at all that would like to go.
@@ -90,19 +91,14 @@ impl Leave {
     }
 
     /// The next peer of the round that may go.
-    pub(crate) fn next_granted(
-        &mut self,
-        book: &Book,
-        now: Time,
-        round: &mut Round,
-    ) -> Option<PeerSlot> {
+    pub(crate) fn next_granted(&mut self, desk: &Desk, round: &mut Round) -> Option<PeerSlot> {
         round.rest.find(|&slot| {
             let Some(leaver) = self.leavers.iter_mut().find(|leaver| leaver.slot == slot) else {
                 return false;
             };
-            let patient = now.since(leaver.since) < book.config().leaving_deadline;
+            let patient = desk.now.since(leaver.since) < desk.book.config().leaving_deadline;
             let may_wait = round.has_dependants && patient;
-            let witness = only_held_by(book, slot).next().filter(|_| may_wait);
+            let witness = only_held_by(&desk.book, slot).next().filter(|_| may_wait);
             if witness.is_some() {
                 leaver.witness = witness;
             }

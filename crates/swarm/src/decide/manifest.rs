@@ -6,9 +6,9 @@ use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 use relay_protocol::time::Time;
 
 use crate::{
-    actions::Actions,
     api::{Action, PeerSlot},
     book::{Book, peer::Peer},
+    desk::Desk,
 };
 
 /// After so long without an answer others are asked as well: twice as many each time, so that it
@@ -117,26 +117,26 @@ impl Manifest {
 
     /// Asks for it while it is not known.
     #[inline]
-    pub(crate) fn step(&mut self, book: &Book, actions: &mut Actions, now: Time) {
-        if !self.known && self.next_at.is_none_or(|at| now >= at) {
-            self.ask(book, actions, now);
+    pub(crate) fn step(&mut self, desk: &mut Desk) {
+        if !self.known && self.next_at.is_none_or(|at| desk.now >= at) {
+            self.ask(desk);
         }
     }
 
-    fn ask(&mut self, book: &Book, actions: &mut Actions, now: Time) {
-        let wanted = book.peers().iter().any(|(_, peer)| !peer.settled.is_full());
-        let next = if wanted { self.next_holders(book) } else { Vec::new() };
+    fn ask(&mut self, desk: &mut Desk) {
+        let wanted = desk.book.peers().iter().any(|(_, peer)| !peer.settled.is_full());
+        let next = if wanted { self.next_holders(&desk.book) } else { Vec::new() };
         if next.is_empty() {
-            return self.exhaust(now, wanted);
+            return self.exhaust(desk.now, wanted);
         }
-        self.asked_at = now;
-        self.next_at = Some(now + ASK_NEXT_AFTER);
-        let width_max = DIGESTS_PER_STEP_MAX / book.chunks().count().max(1);
+        self.asked_at = desk.now;
+        self.next_at = Some(desk.now + ASK_NEXT_AFTER);
+        let width_max = DIGESTS_PER_STEP_MAX / desk.book.chunks().count().max(1);
         self.width = (2 * self.width).min(width_max.max(1));
         for holder in next {
             self.tried.insert(holder);
             self.asked.push(holder);
-            actions.push(Action::FetchManifest { holder });
+            desk.actions.push(Action::FetchManifest { holder });
         }
     }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use relay_protocol::{Order, time::Time};
 
 use crate::{
-    actions::Actions,
     api::{Action, PeerSlot},
     book::{Book, chunks::ones},
+    desk::Desk,
 };
 
 /// How soon starving peers are looked at when chunks are missing: a holder may just be joining.
@@ -45,16 +45,16 @@ impl MissingChunks {
 
     /// Whether it is time to look at those that starve.
     #[inline]
-    pub(crate) fn is_due(&mut self, book: &Book, now: Time, is_manifest_missing: bool) -> bool {
-        let is_missing = book.chunks().orphan_count > 0 || is_manifest_missing;
+    pub(crate) fn is_due(&mut self, desk: &Desk, is_manifest_missing: bool) -> bool {
+        let is_missing = desk.book.chunks().orphan_count > 0 || is_manifest_missing;
         self.is_given_up &= is_missing;
-        if book.starving().is_empty() || !is_missing {
+        if desk.book.starving().is_empty() || !is_missing {
             self.check_at = None;
             return false;
         }
-        let is_due = now >= *self.check_at.get_or_insert(now + CHECK_EVERY);
+        let is_due = desk.now >= *self.check_at.get_or_insert(desk.now + CHECK_EVERY);
         if is_due {
-            self.check_at = Some(now + CHECK_EVERY);
+            self.check_at = Some(desk.now + CHECK_EVERY);
         }
         is_due
     }
@@ -62,30 +62,34 @@ impl MissingChunks {
     /// Looks at one peer that starves; whether its wait is over, in vain.
     pub(crate) fn look_at(
         &self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
+        desk: &mut Desk,
         slot: PeerSlot,
         is_manifest_missing: bool,
     ) -> bool {
-        let Some((missing_count, first_missing)) = missing_for(book, slot, is_manifest_missing)
+        let Some((missing_count, first_missing)) =
+            missing_for(&desk.book, slot, is_manifest_missing)
         else {
-            book.misses_nothing(now, slot);
+            desk.book.misses_nothing(desk.now, slot);
             return false;
         };
-        let waited = book.misses(now, slot);
+        let waited = desk.book.misses(desk.now, slot);
         let is_given_up = self.is_given_up;
-        let longest = book.config().missing_deadline;
+        let longest = desk.book.config().missing_deadline;
         let longest = if is_given_up { longest.min(GIVEN_UP_DEADLINE) } else { longest };
         let deadline = longest.saturating_sub(waited);
         if deadline.is_zero() {
-            actions.push(Action::GiveUp { peer: slot, missing_count, is_given_up });
+            desk.actions.push(Action::GiveUp { peer: slot, missing_count, is_given_up });
             return true;
         }
-        let told = book.peer(slot).missing.and_then(|missing| missing.told);
-        if told.is_none_or(|told| now.since(told) >= TELL_EVERY) {
-            book.told_missing(now, slot);
-            actions.push(Action::Waiting { peer: slot, missing_count, first_missing, deadline });
+        let told = desk.book.peer(slot).missing.and_then(|missing| missing.told);
+        if told.is_none_or(|told| desk.now.since(told) >= TELL_EVERY) {
+            desk.book.told_missing(desk.now, slot);
+            desk.actions.push(Action::Waiting {
+                peer: slot,
+                missing_count,
+                first_missing,
+                deadline,
+            });
         }
         false
     }

@@ -11,7 +11,6 @@ use super::{
     seed::Seed,
 };
 use crate::{
-    actions::Actions,
     api::PeerSlot,
     book::{
         Book, STARVING_PER_SCAN,
@@ -19,6 +18,7 @@ use crate::{
         fetches::{Need, Pick},
         peer::Peer,
     },
+    desk::Desk,
 };
 
 /// Chunks that one decision looks at, most wanted first: a bound on its cost.
@@ -63,19 +63,17 @@ impl Picker {
     /// Chooses the next fetch.
     pub(crate) fn pick(
         &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
+        desk: &mut Desk,
         seed: &mut Seed,
         leave: &mut Leave,
         room: &Room,
     ) -> Option<Pick> {
-        book.forget_news();
-        book.tidy_fetchable();
-        let pick = if book.holds_back() {
-            seed.pick(book, actions, now)
+        desk.book.forget_news();
+        desk.book.tidy_fetchable();
+        let pick = if desk.book.holds_back() {
+            seed.pick(desk)
         } else {
-            leave.pick(book).or_else(|| self.pick_wanted(book, room, now))
+            leave.pick(&desk.book).or_else(|| self.pick_wanted(&mut desk.book, room, desk.now))
         };
         self.found_nothing = pick.is_none();
         pick

@@ -16,7 +16,6 @@ use super::{
     seed::Seed,
 };
 use crate::{
-    actions::Actions,
     api::{Action, Eviction, SwarmConfig},
     book::{
         Book,
@@ -24,6 +23,7 @@ use crate::{
         fetches::Need,
         log::precedence,
     },
+    desk::Desk,
 };
 
 /// Memory that was given up for a wish may go to a swarm that waited longer. After so long without
@@ -109,9 +109,9 @@ impl Room {
 
     /// After every input.
     #[inline]
-    pub(crate) fn end(&mut self, book: &Book, now: Time) {
+    pub(crate) fn end(&mut self, Desk { book, now, .. }: &Desk) {
         let is_blocked = self.wish.is_some() && !book.starving().is_empty();
-        self.rent.set_blocked(now, book.starving().loses(), is_blocked);
+        self.rent.set_blocked(*now, book.starving().loses(), is_blocked);
     }
 
     /// The shell takes the wish.
@@ -164,46 +164,40 @@ impl Room {
     }
 
     /// Asks whether there is room right now.
-    pub(crate) fn try_now(&mut self, actions: &mut Actions) {
+    pub(crate) fn try_now(&mut self, desk: &mut Desk) {
         self.trial = Trial::First;
-        actions.push(Action::TryRoom);
+        desk.actions.push(Action::TryRoom);
     }
 
     /// The same once more, after a chunk that no peer lacks was given up for that. Whether there is such a chunk.
-    pub(crate) fn try_again(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-        seed: &mut Seed,
-    ) -> bool {
-        let free = free_chunk(book).filter(|_| !book.holds_back());
+    pub(crate) fn try_again(&mut self, desk: &mut Desk, seed: &mut Seed) -> bool {
+        let free = free_chunk(&desk.book).filter(|_| !desk.book.holds_back());
         if let Some(free) = free {
-            self.evict(book, actions, now, seed, free, true);
+            self.evict(desk, seed, free, true);
             self.trial = Trial::Second;
-            actions.push(Action::TryRoom);
+            desk.actions.push(Action::TryRoom);
         }
         free.is_some()
     }
 
     /// Wishes for room.
-    pub(crate) fn ask(&mut self, actions: &mut Actions, now: Time, need: Need) {
+    pub(crate) fn ask(&mut self, desk: &mut Desk, need: Need) {
         let progress = Progress::Decided;
-        self.wish = Some(Wish { asked_at: now, need, progress, promised_at: None });
-        actions.push(Action::WantRoom);
+        self.wish = Some(Wish { asked_at: desk.now, need, progress, promised_at: None });
+        desk.actions.push(Action::WantRoom);
     }
 
     /// Nothing is to be fetched now: no room is needed.
-    pub(crate) fn withdraw(&mut self, book: &mut Book, actions: &mut Actions) {
+    pub(crate) fn withdraw(&mut self, desk: &mut Desk) {
         let wish = self.wish.take();
         let is_told = wish.is_some_and(|wish| wish.progress != Progress::Decided);
         if wish.is_some() && !is_told {
-            actions.take_back(&Action::WantRoom);
+            desk.actions.take_back(&Action::WantRoom);
         }
-        if is_told || book.held() > 0 {
-            actions.push(Action::ReleaseRoom);
+        if is_told || desk.book.held() > 0 {
+            desk.actions.push(Action::ReleaseRoom);
         }
-        book.drop_room();
+        desk.book.drop_room();
     }
 
     /// When a wish has to be looked after though nothing happens.
@@ -225,11 +219,11 @@ impl Room {
 
     /// An evicted chunk's memory may have come back: it is promised to the wish.
     #[inline]
-    pub(crate) fn note_returned(&mut self, book: &mut Book, now: Time) {
-        if book.take_returned()
+    pub(crate) fn note_returned(&mut self, desk: &mut Desk) {
+        if desk.book.take_returned()
             && let Some(wish) = &mut self.wish
         {
-            wish.promised_at = Some(now);
+            wish.promised_at = Some(desk.now);
         }
     }
 }
@@ -238,114 +232,95 @@ impl Room {
 impl Room {
     /// Another swarm waits for room and this one is above its share: gives up so many chunks,
     /// patience or not.
-    pub(crate) fn press(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-        seed: &mut Seed,
-        chunks: u32,
-    ) {
-        self.ahead_again_at = now + AHEAD_AGAIN;
-        for _ in book.draining_count()..chunks {
-            let Some(victim) = victim(book) else { break };
-            self.evict(book, actions, now, seed, victim, true);
+    pub(crate) fn press(&mut self, desk: &mut Desk, seed: &mut Seed, chunks: u32) {
+        self.ahead_again_at = desk.now + AHEAD_AGAIN;
+        for _ in desk.book.draining_count()..chunks {
+            let Some(victim) = victim(&desk.book) else { break };
+            self.evict(desk, seed, victim, true);
         }
-        deliver::recall_draining(book, actions);
+        deliver::recall_draining(desk);
     }
 
     /// A wish for room that is unanswered: gives something up for it, if it is worth it.
-    pub(crate) fn make(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-        seed: &mut Seed,
-    ) {
+    pub(crate) fn make(&mut self, desk: &mut Desk, seed: &mut Seed) {
         let Some(Wish { need, progress: Progress::Unanswered, promised_at, .. }) = self.wish else {
             return;
         };
         let promise = promised_at.map(|at| at + PROMISE_KEPT);
-        self.wake_at = promise.filter(|&at| now < at);
+        self.wake_at = promise.filter(|&at| desk.now < at);
         if self.wake_at.is_some() {
             return;
         }
-        if book.starving().is_empty() && need == Need::Starving {
-            return self.withdraw(book, actions);
+        if desk.book.starving().is_empty() && need == Need::Starving {
+            return self.withdraw(desk);
         }
-        let holds_back = book.holds_back();
-        let free = if holds_back { seed.victim(book) } else { free_chunk(book) };
+        let holds_back = desk.book.holds_back();
+        let free = if holds_back { seed.victim(&desk.book) } else { free_chunk(&desk.book) };
         if let Some(free) = free {
             self.rent.reset();
-            return self.give_up(book, actions, now, seed, free);
+            return self.give_up(desk, seed, free);
         }
         // What no peer starves for is not worth a chunk that a peer lacks.
-        let is_starved_for = || book.next_starving().any(|peer| peer.terms.order == Order::Peer);
+        let is_starved_for =
+            || desk.book.next_starving().any(|peer| peer.terms.order == Order::Peer);
         if need == Need::Ahead && !is_starved_for() {
-            self.ahead_again_at = now + AHEAD_AGAIN;
-            return self.withdraw(book, actions);
+            self.ahead_again_at = desk.now + AHEAD_AGAIN;
+            return self.withdraw(desk);
         }
-        match book.config().eviction {
+        match desk.book.config().eviction {
             _ if holds_back => {}
-            Eviction::Lru if book.draining_count() > 0 => {}
+            Eviction::Lru if desk.book.draining_count() > 0 => {}
             Eviction::Lru => {
-                if let Some(victim) = least_recently_used(book) {
-                    self.give_up(book, actions, now, seed, victim);
+                if let Some(victim) = least_recently_used(&desk.book) {
+                    self.give_up(desk, seed, victim);
                 }
             }
-            Eviction::Demand => self.buy(book, actions, now, seed),
+            Eviction::Demand => self.buy(desk, seed),
         }
     }
 
     /// Gives up what only slower peers need, or another chunk if its price has been lost. Those that are in
     /// the midst of that one may finish; only if its price has been lost once more are they cut off.
-    fn buy(&mut self, book: &mut Book, actions: &mut Actions, now: Time, seed: &mut Seed) {
-        let_the_slow_lead(book);
-        if recall_left_behind(book, actions) {
-            return self.promise(now);
+    fn buy(&mut self, desk: &mut Desk, seed: &mut Seed) {
+        let_the_slow_lead(&mut desk.book);
+        if recall_left_behind(desk) {
+            return self.promise(desk.now);
         }
-        let mut left = left_behind(book);
-        if left.is_none() && self.rent.take_look(now) {
-            self.pace.look(book, now);
-            let_the_slow_lead(book);
-            left = left_behind(book);
+        let mut left = left_behind(&desk.book);
+        if left.is_none() && self.rent.take_look(desk.now) {
+            self.pace.look(&mut desk.book, desk.now);
+            let_the_slow_lead(&mut desk.book);
+            left = left_behind(&desk.book);
         }
         if let Some(victim) = left {
             self.rent.reset();
-            book.count_purchase();
-            return self.give_up(book, actions, now, seed, victim);
+            desk.book.count_purchase();
+            return self.give_up(desk, seed, victim);
         }
         if self.rent.is_due() {
             self.rent.reset();
-            if book.draining_count() == 0 {
-                book.tidy_cached();
-                if let Some(victim) = victim(book) {
-                    book.count_purchase();
+            if desk.book.draining_count() == 0 {
+                desk.book.tidy_cached();
+                if let Some(victim) = victim(&desk.book) {
+                    desk.book.count_purchase();
                     // Slower peers don't finish in that time: no second price is lost for them.
-                    let is_recalled = book.chunk(victim).keen_unwritten == 0;
-                    self.evict(book, actions, now, seed, victim, is_recalled);
+                    let is_recalled = desk.book.chunk(victim).keen_unwritten == 0;
+                    self.evict(desk, seed, victim, is_recalled);
                 }
             } else {
-                deliver::recall_draining(book, actions);
+                deliver::recall_draining(desk);
             }
         }
-        self.wake_at = self.rent.due_at(book.starving().loses());
+        self.wake_at = self.rent.due_at(desk.book.starving().loses());
         let promised_at = self.wish.and_then(|wish| wish.promised_at);
-        if promised_at.is_some_and(|at| now < at + PROMISE_KEPT) {
-            self.wake_at = Some(now + PROMISE_KEPT);
+        if promised_at.is_some_and(|at| desk.now < at + PROMISE_KEPT) {
+            self.wake_at = Some(desk.now + PROMISE_KEPT);
         }
     }
 
-    fn give_up(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-        seed: &mut Seed,
-        chunk: u32,
-    ) {
-        self.promise(now);
-        self.evict(book, actions, now, seed, chunk, true);
+    fn give_up(&mut self, desk: &mut Desk, seed: &mut Seed, chunk: u32) {
+        self.promise(desk.now);
+        self.evict(desk, seed, chunk, true);
     }
 
     /// Memory was given up for the wish, and comes back soon.
@@ -356,31 +331,23 @@ impl Room {
         self.wake_at = Some(now + PROMISE_KEPT);
     }
 
-    fn evict(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-        seed: &mut Seed,
-        chunk: u32,
-        is_recalled: bool,
-    ) {
-        if deliver::evict(book, actions, chunk, is_recalled) {
-            self.note_returned(book, now);
-            seed.absent(book, chunk);
+    fn evict(&mut self, desk: &mut Desk, seed: &mut Seed, chunk: u32, is_recalled: bool) {
+        if deliver::evict(desk, chunk, is_recalled) {
+            self.note_returned(desk);
+            seed.absent(&mut desk.book, chunk);
         }
     }
 }
 
 /// Takes back what was given up and is being sent to peers only that have fallen behind since; whether
 /// there was something.
-fn recall_left_behind(book: &mut Book, actions: &mut Actions) -> bool {
+fn recall_left_behind(desk: &mut Desk) -> bool {
     let is_left = |&chunk: &u32| {
-        let state = book.chunk(chunk);
+        let state = desk.book.chunk(chunk);
         state.keen_unwritten == 0 && !state.is_recalled()
     };
-    let left: Vec<u32> = book.chunks().draining.iter().copied().filter(is_left).collect();
-    left.iter().for_each(|&chunk| deliver::recall(book, actions, chunk));
+    let left: Vec<u32> = desk.book.chunks().draining.iter().copied().filter(is_left).collect();
+    left.iter().for_each(|&chunk| deliver::recall(desk, chunk));
     !left.is_empty()
 }
 

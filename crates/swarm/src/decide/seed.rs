@@ -24,7 +24,6 @@ use super::{
     patience::Patience,
 };
 use crate::{
-    actions::Actions,
     api::PeerSlot,
     book::{
         Book,
@@ -32,6 +31,7 @@ use crate::{
         intake::Delivery,
         peer::Peer,
     },
+    desk::Desk,
 };
 
 /// How often parts are checked for owners that have stopped.
@@ -85,27 +85,22 @@ impl Seed {
     }
 
     /// Deals the chunks out.
-    fn start_spreading(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-        origin: PeerSlot,
-    ) {
-        let count = book.chunks().count();
+    fn start_spreading(&mut self, desk: &mut Desk, origin: PeerSlot) {
+        let count = desk.book.chunks().count();
         let owners: Vec<PeerSlot> = self.empty.iter().copied().take(count as usize).collect();
         if owners.is_empty() {
             return;
         }
         // What an earlier spread left would be in the way: no owner takes it from the cache.
-        let cached: Vec<u32> = book.chunks().cached.iter_up().map(|(chunk, _)| chunk).collect();
+        let cached: Vec<u32> =
+            desk.book.chunks().cached.iter_up().map(|(chunk, _)| chunk).collect();
         for chunk in cached {
-            self.forget(book, actions, chunk, true);
+            self.forget(desk, chunk, true);
         }
-        let check_at = now + STALL_CHECK_EVERY;
+        let check_at = desk.now + STALL_CHECK_EVERY;
         let patience = Patience::Whole;
-        self.phase = Phase::Spreading { origin, check_at, began_at: now, patience };
-        self.parts.deal(book, &owners);
+        self.phase = Phase::Spreading { origin, check_at, began_at: desk.now, patience };
+        self.parts.deal(&mut desk.book, &owners);
     }
 
     /// The parts add up, and the book knows whether there is a spread.
@@ -120,54 +115,42 @@ impl Seed {
 /// What happens to peers.
 impl Seed {
     /// A peer has joined. The first that has all of the file may state how it is to be spread.
-    pub(crate) fn joined(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-        slot: PeerSlot,
-    ) {
-        let count = book.chunks().count();
-        let peer = book.peer(slot);
+    pub(crate) fn joined(&mut self, desk: &mut Desk, slot: PeerSlot) {
+        let count = desk.book.chunks().count();
+        let peer = desk.book.peer(slot);
         if peer.have.count() == 0 {
             self.empty.insert(slot);
         }
         let stated = peer.terms.seeding.filter(|_| peer.have.is_full());
-        self.count_copies(book, actions, slot);
+        self.count_copies(desk, slot);
         let Some(seeding) = stated else { return };
-        if self.decided || book.counters().deliveries > 0 || count == 0 {
+        if self.decided || desk.book.counters().deliveries > 0 || count == 0 {
             return;
         }
         self.decided = true;
         if let Seeding::Spread { peers } = seeding {
-            let start_by = now + book.config().spread_wait;
+            let start_by = desk.now + desk.book.config().spread_wait;
             self.phase = Phase::Waiting { origin: slot, peers, start_by, is_over: false };
             self.parts.acknowledged = Bitfield::empty(count);
-            book.hold_back(true);
-            for slot in book.slots() {
-                book.refresh_starving(now, slot);
+            desk.book.hold_back(true);
+            for slot in desk.book.slots() {
+                desk.book.refresh_starving(desk.now, slot);
             }
         }
     }
 
     /// The peer is gone, banned or leaving: others get its part, and what it had taken too, as
     /// only the origin has that now.
-    pub(crate) fn lost(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-        slot: PeerSlot,
-    ) {
+    pub(crate) fn lost(&mut self, desk: &mut Desk, slot: PeerSlot) {
         self.empty.remove(&slot);
         match self.phase {
             Phase::Finishing { origin } if origin == slot => self.phase = Phase::Open,
             Phase::Waiting { origin, .. } | Phase::Spreading { origin, .. }
-                if origin == slot && !book.peer(slot).is_holder() =>
+                if origin == slot && !desk.book.peer(slot).is_holder() =>
             {
-                self.open(book, actions, now);
+                self.open(desk);
             }
-            Phase::Spreading { .. } => self.hand_on(book, now, slot, true),
+            Phase::Spreading { .. } => self.hand_on(&mut desk.book, desk.now, slot, true),
             _ => {}
         }
     }
@@ -187,36 +170,36 @@ impl Seed {
     /// wished for since `room_asked_at`, if it is.
     pub(crate) fn step(
         &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
+        desk: &mut Desk,
         has_manifest: bool,
         room_asked_at: Option<Time>,
     ) {
         match self.phase {
             Phase::Waiting { origin, peers, start_by, ref mut is_over } => {
-                *is_over = now >= start_by;
+                *is_over = desk.now >= start_by;
                 let is_over = *is_over;
                 let present = u32::try_from(self.empty.len()).expect("fewer than connections");
                 let enough = present >= peers || present > 0 && is_over;
                 if enough && has_manifest {
-                    self.start_spreading(book, actions, now, origin);
-                } else if is_over && present == 0 && does_any_lack(book) {
-                    self.open(book, actions, now);
+                    self.start_spreading(desk, origin);
+                } else if is_over && present == 0 && does_any_lack(&desk.book) {
+                    self.open(desk);
                 }
             }
             Phase::Spreading { ref mut check_at, ref mut patience, began_at, .. } => {
-                let is_stall_checked = *check_at <= now;
+                let is_stall_checked = *check_at <= desk.now;
                 if is_stall_checked {
-                    *check_at = now + STALL_CHECK_EVERY;
+                    *check_at = desk.now + STALL_CHECK_EVERY;
                 }
                 let (owners, done) = self.parts.counts();
-                let is_over = patience.look(now, began_at, done, owners, book.chunks().count());
-                let waits_long = room_asked_at.is_some_and(|at| now.since(at) >= ROOM_WAIT_MAX);
-                if is_over && (self.parts.next_ready(book).is_none() || waits_long) {
-                    self.open(book, actions, now);
+                let is_over =
+                    patience.look(desk.now, began_at, done, owners, desk.book.chunks().count());
+                let waits_long =
+                    room_asked_at.is_some_and(|at| desk.now.since(at) >= ROOM_WAIT_MAX);
+                if is_over && (self.parts.next_ready(&desk.book).is_none() || waits_long) {
+                    self.open(desk);
                 } else if is_stall_checked {
-                    self.hand_on_stalled(book, actions, now);
+                    self.hand_on_stalled(desk);
                 }
             }
             Phase::Open | Phase::Finishing { .. } => {}
@@ -225,15 +208,16 @@ impl Seed {
 
     /// Peers that have taken nothing for as long as a spread waits for peers lose the rest of
     /// their parts to the others.
-    fn hand_on_stalled(&mut self, book: &mut Book, actions: &mut Actions, now: Time) {
-        let wait = book.config().spread_wait;
-        let silent = |&slot: &PeerSlot| now.since(book.peer(slot).seen.progress_at) >= wait;
+    fn hand_on_stalled(&mut self, desk: &mut Desk) {
+        let wait = desk.book.config().spread_wait;
+        let silent =
+            |&slot: &PeerSlot| desk.now.since(desk.book.peer(slot).seen.progress_at) >= wait;
         let stalled: Vec<PeerSlot> = self.parts.owing().filter(silent).collect();
         if stalled.len() == self.parts.counts().0 {
-            return self.open(book, actions, now);
+            return self.open(desk);
         }
         for slot in stalled {
-            self.hand_on(book, now, slot, false);
+            self.hand_on(&mut desk.book, desk.now, slot, false);
         }
     }
 }
@@ -251,19 +235,14 @@ impl Seed {
     }
 
     /// The next chunk of the next owner that can take one.
-    pub(crate) fn pick(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-    ) -> Option<Pick> {
+    pub(crate) fn pick(&mut self, desk: &mut Desk) -> Option<Pick> {
         let origin = self.spreading_origin()?;
-        if !may_ask(book, book.peer(origin)) {
+        if !may_ask(&desk.book, desk.book.peer(origin)) {
             return None;
         }
-        let (slot, chunk) = self.parts.next_ready(book)?;
-        if !book.peer(origin).have.contains(chunk) {
-            self.open(book, actions, now);
+        let (slot, chunk) = self.parts.next_ready(&desk.book)?;
+        if !desk.book.peer(origin).have.contains(chunk) {
+            self.open(desk);
             return None;
         }
         Some(Pick { chunk, holder: origin, need: Need::Seeding(slot) })
@@ -275,27 +254,22 @@ impl Seed {
     }
 
     /// A chunk that was fetched for a part is in the cache.
-    pub(crate) fn fetched(
-        &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
-        fetch: &Fetch,
-    ) {
+    pub(crate) fn fetched(&mut self, desk: &mut Desk, fetch: &Fetch) {
         let (Need::Seeding(slot), chunk) = (fetch.need, fetch.chunk) else { return };
-        self.parts.fetch_ended(book, slot, chunk);
+        self.parts.fetch_ended(&desk.book, slot, chunk);
         if self.spreading_origin().is_none() {
             return;
         }
         let owner = self.parts.owner(chunk);
-        let owner = owner.filter(|&owner| self.parts.has(owner) && book.peer(owner).lacks(chunk));
+        let owner =
+            owner.filter(|&owner| self.parts.has(owner) && desk.book.peer(owner).lacks(chunk));
         if let Some(owner) = owner {
-            book.note_progress(now, owner);
-            deliver::deliver(book, actions, now, owner, chunk);
+            desk.book.note_progress(desk.now, owner);
+            deliver::deliver(desk, owner, chunk);
         } else {
-            self.forget(book, actions, chunk, true);
+            self.forget(desk, chunk, true);
         }
-        self.ready(book, slot);
+        self.ready(&mut desk.book, slot);
     }
 
     /// A fetch brought nothing, and no rival goes on.
@@ -313,23 +287,23 @@ impl Seed {
     /// A delivery is written (or given up). If it was a part's, the relay forgets the chunk.
     pub(crate) fn released(
         &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
+        desk: &mut Desk,
         Delivery { chunk, .. }: Delivery,
         is_drained: bool,
     ) {
         if is_drained {
-            self.absent(book, chunk);
+            self.absent(&mut desk.book, chunk);
         }
         let is_spread = self.spreading_origin().is_some();
-        if is_spread && book.chunks().is_cached(chunk) && book.chunk(chunk).unwritten == 0 {
-            self.forget(book, actions, chunk, false);
+        if is_spread && desk.book.chunks().is_cached(chunk) && desk.book.chunk(chunk).unwritten == 0
+        {
+            self.forget(desk, chunk, false);
         }
     }
 
-    fn forget(&mut self, book: &mut Book, actions: &mut Actions, chunk: u32, is_recalled: bool) {
-        if evict(book, actions, chunk, is_recalled) {
-            self.absent(book, chunk);
+    fn forget(&mut self, desk: &mut Desk, chunk: u32, is_recalled: bool) {
+        if evict(desk, chunk, is_recalled) {
+            self.absent(&mut desk.book, chunk);
         }
     }
 
@@ -350,9 +324,7 @@ impl Seed {
     /// A peer has a chunk now.
     pub(crate) fn kept(
         &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
-        now: Time,
+        desk: &mut Desk,
         (slot, chunk): (PeerSlot, u32),
         delivered: bool,
     ) {
@@ -362,11 +334,11 @@ impl Seed {
                 if delivered && is_own && self.parts.has(slot) {
                     self.parts.set_acknowledged(chunk, true);
                     if self.parts.acknowledged.is_full() {
-                        self.open(book, actions, now);
+                        self.open(desk);
                     }
                 }
             }
-            Phase::Finishing { .. } => self.count_copy(book, actions, (slot, chunk), delivered),
+            Phase::Finishing { .. } => self.count_copy(desk, (slot, chunk), delivered),
             _ => {}
         }
     }

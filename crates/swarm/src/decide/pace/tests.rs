@@ -50,7 +50,7 @@ fn the_last_peer_is_not_cut_off_for_its_own_next_chunk() {
     let now = |millis| Time::ZERO + Duration::from_millis(millis);
     let (mut swarm, peer) = swarm_with_a_full_cache(now(0));
     // It fell behind while others were there, and no chunk arrives at it whole.
-    swarm.book.set_pacing(peer, Pacing::Behind { since: now(0) });
+    swarm.desk.book.set_pacing(peer, Pacing::Behind { since: now(0) });
     for millis in 1..5_000 {
         swarm.handle_timeout(now(millis));
         while let Some(action) = swarm.poll_action() {
@@ -59,5 +59,5 @@ fn the_last_peer_is_not_cut_off_for_its_own_next_chunk() {
         }
         swarm.invariants();
     }
-    assert!(swarm.book.peer(peer).keeps_pace(), "the pace has come down to it");
+    assert!(swarm.desk.book.peer(peer).keeps_pace(), "the pace has come down to it");
 }

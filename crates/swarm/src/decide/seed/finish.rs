@@ -4,65 +4,64 @@
 //! if a peer holds it that has supplied something right: a bare claim may be a lie. When its last holder but the
 //! origin goes, or turns out not to have it, it has none.
 
-use relay_protocol::{Bitfield, time::Time};
+use relay_protocol::Bitfield;
 
 use super::{Phase, Seed};
 use crate::{
-    actions::Actions,
     api::{Action, PeerSlot},
     book::{Book, peer::Peer},
     decide::deliver::serve,
+    desk::Desk,
 };
 
 impl Seed {
     /// The exchange begins.
-    pub(super) fn open(&mut self, book: &mut Book, actions: &mut Actions, now: Time) {
+    pub(super) fn open(&mut self, desk: &mut Desk) {
         let (origin, was_spread) = match self.phase {
             Phase::Waiting { origin, .. } => (Some(origin), false),
             Phase::Spreading { origin, .. } => (Some(origin), true),
             Phase::Open | Phase::Finishing { .. } => (None, false),
         };
-        let origin = origin.filter(|&origin| book.find(origin).is_some_and(Peer::is_holder));
+        let origin = origin.filter(|&origin| desk.book.find(origin).is_some_and(Peer::is_holder));
         self.phase = origin.map_or(Phase::Open, |origin| Phase::Finishing { origin });
-        book.hold_back(false);
+        desk.book.hold_back(false);
         self.parts.clear();
-        book.note_news();
-        let slots = book.slots();
+        desk.book.note_news();
+        let slots = desk.book.slots();
         if let Some(origin) = origin {
             if was_spread {
-                book.let_go(origin);
+                desk.book.let_go(origin);
             }
-            for chunk in 0..book.chunks().count() {
-                self.forget_lost_copy(book, origin, chunk);
+            for chunk in 0..desk.book.chunks().count() {
+                self.forget_lost_copy(&desk.book, origin, chunk);
             }
-            slots.iter().for_each(|&slot| self.count_copies(book, actions, slot));
-            self.let_origin_go(book, actions);
+            slots.iter().for_each(|&slot| self.count_copies(desk, slot));
+            self.let_origin_go(desk);
         }
         for slot in slots {
-            serve(book, actions, now, slot);
+            serve(desk, slot);
         }
     }
 
     /// A peer has a chunk now, by a delivery or by its own word.
     pub(super) fn count_copy(
         &mut self,
-        book: &mut Book,
-        actions: &mut Actions,
+        desk: &mut Desk,
         (slot, chunk): (PeerSlot, u32),
         delivered: bool,
     ) {
         if let Phase::Finishing { origin } = self.phase
             && origin != slot
-            && (delivered || book.peer(slot).supply.is_proven)
+            && (delivered || desk.book.peer(slot).supply.is_proven)
         {
             self.parts.acknowledged.insert(chunk);
-            self.let_origin_go(book, actions);
+            self.let_origin_go(desk);
         }
     }
 
     /// The peer has supplied something right: what it holds are copies.
-    pub(crate) fn count_copies(&mut self, book: &mut Book, actions: &mut Actions, slot: PeerSlot) {
-        let peer = book.peer(slot);
+    pub(crate) fn count_copies(&mut self, desk: &mut Desk, slot: PeerSlot) {
+        let peer = desk.book.peer(slot);
         if let Phase::Finishing { origin } = self.phase
             && origin != slot
             && peer.supply.is_proven
@@ -71,7 +70,7 @@ impl Seed {
             for chunk in peer.have.iter() {
                 self.parts.acknowledged.insert(chunk);
             }
-            self.let_origin_go(book, actions);
+            self.let_origin_go(desk);
         }
     }
 
@@ -96,13 +95,13 @@ impl Seed {
     }
 
     /// Tells the origin that it may go, once there is a copy of each chunk.
-    fn let_origin_go(&mut self, book: &mut Book, actions: &mut Actions) {
+    fn let_origin_go(&mut self, desk: &mut Desk) {
         if let Phase::Finishing { origin } = self.phase
             && self.parts.acknowledged.is_full()
         {
             self.phase = Phase::Open;
-            book.let_go(origin);
-            actions.push(Action::SeedingDone { origin });
+            desk.book.let_go(origin);
+            desk.actions.push(Action::SeedingDone { origin });
         }
     }
 }

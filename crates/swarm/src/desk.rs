@@ -1,10 +1,27 @@
-//! What was decided and the shell has not looked at yet, in its order.
+//! What every decider is handed: the book, the time, and a place for decisions.
 
 use std::collections::VecDeque;
 
-use crate::api::Action;
+use relay_protocol::time::Time;
 
-/// Decisions, the oldest first.
+use crate::{api::Action, book::Book};
+
+/// One for the swarm; what comes in and what is decided passes over it.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) book: Book,
+    pub(crate) actions: Actions,
+    /// When the latest input came.
+    pub(crate) now: Time,
+}
+
+impl Desk {
+    pub(crate) fn new(book: Book) -> Self {
+        Self { book, actions: Actions::default(), now: Time::ZERO }
+    }
+}
+
+/// What was decided and the shell has not looked at yet, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Actions(VecDeque<Action>);
 
