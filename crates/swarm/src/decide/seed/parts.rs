@@ -244,3 +244,83 @@ impl Parts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use relay_protocol::{Order, time::Time};
+
+    use super::*;
+    use crate::api::{Eviction, Join, SwarmConfig};
+
+    const CHUNKS: u32 = 10;
+    const CHUNK_BYTES: u32 = 1 << 16;
+
+    /// A file's parts, dealt to three peers with credit for so many chunks.
+    fn dealt(credit_chunks: u64) -> (Book, Parts, Vec<PeerSlot>) {
+        let config = SwarmConfig {
+            size_bytes: u64::from(CHUNKS * CHUNK_BYTES),
+            chunk_size_bytes: CHUNK_BYTES,
+            eviction: Eviction::Demand,
+            lambda: 1.0,
+            fetches_max: 4,
+            cache_chunks_max: 8,
+            missing_deadline: Duration::from_secs(60),
+            spread_wait: Duration::from_secs(10),
+            leaving_deadline: Duration::from_secs(60),
+        };
+        let mut book = Book::new(config, CHUNKS);
+        let join = || {
+            let claims = Bitfield::empty(CHUNKS);
+            let join = Join { claims, order: Order::Relay, seeding: None, is_suspect: false };
+            let slot = book.join(Time::ZERO, join);
+            book.set_allowance(slot, credit_chunks * u64::from(CHUNK_BYTES));
+            slot
+        };
+        let owners: Vec<PeerSlot> = std::iter::repeat_with(join).take(3).collect();
+        let mut parts = Parts { acknowledged: Bitfield::empty(CHUNKS), ..Parts::default() };
+        parts.deal(&mut book, &owners);
+        parts.invariants(true);
+        (book, parts, owners)
+    }
+
+    fn sizes(parts: &Parts, owners: &[PeerSlot]) -> Vec<usize> {
+        let size = |owner| (0..CHUNKS).filter(|&chunk| parts.owner(chunk) == Some(owner)).count();
+        owners.iter().map(|&owner| size(owner)).collect()
+    }
+
+    #[test]
+    fn parts_differ_by_one_chunk_and_what_an_owner_owes_goes_to_the_others() {
+        let (mut book, mut parts, owners) = dealt(1);
+        assert_eq!(sizes(&parts, &owners), [4, 3, 3]);
+        parts.set_acknowledged(0, true);
+        // It stops, and keeps what it has acknowledged.
+        let lost = parts.take(owners[0], false).expect("it had a part");
+        assert_eq!(lost, [3, 6, 9]);
+        parts.hand_on(&mut book, &lost);
+        parts.invariants(true);
+        assert_eq!(sizes(&parts, &owners), [1, 5, 4]);
+        // It goes, and what it had acknowledged goes with it.
+        assert_eq!(parts.take(owners[0], false), None);
+        let lost = parts.take(owners[0], true).expect("it had acknowledged something");
+        assert_eq!(lost, [0]);
+        parts.hand_on(&mut book, &lost);
+        parts.invariants(true);
+        assert_eq!(sizes(&parts, &owners), [0, 6, 4]);
+    }
+
+    #[test]
+    fn owners_with_credit_take_turns() {
+        let (book, mut parts, _) = dealt(0);
+        assert_eq!(parts.next_ready(&book), None);
+        let (mut book, mut parts, owners) = dealt(2);
+        let mut taken = Vec::new();
+        while let Some((owner, chunk)) = parts.next_ready(&book) {
+            parts.fetching(&mut book, owner, chunk);
+            taken.push((owner, chunk));
+        }
+        let turn = owners.iter().copied().cycle().zip(0..6);
+        assert_eq!(taken, turn.collect::<Vec<_>>());
+    }
+}
