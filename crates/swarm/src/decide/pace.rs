@@ -13,7 +13,7 @@
 //! moments, whichever is less. A rate is bytes over
 //! the time in which the peer had something to take or had not asked for more: time in which it starved
 //! is the relay's fault and does not count. A peer falls behind when jitter no longer explains its rate.
-//! Of n chunks, each of which takes its time by chance, the mean strays by 1 / √n, so it is behind if
+//! Of n pieces, each of which takes its time by chance, the mean strays by 1 / √n, so it is behind if
 //!
 //! ```text
 //! bytes / seconds < pace × exp(-MARGIN - JITTER / √n),    n = bytes / piece,
@@ -21,9 +21,10 @@
 //!
 //! over about its last 32 pieces. A piece is a chunk, or what arrives in [`TURN_SECONDS`] at the pace if that is
 //! more: a peer's machine gives other programs a turn as well, which delays many small chunks together. The same
-//! is asked of the time since its last chunk, as if all that is under way arrived now: so one that is a hundred times slower shows within a few chunks' time, and one that stops
-//! as well. It keeps pace again from [`RESUME`] of the pace on, and if it starves while no peer that
-//! keeps pace needs anything: the wave has come down to it, whatever is known of it.
+//! is asked of the time since its last chunk, as if all that is under way arrived now: so one that is a hundred
+//! times slower shows within a few chunks' time, and one that stops as well. It keeps pace again from
+//! [`RESUME`] of the pace on, and if it starves while no peer that keeps pace needs anything: the wave has come
+//! down to it, whatever is known of it.
 //!
 //! Being left behind costs a peer nothing else: it takes what passes by. Which of it matters. If each slow
 //! peer took what it liked, all would end with different chunks, and no later fetch would serve many of
