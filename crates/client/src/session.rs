@@ -1,7 +1,7 @@
 //! A peer's side of one connection, as a state machine: messages and data in, messages and
 //! events out.
 //!
-//! Pure: no sockets, no clock, no file. The shell ([`super::connection`]) feeds it, asks
+//! Pure: no sockets, no clock, no file. The shell (`connection.rs`) feeds it, asks
 //! [`Session::poll_event`] and [`Session::poll_transmit`] until they are empty, and keeps chunks.
 //!
 //! ```text
