@@ -3,8 +3,8 @@
 //!
 //! Four tasks share a `Link`: a reader (the connection's life), a writer that acts only when the
 //! socket was full, one that hears what a store has done where that takes time, and a timer that
-//! ends once it has nothing to watch. No reference to the
-//! core is held across an await. Connecting again is [`super::peer`]'s business.
+//! ends once it has nothing to watch. No reference to the core is held across an await. Connecting again is
+//! [`super::peer`]'s business.
 
 mod core;
 mod datagram_socket;

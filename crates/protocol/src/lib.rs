@@ -1,7 +1,7 @@
 //! The wire format: how a relay and its peers talk. This page is its one specification.
 //!
-//! It is meant to be enough for a second implementation; the vectors in `tests/golden` pin every
-//! byte of it. The module is pure: bytes in, messages out. It opens no socket, reads no clock,
+//! It is meant to be enough for a second implementation. The vectors in `tests/golden` pin every byte of
+//! it. The module is pure: bytes in, messages out. It opens no socket, reads no clock,
 //! draws no random number, and keeps no state of a session beyond [`Decoder`].
 //!
 //! # Participants, goals, non-goals
@@ -18,9 +18,9 @@
 //! other; a connection may break at any moment and the next one goes on; a repeated, late or
 //! reordered control message does no harm; bulk data needs no copy.
 //!
-//! Non-goals: secrecy (put a tunnel around it), names of files (the relay learns a label
-//! only where an origin tells one),
-//! discovery of files (a ticket names the relay and the swarm key), relays that talk to relays.
+//! Non-goals: secrecy (put a tunnel around it), names of files (the relay learns a label only where an
+//! origin tells one), discovery of files (a ticket names the relay and the swarm key), relays that talk to
+//! relays.
 //!
 //! # Content identity
 //!
@@ -97,9 +97,8 @@
 //! `psp-relay v1 proof that a peer knows the relay's token`. A token never travels, and a proof is
 //! of no use on another connection.
 //!
-//! Before `Accepted` a peer sends nothing else, except `DatagramRequest`, `Ping`, `Pong` and
-//! `Failure`. All of it must
-//! have arrived [`HANDSHAKE_TIMEOUT`](limits::HANDSHAKE_TIMEOUT) after the connection began. A hello
+//! Before `Accepted` a peer sends nothing else, except `DatagramRequest`, `Ping`, `Pong` and `Failure`. All
+//! of it must have arrived [`HANDSHAKE_TIMEOUT`](limits::HANDSHAKE_TIMEOUT) after the connection began. A hello
 //! without a key joins no swarm: its other wishes are ignored, and after `Accepted` it may only ask
 //! for statistics, ping and close.
 //!
@@ -295,8 +294,9 @@
 //!
 //! There is one number, [`VERSION`](limits::VERSION), and no negotiation: sides of different versions
 //! part in the handshake. Whatever changes a byte of a golden vector, or the meaning of one, is
-//! another version; a message that is added behind the last is none. An end of an older build closes with
-//! `Protocol` when such a message comes, so what needs one must be able to do without. The magic, the place of the version and the length of the preamble never change.
+//! another version. A message that is added behind the last is none. A side of an older build closes with
+//! `Protocol` when such a message comes, so what needs one must be able to do without. The magic, the place of
+//! the version and the length of the preamble never change.
 //! Reserved bytes are sent as zero and refused otherwise, so that a later version may use them.
 //!
 //! [`CHUNK_SIZE_LOG2_MIN`]: limits::CHUNK_SIZE_LOG2_MIN

@@ -31,9 +31,9 @@
 //!   send is a position; [`Payload::withdraw`] takes the bytes away at any time, and at most one
 //!   half-written frame is copied. Nothing is pinned to be sent again: what was lost in a datagram
 //!   is a range that its send lacks, as long as it is not withdrawn.
-//! - *Events*: each send that wrote its first frame reports [`SendEvent::Begun`], each that wrote
-//!   its last [`SendEvent::Finished`], both in order; in datagrams, when all has arrived. A withdrawn or cancelled one reports
-//!   nothing further.
+//! - *Events*: each send that wrote its first frame reports [`SendEvent::Begun`], each that wrote its last
+//!   [`SendEvent::Finished`], both in order; in datagrams, when all has arrived. One that was withdrawn or
+//!   cancelled reports nothing further.
 //! - *Closing*: either side may close; the other reads the end of the stream after everything
 //!   that was written to the stream before. A side that closes sends a `Failure` first if something
 //!   was wrong, and that arrives. Other control messages under way in datagrams may be lost with
@@ -49,10 +49,10 @@
 //!
 //! # Where it is
 //!
-//! [`Channels`] is one end of a connection, and the one place that knows which channel runs on
-//! what. [`send_queue`] and [`tcp`] (into a [`receive_buffer`]) are the stream's two directions, [`datagrams`] is what
-//! goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here, one more variant of [`Transport`], and its
-//! arm in [`Channels`].
+//! [`Channels`] is one end of a connection, and the one place that knows which channel runs on what.
+//! [`send_queue`] and [`tcp`] (into a [`receive_buffer`]) are the stream's two directions. [`datagrams`] is
+//! what goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here,
+//! one more variant of [`Transport`], and its arm in [`Channels`].
 //!
 //! ```
 //! use std::rc::Rc;
