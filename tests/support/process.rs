@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{http, wait_for};
 
-/// Signals that whoever runs the tests ignores, as a shell does with what it runs in the background, are not
+/// Signals that the tests' parent ignores, as a shell does with what it runs in the background, are not
 /// ignored by programs that are started from now on: ours respect it, and could not be ended by them.
 fn hear_signals() {
     static ONCE: std::sync::Once = std::sync::Once::new();

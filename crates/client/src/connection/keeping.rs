@@ -3,25 +3,24 @@
 //! A store may take its time; what was begun on a connection also ends on it, so that the next one
 //! begins with a store at rest and knows every chunk that was kept. Decides nothing.
 
-use std::{cell::RefCell, collections::VecDeque, io, rc::Rc, time::Duration};
+use std::{collections::VecDeque, io, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use shards::bell::LocalBell;
 
-use super::{
-    ConnectionError,
-    connection::Surroundings,
+use crate::{
+    error::ConnectionError,
     store::{ChunkStore, StoreEvent},
 };
 use relay_protocol::Digest;
 
 /// What the store of a connection has under way.
 pub(super) struct Keeping {
-    surroundings: Rc<RefCell<Surroundings>>,
+    store: Box<dyn ChunkStore>,
     /// Chunks being written, oldest put first, and their latencies. Bounded by the
     /// peer's window, and by what the store takes before it is full.
     puts: VecDeque<(u32, Duration)>,
-    /// Chunks being read; bounded by [`super::uploads::UPLOADS_QUEUED_MAX`] and as many fetches
+    /// Chunks being read; bounded by [`UPLOADS_QUEUED_MAX`](crate::uploads::UPLOADS_QUEUED_MAX) and as many fetches
     /// that were cancelled meanwhile.
     gets: usize,
 }
@@ -35,19 +34,24 @@ pub(super) enum Outcome {
 }
 
 impl Keeping {
-    pub(super) fn new(surroundings: Rc<RefCell<Surroundings>>) -> Self {
-        Self { surroundings, puts: VecDeque::new(), gets: 0 }
+    pub(super) fn new(store: Box<dyn ChunkStore>) -> Self {
+        Self { store, puts: VecDeque::new(), gets: 0 }
+    }
+
+    /// Goes on with another store, at rest; the one before.
+    pub(super) fn replace_store(&mut self, store: Box<dyn ChunkStore>) -> Box<dyn ChunkStore> {
+        std::mem::replace(&mut self.store, store)
     }
 
     /// Has the store ring this bell; whether it ever will.
-    pub(super) fn watch(&self, bell: &Rc<LocalBell>) -> bool {
-        self.with_store(|store| store.watch(bell))
+    pub(super) fn watch(&mut self, bell: &Rc<LocalBell>) -> bool {
+        self.store.watch(bell)
     }
 
     /// Begins to keep a verified chunk.
     pub(super) fn put(&mut self, chunk: u32, bytes: Bytes, latency: Duration) {
         self.puts.push_back((chunk, latency));
-        self.with_store(|store| store.put(chunk, bytes));
+        self.store.put(chunk, bytes);
     }
 
     /// Begins to read a chunk, or reads it.
@@ -57,14 +61,14 @@ impl Keeping {
         chunk: u32,
         digest: Digest,
     ) -> io::Result<Option<Bytes>> {
-        let read = self.with_store(|store| store.get(fetch_id, chunk, digest));
+        let read = self.store.get(fetch_id, chunk, digest);
         self.gets += usize::from(matches!(read, Ok(None)));
         read
     }
 
     /// The next thing that the store has finished.
     pub(super) fn poll(&mut self) -> Result<Option<Outcome>, ConnectionError> {
-        while let Some(event) = self.with_store(|store| store.poll_event()) {
+        while let Some(event) = self.store.poll_event() {
             match event {
                 StoreEvent::Read { tag, chunk, result } => {
                     self.gets -= 1;
@@ -95,8 +99,8 @@ impl Keeping {
     }
 
     /// Nothing more comes.
-    pub(super) fn handle_disconnected(&self) {
-        self.with_store(|store| store.handle_disconnected());
+    pub(super) fn handle_disconnected(&mut self) {
+        self.store.handle_disconnected();
     }
 
     /// Whether chunks are being written.
@@ -111,10 +115,6 @@ impl Keeping {
 
     /// Whether nothing more should be received until something was written.
     pub(super) fn is_full(&self) -> bool {
-        self.is_writing() && self.with_store(|store| store.is_full())
-    }
-
-    fn with_store<T>(&self, run: impl FnOnce(&mut dyn ChunkStore) -> T) -> T {
-        run(&mut *self.surroundings.borrow_mut().store)
+        self.is_writing() && self.store.is_full()
     }
 }

@@ -1,7 +1,7 @@
 //! Whether the stream beside a connection's datagrams still leads anywhere.
 //!
 //! When an address changes on the way, datagrams find their way again: they are sealed, and the relay
-//! challenges where they come from. A stream does not, and nobody says so: its bytes are sent again for half
+//! challenges where they come from. A stream does not, and no error says so: its bytes are sent again for half
 //! a minute. So the peer asks by both when nothing comes; as long as data does, the stream brings its
 //! acknowledgements to the relay. Where datagrams are answered and the stream is not, a new connection is
 //! better.
@@ -15,7 +15,7 @@ use std::{
 
 use shards::clock;
 
-use super::connection::{Link, now};
+use super::{core::now, link::Link};
 use relay_protocol::{Channel, time::Time};
 use relay_transport::Datagrams;
 
@@ -25,13 +25,13 @@ const TICK: Duration = Duration::from_millis(500);
 /// Nothing has come for so long, though something lacks here: it is asked.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// The same while nothing is waited for.
+/// Nothing has come for so long, and nothing lacks here: it is asked.
 const QUIET_WHOLE: Duration = Duration::from_secs(3);
 
 /// Datagrams have come for so long since then, and the stream said nothing: longer than losses hold it up.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// The same if the relay has challenged this peer meanwhile, as it sees it elsewhere.
+/// As [`PATIENCE`], if the relay has challenged this peer meanwhile, as it sees it elsewhere.
 const PATIENCE_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// What is to be done.
@@ -104,7 +104,7 @@ pub(super) async fn watch_stream(link: Weak<Link>) {
     loop {
         let Some(wait) = link.upgrade().and_then(|link| next_look(&link, &watch)) else { return };
         clock::sleep(wait).await;
-        let Some(link) = link.upgrade().filter(|link| !link.closed.get()) else { return };
+        let Some(link) = link.upgrade().filter(|link| !link.is_closed()) else { return };
         let (heard, quiet) = state(&link);
         let look = watch.look(now(), heard, quiet);
         if look == Look::AskAgain && link.socket.local_addr().is_ok_and(|at| is_gone(at.ip())) {

@@ -1,8 +1,8 @@
 //! Messages on their way out, by lane, until they are acknowledged.
 //!
 //! Invariants: at most [`DATAGRAM_LANE_MAX`] messages of a lane are numbered ahead of the oldest
-//! that is not acknowledged; what the caller pushes beyond waits in the same queue, and he bounds
-//! it by [`LaneOut::waiting_bytes`].
+//! that is not acknowledged; what the caller pushes beyond waits in the same queue, and the caller
+//! bounds it by [`LaneOut::waiting_bytes`].
 
 use std::collections::VecDeque;
 
