@@ -9,8 +9,7 @@ use std::{
 
 use crate::support::{
     PATIENCE, http, in_background,
-    proc::{descriptors, resident_bytes_peak},
-    process::RelayProcess,
+    process::{RelayProcess, descriptors, resident_bytes_peak},
     wait_until,
 };
 

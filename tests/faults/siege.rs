@@ -21,8 +21,8 @@ use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Origin, download},
-    in_background, pause, proc,
-    process::RelayProcess,
+    in_background, pause,
+    process::{RelayProcess, descriptors, resident_bytes_peak},
     wait_until,
     wire::{Heard, Wire, hello, origin_hello, with_claims},
 };
@@ -99,9 +99,9 @@ impl Siege {
         assert_eq!(self.relay.metric("relay_panics_total", &[]), 0.0);
         let chunk_bytes = self.relay.metric("relay_chunk_bytes_peak", &[]);
         assert!(chunk_bytes <= CACHE_BYTES, "{chunk_bytes}");
-        let resident = proc::resident_bytes_peak(self.relay.id());
+        let resident = resident_bytes_peak(self.relay.id());
         assert!(resident <= RESIDENT_BYTES_MAX, "{resident} bytes were resident");
-        let open = proc::descriptors(self.relay.id());
+        let open = descriptors(self.relay.id());
         assert!(open <= connections + DESCRIPTORS_BESIDE_MAX, "{open} descriptors are open");
         println!("{resident} bytes resident at most, {open} descriptors for {connections}");
     }
