@@ -45,6 +45,8 @@ struct Clients {
 #[derive(Debug)]
 struct Bytes {
     verified: AtomicU64,
+    /// Those of clients that must succeed: what the run waits for.
+    awaited: AtomicU64,
     /// Those of plain clients, and what they will be in the end.
     plain: AtomicU64,
     plain_total: u64,
@@ -100,6 +102,7 @@ impl Board {
             },
             bytes: Bytes {
                 verified: AtomicU64::new(0),
+                awaited: AtomicU64::new(0),
                 plain: AtomicU64::new(0),
                 plain_total: plain.map(|client| sizes[client.file].0).sum(),
             },
@@ -149,6 +152,9 @@ impl Board {
     /// A client verified a chunk of so many bytes.
     pub(crate) fn verified(&self, client: &ClientPlan, chunk: u32, bytes: u64) {
         self.bytes.verified.fetch_add(bytes, Ordering::Relaxed);
+        if client.role.must_succeed() {
+            self.bytes.awaited.fetch_add(bytes, Ordering::Relaxed);
+        }
         if client.role == Role::Plain {
             self.bytes.plain.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -222,6 +228,11 @@ impl Board {
         self.bytes.verified.load(Ordering::Relaxed)
     }
 
+    /// The same without clients that end before they have their file.
+    pub(crate) fn awaited_bytes(&self) -> u64 {
+        self.bytes.awaited.load(Ordering::Relaxed)
+    }
+
     /// Clients that have their whole file.
     pub(crate) fn whole_count(&self) -> u32 {
         self.clients.whole.load(Ordering::Relaxed)
@@ -252,5 +263,26 @@ impl Board {
     /// When the last spread was over.
     pub(crate) fn seeding_done_at(&self) -> Option<Time> {
         Moments::at(&self.moments.seeding_done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Args;
+
+    #[test]
+    fn what_a_client_verified_that_will_vanish_is_not_awaited() {
+        let args = ["loadgen", "--clients", "10", "--churn", "kill=3,join=2"];
+        let plan = Plan::draw(&Args::try_parse_from(args).unwrap().check().unwrap());
+        let (size, chunks) = (4000, 4);
+        let board = Board::new(&plan, &[(size, chunks)], 1, std::thread::current());
+        for client in &plan.clients {
+            (0..chunks).for_each(|chunk| board.verified(client, chunk, 1000));
+        }
+        assert_eq!(board.verified_bytes(), 10 * size);
+        assert_eq!(board.awaited_bytes(), 7 * size);
     }
 }
