@@ -7,7 +7,7 @@ use shards::{Incoming, net::Socket, task};
 
 use super::{
     closing::{close, finish, forget},
-    connection::{Connection, ReadCounts},
+    connection::{Connection, link::ReadCounts},
     fault::Fault,
     message::{ConnectionRef, HomeRequest, Request},
     session::{Effect, Session},
@@ -82,8 +82,8 @@ fn first_window(state: &ShardState) -> Window {
 async fn serve(state: &Rc<ShardState>, connection: &Rc<Connection>) {
     let mut reader = Reader::new();
     loop {
-        while !connection.may_read() {
-            if connection.is_closing.get() || connection.ends_when_read() {
+        while !connection.link().may_read() {
+            if connection.has_ended() {
                 return;
             }
             connection.read_bell.wait().await;
@@ -93,7 +93,7 @@ async fn serve(state: &Rc<ShardState>, connection: &Rc<Connection>) {
                 task::yield_now().await;
             }
             Ok(ReadOutcome::Read { is_full: false, .. } | ReadOutcome::Blocked) => {
-                if connection.ends_when_read() {
+                if connection.link().ends_when_read() {
                     return;
                 }
                 if let Err(error) = connection.socket.readable().await {
@@ -116,12 +116,10 @@ fn read_once(
     connection: &Rc<Connection>,
     reader: &mut Reader,
 ) -> Result<ReadOutcome, ReadError<Fault>> {
-    let now = now();
     let cells = &state.cells;
-    let delivery_seconds = &cells.delivery_seconds;
-    let mut counts = ReadCounts { now, total_bytes: 0, data_bytes: 0, delivery_seconds };
+    let mut counts = ReadCounts::new(now(), &cells.delivery_seconds);
     let mut buffer = state.receive_buffer.borrow_mut();
-    let outcome = connection.read(now, reader, &mut buffer, &mut counts);
+    let outcome = connection.read(reader, &mut buffer, &mut counts);
     drop(buffer);
     if counts.total_bytes > 0 {
         state.activity.ring();
@@ -136,11 +134,11 @@ fn read_once(
 
 /// Carries out what the session decided.
 pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection>) {
-    state.cells.count_all_dropped(&connection.session.borrow_mut().take_dropped());
+    state.cells.count_all_dropped(&connection.link().session.take_dropped());
     loop {
-        let Some(effect) = connection.session.borrow_mut().poll_effect() else { break };
+        let Some(effect) = connection.link().session.poll_effect() else { break };
         match effect {
-            Effect::Send(message) => connection.send(&message),
+            Effect::Send(message) => connection.link().send(&message),
             Effect::AcceptInDatagrams(accepted, channel, peer_nonce) => {
                 super::datagrams::accept(state, connection, accepted, channel, &peer_nonce);
             }
@@ -158,7 +156,7 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
             Effect::Stats => {
                 state.observers.borrow_mut().refresh(connection);
                 let stats = Message::Stats(Box::new(state.shared.stats()));
-                connection.send(&stats);
+                connection.link().send(&stats);
             }
             Effect::Join(join) => {
                 state.handshakes.borrow_mut().forget(connection);
@@ -171,7 +169,7 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
                     continue;
                 }
                 state.cells.peers.add(1);
-                connection.is_joining.set(true);
+                connection.link().membership.ask();
                 let home = state.shared.home_of(&join.key);
                 let join = join.request(connection.reference, connection.remote);
                 let request = HomeRequest::Join(Box::new(join));
@@ -179,7 +177,7 @@ pub(crate) fn perform_effects(state: &Rc<ShardState>, connection: &Rc<Connection
                 state.shard.port.nudge();
             }
             Effect::Fetched(fetch_id, result) => {
-                if connection.member.get().is_none() {
+                if connection.link().membership.member().is_none() {
                     count_unwanted(&result, &state.cells);
                 }
                 let damaged = matches!(result, Err(FetchFailure::Damaged));
@@ -209,7 +207,8 @@ fn to_home(
     connection: &Connection,
     request: impl FnOnce(super::message::SwarmRef, relay_swarm::PeerSlot) -> HomeRequest,
 ) {
-    if let Some((swarm, peer)) = connection.member.get() {
+    let member = connection.link().membership.member();
+    if let Some((swarm, peer)) = member {
         state.outbox.borrow_mut().push(swarm.home, Request::Home(request(swarm, peer)));
         state.shard.port.nudge();
     }

@@ -12,8 +12,11 @@ use shards::{clock, task};
 
 use super::{
     claims::CLAIMS_OF_GONE_MAX,
-    connection::Connection,
-    message::{HomeRequest, PeerNews, Request},
+    connection::{
+        Connection,
+        link::{News, Parting},
+    },
+    message::{HomeRequest, Request},
     shard::{ShardState, now},
 };
 use relay_protocol::{Failure, time::Time};
@@ -59,7 +62,7 @@ impl Drop for Place<'_> {
 
 /// Says why and ends the connection: its part in the swarm at once, its socket when it has heard.
 pub(crate) fn close(state: &Rc<ShardState>, connection: &Rc<Connection>, failure: Failure) {
-    if connection.is_closing.get() {
+    if connection.link().life.is_closing() {
         return;
     }
     connection.close_with(now() + LINGER_TIMEOUT, failure);
@@ -77,26 +80,19 @@ pub(crate) fn close(state: &Rc<ShardState>, connection: &Rc<Connection>, failure
 
 /// Ends the connection's part in its swarm, and gives back what it held for it.
 pub(crate) fn leave(state: &ShardState, connection: &Connection) {
-    if connection.has_left.replace(true) {
-        return;
-    }
-    let mut session = connection.session.borrow_mut();
-    session.handle_closing();
-    state.cells.count_all_dropped(&session.take_dropped());
-    if connection.is_joining.get() || connection.member.get().is_some() {
+    let Some(parting) = connection.link().leave(CLAIMS_OF_GONE_MAX) else { return };
+    let Parting { dropped, was, news } = parting;
+    state.cells.count_all_dropped(&dropped);
+    if was.counts() {
         state.cells.peers.sub(1);
         state.shared.peer_left();
     }
     // A join that is under way is answered, and that answer is told that the peer has gone.
-    if let Some((swarm, peer)) = connection.member.take() {
-        // What it said just before it went counts, and goes first.
-        if session.has_news() {
-            let allowance_bytes = session.window().allowance_bytes();
-            let mut left = CLAIMS_OF_GONE_MAX;
-            let items = session.take_news(&mut left);
-            state.claims.borrow_mut().hand_over(swarm.home, CLAIMS_OF_GONE_MAX - left);
-            let last = PeerNews { swarm, peer, allowance_bytes, items };
-            let news = Request::Home(HomeRequest::News(vec![last]));
+    if let Some((swarm, peer)) = was.member() {
+        // What it said just before it went goes first.
+        if let Some(News { news, claims }) = news {
+            state.claims.borrow_mut().hand_over(swarm.home, claims);
+            let news = Request::Home(HomeRequest::News(vec![news]));
             state.outbox.borrow_mut().push(swarm.home, news);
         }
         let gone = Request::Home(HomeRequest::Gone { swarm, peer });
@@ -107,12 +103,10 @@ pub(crate) fn leave(state: &ShardState, connection: &Connection) {
 
 /// Lets the last words arrive, then ends the connection.
 pub(crate) async fn finish(state: &Rc<ShardState>, connection: &Rc<Connection>) {
-    connection.is_closing.set(true);
-    connection.queue.borrow_mut().drop_data();
+    let words = connection.stop_hearing();
     leave(state, connection);
-    let deadline = connection.linger_until.get().unwrap_or_else(|| now() + LINGER_TIMEOUT);
-    let has_words = connection.linger_until.get().is_some();
-    if has_words || connection.queue.borrow().has_urgent() {
+    if let Some(words_until) = words {
+        let deadline = words_until.unwrap_or_else(|| now() + LINGER_TIMEOUT);
         let place = state.lingering.enter(state.shard.draining());
         if place.is_some() {
             linger(state, connection, deadline).await;
@@ -128,7 +122,7 @@ pub(crate) async fn finish(state: &Rc<ShardState>, connection: &Rc<Connection>) 
 async fn linger(state: &Rc<ShardState>, connection: &Rc<Connection>, deadline: Time) {
     let mut bytes_left = LINGER_BYTES_MAX;
     let mut has_ended = false;
-    while !connection.is_cut.get() && now() < deadline {
+    while !connection.link().life.is_cut() && now() < deadline {
         let is_said = say(connection);
         if has_ended && is_said {
             return;
@@ -165,10 +159,13 @@ fn discard(state: &ShardState, connection: &Connection) -> std::io::Result<usize
 
 /// Gives the kernel what is left to say, then closes the writing direction; whether all is said.
 fn say(connection: &Connection) -> bool {
-    let mut has_urgent = connection.queue.borrow().has_urgent();
-    if has_urgent && !connection.is_blocked.get() {
+    let link = connection.link();
+    let mut has_urgent = link.queue.has_urgent() && link.life.takes_bytes();
+    let is_blocked = link.is_blocked;
+    drop(link);
+    if has_urgent && !is_blocked {
         // Who can't be told any more is as good as told.
-        has_urgent = connection.write(now()).is_ok() && connection.queue.borrow().has_urgent();
+        has_urgent = connection.write(now()).is_ok() && connection.link().queue.has_urgent();
         if has_urgent {
             connection.blocked_bell.ring();
         }
@@ -181,7 +178,7 @@ fn say(connection: &Connection) -> bool {
 
 /// Ends one connection's part in everything, once its socket has ended.
 pub(crate) fn forget(state: &ShardState, connection: &Rc<Connection>) {
-    if connection.is_closed.replace(true) {
+    if !connection.link().life.close() {
         return;
     }
     leave(state, connection);

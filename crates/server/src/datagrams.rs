@@ -30,7 +30,7 @@ use super::{
     accept::{fail, perform_effects},
     cells::ShardCells,
     closing::{close, forget},
-    connection::{Connection, ReadCounts},
+    connection::{Connection, link::ReadCounts},
     fault::Fault,
     message::{PeerRequest, Request},
     shard::{ShardState, now},
@@ -117,10 +117,7 @@ impl ShardDatagrams {
 
     /// Puts the connection among those with datagrams to send, if it has any.
     pub(crate) fn mark_ready(&self, connection: &Rc<Connection>, bell: &LocalBell) {
-        if connection.queue.borrow().datagrams().is_some()
-            && connection.wants_transmit(now())
-            && !connection.is_transmitting.replace(true)
-        {
+        if connection.link().wants_transmit(now) && !connection.marks.transmits.replace(true) {
             self.ready.borrow_mut().push_back(Rc::clone(connection));
             bell.ring();
         }
@@ -133,24 +130,26 @@ impl ShardDatagrams {
 
     /// The connection is gone.
     pub(crate) fn forget(&self, connection: &Connection, cells: &ShardCells) {
-        if let Some(at) = connection.datagrams_due.take() {
+        if let Some(at) = connection.marks.due.take() {
             let reference = connection.reference;
             self.due.borrow_mut().remove(&(at, reference.index, reference.generation));
         }
-        if connection.queue.borrow().datagrams().is_some() {
+        if connection.link().queue.datagrams().is_some() {
             cells.datagram_connections.sub(1);
         }
     }
 
     /// Sees to it that the connection is looked at when it has something to do.
     pub(crate) fn schedule(&self, now: Time, connection: &Connection) {
-        if connection.is_closed.get() {
+        if connection.link().life.is_closed() {
             return;
         }
-        let Some(due) = connection.poll_datagrams_timeout() else { return };
-        let has_data = connection.queue.borrow().data().is_some();
+        let link = connection.link();
+        let Some(due) = link.poll_datagrams_timeout() else { return };
+        let has_data = link.queue.data().is_some();
+        drop(link);
         let due = if has_data { due.max(now + DUE_AGAIN_MIN) } else { round_up(due.max(now)) };
-        let planned = connection.datagrams_due.get();
+        let planned = connection.marks.due.get();
         if planned.is_some_and(|planned| planned <= due) {
             // It is looked at earlier, and then again.
             return;
@@ -162,7 +161,7 @@ impl ShardDatagrams {
         }
         let entry = (due, reference.index, reference.generation);
         all.insert(entry);
-        connection.datagrams_due.set(Some(due));
+        connection.marks.due.set(Some(due));
         if all.first() == Some(&entry) {
             self.due_bell.ring();
         }
@@ -201,20 +200,20 @@ pub(crate) fn accept(
         side: Side::Relay,
         shard,
         connection: number,
-        keys: DatagramKeys::derive(&secret, connection.session.borrow().nonce(), peer_nonce),
+        keys: DatagramKeys::derive(&secret, connection.link().session.nonce(), peer_nonce),
         route: None,
         challenge_seed: seed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
     };
     let offer = DatagramOffer { shard, connection: number, secret };
-    connection.send(&Message::DatagramOffer(offer));
-    connection.send(&Message::Accepted(accepted));
+    connection.link().send(&Message::DatagramOffer(offer));
+    connection.link().send(&Message::Accepted(accepted));
     let now = now();
     let mut datagrams = Datagrams::new(config, now);
     if channel == Channel::Data {
         let control = CongestionControl::like_tcp(&state.shared.congestion);
         datagrams.open_data(control, state.datagrams.room_bytes);
     }
-    connection.queue.borrow_mut().open_datagrams(datagrams);
+    connection.link().queue.open_datagrams(datagrams);
     state.cells.datagram_connections.add(1);
     state.datagrams.schedule(now, connection);
 }
@@ -256,7 +255,7 @@ async fn wait_writable(state: Rc<ShardState>, index: u8, socket: Rc<DatagramSock
             return;
         }
         for connection in waiting.take() {
-            connection.handle_datagrams_writable();
+            connection.link().handle_datagrams_writable();
             state.pump(&connection);
         }
     }
@@ -324,7 +323,7 @@ pub(crate) fn handle(state: &Rc<ShardState>, route: Route, datagram: &[u8]) {
         state.cells.count_datagram_dropped("unknown_connection");
         return;
     };
-    if connection.is_closing.get() {
+    if connection.link().life.is_closing() {
         // It has said its last word, and hears no other.
         state.cells.count_datagram_dropped("refused");
         return;
@@ -342,10 +341,11 @@ pub(crate) fn handle(state: &Rc<ShardState>, route: Route, datagram: &[u8]) {
 
 fn handle_of(state: &Rc<ShardState>, connection: &Rc<Connection>, route: Route, datagram: &[u8]) {
     let (now, cells) = (now(), &state.cells);
-    let delivery_seconds = &cells.delivery_seconds;
-    let mut counts = ReadCounts { now, total_bytes: 0, data_bytes: 0, delivery_seconds };
-    let could_read = connection.may_read();
-    let received = connection.handle_datagram(now, route, datagram, &mut counts);
+    let mut counts = ReadCounts::new(now, &cells.delivery_seconds);
+    let mut link = connection.link();
+    let could_read = link.may_read();
+    let received = link.handle_datagram(route, datagram, &mut counts);
+    drop(link);
     cells.data_in_bytes.add(counts.data_bytes);
     match received {
         Ok(Received::Taken) if is_data(datagram) => {}
@@ -360,7 +360,7 @@ fn handle_of(state: &Rc<ShardState>, connection: &Rc<Connection>, route: Route, 
                 error => ReadError::Handler(Fault::protocol(error.to_string())),
             };
             fail(state, connection, error);
-            if !connection.is_closing.get() {
+            if !connection.link().life.is_closing() {
                 // It said why it closes, and not on the stream, whose end would follow.
                 connection.close_now();
             }
@@ -370,7 +370,7 @@ fn handle_of(state: &Rc<ShardState>, connection: &Rc<Connection>, route: Route, 
     perform_effects(state, connection);
     state.mark_news(connection);
     state.pump(connection);
-    if !could_read && connection.may_read() {
+    if !could_read && connection.link().may_read() {
         // Acknowledgements made room.
         connection.read_bell.ring();
     }
@@ -394,9 +394,13 @@ async fn watch_time(state: Rc<ShardState>) {
         }
         datagrams.due.borrow_mut().pop_first();
         let Some(connection) = state.connection(index, generation) else { continue };
-        connection.datagrams_due.set(None);
-        if let Err(silence) = connection.handle_datagrams_timeout(now)
-            && !connection.is_closing.get()
+        connection.marks.due.set(None);
+        let mut link = connection.link();
+        let heard = link.handle_datagrams_timeout(now);
+        let is_closing = link.life.is_closing();
+        drop(link);
+        if let Err(silence) = heard
+            && !is_closing
         {
             state.cells.count_refused("datagrams_silent");
             tracing::info!(remote = %connection.remote, "disconnected: {silence}");

@@ -19,11 +19,12 @@ pub(crate) fn is_done(state: &ShardState) -> bool {
     }
     let connections = state.connections.borrow();
     connections.iter().all(|connection| {
-        if connection.is_closing.get() {
-            return !connection.queue.borrow().has_urgent();
+        let link = connection.link();
+        if link.life.is_closing() {
+            return !link.queue.has_urgent();
         }
-        let window_is_clear = connection.session.borrow().window().unacknowledged_bytes() == 0;
-        connection.queue.borrow().is_empty() && window_is_clear
+        let window_is_clear = link.session.window().unacknowledged_bytes() == 0;
+        link.queue.is_empty() && window_is_clear
     })
 }
 

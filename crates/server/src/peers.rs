@@ -6,7 +6,9 @@ use super::{
     accept::perform_effects,
     closing::close,
     connection::Connection,
-    message::{CachedChunk, HomeRequest, PeerRequest, Request, SwarmRef, Target},
+    message::{
+        CachedChunk, ConnectionRef, HomeRequest, NewsItem, PeerRequest, Request, SwarmRef, Target,
+    },
     shard::{ShardState, now},
 };
 use relay_transport::Payload;
@@ -15,17 +17,16 @@ impl ShardState {
     pub(crate) fn handle_peer_request(self: &Rc<Self>, request: PeerRequest) {
         match request {
             PeerRequest::Joined { to, swarm, peer, manifest } => {
-                let connection = self.connection_of(to).filter(|it| !it.has_left.get());
-                let Some(connection) = connection else {
+                let connection = self.connection_of(to);
+                let joined = connection.filter(|it| it.link().membership.join(swarm, peer));
+                let Some(connection) = joined else {
                     // It went while its join was under way.
                     let gone = HomeRequest::Gone { swarm, peer };
                     self.outbox.borrow_mut().push(swarm.home, Request::Home(gone));
                     return;
                 };
-                connection.is_joining.set(false);
-                connection.member.set(Some((swarm, peer)));
                 let number = u64::from(to.index) << 16 | u64::from(to.shard.0);
-                connection.session.borrow_mut().handle_joined_swarm(now(), number, manifest);
+                connection.link().session.handle_joined_swarm(now(), number, manifest);
                 self.after_session(&connection);
             }
             PeerRequest::Close { to, failure } => {
@@ -36,36 +37,35 @@ impl ShardState {
             }
             PeerRequest::Tell { to, message } => {
                 // Behind its last word nothing is said.
-                if let Some(connection) = self.connection_of(to).filter(|it| !it.has_left.get()) {
-                    connection.send(&message);
+                if let Some(connection) = self.present(to) {
+                    connection.link().send(&message);
                     self.pump(&connection);
                 }
             }
             PeerRequest::FetchManifest { to } => {
-                if let Some(connection) = self.connection_of(to).filter(|it| !it.has_left.get()) {
-                    connection.session.borrow_mut().handle_fetch_manifest();
+                if let Some(connection) = self.present(to) {
+                    connection.link().session.handle_fetch_manifest();
                     self.after_session(&connection);
                 }
             }
             PeerRequest::Manifest { swarm, manifest } => {
                 for connection in self.members(swarm) {
                     let known = Some(manifest.clone());
-                    connection.session.borrow_mut().handle_manifest_known(known);
+                    connection.link().session.handle_manifest_known(known);
                     self.after_session(&connection);
                 }
             }
             PeerRequest::Fetch { to, fetch } => {
                 // Of one that left the home will hear: the lease must not wait until it has lingered.
-                let connection = self.connection_of(to).filter(|it| !it.has_left.get());
-                if let Some(connection) = connection {
-                    connection.session.borrow_mut().handle_fetch(fetch);
+                if let Some(connection) = self.present(to) {
+                    connection.link().session.handle_fetch(fetch);
                     self.after_session(&connection);
                 }
             }
             PeerRequest::CancelFetch { to, swarm, fetch_id, lease_back } => {
                 let connection = self.connection_of(to);
                 let lease = connection.and_then(|connection| {
-                    let lease = connection.session.borrow_mut().handle_cancel(fetch_id);
+                    let lease = connection.link().session.handle_cancel(fetch_id);
                     self.after_session(&connection);
                     lease
                 });
@@ -76,8 +76,8 @@ impl ShardState {
             }
             PeerRequest::Deliver { swarm, chunk, targets } => self.deliver(swarm, chunk, &targets),
             PeerRequest::CutOff { to, chunk, has_it } => {
-                if let Some(connection) = self.connection_of(to).filter(|it| !it.has_left.get()) {
-                    connection.cut_off(chunk, has_it);
+                if let Some(connection) = self.present(to) {
+                    connection.link().cut_off(chunk, has_it);
                     self.after_session(&connection);
                 }
             }
@@ -95,10 +95,16 @@ impl ShardState {
         self.pump(connection);
     }
 
+    /// The connection, while it has a part in its swarm.
+    fn present(&self, to: ConnectionRef) -> Option<Rc<Connection>> {
+        self.connection_of(to).filter(|it| !it.link().membership.has_left())
+    }
+
     fn members(&self, swarm: SwarmRef) -> Vec<Rc<Connection>> {
         let connections = self.connections.borrow();
-        let is_member =
-            |c: &&Rc<Connection>| c.member.get().is_some_and(|(other, _)| other == swarm);
+        let is_member = |connection: &&Rc<Connection>| {
+            connection.link().membership.member().is_some_and(|(other, _)| other == swarm)
+        };
         connections.iter().filter(is_member).cloned().collect()
     }
 
@@ -117,8 +123,10 @@ impl ShardState {
             let Some(connection) = self.connection(target.index, target.generation) else {
                 continue;
             };
-            if !connection.is_closing.get() {
-                connection.deliver(now, Rc::clone(&payload), target.offset);
+            let mut link = connection.link();
+            if !link.life.is_closing() {
+                link.deliver(now, Rc::clone(&payload), target.offset);
+                drop(link);
                 self.pump(&connection);
             }
         }
@@ -130,16 +138,17 @@ impl ShardState {
         let mut rest = Vec::new();
         if let Some(payload) = payload.and_then(|weak| weak.upgrade()) {
             for connection in self.members(swarm) {
-                let Some((_, peer)) = connection.member.get() else { continue };
-                for reached in connection.recall(now, chunk) {
+                let Some((_, peer)) = connection.link().membership.member() else { continue };
+                let mut link = connection.link();
+                for reached in link.recall(now, chunk) {
                     if reached < payload.len_bytes() {
                         rest.push((peer, reached));
                     } else {
                         // Its last frame was half-written and is on its way as a copy.
-                        let written = super::message::NewsItem::Written(chunk);
-                        connection.session.borrow_mut().tell(written);
+                        link.session.tell(NewsItem::Written(chunk));
                     }
                 }
+                drop(link);
                 self.mark_news(&connection);
                 self.pump(&connection);
             }

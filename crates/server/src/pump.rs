@@ -35,7 +35,7 @@ pub(crate) async fn run(state: Rc<ShardState>) {
             // What is small and urgent does not wait for a round of bulk data.
             super::datagrams::send_ready(&state);
             let Some(connection) = state.pumped.borrow_mut().pop_front() else { break };
-            connection.is_pumped.set(false);
+            connection.marks.writes.set(false);
             let written = write_once(&state, &connection);
             if connection.is_local {
                 local_bytes += written;
@@ -55,7 +55,7 @@ pub(crate) async fn run(state: Rc<ShardState>) {
 
 /// One write; file bytes that the kernel took.
 fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
-    if !connection.wants_write() {
+    if !connection.link().wants_write(now) {
         return 0;
     }
     match connection.write(now()) {
@@ -72,10 +72,14 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
             } else {
                 state.pump(connection);
             }
-            if connection.may_read() {
+            let link = connection.link();
+            let may_read = link.may_read();
+            let is_said = link.life.is_closing() && !link.queue.has_urgent();
+            drop(link);
+            if may_read {
                 connection.read_bell.ring();
             }
-            if connection.is_closing.get() && !connection.queue.borrow().has_urgent() {
+            if is_said {
                 // The last words are out: the reader lingers until they were heard.
                 connection.shut_write();
             }
@@ -93,17 +97,17 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
 pub(crate) async fn wait_writable(state: Rc<ShardState>, connection: Rc<Connection>) {
     loop {
         connection.blocked_bell.wait().await;
-        if connection.is_closed.get() {
+        if connection.link().life.is_closed() {
             return;
         }
-        if !connection.is_blocked.get() {
+        if !connection.link().is_blocked {
             continue;
         }
         if connection.socket.writable().await.is_err() {
             connection.write_failed();
             return;
         }
-        connection.is_blocked.set(false);
+        connection.link().is_blocked = false;
         state.pump(&connection);
     }
 }

@@ -22,7 +22,7 @@ use super::{
     cells::ShardCells,
     claims::{CLAIMS_AT_ONCE_MAX, CLAIMS_PER_PEER_MAX, Claims},
     closing::Lingering,
-    connection::Connection,
+    connection::{Connection, link::News},
     datagrams::ShardDatagrams,
     homes::Homes,
     message::{ConnectionRef, Handled, PeerNews, Request, SwarmRef},
@@ -136,11 +136,11 @@ impl ShardState {
     /// wait for its time alone, as acknowledgements may just have made it: then that is planned.
     pub(crate) fn pump(&self, connection: &Rc<Connection>) {
         self.datagrams.mark_ready(connection, &self.pump_bell);
-        if !connection.wants_write() {
-            if connection.queue.borrow().data().is_some() {
+        if !connection.link().wants_write(now) {
+            if connection.link().queue.data().is_some() {
                 self.datagrams.schedule(now(), connection);
             }
-        } else if !connection.is_pumped.replace(true) {
+        } else if !connection.marks.writes.replace(true) {
             self.pumped.borrow_mut().push_back(Rc::clone(connection));
             self.pump_bell.ring();
         }
@@ -148,10 +148,7 @@ impl ShardState {
 
     /// Puts the connection into the list of those with news, if it has any.
     pub(crate) fn mark_news(&self, connection: &Rc<Connection>) {
-        if connection.member.get().is_some()
-            && connection.session.borrow().has_news()
-            && !connection.is_dirty.replace(true)
-        {
+        if connection.link().has_news() && !connection.marks.has_news.replace(true) {
             self.dirty.borrow_mut().push_back(Rc::clone(connection));
             self.shard.port.nudge();
         }
@@ -179,8 +176,8 @@ impl ShardState {
         let count = self.dirty.borrow().len();
         for _ in 0..count {
             let Some(connection) = self.dirty.borrow_mut().pop_front() else { break };
-            let Some((swarm, peer)) = connection.member.get() else {
-                connection.is_dirty.set(false);
+            let Some((swarm, _)) = connection.link().membership.member() else {
+                connection.marks.has_news.set(false);
                 continue;
             };
             // Without a credit the news stays where it is: state, not a message.
@@ -188,28 +185,26 @@ impl ShardState {
                 self.dirty.borrow_mut().push_back(connection);
                 continue;
             }
-            let was_full = !connection.may_read();
-            let mut session = connection.session.borrow_mut();
-            let allowance_bytes = session.window().allowance_bytes();
             let may_claim = self.claims.borrow().left(swarm.home).min(CLAIMS_PER_PEER_MAX);
-            let mut left = may_claim;
-            let items = session.take_news(&mut left);
-            let is_due = session.has_news();
-            drop(session);
-            connection.is_dirty.set(is_due);
-            if is_due && items.is_empty() {
+            let mut link = connection.link();
+            let was_full = !link.may_read();
+            let taken = link.take_news(may_claim);
+            let is_due = link.has_news();
+            drop(link);
+            connection.marks.has_news.set(is_due);
+            let Some(News { news, claims }) = taken else {
                 // Its home has enough to do: it goes first when that takes more.
                 self.dirty.borrow_mut().push_back(connection);
                 continue;
-            }
-            self.claims.borrow_mut().hand_over(swarm.home, may_claim - left);
+            };
+            self.claims.borrow_mut().hand_over(swarm.home, claims);
             if was_full {
                 connection.read_bell.ring();
             }
             if is_due {
                 again.push_back(connection);
             }
-            batches[swarm.home.index()].push(PeerNews { swarm, peer, allowance_bytes, items });
+            batches[swarm.home.index()].push(news);
         }
         for (index, batch) in batches.into_iter().enumerate().filter(|(_, b)| !b.is_empty()) {
             let home = ShardId(u16::try_from(index).expect("few shards"));

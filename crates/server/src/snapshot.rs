@@ -201,20 +201,17 @@ impl MapSnapshot {
 impl ShardSnapshot {
     fn of(state: &ShardState, now: Time) -> Self {
         let connections = state.connections.borrow();
-        let connections = connections.iter().filter(|connection| connection.member.get().is_some());
-        let connections = connections.map(|connection| {
-            let session = connection.session.borrow();
-            let (window_bytes, unacknowledged_bytes) =
-                (session.window().size_bytes(), session.window().unacknowledged_bytes());
-            drop(session);
-            ConnectionSnapshot {
+        let connections = connections.iter().filter_map(|connection| {
+            let link = connection.link();
+            let window = link.session.window();
+            link.membership.member().map(|_| ConnectionSnapshot {
                 reference: connection.reference,
                 remote: connection.remote,
-                stalled: connection.stalled_for(now).unwrap_or_default(),
-                quiet: connection.quiet_for(now),
-                window_bytes,
-                unacknowledged_bytes,
-            }
+                stalled: link.stalled_for(now).unwrap_or_default(),
+                quiet: link.quiet_for(now),
+                window_bytes: window.size_bytes(),
+                unacknowledged_bytes: window.unacknowledged_bytes(),
+            })
         });
         let homes = state.homes.borrow();
         Self {

@@ -76,10 +76,10 @@ fn end_stalled(state: &Rc<ShardState>, now: Time) -> bool {
     let connections: Vec<_> = state.connections.borrow().iter().cloned().collect();
     let mut waits = false;
     for connection in connections {
-        if connection.is_closing.get() {
-            continue;
-        }
-        let Some(stalled_for) = connection.stalled_for(now) else { continue };
+        let link = connection.link();
+        let stalled_for = link.stalled_for(now).filter(|_| !link.life.is_closing());
+        drop(link);
+        let Some(stalled_for) = stalled_for else { continue };
         waits = true;
         if stalled_for >= STALL_TIMEOUT {
             state.cells.stalled.add(1);
@@ -96,9 +96,9 @@ fn balance_windows(state: &ShardState, loan: &mut WindowLoan, is_quiet: bool) {
     let connections = state.connections.borrow();
     let (mut wishes, mut under_way) = (Vec::with_capacity(connections.len()), 0);
     for connection in connections.iter() {
-        let session = connection.session.borrow();
-        wishes.push(session.window().wished_bytes());
-        under_way += session.window().unacknowledged_bytes();
+        let link = connection.link();
+        wishes.push(link.session.window().wished_bytes());
+        under_way += link.session.window().unacknowledged_bytes();
     }
     let shard_count = state.shard.port.shard_count() as u64;
     let wished = pool_wish(wishes.iter().sum(), under_way, is_quiet);
@@ -106,9 +106,9 @@ fn balance_windows(state: &ShardState, loan: &mut WindowLoan, is_quiet: bool) {
     let ceiling = water_level(&mut wishes, pool);
     let mut sum = 0;
     for connection in connections.iter() {
-        let mut session = connection.session.borrow_mut();
-        session.window_mut().set_ceiling(ceiling);
-        sum += session.window().size_bytes();
+        let mut link = connection.link();
+        link.session.window_mut().set_ceiling(ceiling);
+        sum += link.session.window().size_bytes();
     }
     state.window_ceiling.set(ceiling);
     state.window_room.set(pool.saturating_sub(sum));

@@ -5,7 +5,7 @@ use std::{io, rc::Rc};
 use shards::datagrams::Transmit;
 
 use crate::{
-    connection::{Connection, Sent},
+    connection::{Connection, packets::Sent},
     shard::{ShardState, now},
 };
 
@@ -13,20 +13,20 @@ use crate::{
 pub(crate) fn send_ready(state: &ShardState) {
     loop {
         let Some(connection) = state.datagrams.ready.borrow_mut().pop_front() else { return };
-        connection.is_transmitting.set(false);
+        connection.marks.transmits.set(false);
         transmit(state, &connection);
     }
 }
 
 /// Sends what one connection has to say.
 pub(super) fn transmit(state: &ShardState, connection: &Rc<Connection>) {
-    if connection.is_closed.get() {
+    if connection.link().life.is_closed() {
         return;
     }
     let now = now();
     let cells = &state.cells;
     let mut scratch = state.datagrams.scratch.borrow_mut();
-    connection.transmit(now, &mut scratch, |route, contents| {
+    connection.link().transmit(now, &mut scratch, |route, contents| {
         let transmit = Transmit {
             destination: route.remote,
             ecn: None,
@@ -43,9 +43,9 @@ pub(super) fn transmit(state: &ShardState, connection: &Rc<Connection>) {
         cells.control_out_bytes.add(contents.len() as u64);
     });
     drop(scratch);
-    cells.messages_resent.add(connection.take_resent());
+    cells.messages_resent.add(connection.link().take_resent());
     state.datagrams.schedule(now, connection);
-    if connection.may_read() {
+    if connection.link().may_read() {
         // What waited to be sent may have kept it from being read.
         connection.read_bell.ring();
     }
@@ -53,44 +53,47 @@ pub(super) fn transmit(state: &ShardState, connection: &Rc<Connection>) {
 
 /// Sends data of one connection; file bytes in it.
 pub(crate) fn transmit_data(state: &ShardState, connection: &Rc<Connection>) -> u64 {
-    if connection.queue.borrow().data().is_none() || connection.is_closed.get() {
+    let link = connection.link();
+    if link.queue.data().is_none() || link.life.is_closed() {
         return 0;
     }
+    drop(link);
     let (now, cells) = (now(), &state.cells);
     let mut scratch = state.datagrams.scratch.borrow_mut();
     let sockets = &state.datagrams.sockets;
     let segments_max = sockets.iter().map(|socket| socket.segments_max()).min().unwrap_or(1);
-    let bytes = connection.transmit_data(now, segments_max, &mut scratch, |data, contents| {
-        let segments = contents.len().div_ceil(data.segment_bytes);
-        let transmit = Transmit {
-            destination: data.route.remote,
-            ecn: None,
-            contents,
-            segment_size: (segments > 1).then_some(data.segment_bytes),
-            src_ip: data.route.local,
-        };
-        match sockets[usize::from(data.route.socket)].try_send(&transmit) {
-            Ok(()) => {
-                cells.data_datagrams_out.add(segments as u64);
-                cells.data_datagrams_out_bytes.add(contents.len() as u64);
-                Sent::Taken
+    let bytes =
+        connection.link().transmit_data(now, segments_max, &mut scratch, |data, contents| {
+            let segments = contents.len().div_ceil(data.segment_bytes);
+            let transmit = Transmit {
+                destination: data.route.remote,
+                ecn: None,
+                contents,
+                segment_size: (segments > 1).then_some(data.segment_bytes),
+                src_ip: data.route.local,
+            };
+            match sockets[usize::from(data.route.socket)].try_send(&transmit) {
+                Ok(()) => {
+                    cells.data_datagrams_out.add(segments as u64);
+                    cells.data_datagrams_out_bytes.add(contents.len() as u64);
+                    Sent::Taken
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let (waiting, bell) = &state.datagrams.blocked[usize::from(data.route.socket)];
+                    waiting.borrow_mut().push(Rc::clone(connection));
+                    bell.ring();
+                    Sent::Full
+                }
+                Err(error) if is_too_long(&error) => Sent::TooLong,
+                Err(error) => {
+                    tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
+                    Sent::Refused
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let (waiting, bell) = &state.datagrams.blocked[usize::from(data.route.socket)];
-                waiting.borrow_mut().push(Rc::clone(connection));
-                bell.ring();
-                Sent::Full
-            }
-            Err(error) if is_too_long(&error) => Sent::TooLong,
-            Err(error) => {
-                tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
-                Sent::Refused
-            }
-        }
-    });
+        });
     drop(scratch);
     cells.data_out_bytes.add(bytes);
-    let counts = connection.take_data_counts();
+    let counts = connection.link().take_data_counts();
     cells.data_lost_bytes.add(counts.lost_bytes);
     cells.data_resent_bytes.add(counts.resent_bytes);
     state.datagrams.schedule(now, connection);

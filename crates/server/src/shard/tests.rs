@@ -69,7 +69,8 @@ async fn make_a_mistake(state: Rc<ShardState>, manifest: Arc<Manifest>, now: Arc
 
 fn first_peer(state: &ShardState) -> Option<ConnectionRef> {
     let connections = state.connections.borrow();
-    let joined = connections.iter().find(|connection| connection.member.get().is_some());
+    let joined =
+        connections.iter().find(|connection| connection.link().membership.member().is_some());
     joined.map(|connection| connection.reference)
 }
 
@@ -145,7 +146,7 @@ fn one_shard() -> Start {
 
 /// Peers of one shard, as many as there are to be.
 async fn joined(state: &ShardState, count: usize) -> Vec<Rc<Connection>> {
-    let has_joined = |connection: &&Rc<Connection>| connection.member.get().is_some();
+    let has_joined = |connection: &&Rc<Connection>| connection.link().membership.member().is_some();
     loop {
         let joined: Vec<_> =
             state.connections.borrow().iter().filter(has_joined).cloned().collect();
@@ -164,7 +165,7 @@ async fn claim_and_count(state: Rc<ShardState>, chunks: u32, turns: mpsc::Sender
     while state.turn() {}
     let claim = |peer: &Rc<Connection>, count| {
         let range = ChunkRange { first: 0, count };
-        peer.session.borrow_mut().tell(NewsItem::Have(range));
+        peer.link().session.tell(NewsItem::Have(range));
         state.mark_news(peer);
     };
     let (last, greedy) = peers.split_last().expect("there are some");
@@ -178,7 +179,7 @@ async fn claim_and_count(state: Rc<ShardState>, chunks: u32, turns: mpsc::Sender
     loop {
         let has_more = state.turn();
         let handled = state.cells.chunks_delivered.get() - before;
-        turns.send((handled, last.session.borrow().has_news())).expect("counted");
+        turns.send((handled, last.link().session.has_news())).expect("counted");
         if !has_more {
             return;
         }
