@@ -4,9 +4,15 @@
 //! connections in turn and leaves those that would block to a task that waits until they are
 //! writable. Neither keeps a buffer between calls.
 
+pub(crate) mod accept;
+pub(crate) mod closing;
+pub(crate) mod follow_up;
 pub(crate) mod life;
 pub(crate) mod link;
 pub(crate) mod packets;
+pub(crate) mod pump;
+pub(crate) mod udp_in;
+pub(crate) mod udp_out;
 
 use std::{
     cell::{Cell, RefCell, RefMut},
@@ -106,7 +112,7 @@ impl Connection {
         Ok(written)
     }
 
-    /// Says why; nothing else is said or heard any more. [`super::closing`] ends it.
+    /// Says why; nothing else is said or heard any more. [`closing`] ends it.
     pub(crate) fn close_with(&self, linger_until: Time, failure: Failure) {
         if self.link().say_last(linger_until, failure) {
             // A reader that waits for leave to read lingers from now on.

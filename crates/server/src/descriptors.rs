@@ -5,7 +5,16 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::{http::CONNECTIONS_MAX, status::feed::WATCHERS_MAX, unjoined::OBSERVERS_MAX};
+/// Connections at once: pages that are open, some scrapers, and as many again. They need descriptors,
+/// which peers want: where these are few, fewer are let in.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Pages that are open at once: each costs the control thread some work four times a second.
+const WATCHERS_MAX: usize = 16;
+
+/// Connections of the process that only ask for counters, at once: scripts and load generators, one or
+/// two of each. Few descriptors allow fewer.
+const OBSERVERS_MAX: usize = 256;
 
 /// Standard streams, log, signals, listener, control thread, disk thread (15 were counted), and spare ones.
 const FIXED: u64 = 20;

@@ -27,9 +27,9 @@ use super::{
     departures::{Ending, Endings},
     message::{
         CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, NewsItem, PeerNews, PeerRequest,
-        Request, SwarmRef, Target,
+        SwarmRef, Target,
     },
-    outbox::Outbox,
+    shard::outbox::Outbox,
     unsent::{Unsent, count_unwanted},
 };
 use relay_protocol::{Manifest, Message, SwarmKey, time::Time};
@@ -219,7 +219,7 @@ impl Home {
                     for shard in self.shards_with_peers() {
                         let (swarm, manifest) = (self.reference, Arc::clone(&manifest));
                         let told = PeerRequest::Manifest { swarm, manifest };
-                        outbox.push(shard, Request::Peer(told));
+                        outbox.push_peer(shard, told);
                     }
                 }
                 self.swarm.handle_manifest(now, peer, Ok(()));
@@ -413,7 +413,7 @@ impl Home {
         recall.answers_due += shards.len();
         for shard in shards {
             let recall = PeerRequest::Recall { swarm: self.reference, chunk };
-            outbox.push(shard, Request::Peer(recall));
+            outbox.push_peer(shard, recall);
         }
     }
 
@@ -425,7 +425,7 @@ impl Home {
                 continue;
             };
             let chunk = CachedChunk { index, bytes, crcs };
-            outbox.push(shard, Request::Peer(PeerRequest::Deliver { swarm, chunk, targets }));
+            outbox.push_peer(shard, PeerRequest::Deliver { swarm, chunk, targets });
         }
     }
 

@@ -8,8 +8,8 @@ use super::{
     cells::ShardCells,
     departures::Departures,
     home::Home,
-    message::{HomeRequest, JoinRequest, PeerRequest, Request, SwarmRef},
-    outbox::Outbox,
+    message::{HomeRequest, JoinRequest, PeerRequest, SwarmRef},
+    shard::outbox::Outbox,
     shared::Shared,
     slots::Slots,
     unsent::count_unwanted,
@@ -127,7 +127,7 @@ impl Homes {
                     text: format!("the relay serves {SWARMS_MAX} files already: try again later"),
                 };
                 let close = PeerRequest::Close { to: from, failure };
-                outbox.push(from.shard, Request::Peer(close));
+                outbox.push_peer(from.shard, close);
             }
         }
     }

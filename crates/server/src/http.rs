@@ -31,10 +31,6 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// Connections at once: pages that are open, some scrapers, and as many again. They need descriptors,
-/// which peers want: where these are few, fewer are let in.
-pub(super) const CONNECTIONS_MAX: usize = 64;
-
 /// A request's line and headers, at most: browsers send one or two KiB. Twice what hyper wants.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 

@@ -7,22 +7,17 @@
 //!                                control thread: HTTP; main thread: signals
 //! ```
 //!
-//! In the order of a request: `listener` accepts, `accept` begins a connection, `session`
-//! speaks the protocol, `message` carries it to the `home`, whose swarm decides; `peers` carries
-//! that out, `pump` writes.
+//! In the order of a request: `listener` accepts, `connection::accept` begins a connection, `session`
+//! speaks the protocol, `message` carries it to the `home`, whose swarm decides; `shard::requests` carries
+//! that out, `connection::pump` writes.
 
-mod accept;
 mod blame;
 mod cells;
-mod claims;
-mod closing;
 pub mod config;
 mod connection;
 mod control;
-mod datagrams;
 mod departures;
 mod descriptors;
-mod drain;
 #[cfg(feature = "exercise")]
 pub mod exercise;
 mod fault;
@@ -35,9 +30,6 @@ mod listener;
 mod memory;
 mod message;
 mod metrics;
-mod outbox;
-mod peers;
-mod pump;
 mod session;
 mod shard;
 mod shared;
@@ -45,8 +37,6 @@ mod signals;
 mod slots;
 mod snapshot;
 mod status;
-mod sweep;
-mod unjoined;
 mod unsent;
 mod usage;
 mod window;
@@ -74,16 +64,14 @@ pub(crate) use session::SessionConfig;
 use self::{
     control::{Control, Watching},
     listener::Listeners,
+    message::CREDITS_PER_PAIR,
     metrics::Metrics,
-    shard::ShardState,
+    shard::{ShardState, turn},
     shared::{Setup, Shared},
     snapshot::{ShardSnapshot, Watch},
     status::{Feed, access::Access},
 };
 use relay_protocol::limits::CHUNK_SIZE_LOG2_DEFAULT;
-
-/// Requests that one shard may have under way to another: a turn's worth.
-const CREDITS_PER_PAIR: usize = 256;
 
 /// Sockets that wait for one shard to take them over.
 const HANDOFF_CAPACITY: usize = 1024;
@@ -179,7 +167,7 @@ pub fn run(
     };
     let of_shards = Arc::clone(&shared);
     let groups: Arc<[_]> = listeners.take_groups().into();
-    let main = move |shard| ShardState::new(shard, &of_shards, &groups).run();
+    let main = move |shard| turn::run(ShardState::new(shard, &of_shards, &groups));
     let shards = shards::start(start, main)
         .context("failed to start the event loops (--cores N starts N of them)")?;
 

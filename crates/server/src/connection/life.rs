@@ -60,7 +60,7 @@ impl Life {
     }
 
     /// A write failed.
-    pub(crate) fn fail_to_write(&mut self) {
+    pub(super) fn fail_to_write(&mut self) {
         match self {
             Self::Open => *self = Self::Deaf,
             Self::Closing { is_write_shut, .. } => *is_write_shut = true,
@@ -69,7 +69,7 @@ impl Life {
     }
 
     /// Its last words are said from now on, and may take until then; false if something ended it before.
-    pub(crate) fn say_last(&mut self, until: Time) -> bool {
+    pub(super) fn say_last(&mut self, until: Time) -> bool {
         let may_speak = !self.is_closing();
         if may_speak {
             *self = Self::Closing { words_until: Some(until), is_write_shut: self.is_deaf() };
@@ -78,14 +78,14 @@ impl Life {
     }
 
     /// From now on nothing is heard.
-    pub(crate) fn stop_hearing(&mut self) {
+    pub(super) fn stop_hearing(&mut self) {
         if !self.is_closing() {
             *self = Self::Closing { words_until: None, is_write_shut: self.is_deaf() };
         }
     }
 
     /// Everything was said; whether the writing direction is to be shut down for it.
-    pub(crate) fn shut_writing(&mut self) -> bool {
+    pub(super) fn shut_writing(&mut self) -> bool {
         match self {
             Self::Closing { is_write_shut, .. } => !std::mem::replace(is_write_shut, true),
             _ => false,
@@ -93,7 +93,7 @@ impl Life {
     }
 
     /// Both directions end; whether they are to be shut down for it.
-    pub(crate) fn cut(&mut self) -> bool {
+    pub(super) fn cut(&mut self) -> bool {
         let is_new = !self.is_cut();
         if is_new {
             *self = Self::Cut;
@@ -102,7 +102,7 @@ impl Life {
     }
 
     /// The shard forgets it; false if it has.
-    pub(crate) fn close(&mut self) -> bool {
+    pub(super) fn close(&mut self) -> bool {
         !std::mem::replace(self, Self::Closed).is_closed()
     }
 }
@@ -140,7 +140,7 @@ impl Membership {
     }
 
     /// The home is asked.
-    pub(crate) fn ask(&mut self) {
+    pub(super) fn ask(&mut self) {
         debug_assert_eq!(*self, Self::Outside, "a session joins once");
         *self = Self::Joining;
     }
@@ -155,7 +155,7 @@ impl Membership {
     }
 
     /// Its part ends: what that was, the first time.
-    pub(crate) fn leave(&mut self) -> Option<Self> {
+    pub(super) fn leave(&mut self) -> Option<Self> {
         let before = std::mem::replace(self, Self::Left);
         (!before.has_left()).then_some(before)
     }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::Home;
 use crate::{
     departures::{Departure, Ending, Endings},
-    message::{ConnectionRef, JoinRequest, PeerRequest, Request},
-    outbox::Outbox,
+    message::{ConnectionRef, JoinRequest, PeerRequest},
+    shard::outbox::Outbox,
 };
 use relay_protocol::time::Time;
 use relay_swarm::{Join, PeerSlot};
@@ -55,7 +55,7 @@ impl Home {
         self.peers_on_shard[from.shard.index()] += 1;
         let (swarm, manifest) = (self.reference, self.manifest.clone());
         let joined = PeerRequest::Joined { to: from, swarm, peer, manifest };
-        outbox.push(from.shard, Request::Peer(joined));
+        outbox.push_peer(from.shard, joined);
     }
 
     /// The peer's connection has ended; what is remembered of it, except for its number.

@@ -3,8 +3,8 @@
 use super::Home;
 use crate::{
     cells::ShardCells,
-    message::{ConnectionRef, PeerRequest, Request},
-    outbox::Outbox,
+    message::{ConnectionRef, PeerRequest},
+    shard::outbox::Outbox,
 };
 use relay_protocol::{Failure, FailureCode, Message};
 use relay_swarm::{Action, PeerSlot};
@@ -64,7 +64,7 @@ impl Home {
         request: impl FnOnce(ConnectionRef) -> PeerRequest,
     ) {
         if let Some(to) = self.connection(peer) {
-            outbox.push(to.shard, Request::Peer(request(to)));
+            outbox.push_peer(to.shard, request(to));
         }
     }
 }

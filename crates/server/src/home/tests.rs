@@ -6,7 +6,10 @@ use std::{net::IpAddr, time::Duration};
 use shards::{Budget, DriverChoice, Placement, Shards, Start};
 
 use super::*;
-use crate::{message::JoinRequest, metrics};
+use crate::{
+    message::{JoinRequest, Request},
+    metrics,
+};
 use relay_protocol::{Bitfield, Order};
 use relay_swarm::{Eviction, LAMBDA_DEFAULT};
 

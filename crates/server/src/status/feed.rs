@@ -16,9 +16,6 @@ use relay_protocol::time::Time;
 /// How often watchers are told what changed.
 const FRAME_EVERY: Duration = Duration::from_millis(250);
 
-/// Pages that are open at once: each costs the control thread some work four times a second.
-pub(crate) const WATCHERS_MAX: usize = 16;
-
 /// Frames under way to one watcher: a second's worth.
 const FRAMES_QUEUED: usize = 4;
 

@@ -1,9 +1,19 @@
-//! What a shard looks after ten times a second while something happens: stalls, handshakes, windows, published figures.
+//! What a shard looks after ten times a second while something happens: stalls, handshakes, windows, figures.
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 use super::{
-    closing, shard::ShardState, snapshot::Publisher, usage, window::WINDOW_BYTES_MIN,
+    Parts,
+    desk::Desk,
+    guests::{Guests, WindowRoom},
+    publish::Publisher,
+    ready::Ready,
+};
+use crate::{
+    connection::{Connection, closing::close},
+    homes::Homes,
+    usage::thread_cpu,
+    window::WINDOW_BYTES_MIN,
     window_pool::WindowLoan,
 };
 use relay_protocol::{Failure, FailureCode, time::Time};
@@ -26,93 +36,97 @@ pub(crate) struct Sweep {
     loan: WindowLoan,
 }
 
-/// Whether somebody is watched whom time alone will end: then come again though nothing happens.
-/// If `is_quiet`, nothing has happened since the last time.
-pub(crate) fn run(state: &Rc<ShardState>, now: Time, is_quiet: bool) -> bool {
-    loop {
-        let overdue = state.handshakes.borrow_mut().pop_overdue(now);
-        let Some(connection) = overdue else { break };
-        state.cells.count_refused("handshake_timeout");
-        tracing::info!(remote = %connection.remote, "refused: silent for too long");
-        connection.close_now();
+impl Sweep {
+    /// Whether a connection is watched that time alone will end: then come again though nothing happens.
+    /// If `is_quiet`, nothing has happened since the last time.
+    pub(crate) fn run(
+        &mut self,
+        desk: &Desk,
+        parts: &mut Parts,
+        now: Time,
+        is_quiet: bool,
+    ) -> bool {
+        let Parts { guests, homes, ready, payloads, .. } = parts;
+        while let Some(connection) = guests.handshakes.pop_overdue(now) {
+            desk.cells.count_refused("handshake_timeout");
+            tracing::info!(remote = %connection.remote, "refused: silent for too long");
+            connection.close_now();
+        }
+        payloads.prune();
+        self.count(desk, homes, now);
+        self.publisher.run(desk, guests, homes, now);
+        if is_quiet || now.since(self.scanned_at) >= SCAN_INTERVAL {
+            self.scanned_at = now;
+            self.waits = end_stalled(desk, guests, ready, now);
+        }
+        balance_windows(desk, guests, &mut self.loan, is_quiet);
+        self.waits || !guests.handshakes.is_empty()
     }
-    state.prune_payloads();
-    let mut sweep = state.sweep.borrow_mut();
-    publish(state, &mut sweep, now);
-    sweep.publisher.run(state, now);
-    if is_quiet || now.since(sweep.scanned_at) >= SCAN_INTERVAL {
-        sweep.scanned_at = now;
-        sweep.waits = end_stalled(state, now);
+
+    /// Sets the cells that are no sums of what happens.
+    fn count(&mut self, desk: &Desk, homes: &Homes, now: Time) {
+        let cells = &desk.cells;
+        let thread_cpu = thread_cpu();
+        let wall = now.since(self.published_at).as_secs_f64();
+        let busy = thread_cpu.saturating_sub(self.thread_cpu).as_secs_f64() / wall.max(1e-6);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a ratio between 0 and 1, in millionths"
+        )]
+        cells.busy_ppm.set((busy.clamp(0.0, 1.0) * 1e6) as u64);
+        self.thread_cpu = thread_cpu;
+        self.published_at = now;
+        cells.inbox_depth_max.set(desk.shard.port.inbox_depth_max() as u64);
+        cells.doorbell_rings.set(desk.shard.port.doorbell_rings());
+        let starving: usize = homes.iter().map(|home| home.swarm().starving_count()).sum();
+        cells.peers_starving.set(starving as u64);
+        // Where no peer lacks anything, what is missing is missed by none.
+        let wanting = homes.iter().filter(|home| home.swarm().wants_work());
+        cells.chunks_missing.set(wanting.map(|home| u64::from(home.swarm().missing_count())).sum());
     }
-    balance_windows(state, &mut sweep.loan, is_quiet);
-    sweep.waits || !state.handshakes.borrow().is_empty()
 }
 
-fn publish(state: &ShardState, sweep: &mut Sweep, now: Time) {
-    let cells = &state.cells;
-    let thread_cpu = usage::thread_cpu();
-    let wall = now.since(sweep.published_at).as_secs_f64();
-    let busy = thread_cpu.saturating_sub(sweep.thread_cpu).as_secs_f64() / wall.max(1e-6);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a ratio between 0 and 1, in millionths"
-    )]
-    cells.busy_ppm.set((busy.clamp(0.0, 1.0) * 1e6) as u64);
-    sweep.thread_cpu = thread_cpu;
-    sweep.published_at = now;
-    cells.inbox_depth_max.set(state.shard.port.inbox_depth_max() as u64);
-    cells.doorbell_rings.set(state.shard.port.doorbell_rings());
-    let homes = state.homes.borrow();
-    let starving: usize = homes.iter().map(|home| home.swarm().starving_count()).sum();
-    cells.peers_starving.set(starving as u64);
-    // Where nobody lacks anything, what is missing is missed by nobody.
-    let wanting = homes.iter().filter(|home| home.swarm().wants_work());
-    cells.chunks_missing.set(wanting.map(|home| u64::from(home.swarm().missing_count())).sum());
-}
-
-/// Ends those that take nothing; whether data waits for somebody.
-fn end_stalled(state: &Rc<ShardState>, now: Time) -> bool {
-    let connections: Vec<_> = state.connections.borrow().iter().cloned().collect();
-    let mut waits = false;
-    for connection in connections {
+/// Ends those that take nothing; whether data waits for a peer.
+fn end_stalled(desk: &Desk, guests: &Guests, ready: &mut Ready, now: Time) -> bool {
+    let stalled_for = |connection: &Connection| {
         let link = connection.link();
-        let stalled_for = link.stalled_for(now).filter(|_| !link.life.is_closing());
-        drop(link);
-        let Some(stalled_for) = stalled_for else { continue };
+        link.stalled_for(now).filter(|_| !link.life.is_closing())
+    };
+    let mut waits = false;
+    for connection in guests.iter() {
+        let Some(stalled_for) = stalled_for(connection) else { continue };
         waits = true;
         if stalled_for >= STALL_TIMEOUT {
-            state.cells.stalled.add(1);
+            desk.cells.stalled.add(1);
             tracing::info!(remote = %connection.remote, "disconnected: it takes no data");
             let text = "no data was taken for 10 s: connect again to resume".into();
-            closing::close(state, &connection, Failure { code: FailureCode::Stalled, text });
+            close(desk, ready, connection, Failure { code: FailureCode::Stalled, text });
         }
     }
     waits
 }
 
 /// Keeps the sum of windows within this shard's part of the pool.
-fn balance_windows(state: &ShardState, loan: &mut WindowLoan, is_quiet: bool) {
-    let connections = state.connections.borrow();
-    let (mut wishes, mut under_way) = (Vec::with_capacity(connections.len()), 0);
-    for connection in connections.iter() {
+fn balance_windows(desk: &Desk, guests: &mut Guests, loan: &mut WindowLoan, is_quiet: bool) {
+    let (mut wishes, mut under_way) = (Vec::with_capacity(guests.len()), 0);
+    for connection in guests.iter() {
         let link = connection.link();
         wishes.push(link.session.window().wished_bytes());
         under_way += link.session.window().unacknowledged_bytes();
     }
-    let shard_count = state.shard.port.shard_count() as u64;
+    let shard_count = desk.shard_count() as u64;
     let wished = pool_wish(wishes.iter().sum(), under_way, is_quiet);
-    let pool = state.shared.windows.part(loan, shard_count, wished);
+    let pool = desk.shared.windows.part(loan, shard_count, wished);
     let ceiling = water_level(&mut wishes, pool);
     let mut sum = 0;
-    for connection in connections.iter() {
+    for connection in guests.iter() {
         let mut link = connection.link();
         link.session.window_mut().set_ceiling(ceiling);
         sum += link.session.window().size_bytes();
     }
-    state.window_ceiling.set(ceiling);
-    state.window_room.set(pool.saturating_sub(sum));
-    state.cells.window_bytes.set(sum);
+    guests.windows = WindowRoom { ceiling_bytes: ceiling, room_bytes: pool.saturating_sub(sum) };
+    desk.cells.window_bytes.set(sum);
 }
 
 /// What a shard wishes of the pool. A shard that falls asleep does not look again until something happens, so it
@@ -126,7 +140,7 @@ fn pool_wish(wished_bytes: u64, under_way_bytes: u64, is_quiet: bool) -> u64 {
 }
 
 /// The level that no wish may exceed so that all fit into the pool: what is wished below it is
-/// granted in full, so nobody is short of what he can't use (max-min fairness). At least
+/// granted in full, so no peer is short of what it could use (max-min fairness). At least
 /// [`WINDOW_BYTES_MIN`].
 fn water_level(wishes: &mut [u64], pool: u64) -> u64 {
     let mut left = wishes.len() as u64;

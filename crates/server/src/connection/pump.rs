@@ -12,9 +12,11 @@ use std::rc::Rc;
 
 use shards::task;
 
-use super::{
-    connection::Connection,
-    shard::{ShardState, now},
+use super::{Connection, udp_out};
+use crate::shard::{
+    Parts, ShardState,
+    desk::{Desk, now},
+    ready::Ready,
 };
 
 /// Writes of one round before other tasks get their turn: about a millisecond.
@@ -32,45 +34,57 @@ pub(crate) async fn run(state: Rc<ShardState>) {
     let mut local_bytes = 0;
     loop {
         for _ in 0..WRITES_PER_ROUND_MAX {
-            // What is small and urgent does not wait for a round of bulk data.
-            super::datagrams::send_ready(&state);
-            let Some(connection) = state.pumped.borrow_mut().pop_front() else { break };
-            connection.marks.writes.set(false);
-            let written = write_once(&state, &connection);
-            if connection.is_local {
-                local_bytes += written;
+            let written = write_next(&state.desk, &mut state.parts());
+            let Some((is_local, written_bytes)) = written else { break };
+            if is_local {
+                local_bytes += written_bytes;
             }
             if local_bytes >= LOCAL_BYTES_MAX {
                 local_bytes = 0;
                 task::cede_core();
             }
         }
-        if state.pumped.borrow().is_empty() && !state.datagrams.has_ready() {
-            state.pump_bell.wait().await;
+        let is_all_written = state.parts().ready.is_all_written();
+        if is_all_written {
+            state.desk.bells.pump.wait().await;
         } else {
             task::yield_now().await;
         }
     }
 }
 
+/// Writes for the connection whose turn it is: whether it is on this machine, and what it got.
+fn write_next(desk: &Desk, parts: &mut Parts) -> Option<(bool, u64)> {
+    let Parts { ready, scratch, .. } = parts;
+    // What is small and urgent does not wait for a round of bulk data.
+    udp_out::send_ready(desk, ready, scratch);
+    let connection = ready.pop_write()?;
+    Some((connection.is_local, write_once(desk, ready, scratch, &connection)))
+}
+
 /// One write; file bytes that the kernel took.
-fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
+fn write_once(
+    desk: &Desk,
+    ready: &mut Ready,
+    scratch: &mut Vec<u8>,
+    connection: &Rc<Connection>,
+) -> u64 {
     if !connection.link().wants_write(now) {
         return 0;
     }
     match connection.write(now()) {
         Ok(written) => {
-            state.activity.ring();
-            let cells = &state.cells;
+            desk.bells.activity.ring();
+            let cells = &desk.cells;
             cells.data_out_bytes.add(written.data_bytes);
             let control = (written.total_bytes as u64).saturating_sub(written.data_bytes);
             cells.control_out_bytes.add(control);
-            state.mark_news(connection);
-            let sent = super::datagrams::transmit_data(state, connection);
+            ready.mark_news(desk, connection);
+            let sent = udp_out::transmit_data(desk, ready, scratch, connection);
             if written.blocked {
                 connection.blocked_bell.ring();
             } else {
-                state.pump(connection);
+                ready.mark_write(desk, connection);
             }
             let link = connection.link();
             let may_read = link.may_read();
@@ -97,10 +111,14 @@ fn write_once(state: &Rc<ShardState>, connection: &Rc<Connection>) -> u64 {
 pub(crate) async fn wait_writable(state: Rc<ShardState>, connection: Rc<Connection>) {
     loop {
         connection.blocked_bell.wait().await;
-        if connection.link().life.is_closed() {
+        let (is_closed, is_blocked) = {
+            let link = connection.link();
+            (link.life.is_closed(), link.is_blocked)
+        };
+        if is_closed {
             return;
         }
-        if !connection.link().is_blocked {
+        if !is_blocked {
             continue;
         }
         if connection.socket.writable().await.is_err() {
@@ -108,6 +126,6 @@ pub(crate) async fn wait_writable(state: Rc<ShardState>, connection: Rc<Connecti
             return;
         }
         connection.link().is_blocked = false;
-        state.pump(&connection);
+        state.parts().ready.mark_write(&state.desk, &connection);
     }
 }

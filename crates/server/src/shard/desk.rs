@@ -1,0 +1,125 @@
+//! What all work of one shard has at hand, and no work changes: its end of the mesh, counters, bells, sockets.
+//!
+//! Holds no connection and no swarm. Tasks wait for bells, so these stand outside of what one task has to itself
+//! at a time ([`super::Parts`]).
+
+use std::{cell::Cell, sync::Arc};
+
+use shards::{Shard, ShardId, bell::LocalBell, clock, steering::DatagramGroup};
+
+use super::sockets::Sockets;
+use crate::{
+    cells::ShardCells,
+    message::{Handled, Request},
+    shared::Shared,
+};
+use relay_protocol::time::Time;
+
+/// Connections of one shard that linger at once; further ones are closed as soon as their words
+/// are with the kernel. Descriptors are what they cost.
+const LINGERING_MAX: usize = 256;
+
+/// The time that counts for peers and swarms.
+pub(crate) fn now() -> Time {
+    Time::from_start(clock::now())
+}
+
+/// One shard's place of work.
+pub(crate) struct Desk {
+    pub shard: Shard<Request, Handled>,
+    pub shared: Arc<Shared>,
+    pub cells: Arc<ShardCells>,
+    pub sockets: Sockets,
+    pub bells: Bells,
+    pub lingering: Lingering,
+}
+
+/// What the tasks of a shard wait for.
+#[derive(Debug)]
+pub(crate) struct Bells {
+    /// Rung by all that happens. A shard to which nothing happens looks at no clock.
+    pub activity: LocalBell,
+    /// Rung when a home waits for memory at a price.
+    pub price: LocalBell,
+    /// Rung when a connection has something to write or to transmit.
+    pub pump: LocalBell,
+    /// Rung when a connection's datagrams are due before all others.
+    pub due: LocalBell,
+    /// Of each datagram socket: rung when it had no room for data of a connection.
+    pub blocked: Vec<LocalBell>,
+}
+
+impl Desk {
+    /// Takes the shard's datagram sockets over.
+    pub(crate) fn new(
+        shard: Shard<Request, Handled>,
+        shared: &Arc<Shared>,
+        groups: &[DatagramGroup],
+    ) -> Self {
+        let sockets = Sockets::new(shard.id, groups);
+        let bells = Bells {
+            activity: LocalBell::new(),
+            price: LocalBell::new(),
+            pump: LocalBell::new(),
+            due: LocalBell::new(),
+            blocked: sockets.iter().map(|_| LocalBell::new()).collect(),
+        };
+        Self {
+            shared: Arc::clone(shared),
+            cells: Arc::clone(&shared.cells[shard.id.index()]),
+            sockets,
+            bells,
+            lingering: Lingering::default(),
+            shard,
+        }
+    }
+
+    pub(crate) fn id(&self) -> ShardId {
+        self.shard.id
+    }
+
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shard.port.shard_count()
+    }
+}
+
+/// How many connections of a shard linger.
+#[derive(Debug, Default)]
+pub(crate) struct Lingering(Cell<usize>);
+
+/// The place of one of them.
+pub(crate) struct Place<'a>(&'a Lingering);
+
+impl Lingering {
+    /// A place, if there is one.
+    pub(crate) fn enter(&self, is_draining: bool) -> Option<Place<'_>> {
+        // A relay that ends says so to all: it has no other use for the descriptors.
+        if self.0.get() >= LINGERING_MAX && !is_draining {
+            return None;
+        }
+        self.0.set(self.0.get() + 1);
+        Some(Place(self))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_linger_unless_the_relay_ends() {
+        let lingering = Lingering::default();
+        let mut places: Vec<_> = (0..LINGERING_MAX).map(|_| lingering.enter(false)).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert!(lingering.enter(false).is_none());
+        assert!(lingering.enter(true).is_some());
+        drop(places.pop());
+        assert!(lingering.enter(false).is_some());
+    }
+}
