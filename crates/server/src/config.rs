@@ -10,7 +10,7 @@ use relay_protocol::{RELAY_PORT, Token};
 use relay_swarm::Eviction;
 use shards::DriverChoice;
 
-use crate::{MemoryPlan, SessionConfig};
+use crate::{memory::MemoryPlan, session::SessionConfig};
 
 /// Where peers connect unless told otherwise.
 pub const DATA_PORT_DEFAULT: u16 = RELAY_PORT;

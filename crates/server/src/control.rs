@@ -15,17 +15,14 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use metrics_exporter_prometheus::PrometheusRecorder;
-use shards::{Heartbeats, Ringer, SPIN_PATIENCE, SpinWatch, clock};
+use shards::{Ringer, SPIN_PATIENCE, SpinWatch, clock};
 
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use super::{
     http,
-    metrics::Metrics,
-    shared::Shared,
     snapshot::ShardSnapshot,
-    status::{Feed, Keeper, access, access::Access, api, feed::Asks, page},
+    status::{Keeper, View, api, feed::Asks, gate, page},
 };
 
 /// A shard that has not turned for so long is stuck.
@@ -39,16 +36,6 @@ const LOOKS_PER_UPKEEP: usize = 10;
 
 /// Bytes of a request's body, at most: the only one there is holds a token.
 const BODY_BYTES_MAX: usize = 4096;
-
-/// What the HTTP handlers see.
-pub(crate) struct Control {
-    pub shared: Arc<Shared>,
-    pub recorder: PrometheusRecorder,
-    pub metrics: Metrics,
-    pub heartbeats: Heartbeats,
-    pub access: Access,
-    pub feed: Feed,
-}
 
 /// What the task that watches the shards takes.
 pub(crate) struct Watching {
@@ -84,15 +71,15 @@ pub(crate) fn runtime() -> anyhow::Result<Runtime> {
 /// The listener can't be set up.
 pub(crate) fn serve(
     runtime: &Runtime,
-    control: Arc<Control>,
+    view: Arc<View>,
     watching: Watching,
     listener: TcpListener,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let upkept = Arc::clone(&control);
-        let mut spins = SpinWatch::new(control.heartbeats.clone(), SPIN_PATIENCE);
+        let upkept = Arc::clone(&view);
+        let mut spins = SpinWatch::new(view.heartbeats.clone(), SPIN_PATIENCE);
         let upkeep = async move {
             loop {
                 for _ in 0..LOOKS_PER_UPKEEP {
@@ -108,10 +95,10 @@ pub(crate) fn serve(
                 }
             }
         };
-        let keeper = Keeper::new(&control.shared, control.heartbeats.clone(), watching.ringers);
+        let keeper = Keeper::new(&view.shared, view.heartbeats.clone(), watching.ringers);
         let keeping = keeper.run(watching.snapshots, watching.asks);
-        let connections_max = control.shared.places.http;
-        let router = router(control);
+        let connections_max = view.shared.places.http;
+        let router = router(view);
         tokio::select! {
             () = http::serve(listener, router, connections_max) => {}
             () = upkeep => {}
@@ -122,7 +109,7 @@ pub(crate) fn serve(
     })
 }
 
-fn router(control: Arc<Control>) -> Router {
+fn router(view: Arc<View>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -131,24 +118,24 @@ fn router(control: Arc<Control>) -> Router {
         .route("/page.css", get(page::style))
         .route("/page.js", get(page::script))
         .route("/map.js", get(page::map_script))
-        .route("/login", post(access::login))
+        .route("/login", post(gate::login))
         .route("/api/v1/events", get(page::events))
         .route("/api/v1/shards", get(api::shards))
         .route("/api/v1/swarms", get(api::swarms))
         .route("/api/v1/swarms/{id}", get(api::swarm))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(Arc::clone(&control), access::authorize))
-        .with_state(control)
+        .layer(middleware::from_fn_with_state(Arc::clone(&view), gate::authorize))
+        .with_state(view)
 }
 
-async fn metrics(State(control): State<Arc<Control>>) -> Response {
-    let ages = control.heartbeats.ages(clock::now());
-    let text = control.metrics.render(&control.recorder, &ages);
+async fn metrics(State(view): State<Arc<View>>) -> Response {
+    let ages = view.heartbeats.ages(clock::now());
+    let text = view.metrics.render(&view.recorder, &ages);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-async fn healthz(State(control): State<Arc<Control>>) -> Response {
-    let ages = control.heartbeats.ages(clock::now());
+async fn healthz(State(view): State<Arc<View>>) -> Response {
+    let ages = view.heartbeats.ages(clock::now());
     match stuck(&ages) {
         None => "ok\n".into_response(),
         Some(which) => (StatusCode::SERVICE_UNAVAILABLE, which).into_response(),
@@ -164,11 +151,11 @@ fn stuck(ages: &[Duration]) -> Option<String> {
     Some(stuck.map(line).collect::<String>()).filter(|lines| !lines.is_empty())
 }
 
-async fn readyz(State(control): State<Arc<Control>>) -> Response {
-    if control.shared.is_draining() {
+async fn readyz(State(view): State<Arc<View>>) -> Response {
+    if view.shared.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
-    if !control.shared.is_ready() {
+    if !view.shared.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response();
     }
     "ok\n".into_response()

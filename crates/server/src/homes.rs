@@ -7,12 +7,11 @@ use shards::{Ringer, ShardId};
 use super::{
     cells::ShardCells,
     departures::Departures,
-    home::Home,
+    home::{Home, cache::count_unwanted},
     message::{HomeRequest, JoinRequest, PeerRequest, SwarmRef},
+    process::Shared,
     shard::outbox::Outbox,
-    shared::Shared,
     slots::Slots,
-    unsent::count_unwanted,
 };
 use relay_protocol::{Failure, FailureCode, SwarmKey, time::Time};
 use relay_swarm::{LAMBDA_DEFAULT, SwarmConfig};
@@ -152,11 +151,11 @@ impl Homes {
         SwarmConfig {
             size_bytes: key.size_bytes,
             chunk_size_bytes: key.chunk_size_bytes(),
-            eviction: self.shared.eviction,
+            eviction: self.shared.policy.eviction,
             lambda: LAMBDA_DEFAULT,
             fetches_max: (cache_chunks_max / 2).max(1),
             cache_chunks_max,
-            missing_deadline: self.shared.missing_timeout,
+            missing_deadline: self.shared.policy.missing_timeout,
             spread_wait: SPREAD_WAIT,
             leaving_deadline: LEAVING_DEADLINE,
         }
@@ -176,8 +175,7 @@ impl Homes {
         if self.home(swarm).is_some_and(|home| home.is_empty())
             && let Some(mut home) = self.homes.remove(swarm.index, swarm.generation)
         {
-            home.publish(cells);
-            home.unsent.remove_all(cells);
+            home.end(cells);
             self.by_key.remove(home.key());
             cells.swarms.set(self.homes.len() as u64);
             tracing::info!(id = %home.key().id, "a swarm ends: nobody is left");

@@ -30,15 +30,13 @@ mod listener;
 mod memory;
 mod message;
 mod metrics;
+mod process;
 mod session;
 mod shard;
-mod shared;
 mod signals;
 mod slots;
 mod snapshot;
 mod status;
-mod unsent;
-mod usage;
 mod window;
 mod window_pool;
 
@@ -59,17 +57,16 @@ pub use config::{Config, Congestion};
 pub use descriptors::Descriptors;
 pub use listener::{ListenError, is_family_absent};
 pub use memory::{MemoryPlan, Verdict};
-pub(crate) use session::SessionConfig;
 
 use self::{
-    control::{Control, Watching},
+    control::Watching,
     listener::Listeners,
     message::CREDITS_PER_PAIR,
     metrics::Metrics,
+    process::{About, Policy, Setup, Shared},
     shard::{ShardState, turn},
-    shared::{Setup, Shared},
     snapshot::{ShardSnapshot, Watch},
-    status::{Feed, access::Access},
+    status::{Feed, View, access::Access},
 };
 use relay_protocol::limits::CHUNK_SIZE_LOG2_DEFAULT;
 
@@ -124,7 +121,7 @@ pub fn run(
     let chosen =
         shards::driver::choose(config.driver).context("failed to start the event loops")?;
     let signals = signals::Signals::register().context("failed to register signal handlers")?;
-    let first_signal = signals.watch()?;
+    let first_signal = signals.watch().map_err(|error| no_thread(signals::THREAD, &error))?;
     let mut companion = prepare(chosen.driver)?;
     let own = companion.connections();
     let limit = descriptors::raise();
@@ -143,17 +140,13 @@ pub fn run(
 
     let recorder = metrics::recorder()?;
     let (watch, snapshots) = Watch::new(placement.shard_count());
+    let cache_bytes = usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX);
+    let driver = chosen.driver.to_string();
     let shared = Shared::new(Setup {
-        budget: Budget::new(
-            usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX),
-            homes::SWARMS_MAX,
-        ),
-        session: config.session(),
-        eviction: config.eviction,
-        missing_timeout: config.missing_timeout,
+        budget: Budget::new(cache_bytes, homes::SWARMS_MAX),
+        policy: Policy::of(&config),
+        about: About { driver, congestion: listeners.congestion.clone() },
         cells: metrics::cells(&recorder, placement.shard_count()),
-        driver: chosen.driver.to_string(),
-        congestion: listeners.congestion.clone(),
         peers_max: own + places.peers,
         places,
         watch,
@@ -222,7 +215,7 @@ impl Serving {
     ) -> anyhow::Result<Self> {
         let runtime = control::runtime()?;
         let (feed, asks) = Feed::new();
-        let control = Arc::new(Control {
+        let view = Arc::new(View {
             metrics: Metrics::new(&recorder, shared),
             recorder,
             heartbeats: shards.heartbeats(),
@@ -234,7 +227,7 @@ impl Serving {
         let (end, ended) = oneshot::channel::<()>();
         let thread = spawn("relay-control", move || {
             let ended = async { drop(ended.await) };
-            if let Err(error) = control::serve(&runtime, control, watching, http, ended) {
+            if let Err(error) = control::serve(&runtime, view, watching, http, ended) {
                 tracing::error!("the HTTP service ended: {error:#}");
             }
         })?;

@@ -23,7 +23,7 @@ use shards::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::shared::Shared;
+use super::process::Shared;
 use crate::config::{Config, Congestion};
 
 /// Connections that the kernel completes for us while the listener is busy.

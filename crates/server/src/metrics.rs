@@ -12,10 +12,11 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use shards::budget::Budget;
+
 use super::{
     cells::{Cell, DATAGRAM_DROPS, DROPS, Drop, REFUSALS, REJECTIONS, Seconds, ShardCells},
-    shared::Shared,
-    usage,
+    process::{Shared, cpu_us},
 };
 
 use relay_transport::Transport;
@@ -44,24 +45,135 @@ pub(crate) struct Metrics {
     shared: Arc<Shared>,
     counters: Vec<PerShard<Counter>>,
     gauges: Vec<PerShard<Gauge>>,
-    refused: Vec<Counter>,
-    refused_descriptors: Counter,
-    http_tokens_refused: Counter,
-    refused_stalled: Counter,
+    refused: Refused,
+    dropped: Dropped,
+    memory: Memory,
+    peers: Gauge,
+    peers_max: Gauge,
+    signs: Signs,
+    process: metrics_process::Collector,
+}
+
+/// What was turned away, in the order of its reasons.
+struct Refused {
+    connections: Vec<Counter>,
+    descriptors: Counter,
+    stalled: Counter,
+    http_tokens: Counter,
+}
+
+/// What came in vain, in the order of its reasons.
+struct Dropped {
     rejected: Vec<Counter>,
-    datagrams_dropped: Vec<Counter>,
-    dropped_bytes: Vec<Counter>,
+    datagrams: Vec<Counter>,
+    bytes: Vec<Counter>,
     late_bytes: Counter,
+}
+
+/// How the budget stands.
+struct Memory {
     homes_waiting: Gauge,
     chunk_bytes: Gauge,
     chunk_bytes_limit: Gauge,
     chunk_bytes_peak: Gauge,
-    peers: Gauge,
-    peers_max: Gauge,
+}
+
+/// How busy shards are, and whether they turn.
+struct Signs {
     inbox_depth_max: Gauge,
     busy: Vec<Gauge>,
     heartbeat_age: Vec<Gauge>,
-    process: metrics_process::Collector,
+}
+
+impl Refused {
+    fn new() -> Self {
+        const NAME: &str = "relay_connections_refused_total";
+        Self {
+            connections: by_reason(NAME, &REFUSALS),
+            descriptors: counter!(NAME, "reason" => "descriptors"),
+            stalled: counter!("relay_connections_stalled_total"),
+            http_tokens: counter!("relay_http_tokens_refused_total"),
+        }
+    }
+
+    fn flush(&self, shared: &Shared) {
+        for (reason, handle) in self.connections.iter().enumerate() {
+            handle.absolute(shared.sum(|c| &c.refused[reason]));
+        }
+        self.descriptors.absolute(shared.listener.descriptors.get());
+        self.http_tokens.absolute(shared.guesses.total());
+        self.stalled.absolute(shared.sum(|c| &c.stalled));
+    }
+}
+
+impl Dropped {
+    fn new() -> Self {
+        Self {
+            rejected: by_reason("relay_chunks_rejected_total", &REJECTIONS),
+            datagrams: by_reason("relay_datagrams_dropped_total", &DATAGRAM_DROPS),
+            bytes: by_reason("relay_data_dropped_bytes_total", &DROPS),
+            late_bytes: counter!("relay_late_bytes_total"),
+        }
+    }
+
+    fn flush(&self, shared: &Shared) {
+        for (reason, handle) in self.rejected.iter().enumerate() {
+            handle.absolute(shared.sum(|c| &c.rejected[reason]));
+        }
+        for (reason, handle) in self.datagrams.iter().enumerate() {
+            handle.absolute(shared.sum(|c| &c.datagrams_dropped[reason]));
+        }
+        for (reason, handle) in self.bytes.iter().enumerate() {
+            handle.absolute(shared.sum(|c| &c.dropped_bytes[reason]));
+        }
+        self.late_bytes.absolute(shared.sum(|c| &c.dropped_bytes[Drop::Late as usize]));
+    }
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self {
+            homes_waiting: gauge!("relay_homes_waiting"),
+            chunk_bytes: gauge!("relay_chunk_bytes"),
+            chunk_bytes_limit: gauge!("relay_chunk_bytes_limit"),
+            chunk_bytes_peak: gauge!("relay_chunk_bytes_peak"),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges are f64")]
+    fn flush(&self, budget: &Budget) {
+        self.homes_waiting.set(budget.waiting() as f64);
+        self.chunk_bytes.set(budget.in_use_bytes() as f64);
+        self.chunk_bytes_limit.set(budget.limit_bytes() as f64);
+        self.chunk_bytes_peak.set(budget.peak_bytes() as f64);
+    }
+}
+
+impl Signs {
+    fn new(shared: &Shared) -> Self {
+        let of_shards = |name| per_shard_gauge(shared, name, |c| &c.busy_ppm).handles;
+        Self {
+            inbox_depth_max: gauge!("relay_inbox_depth_max"),
+            busy: of_shards("relay_shard_busy_ratio"),
+            heartbeat_age: of_shards("relay_shard_heartbeat_age_seconds"),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges are f64")]
+    fn flush(&self, shared: &Shared, ages: &[Duration]) {
+        let depth = shared.cells.iter().map(|c| c.inbox_depth_max.get()).max().unwrap_or(0);
+        self.inbox_depth_max.set(depth as f64);
+        for (handle, cells) in self.busy.iter().zip(&shared.cells) {
+            handle.set(cells.busy_ppm.get() as f64 / 1e6);
+        }
+        for (handle, age) in self.heartbeat_age.iter().zip(ages) {
+            handle.set(age.as_secs_f64());
+        }
+    }
+}
+
+fn by_reason(name: &'static str, reasons: &[&'static str]) -> Vec<Counter> {
+    reasons.iter().map(|&reason| counter!(name, "reason" => reason)).collect()
 }
 
 /// The process's recorder; made before the shards, which hold histogram handles.
@@ -125,7 +237,7 @@ impl Metrics {
     pub(crate) fn new(recorder: &PrometheusRecorder, shared: &Arc<Shared>) -> Self {
         metrics::with_local_recorder(recorder, || {
             describe();
-            let build = gauge!("relay_build_info", "version" => env!("CARGO_PKG_VERSION"), "driver" => shared.driver.clone());
+            let build = gauge!("relay_build_info", "version" => env!("CARGO_PKG_VERSION"), "driver" => shared.about.driver.clone());
             build.set(1.0);
             let process = metrics_process::Collector::default();
             process.describe();
@@ -133,38 +245,12 @@ impl Metrics {
                 handle: recorder.handle(),
                 counters: counters(shared),
                 gauges: gauges(shared),
-                refused: REFUSALS
-                    .iter()
-                    .map(|&reason| counter!("relay_connections_refused_total", "reason" => reason))
-                    .collect(),
-                refused_descriptors: counter!("relay_connections_refused_total", "reason" => "descriptors"),
-                http_tokens_refused: counter!("relay_http_tokens_refused_total"),
-                refused_stalled: counter!("relay_connections_stalled_total"),
-                rejected: REJECTIONS
-                    .iter()
-                    .map(|&reason| counter!("relay_chunks_rejected_total", "reason" => reason))
-                    .collect(),
-                datagrams_dropped: DATAGRAM_DROPS
-                    .iter()
-                    .map(|&reason| counter!("relay_datagrams_dropped_total", "reason" => reason))
-                    .collect(),
-                dropped_bytes: DROPS
-                    .iter()
-                    .map(|&reason| counter!("relay_data_dropped_bytes_total", "reason" => reason))
-                    .collect(),
-                late_bytes: counter!("relay_late_bytes_total"),
-                homes_waiting: gauge!("relay_homes_waiting"),
-                chunk_bytes: gauge!("relay_chunk_bytes"),
-                chunk_bytes_limit: gauge!("relay_chunk_bytes_limit"),
-                chunk_bytes_peak: gauge!("relay_chunk_bytes_peak"),
+                refused: Refused::new(),
+                dropped: Dropped::new(),
+                memory: Memory::new(),
                 peers: gauge!("relay_peers"),
                 peers_max: gauge!("relay_peers_limit"),
-                inbox_depth_max: gauge!("relay_inbox_depth_max"),
-                busy: per_shard_gauge(shared, "relay_shard_busy_ratio", |c| &c.busy_ppm).handles,
-                heartbeat_age: per_shard_gauge(shared, "relay_shard_heartbeat_age_seconds", |c| {
-                    &c.busy_ppm
-                })
-                .handles,
+                signs: Signs::new(shared),
                 shared: Arc::clone(shared),
                 process,
             }
@@ -175,7 +261,7 @@ impl Metrics {
     pub(crate) fn render(&self, recorder: &PrometheusRecorder, ages: &[Duration]) -> String {
         self.flush(ages);
         metrics::with_local_recorder(recorder, || self.process.collect());
-        with_fraction(&self.handle.render(), usage::cpu_us())
+        with_fraction(&self.handle.render(), cpu_us())
     }
 
     /// Moves histogram samples into their buckets; without it they pile up.
@@ -196,36 +282,12 @@ impl Metrics {
                 handle.set((metric.cell)(cells).get() as f64);
             }
         }
-        for (reason, handle) in self.refused.iter().enumerate() {
-            handle.absolute(shared.sum(|c| &c.refused[reason]));
-        }
-        self.refused_descriptors.absolute(shared.listener.descriptors.get());
-        self.http_tokens_refused.absolute(shared.guesses.total());
-        self.refused_stalled.absolute(shared.sum(|c| &c.stalled));
-        for (reason, handle) in self.rejected.iter().enumerate() {
-            handle.absolute(shared.sum(|c| &c.rejected[reason]));
-        }
-        for (reason, handle) in self.datagrams_dropped.iter().enumerate() {
-            handle.absolute(shared.sum(|c| &c.datagrams_dropped[reason]));
-        }
-        for (reason, handle) in self.dropped_bytes.iter().enumerate() {
-            handle.absolute(shared.sum(|c| &c.dropped_bytes[reason]));
-        }
-        self.late_bytes.absolute(shared.sum(|c| &c.dropped_bytes[Drop::Late as usize]));
-        self.homes_waiting.set(shared.budget.waiting() as f64);
-        self.chunk_bytes.set(shared.budget.in_use_bytes() as f64);
-        self.chunk_bytes_limit.set(shared.budget.limit_bytes() as f64);
-        self.chunk_bytes_peak.set(shared.budget.peak_bytes() as f64);
+        self.refused.flush(shared);
+        self.dropped.flush(shared);
+        self.memory.flush(&shared.budget);
         self.peers.set(shared.peers() as f64);
-        self.peers_max.set(shared.peers_max as f64);
-        let depth = shared.cells.iter().map(|c| c.inbox_depth_max.get()).max().unwrap_or(0);
-        self.inbox_depth_max.set(depth as f64);
-        for (handle, cells) in self.busy.iter().zip(&shared.cells) {
-            handle.set(cells.busy_ppm.get() as f64 / 1e6);
-        }
-        for (handle, age) in self.heartbeat_age.iter().zip(ages) {
-            handle.set(age.as_secs_f64());
-        }
+        self.peers_max.set(shared.peers.max as f64);
+        self.signs.flush(shared, ages);
     }
 }
 

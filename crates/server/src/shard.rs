@@ -28,7 +28,7 @@ use self::{desk::Desk, guests::Guests, payloads::Payloads, ready::Ready};
 use crate::{
     homes::Homes,
     message::{Handled, Request},
-    shared::Shared,
+    process::Shared,
 };
 use relay_protocol::limits::FRAME_PAYLOAD_BYTES_MAX;
 use relay_transport::{ReceiveBuffer, WRITE_BYTES_MAX};

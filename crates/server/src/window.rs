@@ -83,11 +83,27 @@ pub(crate) struct Window {
     /// Round trips in a row that must show no queue before the window grows as in slow start: none before the
     /// first queue was seen. One alone may be the first after a pause.
     queued: u8,
-    /// The window is closed to its least since then, to measure the round trip without a queue.
-    probe: Option<Time>,
-    was_probed: bool,
+    probe: Probe,
     rtt_mark: Option<RttMark>,
     rate_mark: Option<RateMark>,
+}
+
+/// Whether the window is closed to its least, to measure the round trip without a queue.
+#[derive(Clone, Copy, Debug)]
+enum Probe {
+    Never,
+    Since(Time),
+    /// It is open again.
+    Over,
+}
+
+impl Probe {
+    fn since(self) -> Option<Time> {
+        match self {
+            Self::Since(since) => Some(since),
+            Self::Never | Self::Over => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,8 +147,7 @@ impl Window {
             rate_bytes_per_second: 0.0,
             min_rtt: None,
             queued: 0,
-            probe: None,
-            was_probed: false,
+            probe: Probe::Never,
             rtt_mark: None,
             rate_mark: None,
         }
@@ -154,7 +169,7 @@ impl Window {
         }
         self.sent_bytes += bytes;
         let (is_window_limited, is_probe) =
-            (self.room_bytes() < WINDOW_BYTES_MIN, self.probe.is_some());
+            (self.room_bytes() < WINDOW_BYTES_MIN, self.probe.since().is_some());
         let mark = self.rate_mark.get_or_insert(RateMark {
             position_bytes: self.sent_bytes - self.lost_bytes,
             received_bytes: self.received_bytes,
@@ -211,7 +226,7 @@ impl Window {
             }
         }
         let patience = PROBE_TIME_MAX.max(2 * self.least_rtt() + QUEUE_TIME);
-        if self.probe.is_some_and(|since| now.since(since) >= patience) {
+        if self.probe.since().is_some_and(|since| now.since(since) >= patience) {
             self.end_probe();
         }
         Ok(())
@@ -219,7 +234,7 @@ impl Window {
 
     fn sample_rtt(&mut self, now: Time, mark: RttMark) {
         let rtt = now.since(mark.at).max(Duration::from_micros(1));
-        let is_probe = self.probe.is_some_and(|since| mark.at >= since);
+        let is_probe = self.probe.since().is_some_and(|since| mark.at >= since);
         match self.min_rtt {
             Some((least, _)) if rtt > least && !(is_probe && mark.is_clear) => {}
             _ => self.min_rtt = Some((rtt, now)),
@@ -233,16 +248,15 @@ impl Window {
             let is_queued = excess.as_secs_f64() > queue_time / 2.0;
             self.queued = if is_queued { QUEUED } else { self.queued.saturating_sub(1) };
         }
-        let (age_max, round_trips) = match self.was_probed {
-            false => (MIN_RTT_AGE_FIRST, 20),
-            true => (MIN_RTT_AGE_MAX, 100),
+        let (age_max, round_trips) = match self.probe {
+            Probe::Never => (MIN_RTT_AGE_FIRST, 20),
+            Probe::Since(_) | Probe::Over => (MIN_RTT_AGE_MAX, 100),
         };
         // A long path's probes are rarer: each costs a round trip or two. One that only seems long is found out.
         let age_max = age_max.max((round_trips * self.least_rtt()).min(3 * age_max));
         let is_old = |&(_, at): &(Duration, Time)| now.since(at) >= age_max;
-        if self.probe.is_none() && self.min_rtt.as_ref().is_some_and(is_old) {
-            self.probe = Some(now);
-            self.was_probed = true;
+        if self.probe.since().is_none() && self.min_rtt.as_ref().is_some_and(is_old) {
+            self.probe = Probe::Since(now);
             // A rate measured with a closed window is not the path's.
             self.rate_mark = None;
             // Asked again no sooner, whatever comes of it.
@@ -252,7 +266,7 @@ impl Window {
 
     fn end_probe(&mut self) {
         // A rate measured with a closed window is not the path's.
-        (self.probe, self.rate_mark) = (None, None);
+        (self.probe, self.rate_mark) = (Probe::Over, None);
     }
 
     fn sample_rate(&mut self, now: Time, mark: RateMark) {
@@ -317,7 +331,7 @@ impl Window {
 
     /// W.
     pub(crate) fn size_bytes(&self) -> u64 {
-        if self.probe.is_some() {
+        if self.probe.since().is_some() {
             return WINDOW_BYTES_MIN;
         }
         self.size_bytes.min(self.ceiling_bytes)

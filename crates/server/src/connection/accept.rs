@@ -45,7 +45,7 @@ pub(crate) fn begin(
     let now = now();
     let nonce = desk.shared.nonces.next(remote);
     let window = guests.first_window(desk.shared.initial_window_bytes());
-    let session = Session::new(Arc::clone(&desk.shared.session), nonce, window);
+    let session = Session::new(Arc::clone(&desk.shared.policy.session), nonce, window);
     let (index, generation) = guests.next();
     let reference = ConnectionRef { shard: desk.id(), index, generation };
     let connection = Connection::new(reference, remote, socket, session, now);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::{Connection, closing::close};
 use crate::{
     fault::Fault,
+    home::cache::count_unwanted,
     message::{HomeRequest, SwarmRef},
     session::Effect,
     shard::{
@@ -12,7 +13,6 @@ use crate::{
         guests::Guests,
         ready::Ready,
     },
-    unsent::count_unwanted,
 };
 use relay_protocol::{
     Accepted, Channel, DatagramKeys, DatagramOffer, DecodeError, Failure, FailureCode, Message,
@@ -153,7 +153,7 @@ fn open_datagrams(
     let now = now();
     let mut datagrams = Datagrams::new(config, now);
     if channel == Channel::Data {
-        let control = CongestionControl::like_tcp(&desk.shared.congestion);
+        let control = CongestionControl::like_tcp(&desk.shared.about.congestion);
         datagrams.open_data(control, desk.sockets.room_bytes);
     }
     link.queue.open_datagrams(datagrams);

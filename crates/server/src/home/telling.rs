@@ -54,7 +54,7 @@ impl Home {
 
     /// The peer's connection, while it is there.
     pub(crate) fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
-        self.peers.get(peer.0 as usize)?.map(|member| member.connection)
+        self.members.get(peer).map(|member| member.connection)
     }
 
     pub(super) fn to_peer(

@@ -91,11 +91,7 @@ impl Stage {
         let remote = (remote, 40_000).into();
         let join = JoinRequest { from, remote, key, claims, order: Order::Relay, seeding: None };
         self.home.handle_join(now, join, &mut self.outbox);
-        let slot =
-            self.home.peers.iter().position(|member| {
-                member.is_some_and(|member| member.connection.index == from.index)
-            });
-        PeerSlot(u32::try_from(slot.expect("it has joined")).expect("few"))
+        self.home.members.slot_of(from.index).expect("it has joined")
     }
 
     /// The connection of a peer.

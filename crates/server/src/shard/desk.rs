@@ -11,7 +11,7 @@ use super::sockets::Sockets;
 use crate::{
     cells::ShardCells,
     message::{Handled, Request},
-    shared::Shared,
+    process::Shared,
 };
 use relay_protocol::time::Time;
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     connection::{Connection, closing::close},
     homes::Homes,
-    usage::thread_cpu,
+    process::thread_cpu,
     window::WINDOW_BYTES_MIN,
     window_pool::WindowLoan,
 };

@@ -26,8 +26,8 @@ use crate::{
     descriptors::Places,
     message::{ConnectionRef, FetchOrder, NewsItem, PeerRequest},
     metrics,
+    process::{About, Policy, Setup},
     session::SessionConfig,
-    shared::Setup,
 };
 use relay_protocol::{
     ChunkRange, Claims, DataHeader, Decoder, Digest, Event, Hello, Manifest, Message, Order,
@@ -41,16 +41,17 @@ fn shared() -> Arc<Shared> {
     let recorder = metrics::recorder().expect("buckets are right");
     Shared::new(Setup {
         budget: Budget::new(1 << 20, 16),
-        session: SessionConfig {
-            tokens: Vec::new(),
-            chunk_size_log2_max: CHUNK_SIZE_LOG2,
-            chunk_size_log2_limit: CHUNK_SIZE_LOG2,
+        policy: Policy {
+            session: Arc::new(SessionConfig {
+                tokens: Vec::new(),
+                chunk_size_log2_max: CHUNK_SIZE_LOG2,
+                chunk_size_log2_limit: CHUNK_SIZE_LOG2,
+            }),
+            eviction: Eviction::Demand,
+            missing_timeout: Duration::from_secs(60),
         },
-        eviction: Eviction::Demand,
-        missing_timeout: Duration::from_secs(60),
         cells: metrics::cells(&recorder, 1),
-        driver: "test".into(),
-        congestion: "test".into(),
+        about: About { driver: "test".into(), congestion: "test".into() },
         peers_max: 64,
         places: Places { http: 4, pages: 1, observers: 4, peers: 64 },
         watch: crate::snapshot::Watch::new(1).0,

@@ -15,11 +15,12 @@ use serde::{Deserialize, Serialize};
 use shards::clock;
 
 use super::{
+    View,
     board::{Board, Life, PeerState, Seen},
     figures::{self, ShardFigures, Totals},
     frame::{Why, label, milliseconds, phase, swarm_name, whole},
 };
-use crate::{control::Control, message::SwarmRef, snapshot::PeerSnapshot};
+use crate::{message::SwarmRef, snapshot::PeerSnapshot};
 use relay_protocol::time::Time;
 
 /// Entries of one answer, at most: 1,000 peers are about 300 KiB.
@@ -144,18 +145,15 @@ struct GoneEntry {
 }
 
 /// `/api/v1/shards`.
-pub(crate) async fn shards(State(control): State<Arc<Control>>) -> Response {
-    let ages = control.heartbeats.ages(clock::now());
-    let shards = figures::of_shards(&control.shared, &ages);
-    Json(Shards { totals: Totals::of(&control.shared), shards }).into_response()
+pub(crate) async fn shards(State(view): State<Arc<View>>) -> Response {
+    let ages = view.heartbeats.ages(clock::now());
+    let shards = figures::of_shards(&view.shared, &ages);
+    Json(Shards { totals: Totals::of(&view.shared), shards }).into_response()
 }
 
 /// `/api/v1/swarms`.
-pub(crate) async fn swarms(
-    State(control): State<Arc<Control>>,
-    Query(page): Query<Page>,
-) -> Response {
-    let looked = control.feed.look(move |board, silent| {
+pub(crate) async fn swarms(State(view): State<Arc<View>>, Query(page): Query<Page>) -> Response {
+    let looked = view.feed.look(move |board, silent| {
         let alive = living(board);
         let total = alive.len();
         let (part, next_offset) = page.of(alive);
@@ -172,11 +170,11 @@ pub(crate) async fn swarms(
 
 /// `/api/v1/swarms/{id}`.
 pub(crate) async fn swarm(
-    State(control): State<Arc<Control>>,
+    State(view): State<Arc<View>>,
     Path(id): Path<String>,
     Query(page): Query<Page>,
 ) -> Response {
-    let looked = control.feed.look(move |board, silent| {
+    let looked = view.feed.look(move |board, silent| {
         // The same file may be shared with chunks of several sizes: the largest swarm is meant,
         // unless the name says which.
         let is_it = |life: &Life| life.swarm.key.id.to_string() == id || swarm_name(life) == id;

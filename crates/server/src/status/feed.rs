@@ -10,7 +10,7 @@ use shards::{Heartbeats, Ringer, clock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{board::Board, figures, frame::Encoder};
-use crate::{shared::Shared, snapshot::ShardSnapshot};
+use crate::{process::Shared, snapshot::ShardSnapshot};
 use relay_protocol::time::Time;
 
 /// How often watchers are told what changed.

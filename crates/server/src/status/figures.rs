@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::shared::Shared;
+use crate::process::Shared;
 
 /// Of the whole process.
 #[derive(Serialize)]
@@ -60,12 +60,12 @@ impl Totals {
         let refused = shared.sum_all(|cells| &cells.refused) + shared.listener.descriptors.get();
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            driver: shared.driver.clone(),
-            congestion: shared.congestion.clone(),
+            driver: shared.about.driver.clone(),
+            congestion: shared.about.congestion.clone(),
             is_draining: shared.is_draining(),
             connections: shared.sum(|c| &c.connections),
             peers: shared.peers(),
-            peers_limit: shared.peers_max,
+            peers_limit: shared.peers.max,
             swarms: shared.sum(|c| &c.swarms),
             data_in_bytes: shared.sum(|c| &c.data_in_bytes),
             data_out_bytes: shared.sum(|c| &c.data_out_bytes),

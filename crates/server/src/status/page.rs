@@ -19,8 +19,7 @@ use axum::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::api::problem;
-use crate::control::Control;
+use super::{View, api::problem};
 
 /// What the page may do: only what is its own.
 const POLICY: &str =
@@ -77,8 +76,8 @@ pub(crate) fn login(nonce: &str, was_wrong: bool) -> String {
 }
 
 /// `/api/v1/events`: frames, as server-sent events.
-pub(crate) async fn events(State(control): State<Arc<Control>>) -> Response {
-    let Some(frames) = control.feed.watch().await else {
+pub(crate) async fn events(State(view): State<Arc<View>>) -> Response {
+    let Some(frames) = view.feed.watch().await else {
         return problem(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many pages are open at once: close one, or ask /api/v1/swarms",

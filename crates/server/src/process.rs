@@ -1,5 +1,5 @@
-//! What all shards and the control thread share: configuration, the budget, a few counters.
-//! Nothing here is locked.
+//! What the threads of a relay's process share: configuration, the budget, a few counters; and what the process
+//! uses, as the kernel counts it. Nothing here is locked.
 
 use std::{
     net::SocketAddr,
@@ -14,11 +14,11 @@ use shards::{ShardId, budget::Budget};
 
 use super::{
     cells::{Cell, ShardCells},
+    config::Config,
     descriptors::Places,
     guesses::Guesses,
     session::SessionConfig,
     snapshot::Watch,
-    usage,
     window::{WINDOW_BYTES_INITIAL, WINDOW_BYTES_MIN},
     window_pool::{WINDOW_POOL_BYTES, WindowPool},
 };
@@ -28,24 +28,54 @@ use relay_swarm::Eviction;
 /// Shared by reference by everything in the process.
 pub(crate) struct Shared {
     pub budget: Budget,
-    pub session: Arc<SessionConfig>,
-    pub eviction: Eviction,
-    pub missing_timeout: Duration,
+    pub policy: Policy,
+    pub about: About,
     pub cells: Vec<Arc<ShardCells>>,
     pub nonces: Nonces,
-    pub driver: String,
-    pub congestion: String,
-    pub peers_max: usize,
     /// What descriptors allow.
     pub places: Places,
+    pub peers: PeerCount,
     /// Wrong tokens on HTTP.
     pub guesses: Guesses,
     pub listener: ListenerCells,
     pub windows: WindowPool,
     /// Whether shards are being watched.
     pub watch: Watch,
-    peers: AtomicUsize,
-    phase: AtomicU8,
+    phase: Phase,
+}
+
+/// What the relay was told to do.
+pub(crate) struct Policy {
+    pub session: Arc<SessionConfig>,
+    pub eviction: Eviction,
+    pub missing_timeout: Duration,
+}
+
+impl Policy {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            session: Arc::new(config.session()),
+            eviction: config.eviction,
+            missing_timeout: config.missing_timeout,
+        }
+    }
+}
+
+/// What the relay runs on, as others are told.
+pub(crate) struct About {
+    pub driver: String,
+    pub congestion: String,
+}
+
+/// How many peers are introduced, and may be.
+pub(crate) struct PeerCount {
+    now: AtomicUsize,
+    pub max: usize,
+}
+
+/// How far the process is.
+struct Phase {
+    step: AtomicU8,
     drain_deadline_ns: AtomicU64,
 }
 
@@ -62,61 +92,49 @@ pub(crate) struct ListenerCells {
 
 impl Shared {
     pub(crate) fn new(setup: Setup) -> Arc<Self> {
-        let Setup {
-            budget,
-            session,
-            eviction,
-            missing_timeout,
-            cells,
-            driver,
-            congestion,
-            peers_max,
-            places,
-            watch,
-        } = setup;
+        let Setup { budget, policy, about, cells, peers_max, places, watch } = setup;
+        let phase = Phase {
+            step: AtomicU8::new(PHASE_STARTING),
+            drain_deadline_ns: AtomicU64::new(u64::MAX),
+        };
         Arc::new(Self {
             budget,
-            session: Arc::new(session),
-            eviction,
-            missing_timeout,
+            policy,
+            about,
             cells,
             nonces: Nonces::new(),
-            driver,
-            congestion,
-            peers_max,
             places,
+            peers: PeerCount { now: AtomicUsize::new(0), max: peers_max },
             guesses: Guesses::new(),
             listener: ListenerCells::default(),
             windows: WindowPool::default(),
             watch,
-            peers: AtomicUsize::new(0),
-            phase: AtomicU8::new(PHASE_STARTING),
-            drain_deadline_ns: AtomicU64::new(u64::MAX),
+            phase,
         })
     }
 
     /// From now on peers are served.
     pub(crate) fn set_ready(&self) {
-        self.phase.store(PHASE_READY, Ordering::SeqCst);
+        self.phase.step.store(PHASE_READY, Ordering::SeqCst);
     }
 
     /// From now on nothing new is begun; what is under way has until `deadline`.
     pub(crate) fn drain(&self, deadline: Duration) {
-        self.drain_deadline_ns.store(Time::from_start(deadline).0, Ordering::SeqCst);
-        self.phase.store(PHASE_DRAINING, Ordering::SeqCst);
+        self.phase.drain_deadline_ns.store(Time::from_start(deadline).0, Ordering::SeqCst);
+        self.phase.step.store(PHASE_DRAINING, Ordering::SeqCst);
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.phase.load(Ordering::SeqCst) == PHASE_READY
+        self.phase.step.load(Ordering::SeqCst) == PHASE_READY
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.phase.load(Ordering::SeqCst) == PHASE_DRAINING
+        self.phase.step.load(Ordering::SeqCst) == PHASE_DRAINING
     }
 
     /// When draining ends, done or not.
     pub(crate) fn drain_deadline(&self) -> Time {
-        Time(self.drain_deadline_ns.load(Ordering::SeqCst))
+        Time(self.phase.drain_deadline_ns.load(Ordering::SeqCst))
     }
 
     /// The home shard of a swarm: its id is uniformly distributed already.
@@ -129,7 +147,7 @@ impl Shared {
 
     /// One more introduced peer, if there may be one.
     pub(crate) fn peer_joins(&self) -> bool {
-        let joined = self.peers.fetch_add(1, Ordering::Relaxed) < self.peers_max;
+        let joined = self.peers.now.fetch_add(1, Ordering::Relaxed) < self.peers.max;
         if !joined {
             self.peer_left();
         }
@@ -137,12 +155,12 @@ impl Shared {
     }
 
     pub(crate) fn peer_left(&self) {
-        self.peers.fetch_sub(1, Ordering::Relaxed);
+        self.peers.now.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Introduced peers of the process.
     pub(crate) fn peers(&self) -> usize {
-        self.peers.load(Ordering::Relaxed)
+        self.peers.now.load(Ordering::Relaxed)
     }
 
     /// W before the first sample.
@@ -169,13 +187,13 @@ impl Shared {
             cache_misses: self.sum(|c| &c.cache_misses),
             cache_evictions: self.sum(|c| &c.cache_evictions),
             chunk_bytes_peak: self.budget.peak_bytes() as u64,
-            rss_bytes_peak: usage::rss_bytes_peak(),
-            cpu_us: usage::cpu_us(),
+            rss_bytes_peak: rss_bytes_peak(),
+            cpu_us: cpu_us(),
             hedges: self.sum(|c| &c.hedges),
             peers_banned: self.sum(|c| &c.peers_banned),
             shards: u32::try_from(self.cells.len()).unwrap_or(u32::MAX),
-            driver: self.driver.clone(),
-            congestion: self.congestion.clone(),
+            driver: self.about.driver.clone(),
+            congestion: self.about.congestion.clone(),
         }
     }
 }
@@ -183,12 +201,9 @@ impl Shared {
 /// What [`Shared::new`] needs.
 pub(crate) struct Setup {
     pub budget: Budget,
-    pub session: SessionConfig,
-    pub eviction: Eviction,
-    pub missing_timeout: Duration,
+    pub policy: Policy,
+    pub about: About,
     pub cells: Vec<Arc<ShardCells>>,
-    pub driver: String,
-    pub congestion: String,
     pub peers_max: usize,
     pub places: Places,
     pub watch: Watch,
@@ -227,4 +242,31 @@ impl Nonces {
         hasher.update(remote.to_string().as_bytes());
         *hasher.finalize().as_bytes()
     }
+}
+
+/// Resident memory, the most so far, in bytes; 0 where the kernel does not tell.
+fn rss_bytes_peak() -> u64 {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// CPU time of the process in microseconds.
+pub(crate) fn cpu_us() -> u64 {
+    let spent = clock(rustix::time::ClockId::ProcessCPUTime);
+    u64::try_from(spent.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// CPU time of the calling thread.
+pub(crate) fn thread_cpu() -> Duration {
+    clock(rustix::time::ClockId::ThreadCPUTime)
+}
+
+fn clock(id: rustix::time::ClockId) -> Duration {
+    let spent = rustix::time::clock_gettime(id);
+    Duration::new(
+        u64::try_from(spent.tv_sec).unwrap_or(0),
+        u32::try_from(spent.tv_nsec).unwrap_or(0),
+    )
 }
