@@ -24,7 +24,10 @@ use std::{
 use shards::{bell::LocalBell, net::Socket};
 
 use self::link::{Link, ReadCounts};
-use crate::{fault::Fault, message::ConnectionRef, session::Session};
+use crate::{
+    message::ConnectionRef,
+    session::{Session, fault::Fault},
+};
 use relay_protocol::{Failure, time::Time};
 use relay_transport::{ReadError, ReadOutcome, Reader, ReceiveBuffer, Written};
 

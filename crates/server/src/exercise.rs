@@ -11,8 +11,7 @@ use shards::{Budget, DriverChoice, Placement, ShardId, Shards, Start, Waiter};
 
 use crate::{
     message::FetchOrder,
-    session::{Effect, NEWS_ITEMS_MAX, Session, SessionConfig},
-    window::Window,
+    session::{Effect, NEWS_ITEMS_MAX, Session, SessionConfig, window::Window},
 };
 use relay_protocol::{
     DataHeader, Event, Manifest, Token, encode_preamble, frame_crc,

@@ -3,7 +3,10 @@
 //! Turns what the [`Swarm`] decides into requests to the shards of its peers. It touches no
 //! socket, and knows connections only by reference.
 
+pub(crate) mod blame;
 pub(crate) mod cache;
+pub(crate) mod departures;
+pub(crate) mod homes;
 mod joining;
 mod members;
 mod pending;
@@ -18,16 +21,16 @@ use shards::{
 
 use self::{
     cache::{Cache, count_unwanted},
+    departures::Ending,
     members::Members,
     pending::{OpenFetch, Pending, Room},
 };
-use super::{
-    cells::ShardCells,
-    departures::Ending,
+use crate::{
     message::{
         CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, NewsItem, PeerNews, PeerRequest,
         SwarmRef, Target,
     },
+    observe::cells::ShardCells,
     shard::outbox::Outbox,
 };
 use relay_protocol::{Manifest, Message, SwarmKey, time::Time};

@@ -11,34 +11,20 @@
 //! speaks the protocol, `message` carries it to the `home`, whose swarm decides; `shard::requests` carries
 //! that out, `connection::pump` writes.
 
-mod blame;
-mod cells;
 pub mod config;
 mod connection;
-mod control;
-mod departures;
 mod descriptors;
 #[cfg(feature = "exercise")]
 pub mod exercise;
-mod fault;
-mod fetching;
-mod guesses;
 mod home;
-mod homes;
-mod http;
 mod listener;
 mod memory;
 mod message;
-mod metrics;
+mod observe;
 mod process;
 mod session;
 mod shard;
 mod signals;
-mod slots;
-mod snapshot;
-mod status;
-mod window;
-mod window_pool;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -59,14 +45,17 @@ pub use listener::{ListenError, is_family_absent};
 pub use memory::{MemoryPlan, Verdict};
 
 use self::{
-    control::Watching,
+    home::homes::SWARMS_MAX,
     listener::Listeners,
     message::CREDITS_PER_PAIR,
-    metrics::Metrics,
+    observe::{
+        control::{self, Watching},
+        metrics::{self, Metrics},
+        snapshot::{ShardSnapshot, Watch},
+        status::{Feed, View, access::Access},
+    },
     process::{About, Policy, Setup, Shared},
     shard::{ShardState, turn},
-    snapshot::{ShardSnapshot, Watch},
-    status::{Feed, View, access::Access},
 };
 use relay_protocol::limits::CHUNK_SIZE_LOG2_DEFAULT;
 
@@ -143,7 +132,7 @@ pub fn run(
     let cache_bytes = usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX);
     let driver = chosen.driver.to_string();
     let shared = Shared::new(Setup {
-        budget: Budget::new(cache_bytes, homes::SWARMS_MAX),
+        budget: Budget::new(cache_bytes, SWARMS_MAX),
         policy: Policy::of(&config),
         about: About { driver, congestion: listeners.congestion.clone() },
         cells: metrics::cells(&recorder, placement.shard_count()),

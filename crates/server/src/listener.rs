@@ -23,8 +23,8 @@ use shards::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::process::Shared;
 use crate::config::{Config, Congestion};
+use crate::process::Shared;
 
 /// Connections that the kernel completes for us while the listener is busy.
 const BACKLOG: i32 = 4096;

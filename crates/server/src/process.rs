@@ -12,15 +12,19 @@ use std::{
 
 use shards::{ShardId, budget::Budget};
 
-use super::{
-    cells::{Cell, ShardCells},
+use crate::{
     config::Config,
     descriptors::Places,
-    guesses::Guesses,
-    session::SessionConfig,
-    snapshot::Watch,
-    window::{WINDOW_BYTES_INITIAL, WINDOW_BYTES_MIN},
-    window_pool::{WINDOW_POOL_BYTES, WindowPool},
+    observe::{
+        cells::{Cell, ShardCells},
+        guesses::Guesses,
+        snapshot::Watch,
+    },
+    session::{
+        SessionConfig,
+        window::{WINDOW_BYTES_INITIAL, WINDOW_BYTES_MIN},
+    },
+    shard::window_pool::{WINDOW_POOL_BYTES, WindowPool},
 };
 use relay_protocol::{Stats, SwarmKey, limits::NONCE_BYTES, time::Time};
 use relay_swarm::Eviction;

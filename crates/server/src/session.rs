@@ -4,22 +4,29 @@
 //! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
 mod effects;
+pub(crate) mod fault;
+mod fetching;
 mod manifest;
 mod news;
+pub(crate) mod window;
 
 use std::sync::Arc;
 
 pub(crate) use self::effects::Effect;
 #[cfg(feature = "exercise")]
 pub(crate) use self::news::NEWS_ITEMS_MAX;
-use self::{effects::Effects, manifest::ManifestState, news::News};
-
-use super::{
-    cells::Dropped,
+use self::{
+    effects::Effects,
     fault::Fault,
     fetching::{Ended, Fetching},
-    message::{FetchOrder, Join, NewsItem},
+    manifest::ManifestState,
+    news::News,
     window::Window,
+};
+
+use crate::{
+    message::{FetchOrder, Join, NewsItem},
+    observe::cells::Dropped,
 };
 use relay_protocol::{
     Accepted, Bitfield, Channel, Claims, DataPieceHeader, Digest, FailureCode, Hello, Manifest,

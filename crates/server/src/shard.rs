@@ -11,10 +11,12 @@ mod payloads;
 mod publish;
 pub(crate) mod ready;
 mod requests;
+pub(crate) mod slots;
 mod sockets;
 mod sweep;
 mod tick;
 pub(crate) mod turn;
+pub(crate) mod window_pool;
 
 use std::{
     cell::{RefCell, RefMut},
@@ -26,7 +28,7 @@ use shards::{Shard, steering::DatagramGroup};
 
 use self::{desk::Desk, guests::Guests, payloads::Payloads, ready::Ready};
 use crate::{
-    homes::Homes,
+    home::homes::Homes,
     message::{Handled, Request},
     process::Shared,
 };

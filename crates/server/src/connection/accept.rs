@@ -13,9 +13,8 @@ use super::{
     pump,
 };
 use crate::{
-    fault::Fault,
     message::ConnectionRef,
-    session::Session,
+    session::{Session, fault::Fault},
     shard::{
         Parts, ShardState,
         desk::{Desk, now},

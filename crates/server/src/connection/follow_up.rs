@@ -4,10 +4,9 @@ use std::rc::Rc;
 
 use super::{Connection, closing::close};
 use crate::{
-    fault::Fault,
     home::cache::count_unwanted,
     message::{HomeRequest, SwarmRef},
-    session::Effect,
+    session::{Effect, fault::Fault},
     shard::{
         desk::{Desk, now},
         guests::Guests,

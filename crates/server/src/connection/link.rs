@@ -7,10 +7,9 @@ use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use super::life::{Life, Membership};
 use crate::{
-    cells::{Dropped, Seconds},
-    fault::Fault,
     message::{NewsItem, PeerNews},
-    session::Session,
+    observe::cells::{Dropped, Seconds},
+    session::{Session, fault::Fault},
 };
 use relay_protocol::{Event, Failure, Message, time::Time};
 use relay_transport::{Channels, Payload, SendEvent, Written, data::DataOut};
@@ -386,7 +385,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{message::SwarmRef, session::SessionConfig, window::Window};
+    use crate::{
+        message::SwarmRef,
+        session::{SessionConfig, window::Window},
+    };
     use relay_protocol::FailureCode;
     use relay_swarm::PeerSlot;
     use shards::ShardId;

@@ -26,8 +26,8 @@ use super::{
     udp_out::transmit,
 };
 use crate::{
-    fault::Fault,
     message::{CREDITS_PER_PAIR, PeerRequest, Request},
+    session::fault::Fault,
     shard::{
         Parts, ShardState,
         desk::{Desk, now},

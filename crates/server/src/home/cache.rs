@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    cells::{Drop, ShardCells},
     message::FetchedChunk,
+    observe::cells::{Drop, ShardCells},
 };
 use relay_swarm::FetchFailure;
 

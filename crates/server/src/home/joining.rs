@@ -1,8 +1,8 @@
 //! How peers come to a home, and go.
 
+use super::departures::{Departure, Ending, Endings};
 use super::{Home, members::Member};
 use crate::{
-    departures::{Departure, Ending, Endings},
     message::{ConnectionRef, JoinRequest, PeerRequest},
     shard::outbox::Outbox,
 };

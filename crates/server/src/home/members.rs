@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use shards::ShardId;
 
-use crate::{
+use super::{
     blame::Blame,
     departures::{Ending, Endings},
-    message::ConnectionRef,
 };
+use crate::message::ConnectionRef;
 use relay_protocol::time::Time;
 use relay_swarm::PeerSlot;
 

@@ -2,8 +2,8 @@
 
 use super::Home;
 use crate::{
-    cells::ShardCells,
     message::{ConnectionRef, PeerRequest},
+    observe::cells::ShardCells,
     shard::outbox::Outbox,
 };
 use relay_protocol::{Failure, FailureCode, Message};

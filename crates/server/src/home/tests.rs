@@ -8,7 +8,7 @@ use shards::{Budget, DriverChoice, Placement, Shards, Start};
 use super::*;
 use crate::{
     message::{JoinRequest, Request},
-    metrics,
+    observe::metrics,
 };
 use relay_protocol::{Bitfield, Order};
 use relay_swarm::{Eviction, LAMBDA_DEFAULT};

@@ -9,8 +9,8 @@ use shards::{Shard, ShardId, bell::LocalBell, clock, steering::DatagramGroup};
 
 use super::sockets::Sockets;
 use crate::{
-    cells::ShardCells,
     message::{Handled, Request},
+    observe::cells::ShardCells,
     process::Shared,
 };
 use relay_protocol::time::Time;

@@ -5,12 +5,14 @@
 
 use std::{collections::VecDeque, rc::Rc};
 
+use super::{
+    slots::Slots,
+    window_pool::{WindowPool, newcomers_part},
+};
 use crate::{
     connection::Connection,
     message::{ConnectionRef, SwarmRef},
-    slots::Slots,
-    window::Window,
-    window_pool::{WindowPool, newcomers_part},
+    session::window::Window,
 };
 use relay_protocol::{limits::HANDSHAKE_TIMEOUT, path, time::Time};
 

@@ -9,9 +9,8 @@ use shards::clock;
 
 use super::{desk::Desk, guests::Guests};
 use crate::{
-    home::Home,
-    homes::Homes,
-    snapshot::{
+    home::{Home, homes::Homes},
+    observe::snapshot::{
         ConnectionSnapshot, MAP_COLUMNS_MAX, MAP_ROWS_MAX, MapSnapshot, PeerSnapshot,
         ShardSnapshot, SwarmSnapshot,
     },

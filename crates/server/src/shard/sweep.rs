@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::window_pool::WindowLoan;
 use super::{
     Parts,
     desk::Desk,
@@ -11,10 +12,9 @@ use super::{
 };
 use crate::{
     connection::{Connection, closing::close},
-    homes::Homes,
+    home::homes::Homes,
     process::thread_cpu,
-    window::WINDOW_BYTES_MIN,
-    window_pool::WindowLoan,
+    session::window::WINDOW_BYTES_MIN,
 };
 use relay_protocol::{Failure, FailureCode, time::Time};
 
@@ -167,8 +167,8 @@ fn water_level(wishes: &mut [u64], pool: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::{
-        window::Window,
-        window_pool::{WINDOW_POOL_BYTES, WindowPool},
+        session::window::Window,
+        shard::window_pool::{WINDOW_POOL_BYTES, WindowPool},
     };
 
     /// A thousand far away, some who acknowledge late to seem so, and one near by that wishes for little.

@@ -25,7 +25,7 @@ use crate::{
     connection::Connection,
     descriptors::Places,
     message::{ConnectionRef, FetchOrder, NewsItem, PeerRequest},
-    metrics,
+    observe::metrics,
     process::{About, Policy, Setup},
     session::SessionConfig,
 };
@@ -54,7 +54,7 @@ fn shared() -> Arc<Shared> {
         about: About { driver: "test".into(), congestion: "test".into() },
         peers_max: 64,
         places: Places { http: 4, pages: 1, observers: 4, peers: 64 },
-        watch: crate::snapshot::Watch::new(1).0,
+        watch: crate::observe::snapshot::Watch::new(1).0,
     })
 }
 

@@ -4,14 +4,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use shards::{Ringer, ShardId};
 
-use super::{
-    cells::ShardCells,
-    departures::Departures,
-    home::{Home, cache::count_unwanted},
+use super::{Home, cache::count_unwanted, departures::Departures};
+use crate::{
     message::{HomeRequest, JoinRequest, PeerRequest, SwarmRef},
+    observe::cells::ShardCells,
     process::Shared,
-    shard::outbox::Outbox,
-    slots::Slots,
+    shard::{outbox::Outbox, slots::Slots},
 };
 use relay_protocol::{Failure, FailureCode, SwarmKey, time::Time};
 use relay_swarm::{LAMBDA_DEFAULT, SwarmConfig};

@@ -1,7 +1,7 @@
 //! What is known of all swarms: the latest snapshot of every shard, and who has just gone.
 //!
 //! A home that sees a peer go forgets it at once. Its shard remembers it for a while
-//! ([`crate::departures`]), and the board gives it its place, so that whoever watches, or
+//! ([`crate::home::departures`]), and the board gives it its place, so that whoever watches, or
 //! comes to watch within a minute, sees that it went, how, and with how much of the file.
 
 use std::{
@@ -12,9 +12,9 @@ use std::{
 };
 
 use crate::{
-    departures::{DEPARTURE_KEPT, Departure, Ending, Endings},
+    home::departures::{DEPARTURE_KEPT, Departure, Ending, Endings},
     message::{ConnectionRef, SwarmRef},
-    snapshot::{ConnectionSnapshot, PeerSnapshot, ShardSnapshot, SwarmSnapshot},
+    observe::snapshot::{ConnectionSnapshot, PeerSnapshot, ShardSnapshot, SwarmSnapshot},
 };
 use relay_protocol::time::Time;
 use relay_swarm::Wait;

@@ -10,7 +10,7 @@ use shards::{Heartbeats, Ringer, clock};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{board::Board, figures, frame::Encoder};
-use crate::{process::Shared, snapshot::ShardSnapshot};
+use crate::{observe::snapshot::ShardSnapshot, process::Shared};
 use relay_protocol::time::Time;
 
 /// How often watchers are told what changed.

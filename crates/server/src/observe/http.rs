@@ -63,7 +63,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// What a connection does.
 #[derive(Debug)]
-pub(super) struct Talk(AtomicU64);
+pub(crate) struct Talk(AtomicU64);
 
 /// Of a connection that is being answered.
 const ANSWERING: u64 = u64::MAX;
@@ -107,7 +107,7 @@ struct Connections {
 
 /// Who asks, for those who answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Remote(pub(super) IpAddr);
+pub(crate) struct Remote(pub(super) IpAddr);
 
 /// Serves for ever, so many connections at once.
 pub(super) async fn serve(listener: TcpListener, router: Router, connections_max: usize) {

@@ -50,7 +50,7 @@ impl Blame {
 }
 
 /// What of an address its owner can't change at will.
-pub(super) fn party(address: IpAddr) -> IpAddr {
+pub(crate) fn party(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let kept = u128::MAX << (u128::BITS - IPV6_PREFIX_BITS);

@@ -88,8 +88,8 @@ impl Totals {
 /// Of every shard; `ages` are those of their heartbeats.
 #[expect(clippy::cast_precision_loss, reason = "a ratio in millionths")]
 pub(crate) fn of_shards(shared: &Shared, ages: &[Duration]) -> Vec<ShardFigures> {
-    let of_shard =
-        |(shard, cells): (usize, &std::sync::Arc<crate::cells::ShardCells>)| ShardFigures {
+    let of_shard = |(shard, cells): (usize, &std::sync::Arc<crate::observe::cells::ShardCells>)| {
+        ShardFigures {
             shard,
             busy_ratio: cells.busy_ppm.get() as f64 / 1e6,
             heartbeat_age_seconds: ages.get(shard).map_or(0.0, Duration::as_secs_f64),
@@ -106,6 +106,7 @@ pub(crate) fn of_shards(shared: &Shared, ages: &[Duration]) -> Vec<ShardFigures>
             outbox_depth: cells.outbox_depth.get(),
             inbox_depth_max: cells.inbox_depth_max.get(),
             doorbell_rings: cells.doorbell_rings.get(),
-        };
+        }
+    };
     shared.cells.iter().enumerate().map(of_shard).collect()
 }

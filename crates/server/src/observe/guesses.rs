@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::blame::party;
+use crate::home::blame::party;
 
 /// Addresses that are remembered.
 const ADDRESSES_MAX: usize = 1024;

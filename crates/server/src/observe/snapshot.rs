@@ -17,8 +17,8 @@ use std::{
 use shards::ShardId;
 use tokio::sync::mpsc;
 
-use super::{
-    departures::{Departure, Endings},
+use crate::{
+    home::departures::{Departure, Endings},
     message::{ConnectionRef, SwarmRef},
 };
 use relay_protocol::{SwarmKey, time::Time};

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use shards::clock;
 
 use super::{View, access::Admission, api::problem, page};
-use crate::http::{ANSWER_PATIENCE, Remote, Talk};
+use crate::observe::http::{ANSWER_PATIENCE, Remote, Talk};
 
 /// Lets through who may see the service.
 pub(crate) async fn authorize(

@@ -14,10 +14,8 @@ use metrics_exporter_prometheus::{
 
 use shards::budget::Budget;
 
-use super::{
-    cells::{Cell, DATAGRAM_DROPS, DROPS, Drop, REFUSALS, REJECTIONS, Seconds, ShardCells},
-    process::{Shared, cpu_us},
-};
+use super::cells::{Cell, DATAGRAM_DROPS, DROPS, Drop, REFUSALS, REJECTIONS, Seconds, ShardCells};
+use crate::process::{Shared, cpu_us};
 
 use relay_transport::Transport;
 

@@ -15,7 +15,7 @@ use super::{
     board::{Board, Gone, Life, PeerState, Seen},
     figures::{ShardFigures, Totals},
 };
-use crate::{message::SwarmRef, snapshot::PeerSnapshot};
+use crate::{message::SwarmRef, observe::snapshot::PeerSnapshot};
 use relay_protocol::time::Time;
 use relay_swarm::{ChunkPlace, Wait};
 

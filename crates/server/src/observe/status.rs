@@ -1,6 +1,6 @@
 //! What people see of a running relay: the live page, its events, and `/api/v1`.
 //!
-//! Shards publish snapshots while they are watched ([`crate::snapshot`]). One task on the control
+//! Shards publish snapshots while they are watched ([`super::snapshot`]). One task on the control
 //! thread keeps the latest of each ([`board`]), tells watchers what changed ([`frame`]) and answers
 //! questions ([`api`]); [`feed`] is that task and the way to it. [`page`] serves the page itself,
 //! [`access`] says who may see all this, and [`gate`] sees to it.
@@ -21,7 +21,8 @@ use shards::Heartbeats;
 
 use self::access::Access;
 pub(crate) use self::feed::{Feed, Keeper};
-use crate::{metrics::Metrics, process::Shared};
+use super::metrics::Metrics;
+use crate::process::Shared;
 
 /// What the HTTP handlers see.
 pub(crate) struct View {

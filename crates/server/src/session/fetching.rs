@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use shards::budget::{ChunkBuffer, Lease};
 
-use super::{
-    cells::{Drop, Dropped},
-    fault::Fault,
+use super::fault::Fault;
+use crate::{
     message::{FetchOrder, FetchedChunk},
+    observe::cells::{Drop, Dropped},
 };
 use relay_protocol::{
     DataHeader, DataPieceHeader, Manifest, Run,

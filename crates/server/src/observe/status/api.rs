@@ -20,7 +20,7 @@ use super::{
     figures::{self, ShardFigures, Totals},
     frame::{Why, label, milliseconds, phase, swarm_name, whole},
 };
-use crate::{message::SwarmRef, snapshot::PeerSnapshot};
+use crate::{message::SwarmRef, observe::snapshot::PeerSnapshot};
 use relay_protocol::time::Time;
 
 /// Entries of one answer, at most: 1,000 peers are about 300 KiB.

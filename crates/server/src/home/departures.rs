@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
-use super::message::{ConnectionRef, SwarmRef};
+use crate::message::{ConnectionRef, SwarmRef};
 use relay_protocol::{SwarmKey, time::Time};
 
 /// How long it is known who has gone: long enough to open the page after something went wrong.
