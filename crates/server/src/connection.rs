@@ -26,7 +26,7 @@ use shards::{bell::LocalBell, net::Socket};
 use self::link::{Link, ReadCounts};
 use crate::{
     message::ConnectionRef,
-    session::{Session, fault::Fault},
+    session::{Fault, Session},
 };
 use relay_protocol::{Failure, time::Time};
 use relay_transport::{ReadError, ReadOutcome, Reader, ReceiveBuffer, Written};
@@ -83,7 +83,7 @@ impl Connection {
         })
     }
 
-    /// Its state. Whoever has it asks nothing of the connection meanwhile.
+    /// Its state. A caller that holds it asks nothing of the connection meanwhile.
     pub(crate) fn link(&self) -> RefMut<'_, Link> {
         self.link.borrow_mut()
     }

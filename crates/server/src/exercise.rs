@@ -33,7 +33,7 @@ fn content() -> Vec<u8> {
     (0..CHUNK_COUNT << CHUNK_SIZE_LOG2).map(|at| (at >> 13).to_le_bytes()[0]).collect()
 }
 
-/// The file, and somebody who leases; they are made once.
+/// The file, and a shard whose budget leases; they are made once.
 fn stage() -> &'static (Arc<Manifest>, Vec<u8>, Shards) {
     static STAGE: OnceLock<(Arc<Manifest>, Vec<u8>, Shards)> = OnceLock::new();
     STAGE.get_or_init(|| {

@@ -97,7 +97,7 @@ impl Home {
         self.reference
     }
 
-    /// Nobody is left: the home is to be dropped, chunks and all.
+    /// No peer is left: the home is to be dropped, chunks and all.
     pub(crate) fn is_empty(&self) -> bool {
         self.swarm.is_empty()
     }
@@ -297,7 +297,7 @@ impl Home {
             self.perform(now, action, outbox, cells);
         }
         if !self.room.is_wanted && self.pending.unleased.is_empty() {
-            // What it queued for was met otherwise, or is gone: nobody may wait behind it.
+            // What it queued for was met otherwise, or is gone: no home may wait behind it.
             self.room.waiter.cancel();
         }
         self.flush_deliveries(outbox);

@@ -223,7 +223,7 @@ impl Serving {
         Ok(Self { thread, end })
     }
 
-    /// From now on nobody is answered.
+    /// From now on no request is answered.
     fn stop(self) {
         drop(self.end);
         if self.thread.join().is_err() {
@@ -246,7 +246,7 @@ impl Accepting {
         Ok(Self { thread, stop })
     }
 
-    /// From now on nobody is accepted.
+    /// From now on no connection is accepted.
     fn stop(self) {
         drop(self.stop);
         if self.thread.join().is_err() {

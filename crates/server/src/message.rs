@@ -83,7 +83,7 @@ pub(crate) enum PeerRequest {
     Tell { to: ConnectionRef, message: Message },
     /// Ask the peer for the manifest.
     FetchManifest { to: ConnectionRef },
-    /// The swarm's manifest has come: everyone on this shard who waits for it gets it.
+    /// The swarm's manifest has come: each peer on this shard that waits for it gets it.
     Manifest { swarm: SwarmRef, manifest: Arc<Manifest> },
     /// Ask the peer for a chunk.
     Fetch { to: ConnectionRef, fetch: FetchOrder },

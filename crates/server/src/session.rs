@@ -1,10 +1,10 @@
 //! The relay's side of one connection: its protocol state. No sockets, no clock, no threads.
 //!
 //! Events and decisions go in (`handle_*`), effects come out ([`Session::poll_effect`]). What the
-//! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
+//! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture
+//! invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
 mod effects;
-pub(crate) mod fault;
 mod fetching;
 mod manifest;
 mod news;
@@ -12,18 +12,16 @@ pub(crate) mod window;
 
 use std::sync::Arc;
 
-pub(crate) use self::effects::Effect;
+pub(crate) use self::effects::{Effect, Fault};
 #[cfg(feature = "exercise")]
 pub(crate) use self::news::NEWS_ITEMS_MAX;
 use self::{
     effects::Effects,
-    fault::Fault,
     fetching::{Ended, Fetching},
     manifest::ManifestState,
     news::News,
     window::Window,
 };
-
 use crate::{
     message::{FetchOrder, Join, NewsItem},
     observe::cells::Dropped,

@@ -12,7 +12,6 @@ mod publish;
 pub(crate) mod ready;
 mod requests;
 pub(crate) mod slots;
-mod sockets;
 mod sweep;
 mod tick;
 pub(crate) mod turn;

@@ -5,8 +5,8 @@ use std::{sync::mpsc, time::Duration};
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals as Iter};
 
 /// The same signal again within this is the same wish: supervisors such as `timeout` signal the
-/// process and then its group, which reaches it twice within a millisecond. Nobody presses a key
-/// twice as fast.
+/// process and then its group, which reaches it twice within a millisecond. No person presses a
+/// key twice as fast.
 const REPETITION_MAX: Duration = Duration::from_millis(100);
 
 /// Its thread's name.

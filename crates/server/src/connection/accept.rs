@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     message::ConnectionRef,
-    session::{Session, fault::Fault},
+    session::{Fault, Session},
     shard::{
         Parts, ShardState,
         desk::{Desk, now},

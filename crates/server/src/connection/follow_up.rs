@@ -6,7 +6,7 @@ use super::{Connection, closing::close};
 use crate::{
     home::cache::count_unwanted,
     message::{HomeRequest, SwarmRef},
-    session::{Effect, fault::Fault},
+    session::{Effect, Fault},
     shard::{
         desk::{Desk, now},
         guests::Guests,

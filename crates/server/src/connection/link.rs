@@ -9,7 +9,7 @@ use super::life::{Life, Membership};
 use crate::{
     message::{NewsItem, PeerNews},
     observe::cells::{Dropped, Seconds},
-    session::{Session, fault::Fault},
+    session::{Fault, Session},
 };
 use relay_protocol::{Event, Failure, Message, time::Time};
 use relay_transport::{Channels, Payload, SendEvent, Written, data::DataOut};
@@ -264,7 +264,7 @@ impl Link {
     }
 
     /// Sends no more of a chunk; what won't come becomes news. If the peer has it, what is under way in
-    /// datagrams has come; if it has lost it, nobody knows.
+    /// datagrams has come; if it has lost it, that is unknown.
     pub(crate) fn cut_off(&mut self, chunk: u32, has_it: bool) {
         let queue = &mut self.queue;
         while let Some(cut_off) = if has_it { queue.drop_rest(chunk) } else { queue.recall(chunk) }

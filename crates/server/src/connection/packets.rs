@@ -3,7 +3,7 @@
 //! Decides nothing about loss or congestion: that is the transport's business.
 
 use super::link::{Link, ReadCounts, handle_message};
-use crate::session::fault::Fault;
+use crate::session::Fault;
 use relay_protocol::{DatagramHeader, DatagramKind, time::Time};
 use relay_transport::{
     Datagrams, Route, WRITE_BYTES_MAX,

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     message::{CREDITS_PER_PAIR, PeerRequest, Request},
-    session::fault::Fault,
+    session::Fault,
     shard::{
         Parts, ShardState,
         desk::{Desk, now},

@@ -1,9 +1,9 @@
 //! Which addresses supplied wrong bytes to a swarm, for a while. Pure.
 //!
 //! A banned peer can connect again, and nothing tells it from an honest one behind the same
-//! address. So an address that lied is not refused: whoever joins from it is served like anybody,
-//! but asked for chunks only where nobody else can be. An honest neighbour loses nothing; a liar
-//! that comes back is not listened to as long as anybody else has the file.
+//! address. So an address that lied is not refused: a peer that joins from it is served like any
+//! other, but asked for chunks only where no other peer can be. An honest neighbour loses nothing; a liar
+//! that comes back is not listened to as long as another peer has the file.
 //!
 //! Invariant: `entries.len() <= ADDRESSES_MAX`, each address once, in the order of their last lie.
 
@@ -29,7 +29,7 @@ pub(crate) struct Blame {
 }
 
 impl Blame {
-    /// Somebody from there supplied wrong bytes.
+    /// A peer from there supplied wrong bytes.
     pub(crate) fn note(&mut self, now: Time, address: IpAddr) {
         let address = party(address);
         self.entries.retain(|&(other, _)| other != address);
@@ -39,7 +39,7 @@ impl Blame {
         self.entries.push_back((address, now));
     }
 
-    /// Whether somebody from there did, not long ago.
+    /// Whether a peer from there did, not long ago.
     pub(crate) fn is_blamed(&mut self, now: Time, address: IpAddr) -> bool {
         while self.entries.front().is_some_and(|&(_, at)| now.since(at) >= BLAME_TIME) {
             self.entries.pop_front();

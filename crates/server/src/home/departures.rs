@@ -1,13 +1,13 @@
-//! Who has gone from the swarms of a shard, and how. A home forgets at once who goes, and a swarm
-//! that nobody is left of is forgotten as well; this is kept for those who look later, whether or
-//! not anybody watches now. Bounded in number and in time.
+//! Which peers have gone from the swarms of a shard, and how. A home forgets a peer at once when it goes, and
+//! a swarm without peers is forgotten as well; this is kept for watchers that come later, whether or not there is
+//! one now. Bounded in number and in time.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use crate::message::{ConnectionRef, SwarmRef};
 use relay_protocol::{SwarmKey, time::Time};
 
-/// How long it is known who has gone: long enough to open the page after something went wrong.
+/// How long a departure is known: long enough to open the page after something went wrong.
 pub(crate) const DEPARTURE_KEPT: Duration = Duration::from_secs(60);
 
 /// Departures that a shard remembers, at most: the last ones, about 80 KiB. How many went is counted
@@ -25,7 +25,7 @@ pub(crate) enum Ending {
     Banned,
 }
 
-/// How many ended how, since their swarm began. Who published the file is not among those who left
+/// How many ended how, since their swarm began. The peer that published the file is not among those that left
 /// with it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Endings {

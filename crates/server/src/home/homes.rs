@@ -31,7 +31,7 @@ pub(crate) struct Homes {
     ringer: Ringer,
     by_key: HashMap<SwarmKey, (u32, u32)>,
     homes: Slots<Home>,
-    /// Who has gone from them.
+    /// The peers that have gone from them.
     pub departures: Departures,
     /// Homes that something happened to since they last decided.
     dirty: Vec<(u32, u32)>,

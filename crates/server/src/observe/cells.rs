@@ -69,7 +69,7 @@ pub(crate) const DATAGRAM_DROPS: [&str; 6] =
 /// Why fetched chunks are thrown away.
 pub(crate) const REJECTIONS: [&str; 3] = ["wrong_digest", "link_corrupt", "refused"];
 
-/// Why bytes that came from peers were passed on to nobody.
+/// Why bytes that came from peers were not passed on.
 pub(crate) const DROPS: [&str; 7] =
     ["late", "unfinished", "protocol", "wrong_digest", "link_corrupt", "cancelled", "unused"];
 
@@ -88,7 +88,7 @@ pub(crate) enum Drop {
     LinkCorrupt,
     /// Of a good chunk that was no longer wanted when it was whole.
     Cancelled,
-    /// Of a cached chunk that had to go, or whose swarm ended, before anybody was sent it.
+    /// Of a cached chunk that had to go, or whose swarm ended, before any peer was sent it.
     Unused,
 }
 
@@ -214,7 +214,7 @@ impl ShardCells {
         self.datagrams_dropped[at.expect("every reason is in DATAGRAM_DROPS")].add(1);
     }
 
-    /// Bytes that came from a peer and go to nobody.
+    /// Bytes that came from a peer and go to no other.
     pub(crate) fn count_dropped(&self, why: Drop, bytes: u64) {
         self.dropped_bytes[why as usize].add(bytes);
     }

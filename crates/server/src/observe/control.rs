@@ -56,7 +56,7 @@ pub(crate) fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// The control thread's event loop: made before anybody is accepted, as it needs descriptors.
+/// The control thread's event loop: made before any connection is accepted, as it needs descriptors.
 ///
 /// # Errors
 /// The system's.

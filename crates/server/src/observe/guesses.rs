@@ -1,5 +1,5 @@
-//! Wrong tokens that HTTP requests came with: how many, and from where. Whoever sends more of them is answered
-//! later each time; the log has a line a minute. Right tokens are never slowed.
+//! Wrong tokens that HTTP requests came with: how many, and from where. An address that sends more of them is
+//! answered later each time; the log has a line a minute. Right tokens are never slowed.
 //!
 //! Nothing is locked: a table of atomics, one slot for each hash of an address. Two that share a slot
 //! take it from each other, which only forgets.

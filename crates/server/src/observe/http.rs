@@ -1,7 +1,7 @@
 //! The HTTP service's connections: each bounded in what it may send, in how long it may take, and in
 //! how long it may leave what is sent to it untaken; all of them in number.
 //!
-//! Whoever is full of idle connections still answers the next one: the one that has said nothing for
+//! A service that is full of idle connections still answers the next one: the one that has said nothing for
 //! the longest goes. Knows nothing of what is served.
 
 use std::{
@@ -44,10 +44,10 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(20);
 /// For an answer to be begun, the request's body included. Shards get 2 s to say how they are.
 pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whoever takes no byte for so long while there are some for it is gone, or wants to be a burden.
+/// A client that takes no byte for so long while there are some for it is gone, or wants to be a burden.
 const TAKE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the kernel keeps for whoever takes nothing, so that it is soon noticed; a page of metrics is
+/// What the kernel keeps for a client that takes nothing, so that it is soon noticed; a page of metrics is
 /// not much larger.
 const UNTAKEN_BYTES_MAX: usize = 64 << 10;
 
@@ -75,7 +75,7 @@ impl Talk {
         talk
     }
 
-    /// A request is being answered, to somebody who may ask.
+    /// A request is being answered, to a client that may ask.
     pub(super) fn answer(&self) {
         self.0.store(ANSWERING, Ordering::Relaxed);
     }
@@ -105,7 +105,7 @@ struct Connections {
     next: Option<(TcpStream, SocketAddr)>,
 }
 
-/// Who asks, for those who answer.
+/// Where a request comes from, for its handler.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remote(pub(super) IpAddr);
 

@@ -1,9 +1,9 @@
-//! What a shard publishes of itself while somebody watches: immutable, and nobody's afterwards.
+//! What a shard publishes of itself while it is watched: immutable, and no shard's afterwards.
 //!
 //! The control thread says until when it wants snapshots ([`Watch::want`]). A shard looks at that
 //! ten times a second; while it holds, the shard copies what an onlooker may see into a
 //! [`ShardSnapshot`] and tries to put it into a bounded channel. It never waits for the reader, and
-//! spends at most a hundredth of its time on this. While nobody watches it is one atomic load.
+//! spends at most a hundredth of its time on this. Without a watcher it is one atomic load.
 
 use std::{
     net::SocketAddr,
@@ -34,10 +34,10 @@ pub(crate) const MAP_ROWS_MAX: usize = 1024;
 /// Snapshots under way to the control thread, of each shard.
 const SNAPSHOTS_QUEUED_PER_SHARD: usize = 2;
 
-/// Tells shards whether somebody watches, and takes what they publish.
+/// Tells shards whether they are watched, and takes what they publish.
 pub(crate) struct Watch {
     wanted_until_ns: AtomicU64,
-    /// How often it was said that somebody watches: a shard that sleeps is woken to see it.
+    /// How often it was said that shards are watched: one that sleeps is woken to see it.
     calls: AtomicU64,
     snapshots: mpsc::Sender<Arc<ShardSnapshot>>,
 }
@@ -52,7 +52,7 @@ impl Watch {
         (watch, arriving)
     }
 
-    /// Somebody watches until then. Idle shards sleep: whoever calls rings their doorbells next.
+    /// Shards are watched until then. Idle ones sleep: the caller rings their doorbells next.
     pub(crate) fn want(&self, until: Time) {
         self.wanted_until_ns.fetch_max(until.0, Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Release);
@@ -79,7 +79,7 @@ pub(crate) struct ShardSnapshot {
     pub connections: Vec<ConnectionSnapshot>,
     /// Those that have their home here.
     pub swarms: Vec<Arc<SwarmSnapshot>>,
-    /// Who has gone from those and from swarms that ended, of late, oldest first.
+    /// The peers that have gone from those and from swarms that ended, of late, oldest first.
     pub departures: Vec<Departure>,
 }
 

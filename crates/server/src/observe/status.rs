@@ -3,7 +3,7 @@
 //! Shards publish snapshots while they are watched ([`super::snapshot`]). One task on the control
 //! thread keeps the latest of each ([`board`]), tells watchers what changed ([`frame`]) and answers
 //! questions ([`api`]); [`feed`] is that task and the way to it. [`page`] serves the page itself,
-//! [`access`] says who may see all this, and [`gate`] sees to it.
+//! [`access`] says which requests may see all this, and [`gate`] sees to it.
 
 pub(crate) mod access;
 pub(crate) mod api;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use shards::budget::{ChunkBuffer, Lease};
 
-use super::fault::Fault;
+use super::effects::Fault;
 use crate::{
     message::{FetchOrder, FetchedChunk},
     observe::cells::{Drop, Dropped},
@@ -243,7 +243,7 @@ impl Incoming {
     }
 
     fn verify(self) -> Result<FetchedChunk, FetchFailure> {
-        // Whoever sealed the pieces made them: no link can have changed them.
+        // The peer that sealed the pieces made them: no link can have changed them.
         let (buffer, is_sealed) = match self.room {
             Room::Filling(buffer) => (buffer, false),
             Room::Scattered(buffer, _) => (buffer, true),
@@ -251,7 +251,7 @@ impl Incoming {
         };
         if self.manifest.matches(self.chunk, &buffer) {
             // Those that came are passed on unseen. They decide about blame alone, and that only
-            // where the digest is wrong: whoever states wrong ones gains nothing.
+            // where the digest is wrong: a peer that states wrong ones gains nothing.
             let crcs = if is_sealed { frame_crcs(&buffer) } else { self.crcs.into() };
             return Ok(FetchedChunk { bytes: buffer.freeze(), crcs });
         }

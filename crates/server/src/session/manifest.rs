@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fault::Fault;
+use super::effects::Fault;
 use relay_protocol::{Digest, FailureCode, Manifest, ManifestBuilder, Message, SwarmKey};
 
 /// How far the manifest is, each way.

@@ -16,12 +16,12 @@
 //! - `queue = 25 ms × rate`, and beyond 50 Mbit/s `25 ms × √(rate × 50 Mbit/s)`: that it grows less than
 //!   the rate does is what makes peers behind one bottleneck equal. Each gets of the rate what it has of the
 //!   queue, so with windows in proportion to rates every division would be as stable as any other, and
-//!   whoever is pushed back once stays there. With the root, what was 9 : 1 is 3 : 1 after the next round trip.
+//!   a peer that is pushed back once stays there. With the root, what was 9 : 1 is 3 : 1 after the next round trip.
 //!
 //! Near by, `queue` is more than `path`, and slow start has nothing to add. On a long path the first window is
 //! what 1 Gbit/s would hold, and stays, as far as it is used, until a queue is seen: slow start from a small
 //! one would take eight round trips. The largest is what `path::bytes_max` says, and sweep.rs keeps the sum
-//! of all windows bounded: whoever acknowledges late has a long path, and gets no more of the sum than others.
+//! of all windows bounded: a peer that acknowledges late has a long path, and gets no more of the sum than others.
 //!
 //! A queue of our own making inflates round trips, so now and then the window closes to its least for one of
 //! them, as BBR's probe does: after a hundred round trips at the soonest, so that it costs a part in fifty.
@@ -57,7 +57,7 @@ const QUEUE_RATE: f64 = 6_250_000.0;
 /// The least round trip is measured anew after so long: paths change.
 const MIN_RTT_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// The first time sooner: whoever comes while others fill the path's queue has never seen it empty,
+/// The first time sooner: a peer that comes while others fill the path's queue has never seen it empty,
 /// believes the path to be that long, and would take most of the queue for so long.
 const MIN_RTT_AGE_FIRST: Duration = Duration::from_secs(2);
 

@@ -3,17 +3,18 @@
 //! Holds no connection and no swarm. Tasks wait for bells, so these stand outside of what one task has to itself
 //! at a time ([`super::Parts`]).
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, io, rc::Rc, sync::Arc};
 
-use shards::{Shard, ShardId, bell::LocalBell, clock, steering::DatagramGroup};
+use shards::{
+    Shard, ShardId, bell::LocalBell, clock, datagrams::DatagramSocket, steering::DatagramGroup,
+};
 
-use super::sockets::Sockets;
 use crate::{
     message::{Handled, Request},
     observe::cells::ShardCells,
     process::Shared,
 };
-use relay_protocol::time::Time;
+use relay_protocol::{limits::DATAGRAM_SHARDS_MAX, time::Time};
 
 /// Connections of one shard that linger at once; further ones are closed as soon as their words
 /// are with the kernel. Descriptors are what they cost.
@@ -80,6 +81,47 @@ impl Desk {
 
     pub(crate) fn shard_count(&self) -> usize {
         self.shard.port.shard_count()
+    }
+}
+
+/// A shard's UDP sockets, one for each address that the relay listens on; a route names the index of one.
+pub(crate) struct Sockets {
+    all: Vec<Rc<DatagramSocket>>,
+    /// What this shard's connections are called by their first byte.
+    pub shard: Option<u8>,
+    /// What a socket holds of data that was not read yet.
+    pub room_bytes: u32,
+}
+
+impl Sockets {
+    /// Takes this shard's sockets over. Without them it serves on, but offers no datagrams.
+    pub(crate) fn new(id: ShardId, groups: &[DatagramGroup]) -> Self {
+        let open = |group: &DatagramGroup| {
+            DatagramSocket::from_std(group.sockets[id.index()].try_clone()?).map(Rc::new)
+        };
+        let all = groups.iter().map(open).collect::<io::Result<Vec<_>>>();
+        let all = all.unwrap_or_else(|error| {
+            tracing::error!(shard = %id, "failed to take over the UDP sockets: {error}");
+            Vec::new()
+        });
+        let room_bytes = all.iter().map(|socket| socket.room_bytes()).min().unwrap_or(0);
+        let shard = u8::try_from(id.0).ok().filter(|_| !all.is_empty());
+        const { assert!(DATAGRAM_SHARDS_MAX == 1 + u8::MAX as usize) };
+        Self { all, shard, room_bytes }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Rc<DatagramSocket>> {
+        self.all.iter()
+    }
+
+    /// The socket of a route.
+    pub(crate) fn of(&self, index: u8) -> &DatagramSocket {
+        &self.all[usize::from(index)]
+    }
+
+    /// Datagrams that go in one call, whichever socket takes them.
+    pub(crate) fn segments_max(&self) -> usize {
+        self.all.iter().map(|socket| socket.segments_max()).min().unwrap_or(1)
     }
 }
 

@@ -90,7 +90,7 @@ impl Outbox {
         CLAIMS_AT_ONCE_MAX.saturating_sub(self.claims[home.index()])
     }
 
-    /// So many were handed over; of those who have gone, whatever is left.
+    /// So many were handed over; of a peer that has gone, all that are left.
     pub(crate) fn hand_over(&mut self, home: ShardId, claims: u32) {
         self.claims[home.index()] += claims;
     }

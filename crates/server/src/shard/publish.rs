@@ -31,7 +31,7 @@ const PUBLISH_EVERY_MAX: Duration = Duration::from_secs(1);
 /// bounds of one map it bounds a snapshot's maps to 4 MiB.
 const MAPS_PER_SHARD_MAX: usize = 8;
 
-/// Cached chunks that are listed with who still needs them.
+/// Cached chunks that are listed with how many peers still need them.
 const CACHED_LISTED_MAX: usize = 256;
 
 /// When a shard publishes next.

@@ -171,7 +171,7 @@ mod tests {
         shard::window_pool::{WINDOW_POOL_BYTES, WindowPool},
     };
 
-    /// A thousand far away, some who acknowledge late to seem so, and one near by that wishes for little.
+    /// A thousand far away, some that acknowledge late to seem so, and one near by that wishes for little.
     #[test]
     fn however_long_the_paths_the_sum_is_bounded_and_who_wishes_for_little_gets_it() {
         let mut far = Window::new(u64::MAX);

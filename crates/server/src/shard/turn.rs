@@ -31,7 +31,7 @@ pub(crate) async fn run(state: Rc<ShardState>) {
     task::spawn(tick::run(Rc::clone(&state)));
     task::spawn(tick::watch_prices(Rc::clone(&state)));
     udp_in::start(&state);
-    // Of those who watch, as counted when last looked.
+    // How often the relay was said to be watched, when last looked.
     let mut calls_seen = 0;
     loop {
         let more = turn(&state);

@@ -1,4 +1,4 @@
-//! Who may see the HTTP service: whoever knows the token, if there is one.
+//! Which requests may see the HTTP service: those that know the token, if there is one.
 //!
 //! Programs send it as a bearer token. A browser can't, so a person types it into a form once and
 //! gets a cookie that no script can read and that no other site can make the browser send; it
@@ -38,7 +38,7 @@ impl Access {
         Self { token, session: HEXLOWER.encode(hash.as_bytes()), probes_need_token }
     }
 
-    /// Whether a path answers whoever asks: kubelets and load balancers have no token, and what they hear is no
+    /// Whether a path answers all requests: kubelets and load balancers have no token, and what they hear is no
     /// more than a status.
     pub(super) fn is_open(&self, path: &str) -> bool {
         path == "/login" || !self.probes_need_token && ["/healthz", "/readyz"].contains(&path)

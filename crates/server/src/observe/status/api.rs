@@ -80,7 +80,7 @@ struct SwarmEntry {
     phase: &'static str,
     peers: usize,
     peers_whole: usize,
-    /// Those who went since it began: with the file, before they had it, and cut off for wrong bytes.
+    /// Those that went since it began: with the file, before they had it, and cut off for wrong bytes.
     peers_left: u64,
     peers_dead: u64,
     peers_banned: u64,
@@ -106,7 +106,7 @@ struct SwarmDetail {
     offset: usize,
     next_offset: Option<usize>,
     peers_list: Vec<PeerEntry>,
-    /// Who went in the last minute, the last 256; it makes no difference whether anybody watched.
+    /// Those that went in the last minute, the last 256; it makes no difference whether there was a watcher.
     gone: Vec<GoneEntry>,
     silent_shards: Vec<usize>,
 }

@@ -1,8 +1,8 @@
-//! What is known of all swarms: the latest snapshot of every shard, and who has just gone.
+//! What is known of all swarms: the latest snapshot of every shard, and which peers have just gone.
 //!
 //! A home that sees a peer go forgets it at once. Its shard remembers it for a while
-//! ([`crate::home::departures`]), and the board gives it its place, so that whoever watches, or
-//! comes to watch within a minute, sees that it went, how, and with how much of the file.
+//! ([`crate::home::departures`]), and the board gives it its place, so that a watcher, or one
+//! that comes within a minute, sees that it went, how, and with how much of the file.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -49,13 +49,13 @@ pub(crate) struct Life {
     pub swarm: Arc<SwarmSnapshot>,
     /// Those connected.
     pub peers: BTreeMap<ConnectionRef, Seen>,
-    /// Those who went of late, oldest first.
+    /// Those that went of late, oldest first.
     pub gone: VecDeque<Gone>,
     /// How many went since it began, and how.
     pub endings: Endings,
     /// Chunks that its peers have got since it was first looked at: grows only.
     pub chunks_gained: u64,
-    /// When nobody was left.
+    /// When no peer was left.
     pub ended_at: Option<Time>,
 }
 
@@ -112,7 +112,7 @@ impl Board {
         }
     }
 
-    /// Forgets all: nobody has watched for a while. Who went of late the shards tell anew.
+    /// Forgets all, after a while without a watcher. Which peers went of late the shards tell anew.
     pub(crate) fn clear(&mut self) {
         self.shards.fill(None);
         self.swarms.clear();
@@ -140,8 +140,8 @@ impl Board {
             if is_news {
                 self.absorb_departure(departure.swarm, departure);
             }
-            // Who left a file that nobody was left of is told with those who leave it now, too, whether or
-            // not anybody saw that swarm while it lived.
+            // A peer that left a file without other peers is told with those that leave it now, too, whether or
+            // not that swarm was watched while it lived.
             if (is_news || new_keys.contains(&departure.key))
                 && let Some(heir) = heir_of(departure, &snapshot.swarms)
             {
@@ -188,7 +188,7 @@ impl Board {
         self.swarms.insert(swarm.reference, life);
     }
 
-    /// Somebody has gone; it is told with this swarm, if that is known.
+    /// A peer has gone; it is told with this swarm, if that is known.
     fn absorb_departure(&mut self, swarm: SwarmRef, departure: &Departure) {
         let Some(life) = self.swarms.get_mut(&swarm) else { return };
         let mut seen = life
@@ -318,14 +318,14 @@ fn state_of(
     connection: Option<&ConnectionSnapshot>,
     chunk_count: u32,
 ) -> PeerState {
-    // Who has given no leave for more keeps a delivery waiting, too.
+    // A peer that has given no leave for more keeps a delivery waiting, too.
     let waits = |connection: &ConnectionSnapshot| match peer.wait {
         Wait::Delivery { .. } => connection.quiet,
         _ => connection.stalled,
     };
     let stalled = connection.is_some_and(|connection| waits(connection) >= STALLED_AFTER);
     match peer.wait {
-        // Who was granted to leave is as good as gone, and nothing has happened to it.
+        // A peer that was granted to leave is as good as gone, and nothing has happened to it.
         _ if peer.is_leaving => PeerState::Leaving,
         Wait::End => PeerState::Closing,
         _ if peer.chunks_held == chunk_count => PeerState::Whole,
@@ -350,7 +350,7 @@ mod tests {
         SwarmRef { home: ShardId(0), index, generation: 0 }
     }
 
-    /// The file, shared for the `index`-th time; nobody is connected to it.
+    /// The file, shared for the `index`-th time; no peer is connected to it.
     fn swarm(index: u32, key: SwarmKey) -> Arc<SwarmSnapshot> {
         Arc::new(SwarmSnapshot {
             key,

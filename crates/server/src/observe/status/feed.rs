@@ -1,4 +1,4 @@
-//! One task on the control thread that knows the latest of every shard, and tells those who watch.
+//! One task on the control thread that knows the latest of every shard, and tells the watchers.
 //!
 //! Handlers reach it by a bounded channel ([`Feed`]). Watchers get frames through a bounded channel
 //! each: one that does not keep up misses frames, and gets a whole one when it has room again.
@@ -29,7 +29,7 @@ const ASKS_QUEUED: usize = 64;
 const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long shards go on publishing after anybody was interested: longer than a page that polls
-/// once a second waits, so that it sees who goes.
+/// once a second waits, so that it sees which peers go.
 const WANTED_FOR: Duration = Duration::from_secs(5);
 
 /// The way to the [`Keeper`].
@@ -62,7 +62,7 @@ impl Feed {
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let tell: Tell = Box::new(move |board, silent| {
-            // Who asked may have gone.
+            // The asker may have gone.
             answer.send(look(board, silent)).ok();
         });
         self.0.try_send(Ask::Look(tell)).ok()?;
@@ -146,7 +146,7 @@ impl Keeper {
             Ask::Look(tell) if self.looks.len() < LOOKS_WAITING_MAX => {
                 self.looks.push_back(Look { since: now(), tell });
             }
-            // It is dropped, and whoever waits for the answer is told so by that.
+            // It is dropped, and the one that waits for the answer is told so by that.
             Ask::Look(_) => {}
             Ask::Watch(answer) => {
                 self.watchers.retain(|watcher| !watcher.frames.is_closed());
@@ -162,7 +162,7 @@ impl Keeper {
         }
     }
 
-    /// Shards publish for a while; what was known before a pause is forgotten. Who watches has made no
+    /// Shards publish for a while; what was known before a pause is forgotten. A watcher has made no
     /// pause, though this process may not have run meanwhile: what happened, shards tell then.
     fn want(&mut self) {
         let now = now();

@@ -22,7 +22,7 @@ use relay_swarm::{ChunkPlace, Wait};
 /// Swarms of a frame, at most; the totals say how many there are.
 const SWARMS_MAX: usize = 24;
 
-/// Waiting peers of a swarm that are named, at most: those who have waited longest.
+/// Waiting peers of a swarm that are named, at most: those that have waited longest.
 const TAIL_MAX: usize = 12;
 
 /// Remembers what was told.
@@ -75,14 +75,14 @@ struct SwarmFrame {
     ended_ms: Option<u64>,
     peers: usize,
     whole: usize,
-    /// Those who get the file, without those who published it: how many, how many have it, and how many
+    /// Those that get the file, without those that published it: how many, how many have it, and how many
     /// chunks all of them have.
     getters: usize,
     getters_whole: usize,
     getters_held: u64,
     /// Chunks that peers got since it was first looked at.
     gained: u64,
-    /// Those who went since it began.
+    /// Those that went since it began.
     left: u64,
     dead: u64,
     banned: u64,
@@ -279,7 +279,7 @@ fn swarm(
     let is_gone = told.values().any(|told| told.number != number);
     told.retain(|_, told| told.number == number);
     let rows_order = (is_whole || has_new_rows || is_gone).then(|| told.keys().copied().collect());
-    // Of a file that has ended the relay holds nothing any more, and nobody waits.
+    // Of a file that has ended the relay holds nothing any more, and no peer waits.
     let alive = life.ended_at.is_none().then_some(swarm);
     let places = alive
         .and_then(|swarm| swarm.map.as_ref())
@@ -346,7 +346,7 @@ fn rows(
         has_new |= tell_row(seen, bits, map.row_bytes, told, number, is_whole, &mut rows);
     }
     for Gone { seen, .. } in &life.gone {
-        // Who came and went unseen has a row if it is known what it had.
+        // A peer that came and went unseen has a row if it is known what it had.
         let is_full = seen.chunks_held == chunk_count;
         let full = is_full.then(|| full_row(chunk_count.div_ceil(map.stride)));
         if full.is_some() || told.contains_key(&seen.row) {
@@ -420,7 +420,7 @@ fn changed(old: &[u8], new: &[u8]) -> (usize, usize) {
     }
 }
 
-/// Those who lack something, the longest without progress first.
+/// Those that lack something, the longest without progress first.
 fn tail(life: &Life) -> Vec<TailFrame> {
     if life.ended_at.is_some() {
         return Vec::new();

@@ -18,7 +18,7 @@ use shards::clock;
 use super::{View, access::Admission, api::problem, page};
 use crate::observe::http::{ANSWER_PATIENCE, Remote, Talk};
 
-/// Lets through who may see the service.
+/// Lets requests through that may see the service.
 pub(crate) async fn authorize(
     State(view): State<Arc<View>>,
     request: Request,
@@ -50,7 +50,7 @@ pub(crate) async fn authorize(
     answer(request, next, is_stranger).await
 }
 
-/// Counts a wrong token, and lets its answer wait. Whoever waits is silent meanwhile, and makes room for others.
+/// Counts a wrong token, and lets its answer wait. A client that waits is silent meanwhile, and makes room for others.
 async fn slow_down(view: &View, remote: Option<Remote>) {
     let Some(Remote(from)) = remote else { return };
     tokio::time::sleep(view.shared.guesses.note(clock::now(), from)).await;
