@@ -50,8 +50,8 @@ ROWS = {
 # the relay). Each of the others is a loadgen of its own, with the same file.
 RATES = {
     "cache 2M, 16M, 10 at 2 to 100 times less": (10, 16, [2 * 50 ** (i / 9) for i in range(10)], ("--cache", "2M")),
-    "cache 4M, 40M, 10 at 2 to 10 times less": (10, 40, [2 * 5 ** (i / 9) for i in range(10)], ("--cache", "4M")),
-    "cache 1M, 40M, 10 at 2 to 10 times less": (10, 40, [2 * 5 ** (i / 9) for i in range(10)], ("--cache", "1M")),
+    "cache 16M, 160M, 10 at 2 to 10 times less": (10, 160, [2 * 5 ** (i / 9) for i in range(10)], ("--cache", "16M")),
+    "cache 1M, 160M, 10 at 2 to 10 times less": (10, 160, [2 * 5 ** (i / 9) for i in range(10)], ("--cache", "1M")),
 }
 SEED, CHUNK_KIB = 7, 256
 # A run that doesn't go to the end is cut short after so many times what it takes without slow clients.

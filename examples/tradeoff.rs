@@ -1,4 +1,4 @@
-//! The trade-off between fetching less and holding nobody up, over lambda: data and picture.
+//! The trade-off between fetching less and holding no peer up, over lambda: data and picture.
 //!
 //! `cargo run --example tradeoff [SEEDS]` writes `docs/tradeoff/tradeoff.csv` and `.svg`. A hundred
 //! peers, 400 chunks, jitter, and the delays of the relay's shell; beside it what "least recently used" makes of the same job.

@@ -1,4 +1,4 @@
-//! The relay's command line, and the validated configuration that it becomes.
+//! The relay's options, and the validated configuration that they become.
 //!
 //! Whatever gets past here can be used as it is: parse, don't validate.
 
@@ -12,7 +12,7 @@ use std::{
 use clap::{Parser, builder::FalseyValueParser};
 use shards::{DriverChoice, Placement};
 
-use relay_program::{pages::PageCommand, token_file};
+use relay_program::token_file;
 use relay_protocol::{
     RelayAddr, Token,
     limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
@@ -20,42 +20,12 @@ use relay_protocol::{
 use relay_server::{Config, Congestion, MemoryPlan, config::CACHE_CHUNKS_MIN};
 use relay_swarm::Eviction;
 
-use crate::doctor::DoctorArgs;
-
 pub use relay_program::arguments::parse_driver;
 pub use relay_server::config::DATA_PORT_DEFAULT;
 pub use relay_units::{parse_count, parse_duration, parse_listen, parse_size};
 
 /// The largest chunk is this part of the cache.
 const CACHE_CHUNKS_TYPICAL: u64 = 8;
-
-/// Distributes files from one origin to many peers that can all reach this server.
-#[derive(Parser, Debug)]
-#[command(
-    name = "relay",
-    version,
-    args_conflicts_with_subcommands = true,
-    after_help = "Example:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n\nSizes: 100M is \
-                  100 MiB, 100MB is 10^8 bytes. Durations: 500ms, 10s, 5m.\nThe log's level comes \
-                  from RELAY_LOG (error, warn, info, debug, trace).\nExit codes: 0 ended by a \
-                  signal; 1 it could not start, a second signal, or an event loop failed; 2 wrong \
-                  usage.\n`relay doctor` with the same options says what this machine allows, and \
-                  what mends what is amiss."
-)]
-pub struct RelayCommandLine {
-    #[command(subcommand)]
-    pub(crate) command: Option<RelayCommand>,
-    #[command(flatten)]
-    pub(crate) args: RelayArgs,
-}
-
-/// What `relay` does beside being one.
-#[derive(clap::Subcommand, Debug)]
-pub(crate) enum RelayCommand {
-    Doctor(Box<DoctorArgs>),
-    #[command(flatten)]
-    Page(PageCommand),
-}
 
 /// The options of a relay.
 #[derive(Parser, Clone, Debug)]

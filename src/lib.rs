@@ -10,7 +10,7 @@
 //!    │  ╲     │
 //!    │   transport                    one contract, one file per implementation: moves frames
 //!    │      │
-//!  swarm    │                         pure: who has what, who gets what next
+//!  swarm    │                         pure: which peer has what, and gets what next
 //!    ╲      │
 //!      protocol                       pure: bytes <-> messages, limits, manifest, keys, time as a value
 //!

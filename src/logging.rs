@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use relay_program::log_level;
+use relay_program::{log_level, stderr};
 
 use crate::config::LogFormat;
 
@@ -25,7 +25,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 enum Line {
     Text(Vec<u8>),
-    /// Everything before it is written; whoever waits is told.
+    /// Everything before it is written; the waiting thread is told.
     End(SyncSender<()>),
 }
 
@@ -52,7 +52,7 @@ impl Drop for Log {
     fn drop(&mut self) {
         let (tell, written) = sync_channel(1);
         if self.0.try_send(Line::End(tell)).is_ok() {
-            // Nobody reads stderr, if it takes longer.
+            // If it takes longer, stderr has no reader.
             written.recv_timeout(LAST_LINES).ok();
         }
     }
@@ -86,7 +86,7 @@ pub(crate) fn init(format: LogFormat) -> io::Result<Log> {
         LogFormat::Json => builder.json().try_init(),
     };
     if let Err(error) = set {
-        crate::stderr::say(format_args!("failed to start the log: {error}"));
+        stderr::say(format_args!("failed to start the log: {error}"));
     }
     Ok(Log(sender))
 }

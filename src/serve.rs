@@ -1,7 +1,7 @@
 //! The `relay` program: the server, and with `--serve` an origin in the same process.
 //!
 //! The origin is a peer like any other: it connects to the relay's own address, knows its token,
-//! and is fetched from when somebody wants a chunk. It has a thread with an event loop of its own,
+//! and is fetched from when a peer wants a chunk. It has a thread with an event loop of its own,
 //! and a disk thread; no shard ever waits for a file. It does not count as one of `--max-peers`.
 //!
 //! This is the only place that knows the server and the peer.
@@ -22,6 +22,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use clap::Parser;
 use shards::{Driver, clock, task};
 
 use crate::{
@@ -31,8 +32,10 @@ use crate::{
         Reaction, Scratch, SessionConfig, new_scratch,
         origin::{Change, OpenFile},
     },
-    config::{RelayArgs, RelayCommand, RelayCommandLine},
-    doctor, logging,
+    config::RelayArgs,
+    doctor::{self, DoctorArgs},
+    logging,
+    pages::PageCommand,
     protocol::{RelayAddr, Seeding, Token, limits::NONCE_BYTES},
     server::{self, Companion, Config},
     stderr::{self, Pace},
@@ -54,6 +57,34 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Every so many ticks the files are looked at.
 const TICKS_PER_LOOK: u32 = 20;
+
+/// Distributes files from one origin to many peers that can all reach this server.
+#[derive(Parser, Debug)]
+#[command(
+    name = "relay",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n\nSizes: 100M is \
+                  100 MiB, 100MB is 10^8 bytes. Durations: 500ms, 10s, 5m.\nThe log's level comes \
+                  from RELAY_LOG (error, warn, info, debug, trace).\nExit codes: 0 ended by a \
+                  signal; 1 it could not start, a second signal, or an event loop failed; 2 wrong \
+                  usage.\n`relay doctor` with the same options says what this machine allows, and \
+                  what mends what is amiss."
+)]
+struct RelayCommandLine {
+    #[command(subcommand)]
+    command: Option<RelayCommand>,
+    #[command(flatten)]
+    args: RelayArgs,
+}
+
+/// What `relay` does beside being one.
+#[derive(clap::Subcommand, Debug)]
+enum RelayCommand {
+    Doctor(Box<DoctorArgs>),
+    #[command(flatten)]
+    Page(PageCommand),
+}
 
 /// The whole program: arguments to exit code.
 #[must_use]
@@ -194,7 +225,7 @@ impl Companion for Origins {
         let driver = self.driver;
         let run = move || {
             if let Err(error) = shards::block_on(driver, serving.run()) {
-                tracing::error!("the origin's event loop can't be had: {error}");
+                tracing::error!("the origin's event loop can't start: {error}");
             }
         };
         let thread = thread::Builder::new().name("relay-origin".into()).spawn(run);
@@ -255,7 +286,7 @@ impl Serving {
                     "failed to start the thread that reads it: {error}; {}",
                     shards::mend_of_no_thread(&error)
                 );
-                // Nobody waits any more: the relay has given up.
+                // The relay has given up, and waits no more.
                 self.reports.try_send((0, Err(why))).ok();
                 return;
             }
@@ -306,14 +337,14 @@ impl Serving {
         let task = task::spawn(async move {
             if let (Err(error), _) = peer.run(scratch).await {
                 tracing::error!("{} is no longer served: {error}", path.display());
-                // Nobody waits any more once it was accepted.
+                // Once it was accepted, the relay waits no more.
                 reports.try_send((index, Err(error.to_string()))).ok();
             }
         });
         (handle, task)
     }
 
-    /// Until the relay ends; meanwhile whoever looks after it is told of files that change.
+    /// Until the relay ends; meanwhile the log tells of files that change.
     async fn watch(&self) {
         let mut told = vec![false; self.files.len()];
         let mut ticks = 0u32;

@@ -1,5 +1,5 @@
-//! The tree's own rules, as STYLE says them: who may know whom, what each file must have, what
-//! none may hold. They look at text only; what compiles and what clippy finds is checked there.
+//! The tree's own rules, as STYLE says them: what may use what, what each file must have, what none
+//! may hold. They look at text only; what compiles and what clippy finds is checked there.
 
 mod tidy_support;
 
@@ -46,7 +46,7 @@ const IMPURE_PATHS: [&str; 11] = [
     "rand",
 ];
 
-/// The same, by a word.
+/// What makes code impure, by a word.
 const IMPURE_WORDS: [&str; 5] = ["async", "await", "monoio", "Instant", "SystemTime"];
 
 /// Crates that only `shards` names.

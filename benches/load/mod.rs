@@ -1,6 +1,6 @@
-//! A swarm in which everybody takes chunks as fast as they are given: a load for measurements.
+//! A swarm in which all peers take chunks as fast as they are given: a load for measurements.
 //!
-//! Links take no time, nobody is slow and nothing fails, so nothing but the scheduler works. Not a
+//! Links take no time, no peer is slow and nothing fails, so nothing but the scheduler works. Not a
 //! simulation: that is in `tests/sim`.
 
 use std::{collections::VecDeque, time::Duration};
@@ -47,7 +47,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Everybody has joined and has credit; nothing was delivered yet.
+    /// All have joined and have credit; nothing was delivered yet.
     pub(crate) fn new(size: Size) -> Self {
         let mut swarm = Swarm::new(SwarmConfig {
             size_bytes: u64::from(size.chunks) * u64::from(CHUNK_BYTES),
@@ -84,7 +84,7 @@ impl Load {
         }
     }
 
-    /// Whether everybody has everything.
+    /// Whether all peers have everything.
     pub(crate) fn is_done(&self) -> bool {
         self.deliveries == u64::from(self.size.peers) * u64::from(self.size.chunks)
     }

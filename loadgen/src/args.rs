@@ -24,6 +24,9 @@ use relay::{
 };
 use shards::DriverChoice;
 
+/// What a program ends with whose command line makes no sense.
+pub(crate) const EXIT_USAGE: u8 = 2;
+
 /// Clients in one process, at most: each takes a descriptor, and the kernel has 64 Ki of local
 /// ports towards one address.
 const CLIENTS_MAX: usize = 60_000;
@@ -154,7 +157,7 @@ pub(crate) enum Store {
 /// Some of the clients are slow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Slow {
-    /// How many.
+    /// Number of clients.
     pub(crate) clients: usize,
     /// Payload bytes a second.
     pub(crate) rate: NonZeroU64,

@@ -4,7 +4,7 @@
 //! latencies, wrong bytes on purpose.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     ffi::OsStr,
     io,
     os::unix::fs::PermissionsExt as _,
@@ -17,20 +17,18 @@ use std::{
 use bytes::Bytes;
 use relay::{
     client::{
-        ChunkStore, ConnectionError, Disk, Ended, FileState, FileStore, Notice, Observer, Patience,
-        Peer, PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig, SessionError, StoreEvent,
+        ChunkStore, ConnectionError, FileState, FileStore, Notice, Observer, Patience, Peer,
+        PeerConfig, Reaction, SessionConfig, SessionError, StoreEvent,
     },
     protocol::{Digest, FailureCode, Manifest, Seeding, limits::NONCE_BYTES},
     time::Time,
 };
-use shards::{Shard, bell::LocalBell, clock};
+use shards::{bell::LocalBell, clock};
 
 use crate::{
     args::{SeedingMode, Store},
-    fleet::Job,
-    latency::Latencies,
+    member::{Job, Local, Member, Record},
     plan::{ClientPlan, Role},
-    recorder::Recorder,
 };
 
 /// How often a late client looks whether its time has come.
@@ -39,78 +37,6 @@ const JOIN_TICK: Duration = Duration::from_millis(5);
 /// A client that may not vanish yet asks again after so many further chunks: each question looks
 /// at every chunk that it has.
 const VANISH_CHUNKS: u32 = 8;
-
-/// What the members of one shard share.
-pub(crate) struct Local {
-    pub(crate) job: Arc<Job>,
-    pub(crate) scratch: Scratch,
-    /// Reads and writes for all members of the shard.
-    pub(crate) disk: Disk,
-    pub(crate) latencies: RefCell<Latencies>,
-    /// Only of a run with a page to look at.
-    pub(crate) recorder: Option<RefCell<Recorder>>,
-    /// Members that have begun to connect and were not accepted yet.
-    pub(crate) connecting: Cell<usize>,
-    /// Members that have not ended.
-    pub(crate) running: Cell<usize>,
-    /// Clients that lack something and are to get it. What they do for others afterwards, and origins, don't
-    /// count: receiving and hashing is nearly all of the work.
-    pub(crate) busy: Cell<usize>,
-    /// Once there is none, others may have the core.
-    pub(crate) shard: Shard<(), ()>,
-    pub(crate) stopping: Cell<bool>,
-}
-
-impl Local {
-    /// A chunk went from here to the relay.
-    fn served(&self, now: Time, is_origin: bool, chunk: u32, file: &FileState) {
-        if let Some(recorder) = &self.recorder {
-            let bytes = file.key().chunk_len_bytes(chunk);
-            recorder.borrow_mut().served(self.since_start(now), is_origin, bytes);
-        }
-    }
-
-    fn since_start(&self, now: Time) -> Duration {
-        now.since(self.job.board.first_connect().unwrap_or(now))
-    }
-}
-
-/// What became of a client or an origin.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Record {
-    /// As people call it.
-    pub(crate) name: String,
-    /// Index of a client; none for an origin.
-    pub(crate) client: Option<usize>,
-    pub(crate) started_at: Time,
-    /// When it had the whole file, verified.
-    pub(crate) whole_at: Option<Time>,
-    pub(crate) accepted: bool,
-    /// Whether it counts in [`Local::connecting`].
-    pub(crate) connecting: bool,
-    /// Whether it counts in [`Local::busy`].
-    pub(crate) busy: bool,
-    /// Whether it counts among those that the relay has no room for.
-    pub(crate) refused: bool,
-    pub(crate) vanished: bool,
-    pub(crate) chunk_count: u32,
-    pub(crate) chunks_have: u32,
-    pub(crate) first_missing: Option<u32>,
-    /// Number and first of the chunks that nobody holds, as the relay said last, and when.
-    pub(crate) unheld: Option<(u32, u32, Time)>,
-    /// What ended it before its time, or its last connection.
-    pub(crate) error: Option<String>,
-    /// Whether `error` ended it.
-    pub(crate) failed: bool,
-    /// Times that it had to connect again.
-    pub(crate) disconnects: u32,
-}
-
-/// A client or origin of this shard, while it runs.
-pub(crate) struct Member {
-    pub(crate) record: Rc<RefCell<Record>>,
-    pub(crate) handle: PeerHandle,
-}
 
 /// Runs a client to its end. `member` gets its handle once there is one.
 pub(crate) async fn run_client(local: Rc<Local>, plan: ClientPlan, member: Rc<Member>, peer: Peer) {
@@ -127,11 +53,11 @@ pub(crate) async fn run_client(local: Rc<Local>, plan: ClientPlan, member: Rc<Me
     let mut record = member.record.borrow_mut();
     record.finish(&result, &file);
     let cut_off = plan.role == Role::Corrupts;
-    if record.failed && !cut_off && record.whole_at.is_none() && plan.role.must_succeed() {
+    if record.has_failed && !cut_off && record.whole_at.is_none() && plan.role.must_succeed() {
         local.job.board.settled();
     }
     // A corrupting client is meant to be cut off.
-    record.failed &= !cut_off;
+    record.has_failed &= !cut_off;
 }
 
 /// Runs an origin to its end.
@@ -142,47 +68,8 @@ pub(crate) async fn run_origin(local: Rc<Local>, member: Rc<Member>, peer: Peer)
     let (result, file) = peer.run(Rc::clone(&local.scratch)).await;
     let mut record = member.record.borrow_mut();
     record.finish(&result, &file);
-    if record.failed {
+    if record.has_failed {
         local.job.board.abort();
-    }
-}
-
-impl Record {
-    /// It is no longer one of those that connect.
-    pub(crate) fn connected(&mut self, local: &Local) {
-        if std::mem::take(&mut self.connecting) {
-            local.connecting.set(local.connecting.get() - 1);
-        }
-    }
-
-    /// It has all that it came for, or will never get it.
-    pub(crate) fn settled(&mut self, local: &Local) {
-        if std::mem::take(&mut self.busy) {
-            local.busy.set(local.busy.get() - 1);
-            // What is stopped ends everywhere at once.
-            if local.busy.get() == 0 && !local.stopping.get() {
-                local.shard.lend_core();
-            }
-        }
-    }
-
-    /// Whether the relay has room for it; if not, what it says.
-    pub(crate) fn set_refused(&mut self, local: &Local, why: Option<&str>) {
-        let board = &local.job.board;
-        match (std::mem::replace(&mut self.refused, why.is_some()), why) {
-            (false, Some(why)) => board.refused(why),
-            (true, None) => board.no_longer_refused(),
-            _ => {}
-        }
-    }
-
-    fn finish(&mut self, result: &Result<Ended, ConnectionError>, file: &FileState) {
-        self.chunks_have = file.have().count();
-        self.first_missing = file.have().iter_missing().next();
-        if let Err(error) = result {
-            self.error = Some(error.to_string());
-            self.failed = true;
-        }
     }
 }
 
@@ -267,7 +154,7 @@ pub(crate) fn origin_peer(
     Ok(peer.with_transport(job.transport))
 }
 
-/// For those who may read it. A file system that knows no such permission leaves the file as it is.
+/// For all that may read it. A file system that knows no such permission leaves the file as it is.
 fn allow_to_execute(path: &Path) {
     if let Ok(metadata) = std::fs::metadata(path) {
         let mut permissions = metadata.permissions();
@@ -322,7 +209,6 @@ impl ClientWatch {
             self.ask_at = have + VANISH_CHUNKS;
             return Reaction::GoOn;
         }
-        self.record.borrow_mut().vanished = true;
         Reaction::Vanish
     }
 
@@ -350,7 +236,7 @@ impl Observer for ClientWatch {
             Notice::Served { chunk } => self.local.served(now, false, *chunk, file),
             Notice::Complete => self.handle_complete(now),
             Notice::Accepted { .. } => {
-                let is_first = !self.record.borrow().accepted;
+                let is_first = !self.record.borrow().was_accepted;
                 if is_first && !matches!(self.plan.role, Role::JoinsLate(_)) {
                     self.local.job.board.accepted(now);
                 }
@@ -388,29 +274,24 @@ impl Observer for OriginWatch {
     }
 }
 
-/// What is noted of everybody.
+/// What is noted of clients and origins alike.
 fn watch(local: &Local, record: &RefCell<Record>, notice: &Notice<'_>) {
     let mut record = record.borrow_mut();
     match notice {
-        Notice::Accepted { .. } => {
-            record.accepted = true;
-            record.set_refused(local, None);
-        }
+        Notice::Accepted { .. } => record.accepted(local),
         Notice::Waiting { missing_count, first_missing, .. } => {
             let now = Time::from_start(clock::now());
             record.unheld = Some((*missing_count, *first_missing, now));
         }
         Notice::Disconnected { error, .. } => {
             record.error = Some(error.to_string());
-            record.disconnects += 1;
-            record.set_refused(local, no_room(error));
+            record.disconnected(local, no_room(error));
         }
         Notice::Unreadable { chunk, error } => {
             record.error = Some(format!("could not read chunk {chunk}: {error}"));
         }
-        _ => return,
+        _ => {}
     }
-    record.connected(local);
 }
 
 /// What the relay says if it has no room for one more.
@@ -424,7 +305,7 @@ fn no_room(error: &ConnectionError) -> Option<&str> {
 }
 
 /// Supplies wrong bytes. The frames' checksums are made of what is sent, so they are right, and
-/// nobody can take it for the link's fault.
+/// the relay can't take it for the link's fault.
 struct WrongStore(Box<dyn ChunkStore>);
 
 impl ChunkStore for WrongStore {

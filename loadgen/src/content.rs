@@ -53,17 +53,17 @@ pub(crate) enum ContentError {
     /// The file can't be read.
     #[error("could not read {}: {error}", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's reason.
         error: io::Error,
     },
     /// The file can't be written.
     #[error("could not write {}: {error}", path.display())]
     Write {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's reason.
         error: io::Error,
     },
     /// It is not a regular file.
@@ -111,7 +111,7 @@ const EXECUTABLE: u32 = 0o100;
 const MEMORY_BESIDE_BYTES: u64 = 512 << 20;
 
 /// Whether so many files of so many bytes can be made at all: systems promise more memory than they
-/// have, and end whoever believes it.
+/// have, and end a program that believes it.
 pub(crate) fn check_size(size_bytes: u64, files: usize) -> Result<(), ContentError> {
     let largest =
         SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2: CHUNK_SIZE_LOG2_MAX };
@@ -154,7 +154,7 @@ impl Content {
     /// An existing file.
     pub(crate) fn open(path: &Path, chunk_size_log2: u8) -> Result<Self, ContentError> {
         let read_error = |error| ContentError::Read { path: path.to_owned(), error };
-        // Before it is opened: opening a pipe waits for whoever writes into it.
+        // Before it is opened: opening a pipe waits for its writer.
         if !std::fs::metadata(path).map_err(read_error)?.is_file() {
             return Err(ContentError::NotAFile(path.to_owned()));
         }

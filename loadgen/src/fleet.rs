@@ -7,7 +7,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -19,9 +18,7 @@ use std::{
 
 use relay::{
     client::{Disk, Peer, new_scratch},
-    protocol::Token,
     time::Time,
-    transport::Transport,
     units::count_text,
 };
 use shards::{
@@ -29,13 +26,12 @@ use shards::{
 };
 
 use crate::{
-    args::{SeedingMode, Store},
     board::Board,
-    client::{Local, Member, Record, client_peer, origin_peer, run_client, run_origin},
-    content::Content,
+    client::{client_peer, origin_peer, run_client, run_origin},
     latency::Latencies,
-    plan::{Plan, Role},
-    recorder::{Recorder, Recording},
+    member::{Job, Local, Member, Record},
+    plan::Role,
+    recorder::Recorder,
     sampler::INTERVAL_FIRST,
     usage,
 };
@@ -53,7 +49,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the main thread looks at the board.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The same while everybody stays: it shall cost nothing.
+/// How often it does while all clients stay: that must cost nothing.
 const STAY_TICK: Duration = Duration::from_secs(1);
 
 /// A relay that has no room for all is waited for this long: others may leave it.
@@ -64,23 +60,6 @@ const FULL_TOLD_AFTER: Duration = Duration::from_millis(300);
 
 /// What event loops' threads are called, before their number.
 const THREAD_NAME: &str = "loadgen";
-
-/// What all shards need to know.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) plan: Plan,
-    pub(crate) contents: Vec<Content>,
-    pub(crate) remote: SocketAddr,
-    pub(crate) token: Option<Token>,
-    pub(crate) store: Store,
-    pub(crate) seeding: SeedingMode,
-    pub(crate) transport: Transport,
-    pub(crate) timeout: Duration,
-    pub(crate) stay: Duration,
-    pub(crate) board: Board,
-    /// How the run is recorded, if there is to be a page of it.
-    pub(crate) recording: Option<Recording>,
-}
 
 /// What a run came to.
 #[derive(Debug)]
@@ -93,7 +72,7 @@ pub(crate) struct Outcome {
     pub(crate) recorder: Option<Recorder>,
     /// Why it ended early, if it did.
     pub(crate) cut_short: Option<String>,
-    /// CPU time of the process, from the start of its event loops until everybody was done.
+    /// CPU time of the process, from the start of its event loops until all were done.
     pub(crate) cpu_time: Duration,
     /// Of that time, the largest share that one event loop worked or waited for a core.
     pub(crate) demand_ratio_max: f64,
@@ -106,8 +85,8 @@ struct ShardReport {
 }
 
 /// Runs the job until every client that must succeed has, or never will, or time is up.
-/// `watch` is called now and then, and may end the run by a reason; `settled` once, when everybody is done
-/// and yet stays.
+/// `watch` is called now and then, and may end the run by a reason; `settled` once, when all are done
+/// and yet stay.
 ///
 /// # Errors
 /// The event loops can't be started.
@@ -153,7 +132,7 @@ pub(crate) fn run(
     Ok(Outcome { cpu_time, demand_ratio_max, ..outcome })
 }
 
-/// Keeps everybody connected; what ends the relay meanwhile ends it, too.
+/// Keeps all connected; what ends the relay meanwhile ends it, too.
 fn stay(time: Duration, board: &Board, watch: &mut impl FnMut(&Board) -> Option<String>) {
     relay::stderr::say(format_args!(
         "loadgen: everybody is done and stays connected for {} s",
@@ -187,7 +166,7 @@ fn wait(job: &Job, watch: &mut impl FnMut(&Board) -> Option<String>) -> Option<S
     }
 }
 
-/// A relay that has no room for all: it is told at once, and waited for only a while, as those who are in
+/// A relay that has no room for all: it is told at once, and waited for only a while, as those that are in
 /// stay until all are done.
 #[derive(Default)]
 struct FullRelay {
@@ -313,15 +292,11 @@ fn report_no_disk(
     reports: &SyncSender<ShardReport>,
     error: &std::io::Error,
 ) {
-    let record = Record {
-        name: format!("shard {}", shard.id),
-        error: Some(format!(
-            "could not start a thread for files: {error}; {}",
-            shards::mend_of_no_thread(error)
-        )),
-        failed: true,
-        ..Record::default()
-    };
+    let error = format!(
+        "could not start a thread for files: {error}; {}",
+        shards::mend_of_no_thread(error)
+    );
+    let record = Record::of_failure(format!("shard {}", shard.id), error);
     reports
         .try_send(ShardReport {
             records: vec![record],
@@ -342,14 +317,13 @@ async fn in_step(shard: &Shard<(), ()>, board: &Board, index: usize, shard_count
 
 fn start_client(local: &Rc<Local>, index: usize) -> Rc<Member> {
     let plan = local.job.plan.clients[index].clone();
-    let record = new_record(local, format!("client-{index}"), plan.file);
-    record.borrow_mut().client = Some(index);
-    record.borrow_mut().busy = plan.role.takes();
+    let name = format!("client-{index}");
+    let record = new_record(local, name, plan.file, Some(index), plan.role.takes());
     let peer = client_peer(local, &plan, &record);
     let must_succeed = plan.role.must_succeed();
-    // Who joins late must not hold up those behind it meanwhile.
+    // A client that joins late must not hold up those behind it meanwhile.
     if !matches!(plan.role, Role::JoinsLate(_)) {
-        begin_connecting(local, &record);
+        record.borrow_mut().connecting(local);
     }
     start_member(local, record, peer, must_succeed, move |local, member, peer| {
         run_client(local, plan, member, peer)
@@ -357,21 +331,24 @@ fn start_client(local: &Rc<Local>, index: usize) -> Rc<Member> {
 }
 
 fn start_origin(local: &Rc<Local>, index: usize) -> Rc<Member> {
-    let record = new_record(local, format!("origin-{index}"), index);
+    let record = new_record(local, format!("origin-{index}"), index, None, false);
     let peer = origin_peer(local, index, &record);
-    begin_connecting(local, &record);
+    record.borrow_mut().connecting(local);
     start_member(local, record, peer, false, run_origin)
 }
 
-fn new_record(local: &Local, name: String, file: usize) -> Rc<RefCell<Record>> {
+fn new_record(
+    local: &Local,
+    name: String,
+    file: usize,
+    client: Option<usize>,
+    is_busy: bool,
+) -> Rc<RefCell<Record>> {
     let chunk_count = local.job.contents[file].manifest.key().chunk_count();
     let started_at = Time::from_start(clock::now());
-    Rc::new(RefCell::new(Record { name, chunk_count, started_at, ..Record::default() }))
-}
-
-fn begin_connecting(local: &Local, record: &RefCell<Record>) {
-    record.borrow_mut().connecting = true;
-    local.connecting.set(local.connecting.get() + 1);
+    let mut record = Record::new(name, client, is_busy);
+    (record.chunk_count, record.started_at) = (chunk_count, started_at);
+    Rc::new(RefCell::new(record))
 }
 
 fn start_member<F: Future<Output = ()> + 'static>(
@@ -396,10 +373,7 @@ fn start_member<F: Future<Output = ()> + 'static>(
     task::spawn_isolated(
         async move {
             future.await;
-            let mut record = ended.record.borrow_mut();
-            record.set_refused(&on_end, None);
-            record.connected(&on_end);
-            record.settled(&on_end);
+            ended.record.borrow_mut().ended(&on_end);
             on_end.running.set(on_end.running.get() - 1);
         },
         move |text| {
@@ -412,11 +386,9 @@ fn start_member<F: Future<Output = ()> + 'static>(
 
 fn fail(local: &Local, record: &RefCell<Record>, must_succeed: bool, error: String) {
     let mut record = record.borrow_mut();
-    record.connected(local);
-    record.settled(local);
-    record.set_refused(local, None);
+    record.ended(local);
     record.error = Some(error);
-    record.failed = true;
+    record.has_failed = true;
     if record.client.is_none() {
         local.job.board.abort();
     } else if must_succeed && record.whole_at.is_none() {

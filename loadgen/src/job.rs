@@ -21,17 +21,18 @@ use shards::{Placement, clock};
 use crate::{
     args::{Config, FileChoice, OrderMode, RelayChoice, SeedingMode, Store},
     board::Board,
-    client::{Record, client_path},
+    client::client_path,
     content::{Content, digest_files},
-    fleet::{self, Job, Outcome},
+    fleet::{self, Outcome},
     latency::{ChunkSeconds, ClientSeconds, Latencies},
+    member::{Job, Record},
     plan::Plan,
     prepare::{prepare, relay_cache_bytes},
     progress::Progress,
     recorder::Recording,
     relay_process::{Relay, names},
-    report::{LoadgenFigures, RelayFigures, Report, bound_by},
-    report_dir::{self, Recorded},
+    report::{LoadgenFigures, Recorded, RelayFigures, Report, bound_by},
+    report_dir,
     sampler::{Sample, Sampler},
     stats::Observer,
     usage,
@@ -40,8 +41,7 @@ use crate::{
 /// Clients that are named when time is up; the others are counted.
 const WAITING_SHOWN_MAX: usize = 10;
 
-/// What the relay said of chunks that nobody holds is so for so long: it repeats it every second, and clients
-/// get some time to stop.
+/// What the relay said of chunks that no peer holds counts for so long: it repeats it every second.
 const UNHELD_HOLDS: Duration = Duration::from_secs(8);
 
 /// What a run came to is nowhere.
@@ -56,7 +56,7 @@ struct Ran {
 }
 
 /// Runs the job and reports; whether it succeeded. One that could not even begin has a report for
-/// machines all the same: who reads it need not know why it would be missing.
+/// machines all the same: its reader need not know why it would be missing.
 ///
 /// # Errors
 /// It could not begin, or its report could not be written.
@@ -68,7 +68,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<bool> {
             write_json(path, &report).ok();
         }
     })?;
-    // What stays comes first, and each for itself: nobody may be listening on stdout.
+    // What stays comes first, and each for itself: stdout may have no reader.
     let json = config.json.as_deref().map_or(Ok(()), |path| write_json(path, &ran.report));
     let page = write_page(config, &ran);
     let prose = write_prose(config.json.as_deref(), &ran.report, &ran.digests);
@@ -106,7 +106,7 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
         let samples = sampler.take().map(|sampler| sampler.finish(ended_at, &job.board, last));
         (after, samples.unwrap_or_default(), usage::rss_bytes_peak())
     };
-    // What happens while everybody stays is not of the run: its figures are taken before.
+    // What happens while all clients stay is not of the run: its figures are taken before.
     let mut closed = None;
     let watch = |board: &Board| {
         progress.update(board);
@@ -247,7 +247,7 @@ fn errors_of(outcome: &Outcome, job: &Job) -> Vec<String> {
     if let Some(reason) = &outcome.cut_short {
         errors.push(reason.clone());
     }
-    let failed = outcome.records.iter().filter(|record| record.failed);
+    let failed = outcome.records.iter().filter(|record| record.has_failed);
     errors.extend(
         failed.map(|record| {
             format!("{}: {}", record.name, record.error.as_deref().unwrap_or("failed"))
@@ -263,7 +263,7 @@ fn who_waits(outcome: &Outcome, job: &Job) -> Vec<String> {
     let must_succeed = |record: &&Record| {
         record.client.is_some_and(|client| job.plan.clients[client].role.must_succeed())
     };
-    let waiting = |record: &&Record| record.whole_at.is_none() && !record.failed;
+    let waiting = |record: &&Record| record.whole_at.is_none() && !record.has_failed;
     let waiting: Vec<&Record> =
         outcome.records.iter().filter(must_succeed).filter(waiting).collect();
     let mut lines: Vec<String> =
@@ -277,7 +277,7 @@ fn who_waits(outcome: &Outcome, job: &Job) -> Vec<String> {
 fn wait_of(record: &Record) -> String {
     let Record { name, chunks_have, chunk_count, .. } = record;
     let mut text = format!("{name} has {chunks_have} of {chunk_count} chunks");
-    match (record.accepted, record.first_missing) {
+    match (record.was_accepted, record.first_missing) {
         (false, _) => text.push_str(" and was never accepted by the relay"),
         (true, Some(chunk)) => text.push_str(&format!(" and waits for chunk {chunk}")),
         (true, None) => {}
@@ -286,10 +286,10 @@ fn wait_of(record: &Record) -> String {
         record.unheld.filter(|&(.., at)| now().since(at) < UNHELD_HOLDS)
     {
         text.push_str(&match count {
-            1 => format!("; nobody connected held chunk {first}"),
+            1 => format!("; no connected peer held chunk {first}"),
             _ => {
                 let chunks = count_text(count.into(), "chunk");
-                format!("; nobody connected held {chunks}, the first is chunk {first}")
+                format!("; no connected peer held {chunks}, the first is chunk {first}")
             }
         });
     }
@@ -463,7 +463,7 @@ fn write_prose(
     stdout::print(text.as_bytes()).context(NO_STDOUT)
 }
 
-/// Whether anything is to be written to stdout: who closed it and has a report in a file wants no prose.
+/// Whether anything is to be written to stdout: a user who closed it and has a report in a file wants no prose.
 fn has_prose_or_json(json: Option<&Path>) -> bool {
     !stdout::was_closed() || json.is_none_or(|path| path == Path::new("-"))
 }

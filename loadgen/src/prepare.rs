@@ -32,7 +32,7 @@ const CACHE_BYTES_MIN: u64 = 4 << 20;
 /// What can't be had, and what to do.
 pub(crate) fn prepare(config: &Config) -> anyhow::Result<()> {
     if let FileChoice::Generated(bytes) = config.file {
-        check_size(bytes, config.files).context("--file can't be had")?;
+        check_size(bytes, config.files).context("--file is not available")?;
     }
     if let Some(dir) = &config.report {
         report_dir::prepare(dir)?;

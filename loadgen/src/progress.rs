@@ -52,14 +52,13 @@ impl Progress {
         let phase = if board.is_seeding() { ", seeding" } else { "" };
         let done = format!("{} of {} done{phase}", board.whole_count(), self.clients);
         if !self.bar.is_hidden() {
-            self.bar.set_position(board.verified_bytes());
+            self.bar.set_position(board.awaited_bytes());
             self.bar.set_message(done);
             return;
         }
         let mut pace = self.pace.get();
         if pace.is_due(clock::now()) {
-            let (verified, all) =
-                (bytes_text(board.verified_bytes()), bytes_text(self.bytes_total));
+            let (verified, all) = (bytes_text(board.awaited_bytes()), bytes_text(self.bytes_total));
             say(format_args!("loadgen: {verified} of {all} verified, clients: {done}"));
         }
         self.pace.set(pace);

@@ -1,4 +1,4 @@
-//! What a run with `--report` keeps beside its counters: who had how much when, how long chunks
+//! What a run with `--report` keeps beside its counters: which client had how much when, how long chunks
 //! took, and where their bytes came from.
 //!
 //! One recorder for each shard, merged at the end. Its memory is bounded whatever the number of
@@ -217,6 +217,15 @@ impl Recorder {
             cell.micros_sum += more.micros_sum;
             cell.count += more.count;
         }
+    }
+
+    /// Chunks by how long they took, over the whole run.
+    pub(crate) fn band_counts(&self) -> [u64; BANDS] {
+        let mut counts = [0; BANDS];
+        for slot in self.slots().1 {
+            counts.iter_mut().zip(slot.bands).for_each(|(sum, count)| *sum += u64::from(count));
+        }
+        counts
     }
 
     /// Length of a slot, and the slots from the start on.

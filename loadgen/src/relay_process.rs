@@ -18,7 +18,10 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 
-use crate::stats::{Observer, StatsError};
+use crate::{
+    args::EXIT_USAGE,
+    stats::{Observer, StatsError},
+};
 
 /// The hidden first argument that makes this executable a relay.
 pub(crate) const ROLE_ARGUMENT: &str = "relay-role";
@@ -63,9 +66,9 @@ pub(crate) enum RelayError {
 }
 
 impl RelayError {
-    /// Whether what its relay was told made no sense: the same to whoever told it.
+    /// Whether what its relay was told made no sense: as wrong usage of this program, too.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Ended(status) if status.code() == Some(i32::from(crate::EXIT_USAGE)))
+        matches!(self, Self::Ended(status) if status.code() == Some(i32::from(EXIT_USAGE)))
     }
 }
 

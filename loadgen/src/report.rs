@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use crate::{
     latency::{ChunkSeconds, ClientSeconds},
+    recorder::Recorder,
+    sampler::Sample,
     units,
 };
 
@@ -15,6 +17,14 @@ const ERRORS_SHOWN_MAX: usize = 10;
 /// What a relay that served before may count as well.
 pub(crate) const IN_USE: &str = "it was in use before this run: what it counted since is told, of all its \
      files; peaks are since its start";
+
+/// What is known of a run, for its page.
+#[derive(Debug)]
+pub(crate) struct Recorded<'a> {
+    pub(crate) report: &'a Report,
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) samples: &'a [Sample],
+}
 
 /// The whole report. The keys are a promise: none is renamed or missing.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -62,7 +72,7 @@ pub(crate) struct RelayFigures {
     pub(crate) cache_evictions: u64,
     pub(crate) chunk_bytes_peak: u64,
     pub(crate) rss_bytes_peak: u64,
-    /// The same peaks when the run began; 0 of a relay of the run's own.
+    /// Those peaks when the run began; 0 of a relay of the run's own.
     pub(crate) chunk_bytes_peak_before: u64,
     pub(crate) rss_bytes_peak_before: u64,
     /// It had served others before the run.
@@ -117,14 +127,14 @@ impl Report {
     }
 }
 
-/// From this share of the time on somebody had none to spare.
+/// From this share of the time on a loop had none to spare.
 const BUSY_RATIO: f64 = 0.7;
 
-/// Who held the run up: "loadgen", "relay", or "neither" when both had time to spare.
+/// What held the run up: "loadgen", "relay", or "neither" when both had time to spare.
 ///
 /// A load generator with an event loop that (almost) never slept could not have taken more; that it
 /// worked little tells nothing, since it may have waited for a core that the relay had. So its
-/// demand decides, and where both want the cores of one machine, who takes more of them is to
+/// demand decides, and where both want the cores of one machine, the one that takes more of them is to
 /// blame. Of the relay there is only CPU time, per event loop and wall time.
 pub(crate) fn bound_by(
     relay: &RelayFigures,

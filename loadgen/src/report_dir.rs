@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::{
-    recorder::{BANDS, COLUMNS_MAX, Recorder, SHARES, band_start, quantile},
-    report::Report,
+    recorder::{COLUMNS_MAX, Recorder, SHARES, band_start, quantile},
+    report::Recorded,
     run_page,
     sampler::Sample,
     table::{Table, to_json},
@@ -21,14 +21,6 @@ const REPORT: &str = "report.json";
 
 /// All tables in one.
 const FIGURES: &str = "figures.json";
-
-/// What is known of a run, for its page.
-#[derive(Debug)]
-pub(crate) struct Recorded<'a> {
-    pub(crate) report: &'a Report,
-    pub(crate) recorder: &'a Recorder,
-    pub(crate) samples: &'a [Sample],
-}
 
 /// Makes the directory, before anything runs: a report that can't be written is found out now.
 ///
@@ -114,21 +106,12 @@ fn timeline(recorder: &Recorder) -> Table {
 /// Chunks by how long they took.
 fn latencies(recorder: &Recorder) -> Table {
     let mut table = Table::new("latencies", "from_seconds to_seconds chunks");
-    for (band, count) in band_counts(recorder).into_iter().enumerate() {
+    for (band, count) in recorder.band_counts().into_iter().enumerate() {
         if count > 0 {
             table.push(vec![band_start(band), band_start(band + 1), count as f64]);
         }
     }
     table
-}
-
-/// Chunks by how long they took, over the whole run.
-pub(crate) fn band_counts(recorder: &Recorder) -> [u64; BANDS] {
-    let mut counts = [0; BANDS];
-    for slot in recorder.slots().1 {
-        counts.iter_mut().zip(slot.bands).for_each(|(sum, count)| *sum += u64::from(count));
-    }
-    counts
 }
 
 /// By part of the file: how long its chunks took.

@@ -12,8 +12,7 @@ use crate::{
         scale::{Unit, trimmed},
     },
     recorder::{BANDS, ROWS_MAX, SHARES, band_start, quantile},
-    report::Report,
-    report_dir::{Recorded, band_counts},
+    report::{Recorded, Report},
     sampler::{RelaySample, Sample},
     units::{seconds, size, thousands},
 };
@@ -183,7 +182,7 @@ fn intake(recorded: &Recorded<'_>) -> Figure {
 }
 
 fn latency_spread(recorded: &Recorded<'_>) -> Figure {
-    let counts = band_counts(recorded.recorder);
+    let counts = recorded.recorder.band_counts();
     let total = counts.iter().sum::<u64>().max(1) as f64;
     let bars = counts.iter().enumerate().filter(|(_, count)| **count > 0);
     let bars = bars.map(|(band, &count)| {

@@ -23,7 +23,7 @@ const READ_BYTES: usize = 4 << 10;
 /// Why a relay gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StatsError {
-    /// Nobody is there.
+    /// Nothing answers there.
     #[error("no relay answers at {0}: {1}")]
     Connect(SocketAddr, io::Error),
     /// It broke off.

@@ -1,6 +1,6 @@
 //! A bell between tasks of one shard: no system call, no other thread.
 //!
-//! Rings are not counted: one that nobody has waited for yet is remembered, once.
+//! Rings are not counted: one that no task has waited for yet is remembered, once.
 
 use std::{
     cell::{Cell, RefCell},

@@ -1,36 +1,29 @@
-//! One bound for all chunk bytes of the process, and a fair queue for those who wait for some.
+//! One bound for all chunk bytes of the process, and a fair queue for homes that wait for some.
 //!
-//! Homes (whoever leases: one [`Waiter`] each) live on different shards and share no lock.
+//! Homes (what leases: one [`Waiter`] each) live on different shards and share no lock.
 //!
-//! **Invariants.** `in use ≤ limit`, at every instant. *Somebody waits ⇒ only the head of the queue
+//! **Invariants.** `in use ≤ limit`, at every instant. *A home waits ⇒ only the head of the queue
 //! can lease.* *The head waits ∧ what it wants is free ⇒ its shard has been rung, or the head is
 //! just now looking.*
 //!
 //! **How.** Bytes in use and the number of waiting homes are one atomic word, so that leasing,
 //! joining the queue and giving back are decided in one step each. A home that joins draws a ticket
 //! and publishes it in its place of a fixed table; the head is the lowest ticket, and is elected
-//! into one atomic word by whoever needs to know. Everything is `SeqCst`: each party first writes
+//! into one atomic word by any home that needs to know. Everything is `SeqCst`: each party first writes
 //! what the others look for and then looks for what they write (the bell's argument, again).
-//! A release with nobody waiting costs one atomic operation.
+//! A release while no home waits costs one atomic operation.
 //!
 //! Does not evict: a home that is told to wait, or sees that others do, decides that itself.
 
 mod buffer;
+mod pool;
 mod queue;
 mod spares;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-};
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
-pub use buffer::ChunkBuffer;
-use queue::Queue;
-use spares::Spares;
-
+pub use self::buffer::{ChunkBuffer, Lease};
+use self::pool::{HomeBytes, Pool};
 use crate::ringer::Ringer;
 
 /// Most homes of one budget: their count shares a word with the bytes.
@@ -41,16 +34,7 @@ pub const LIMIT_BYTES_MAX: usize = queue::BYTES_MAX;
 
 /// The process's chunk memory. Clones are the same budget.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    queue: Queue,
-    spares: Spares,
-    peak_bytes: AtomicUsize,
-    /// Homes with work, among which the limit is shared.
-    working: AtomicUsize,
-}
+pub struct Budget(Arc<Pool>);
 
 impl Budget {
     /// A budget of `limit_bytes` for up to `homes_max` homes at a time.
@@ -59,12 +43,7 @@ impl Budget {
     /// Either is 0, or beyond [`LIMIT_BYTES_MAX`] or [`HOMES_MAX`].
     #[must_use]
     pub fn new(limit_bytes: usize, homes_max: usize) -> Self {
-        Self(Arc::new(Inner {
-            queue: Queue::new(limit_bytes, homes_max),
-            spares: Spares::new(),
-            peak_bytes: AtomicUsize::new(0),
-            working: AtomicUsize::new(0),
-        }))
+        Self(Arc::new(Pool::new(limit_bytes, homes_max)))
     }
 
     /// The bound.
@@ -135,31 +114,6 @@ impl Budget {
     }
 }
 
-impl Inner {
-    /// What is not leased.
-    fn room_bytes(&self) -> usize {
-        self.queue.limit_bytes().saturating_sub(self.queue.in_use_bytes())
-    }
-
-    /// Memory of a lease: used before if possible.
-    fn memory(&self, lease_bytes: usize, len: usize) -> Vec<u8> {
-        self.spares.take(lease_bytes).unwrap_or_else(|| {
-            self.spares.shrink(|| self.room_bytes());
-            let mut memory = Vec::new();
-            memory.reserve_exact(len);
-            memory
-        })
-    }
-
-    fn keep(&self, memory: Vec<u8>) {
-        self.spares.keep(memory, || self.room_bytes());
-    }
-}
-
-/// What one home has leased; its leases give it back from any thread.
-#[derive(Clone, Debug, Default)]
-struct HomeBytes(Arc<AtomicUsize>);
-
 /// One home's access to the budget, and its place in the queue. Dropping it leaves the queue;
 /// its leases live on.
 #[derive(Debug)]
@@ -176,7 +130,7 @@ impl Waiter {
     /// A later try may ask for another number and keeps the place.
     ///
     /// # Panics
-    /// More bytes than the limit could never be had, and would block all who wait behind.
+    /// More bytes than the limit will never be free, and would block all that wait behind.
     pub fn try_lease(&mut self, bytes: usize) -> Option<Lease> {
         let budget = &self.budget.0;
         assert!(bytes <= budget.queue.limit_bytes(), "a lease is at most the whole budget");
@@ -184,7 +138,7 @@ impl Waiter {
         // Only ever too low by what is just being counted; the word itself is exact.
         budget.peak_bytes.fetch_max(in_use, SeqCst);
         self.leased.0.fetch_add(bytes, SeqCst);
-        Some(Lease { budget: self.budget.clone(), bytes, home: self.leased.clone() })
+        Some(Lease::new(Arc::clone(budget), bytes, self.leased.clone()))
     }
 
     /// Whether this home is in the queue.
@@ -211,7 +165,7 @@ impl Waiter {
         self.leased.0.load(SeqCst)
     }
 
-    /// Leaves the queue; whoever is next may be served.
+    /// Leaves the queue; the next home may be served.
     pub fn cancel(&mut self) {
         self.budget.0.queue.leave(&mut self.home);
     }
@@ -240,43 +194,5 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         self.set_working(false);
         self.budget.0.queue.dismiss(&mut self.home);
-    }
-}
-
-/// Bytes of the budget; its drop gives them back, on whatever thread.
-pub struct Lease {
-    budget: Budget,
-    bytes: usize,
-    home: HomeBytes,
-}
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("bytes", &self.bytes).finish_non_exhaustive()
-    }
-}
-
-impl Lease {
-    /// How many.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// An empty buffer for exactly `len` bytes, within this lease. Nothing is written to its memory
-    /// until it is filled.
-    ///
-    /// # Panics
-    /// More than was leased.
-    #[must_use]
-    pub fn buffer(self, len: usize) -> ChunkBuffer {
-        ChunkBuffer::new(self, len)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.home.0.fetch_sub(self.bytes, SeqCst);
-        self.budget.0.queue.give_back(self.bytes);
     }
 }

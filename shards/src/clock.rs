@@ -3,77 +3,28 @@
 //! No calendar time, and nothing finer than what the event loop can wake for (about 1 ms).
 //!
 //! Time that the process did not run is no time here: what is waited for had no chance to come. A lid
-//! was closed, a machine was paused, somebody pressed Ctrl-Z: every event loop looks at this clock twice
+//! was closed, a machine was paused, a user pressed Ctrl-Z: every event loop looks at this clock twice
 //! a second, so when none has for longer, none was running.
 
 mod lapses;
+pub(crate) mod running;
 
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::OnceLock,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use self::lapses::Lapses;
-use crate::{
-    heartbeats::BEAT_INTERVAL,
-    turn::{self, TimerKey},
-};
-
-static EPOCH: OnceLock<Instant> = OnceLock::new();
-
-static LAPSES: Lapses = Lapses::new();
-
-const _: () = {
-    assert!(lapses::LAPSE_MIN.as_millis() >= 3 * BEAT_INTERVAL.as_millis());
-};
-
-/// Time since the first call in this process that it was running. Never goes back.
-#[must_use]
-pub fn now() -> Duration {
-    LAPSES.running(&uptime)
-}
-
-/// Of the time since the first call, how much the process did not run: [`now`] leaves it out.
-#[must_use]
-pub fn lapsed() -> Duration {
-    LAPSES.lapsed(&uptime)
-}
-
-/// As long as it lives there is an event loop, which looks at the clock every [`BEAT_INTERVAL`].
-#[derive(Debug)]
-pub(crate) struct Looking(());
-
-impl Looking {
-    pub(crate) fn begin() -> Self {
-        LAPSES.begin_looking(&uptime);
-        Self(())
-    }
-}
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        LAPSES.end_looking();
-    }
-}
+use self::running::BEAT_INTERVAL;
+pub use self::running::{lapsed, now};
+use crate::turn::{self, TimerKey};
 
 /// Looks at the clock for as long as the loop turns.
 pub(crate) async fn look() {
     loop {
         sleep(BEAT_INTERVAL).await;
     }
-}
-
-fn uptime() -> Duration {
-    let now = instant();
-    now.saturating_duration_since(*EPOCH.get_or_init(|| now))
-}
-
-#[expect(clippy::disallowed_methods, reason = "this is the clock that everyone else asks")]
-fn instant() -> Instant {
-    Instant::now()
 }
 
 /// Waits for `duration`, on a shard only. Later than asked by about a millisecond, and on a
@@ -137,21 +88,6 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             turn::timer_remove(key);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::now;
-
-    #[test]
-    fn time_does_not_go_back() {
-        let mut last = now();
-        for _ in 0..1_000 {
-            let next = now();
-            assert!(next >= last);
-            last = next;
         }
     }
 }

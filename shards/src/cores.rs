@@ -1,4 +1,4 @@
-//! Cores that their shards have no more use for, and who else may run there.
+//! Cores that their shards have no more use for, and which shards may run there instead.
 //!
 //! Each shard has its core for itself, which keeps what it works on in that core's cache. But cores are
 //! not equally fast (a neighbour's work, interrupts), and shards don't have equally much to do:
@@ -29,7 +29,7 @@ struct Place {
 }
 
 impl Cores {
-    /// Nobody runs yet.
+    /// No shard runs yet.
     pub(crate) fn new(placement: &Placement) -> Self {
         let place = |shard| Place {
             core: placement.core_of(shard),

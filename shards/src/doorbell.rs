@@ -1,4 +1,4 @@
-//! The doorbell's logic, over atomics alone: who wakes a parked shard, and when nobody needs to.
+//! The doorbell's logic, over atomics alone: what wakes a parked shard, and when that is not needed.
 //!
 //! Consumer: drain; [`park`](Doorbell::park); check again that nothing came; only then wait.
 //! Producer: send; then [`take_parked`](Doorbell::take_parked) and ring only if it says so.
@@ -13,11 +13,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// One per shard, shared by everyone who may wake it.
+/// One per shard, shared by all that may wake it.
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
     parked: AtomicBool,
-    /// Somebody without an inbox wants the shard to look around.
+    /// A caller without an inbox wants the shard to look around.
     called: AtomicBool,
     rings: AtomicU64,
 }
@@ -36,7 +36,7 @@ impl Doorbell {
         self.parked.store(false, Ordering::SeqCst);
     }
 
-    /// Whether the caller, who has just sent something, must ring. True for one caller per park.
+    /// Whether the caller, which has just sent something, must ring. True for one caller per park.
     #[must_use]
     pub(crate) fn take_parked(&self) -> bool {
         fence(Ordering::SeqCst);
@@ -53,7 +53,7 @@ impl Doorbell {
         self.called.store(true, Ordering::SeqCst);
     }
 
-    /// Whether somebody called since the last time.
+    /// Whether there was a call since the last time.
     #[must_use]
     pub(crate) fn take_called(&self) -> bool {
         // The load keeps the common case from writing to a shared line.
@@ -144,7 +144,7 @@ mod tests {
             }
         }
 
-        /// Who can make a step: 0 is the consumer.
+        /// What can make a step: 0 is the consumer.
         fn enabled(&self) -> Vec<usize> {
             let consumer = match self.consumer {
                 Consumer::Done => false,

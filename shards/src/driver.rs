@@ -6,7 +6,7 @@
 
 use std::{fmt, io, str::FromStr};
 
-use crate::turn::Main;
+use crate::root::Main;
 
 /// What the user asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -12,11 +12,8 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
+pub use crate::clock::running::BEAT_INTERVAL;
 use crate::{clock, placement::ShardId};
-
-/// How often an idle shard beats. A health check should allow several of them. Each beat is a
-/// wake-up, and five times as many of them were most of what an idle process cost.
-pub const BEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What all shards have left, for any thread to read.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@
 //! [`runtime`] starts them, [`handoff`] gives a shard its sockets, [`port`] its messages,
 //! [`net`], [`task`] and [`clock`] are what it works with, [`offload`] takes work that blocks off
 //! its hands, and [`budget`] bounds its memory.
-//! What a loop does once per turn is in `turn`, who wakes it in `doorbell` and `station`, and who may
-//! run on whose core in `cores`.
+//! What a loop does once per turn is in `turn`, its beginning and end in `root`. What wakes it is in `doorbell`
+//! and `station`, and which shard may run on which core in `cores`.
 //!
 //! ```text
 //!   listener ──Handoff──► shard 0 ◄──Port (requests, replies)──► shard 1
@@ -49,6 +49,7 @@ pub mod port;
 #[cfg(target_os = "linux")]
 mod ring;
 mod ringer;
+mod root;
 pub mod runtime;
 pub mod spin;
 mod station;

@@ -7,7 +7,7 @@
 //!
 //! Jobs run one after the other, in the order of submission, and so do their `done`s. For files,
 //! whose reads and writes no event loop can wait for. Bounds the queue between the threads; how
-//! much waits on the loop's side is bounded by who submits, who knows what a job weighs.
+//! much waits on the loop's side is bounded by the caller that submits, which knows what a job weighs.
 //!
 //! Invariant: jobs in `queue` and results in `results` are together at most `queue_max`, so a
 //! result always finds room and the thread never waits for the loop.

@@ -143,7 +143,7 @@ impl<Q, R> Port<Q, R> {
         core.touch(to);
     }
 
-    /// The next reply to a request of ours, and from whom. Drain these first.
+    /// The next reply to a request of ours, and which shard sent it. Drain these first.
     #[must_use]
     pub fn try_reply(&self) -> Option<(ShardId, R)> {
         let (from, reply) = self.0.inbox.next_reply()?;
@@ -176,7 +176,7 @@ impl<Q, R> Port<Q, R> {
 
     /// Waits for a message, a handed-over socket, a nudge, a ring, or the start of draining.
     /// It may return without any of them. It always lets the loop make a turn, so a loop around
-    /// it starves nobody. Beats, and flushes first.
+    /// it starves no task. Beats, and flushes first.
     pub async fn wait(&self) {
         self.0.flush();
         self.0.beat.beat();
@@ -207,7 +207,7 @@ impl<Q, R> Port<Q, R> {
     /// `0 ≤ in flight ≤ credits` and `0 ≤ owed ≤ credits`.
     ///
     /// # Panics
-    /// It doesn't.
+    /// If it does not hold, which is our bug.
     pub fn invariants(&self) {
         for pair in &self.0.pairs {
             assert!(pair.in_flight.get() <= self.0.credits_per_pair);

@@ -24,7 +24,7 @@ pub(crate) fn probe() -> io::Result<()> {
     answer.map_err(|error| named("io_uring_register", &error))
 }
 
-/// The same without the question.
+/// Other systems have no rings.
 ///
 /// # Errors
 /// The system's, with the name of the call that it refuses.

@@ -23,7 +23,7 @@ struct Bell {
 #[derive(Debug)]
 pub(crate) struct BellSocket {
     read_end: OwnedFd,
-    /// The same once more, until the event loop watches it.
+    /// Rings once more, until the event loop watches it.
     watched_end: Option<OwnedFd>,
 }
 

@@ -29,9 +29,9 @@ use crate::{
     placement::{Placement, ShardId},
     port::Port,
     ringer::{BellSocket, Ringer},
+    root::Main,
     station::Station,
     task,
-    turn::Main,
 };
 
 /// What lets a process start more threads.
@@ -69,25 +69,25 @@ pub enum StartError {
     /// No descriptor for a doorbell.
     #[error("no doorbell for shard {shard}: {error}")]
     Doorbell {
-        /// Whose.
+        /// The shard that it was for.
         shard: ShardId,
-        /// Why.
+        /// The system's reason.
         error: io::Error,
     },
     /// The system refuses a thread.
     #[error("no thread for shard {shard}: {error}; {MORE_THREADS}")]
     Thread {
-        /// Whose.
+        /// The shard that it was for.
         shard: ShardId,
-        /// Why.
+        /// The system's reason.
         error: io::Error,
     },
     /// Neither the driver asked for nor the fallback can be built.
     #[error("no event loop for shard {shard}: {error}")]
     EventLoop {
-        /// Whose.
+        /// The shard that it was for.
         shard: ShardId,
-        /// Why.
+        /// The system's reason.
         error: io::Error,
     },
 }
@@ -205,7 +205,7 @@ impl<Q, R> Shard<Q, R> {
 }
 
 impl Shards {
-    /// How many.
+    /// Number of shards.
     #[must_use]
     pub fn shard_count(&self) -> usize {
         self.ringers.len()
@@ -401,7 +401,7 @@ fn grow<Q, R, F, Fut>(
     let (mut event_loop, driver) = match build(id, seed.driver) {
         Ok(built) => built,
         Err(error) => {
-            // Nobody listens only if another shard has failed already.
+            // There is no listener only if another shard has failed already.
             drop(report.send((id, Err(error))));
             return;
         }

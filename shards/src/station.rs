@@ -1,6 +1,6 @@
 //! Where the tasks of one shard wait for something to come from outside, or from each other.
 //!
-//! One task listens to the doorbell and wakes whoever waits; a nudge from the same thread does it
+//! One task listens to the doorbell and wakes the tasks that wait; a nudge from the same thread does it
 //! without a system call. Knows nothing of what comes: the check for work is a closure.
 
 use std::{
@@ -24,7 +24,7 @@ pub(crate) struct Station {
     has_work: Box<dyn Fn() -> bool>,
     /// Counts what happened: rings and nudges.
     events: Cell<u64>,
-    /// `events` when somebody last returned from waiting.
+    /// `events` when a task last returned from waiting.
     events_seen: Cell<u64>,
     /// Tasks that wait. Bounded by the tasks of the shard, two in practice.
     waiting: RefCell<Vec<Waker>>,
@@ -66,7 +66,7 @@ impl Station {
         &self.ringer
     }
 
-    /// Wakes all that wait, and whoever waits next.
+    /// Wakes all that wait, and the next that does.
     pub(crate) fn nudge(&self) {
         self.events.set(self.events.get() + 1);
         let mut waiting = self.waiting.take();
@@ -80,7 +80,7 @@ impl Station {
         }
     }
 
-    /// Waits for a nudge, a ring, or work. Always lets the loop make a turn: a caller who finds
+    /// Waits for a nudge, a ring, or work. Always lets the loop make a turn: a caller that finds
     /// work each time must not starve the sockets.
     pub(crate) async fn wait(&self) {
         if self.events.get() != self.events_seen.get() || (self.has_work)() {
@@ -118,7 +118,7 @@ impl Future for Wait<'_> {
                 }
                 return Poll::Pending;
             }
-            // The work may be another's: everyone who waits must look.
+            // The work may be another's: every task that waits must look.
             station.nudge();
         }
         station.events_seen.set(station.events.get());

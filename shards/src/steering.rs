@@ -20,11 +20,11 @@ pub struct DatagramGroup {
     pub is_steered: bool,
 }
 
-/// Binds `count` sockets to one address with a port. Its owner makes sure that nobody else takes
+/// Binds `count` sockets to one address with a port. Its owner makes sure that no other program takes
 /// the port: it is refused if another socket has it already.
 ///
 /// # Errors
-/// The address is in use, or not to be had.
+/// The address is in use, or not available.
 pub fn bind_group(addr: SocketAddr, count: usize, steers: bool) -> io::Result<DatagramGroup> {
     // Sockets that share a port accept others that want to: one that doesn't finds out first.
     let alone = new_socket(addr)?;

@@ -1,7 +1,7 @@
 //! For tests: walks real code, on real threads, through its interleavings one atomic step at a time.
 //!
 //! Code under test takes its atomics from here instead of `std`. In a thread of [`explore`] each
-//! operation first lets the scheduler choose who goes on; elsewhere they are plain atomics.
+//! operation first lets the scheduler choose which thread goes on; elsewhere they are plain atomics.
 //! All schedules with at most a given number of preemptions are run (most bugs of this kind need
 //! one or two), depth first and without randomness. Sequential consistency only: orderings weaker
 //! than `SeqCst` are not modelled.
@@ -49,7 +49,7 @@ thread_local! {
 const NOBODY: usize = usize::MAX;
 
 impl Scheduler {
-    /// Chooses who goes on; `me` is the one who runs, or has just stopped.
+    /// Chooses which thread goes on; `me` is the one that runs, or has just stopped.
     fn choose(&self, me: usize) {
         let mut schedule = self.schedule.lock().expect("no test thread panics in here");
         let enabled = |state: &State| match state {

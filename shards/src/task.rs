@@ -12,7 +12,6 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-pub use crate::clock;
 use crate::turn;
 
 /// Lets every other ready task run and the driver poll its sockets and timers, then resumes.
@@ -41,13 +40,13 @@ pub async fn race<A, B>(
 
 /// Lets other threads of this core run before the shard goes on, if any want to: those that its
 /// writes have just woken, while what was written is still in the core's cache. Costs a system call
-/// (about 0.3 µs) when nobody does; beside somebody who never stops, it costs the rest of a slice.
+/// (about 0.3 µs) when none does; beside a thread that never stops, it costs the rest of a slice.
 pub fn cede_core() {
     rustix::thread::sched_yield();
 }
 
-/// From now on the calling thread waits for its turn: when it wakes up, it never takes the core from who
-/// is at work on it. For threads in a hurry for nothing, beside some that are. Threads that it starts
+/// From now on the calling thread waits for its turn: when it wakes up, it never takes the core from a thread
+/// that is at work on it. For threads in a hurry for nothing, beside some that are. Threads that it starts
 /// from then on do the same. On Linux this is `SCHED_BATCH`, which needs no privilege, and a warning
 /// says if it is refused all the same; elsewhere nothing happens.
 pub fn never_preempt() {

@@ -2,7 +2,7 @@
 //!
 //! monoio 0.2.4 runs ready tasks, then polls the future given to `block_on` if it was woken,
 //! then asks the kernel for readiness (without blocking if tasks are ready), and begins anew.
-//! The future given to `block_on` is [`Main`] below, so its poll is the seam between two turns:
+//! The future given to `block_on` is [`Main`](crate::root::Main), so its poll is the seam between two turns:
 //!
 //! 1. what producers put into other shards' inboxes is announced (the turn-end hook),
 //! 2. timers that are due wake their tasks (monoio advances its own only when it parks, which a
@@ -19,28 +19,20 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    future::Future,
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::Waker,
     time::Duration,
 };
 
-use crate::{clock, task};
-
-/// Turns given to cancelled tasks to drop what they own. A task is dropped at its first poll after
-/// the cancellation; what its destructors spawn is never started, so two would do.
-const CLOSING_TURNS_MAX: u32 = 64;
-
-/// Turns after that for the kernel to confirm that cancelled operations have ended.
-const CONFIRMING_TURNS: u32 = 3;
+use crate::clock::running::now;
 
 /// Names a timer: its deadline, then the order of creation.
 pub(crate) type TimerKey = (Duration, u64);
 
+/// The turns of this thread's loop.
 #[derive(Default)]
-struct Turn {
-    /// Of [`Main`]. None outside a running loop.
+pub(crate) struct Turn {
+    /// Of [`Main`](crate::root::Main). None outside a running loop.
     main: RefCell<Option<Waker>>,
     /// Whether `main` was already woken for the coming turn.
     requested: Cell<bool>,
@@ -49,6 +41,7 @@ struct Turn {
     timers: RefCell<BTreeMap<TimerKey, Waker>>,
     timers_made: Cell<u64>,
     at_end: RefCell<Option<Rc<dyn Fn()>>>,
+    /// The loop's future and its tasks have ended.
     done: Cell<bool>,
 }
 
@@ -56,7 +49,12 @@ thread_local! {
     static TURN: Turn = Turn::default();
 }
 
-/// Makes sure that the loop makes a turn: [`Main`] is polled after the tasks that are ready now.
+/// Lends out the turns of this thread's loop.
+pub(crate) fn with<T>(run: impl FnOnce(&Turn) -> T) -> T {
+    TURN.with(run)
+}
+
+/// Makes sure that the loop makes a turn: [`Main`](crate::root::Main) is polled after the tasks that are ready now.
 pub(crate) fn request() {
     TURN.with(Turn::request);
 }
@@ -114,7 +112,8 @@ pub(crate) fn timer_remove(key: TimerKey) {
 }
 
 impl Turn {
-    fn request(&self) {
+    /// See [`request`].
+    pub(crate) fn request(&self) {
         if !self.requested.replace(true) {
             let main = self.main.borrow();
             main.as_ref()
@@ -128,7 +127,8 @@ impl Turn {
         assert!(self.main.borrow().is_some(), "only tasks of a running shard yield and sleep");
     }
 
-    fn reset(&self) {
+    /// Forgets what a loop before has left.
+    pub(crate) fn reset(&self) {
         self.main.take();
         self.requested.set(false);
         self.yielders.take();
@@ -137,7 +137,13 @@ impl Turn {
         self.done.set(false);
     }
 
-    fn end(&self) {
+    /// Takes over as the waker of this loop's end of turns.
+    pub(crate) fn begin(&self, main: &Waker) {
+        self.main.borrow_mut().get_or_insert_with(|| main.clone());
+    }
+
+    /// What happens once in each turn.
+    pub(crate) fn end(&self) {
         self.requested.set(false);
         self.number.set(self.number.get() + 1);
         let hook = self.at_end.borrow().clone();
@@ -160,7 +166,7 @@ impl Turn {
         if self.timers.borrow().is_empty() {
             return;
         }
-        let now = clock::now();
+        let now = now();
         while let Some(waker) = self.pop_due(now) {
             waker.wake();
         }
@@ -172,83 +178,24 @@ impl Turn {
         (entry.key().0 <= now).then(|| entry.remove())
     }
 
-    fn earliest(&self) -> Option<Duration> {
+    /// The earliest timer's deadline.
+    pub(crate) fn earliest(&self) -> Option<Duration> {
         self.timers.borrow().first_key_value().map(|(key, _)| key.0)
     }
-}
 
-/// The future of `block_on`: ends turns until `root` has ended and every task is gone.
-pub(crate) struct Main {
-    root: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    alarm: Option<Pin<Box<monoio::time::Sleep>>>,
-    /// Deadline that `alarm` is set to; None: it has rung or was never set.
-    alarm_deadline: Option<Duration>,
-    _looking: clock::Looking,
-}
-
-impl Main {
-    pub(crate) fn new(root: impl Future<Output = ()> + 'static) -> Self {
-        TURN.with(Turn::reset);
-        task::reset();
-        let _looking = clock::Looking::begin();
-        Self { root: Some(Box::pin(root)), alarm: None, alarm_deadline: None, _looking }
+    /// Nothing is left to run.
+    pub(crate) fn finish(&self) {
+        self.done.set(true);
+        self.request();
     }
 
-    /// Sees to it that the loop wakes for the earliest timer.
-    fn arm(&mut self, turn: &Turn, context: &mut Context<'_>) {
-        let Some(earliest) = turn.earliest() else { return };
-        if self.alarm_deadline.is_none_or(|deadline| earliest < deadline) {
-            let ahead = earliest.saturating_sub(clock::now());
-            if ahead.is_zero() {
-                turn.request();
-                return;
-            }
-            self.alarm = Some(Box::pin(monoio::time::sleep(ahead)));
-            self.alarm_deadline = Some(earliest);
-        }
-        let rung = self.alarm.as_mut().is_some_and(|alarm| alarm.as_mut().poll(context).is_ready());
-        if rung {
-            // The timer that it was set for may be gone: look again.
-            self.alarm_deadline = None;
-            turn.request();
-        }
+    /// Whether nothing is left to run.
+    pub(crate) fn is_over(&self) -> bool {
+        self.done.get()
     }
-}
 
-impl Future for Main {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        TURN.with(|turn| {
-            turn.main.borrow_mut().get_or_insert_with(|| context.waker().clone());
-            if let Some(root) = self.root.take() {
-                drop(monoio::spawn(live(root)));
-            }
-            turn.end();
-            if turn.done.get() {
-                turn.main.take();
-                return Poll::Ready(());
-            }
-            self.arm(turn, context);
-            Poll::Pending
-        })
+    /// The loop is over: from now on no task may wait for a turn.
+    pub(crate) fn leave(&self) {
+        self.main.take();
     }
-}
-
-/// Runs `root`, then cancels what it left behind, so that sockets close and operations end before
-/// the event loop is dropped.
-async fn live(root: Pin<Box<dyn Future<Output = ()>>>) {
-    root.await;
-    task::cancel_all();
-    for _ in 0..CLOSING_TURNS_MAX {
-        if task::count() == 0 {
-            break;
-        }
-        task::yield_now().await;
-    }
-    for _ in 0..CONFIRMING_TURNS {
-        task::yield_now().await;
-    }
-    TURN.with(|turn| turn.done.set(true));
-    request();
 }

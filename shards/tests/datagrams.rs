@@ -20,7 +20,7 @@ use shards::{
 const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-/// A port that nobody has just now.
+/// A port that is free just now.
 fn free_addr() -> SocketAddr {
     UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr()).expect("loopback")
 }
@@ -94,7 +94,7 @@ fn a_datagram_comes_to_the_socket_that_its_first_byte_names() {
         sender.send_to(&[first, 1, 2], addr).unwrap();
     }
     if !group.is_steered {
-        // Only Linux steers; elsewhere whoever gets a datagram passes it on.
+        // Only Linux steers; elsewhere the shard that gets a datagram passes it on.
         let is_linux = cfg!(target_os = "linux");
         assert_eq!(is_linux, group.is_steered);
         return;

@@ -14,10 +14,21 @@ use shards::{Driver, DriverChoice, Placement, driver::FORCE_EPOLL_VARIABLE};
 use socket2::{Domain, Socket, Type};
 
 use super::ports::{self, Port};
-use relay_program::machine::{Groups, setting};
+use relay_program::{
+    buffers,
+    machine::{Groups, setting},
+};
 use relay_server::{Config, Congestion, Descriptors, MemoryPlan};
 
 use crate::config::RelayArgs;
+
+/// Settings that cap socket buffers, with what the relay would like to have: what one peer may have
+/// under way, in each direction of a stream, and what its datagram sockets ask for.
+pub(super) const BUFFERS: [(&str, u64); 3] = [
+    ("net.ipv4.tcp_wmem", buffers::WANTED_BYTES),
+    ("net.ipv4.tcp_rmem", buffers::WANTED_BYTES),
+    ("net.core.rmem_max", shards::datagrams::WISHED_BUFFER_BYTES as u64),
+];
 
 /// What was found.
 #[derive(Debug)]
@@ -79,7 +90,7 @@ impl Facts {
                 addresses,
                 own,
             ),
-            buffers: super::judge::BUFFERS.iter().filter_map(|(name, _)| buffer(*name)).collect(),
+            buffers: BUFFERS.iter().filter_map(|(name, _)| buffer(*name)).collect(),
             congestion_default: setting("net.ipv4.tcp_congestion_control"),
             congestion_available: setting("net.ipv4.tcp_available_congestion_control")
                 .unwrap_or_default(),

@@ -5,22 +5,13 @@ use std::{io, net::SocketAddr, time::Duration};
 use shards::{DriverChoice, driver::FORCE_EPOLL_VARIABLE};
 
 use super::{
-    Finding, bad,
-    facts::{self, Facts},
-    fine, note,
+    facts::{self, BUFFERS, Facts},
+    finding::{Finding, bad, fine, note},
     ports::{Port, Refusal, Use},
 };
 use relay_program::buffers;
 use relay_server::{Congestion, Verdict};
 use relay_units::option_text;
-
-/// Settings that cap socket buffers, with what the relay would like to have: what one peer may have
-/// under way, in each direction of a stream, and what its datagram sockets ask for.
-pub(super) const BUFFERS: [(&str, u64); 3] = [
-    ("net.ipv4.tcp_wmem", buffers::WANTED_BYTES),
-    ("net.ipv4.tcp_rmem", buffers::WANTED_BYTES),
-    ("net.core.rmem_max", shards::datagrams::WISHED_BUFFER_BYTES as u64),
-];
 
 /// For what a setting means: a round trip from one continent to another.
 const FAR: Duration = Duration::from_millis(100);
@@ -190,7 +181,7 @@ fn congestion(facts: &Facts) -> Finding {
         ),
         (Congestion::Preferred(name), Err((kind, why))) => note(
             what,
-            format!("{default}: {name}, which suits loopback, is not to be had ({why})"),
+            format!("{default}: {name}, which suits loopback, is not available ({why})"),
             if *kind == denied { allow(name) } else { format!("modprobe tcp_{name}") },
         ),
         (Congestion::Asked(name), Ok(())) if name == "bbr" && facts.is_loopback_only => note(
@@ -268,12 +259,12 @@ fn ipv6(facts: &Facts) -> Finding {
         Ok(()) => fine("IPv6", "peers may come by it"),
         Err(why) if facts.loopback.is_err() => note(
             "IPv6",
-            format!("not to be had ({why}): peers come by IPv4 only"),
+            format!("not available ({why}): peers come by IPv4 only"),
             "ip link set lo up",
         ),
         Err(why) => note(
             "IPv6",
-            format!("not to be had ({why}): peers come by IPv4 only"),
+            format!("not available ({why}): peers come by IPv4 only"),
             "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0; in a \
              container, a network with IPv6",
         ),

@@ -4,12 +4,13 @@
 //! nothing, and opens ports only to see whether they are free.
 
 mod facts;
+mod finding;
 mod judge;
 mod ports;
 
-use std::{fmt, process::ExitCode};
+use std::process::ExitCode;
 
-use self::{facts::Facts, judge::judge};
+use self::{facts::Facts, finding::Grade, judge::judge};
 use crate::config::RelayArgs;
 
 /// Checks this machine for a relay with the same options, and says what would mend what is amiss.
@@ -22,52 +23,6 @@ use crate::config::RelayArgs;
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     relay: RelayArgs,
-}
-
-/// How bad it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Grade {
-    Fine,
-    /// It runs, and could be better.
-    Note,
-    /// It does not run like this.
-    Bad,
-}
-
-/// One line, and what to do.
-#[derive(Debug)]
-struct Finding {
-    grade: Grade,
-    what: &'static str,
-    found: String,
-    mend: Option<String>,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let grade = match self.grade {
-            Grade::Fine => "ok",
-            Grade::Note => "note",
-            Grade::Bad => "BAD",
-        };
-        write!(f, "{grade:>4}  {:<18} {}", self.what, self.found)?;
-        match &self.mend {
-            Some(mend) => write!(f, "\n      {:<18} -> {mend}", ""),
-            None => Ok(()),
-        }
-    }
-}
-
-fn fine(what: &'static str, found: impl Into<String>) -> Finding {
-    Finding { grade: Grade::Fine, what, found: found.into(), mend: None }
-}
-
-fn note(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Finding {
-    Finding { grade: Grade::Note, what, found: found.into(), mend: Some(mend.into()) }
-}
-
-fn bad(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Finding {
-    Finding { grade: Grade::Bad, what, found: found.into(), mend: Some(mend.into()) }
 }
 
 /// Looks, and says what it found; what the program ends with.

@@ -77,7 +77,7 @@ fn bind(addr: SocketAddr, kind: Type) -> io::Result<Socket> {
     }
     socket.bind(&addr.into())?;
     if kind == Type::STREAM {
-        // With reuse, only listening shows that somebody else does.
+        // With reuse, only listening shows that another program does.
         socket.listen(1)?;
     }
     Ok(socket)

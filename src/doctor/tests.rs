@@ -5,8 +5,8 @@ use std::io;
 use shards::DriverChoice;
 
 use super::{
-    Grade,
     facts::Facts,
+    finding::Grade,
     judge::judge,
     ports::{Port, Refusal, Use},
 };

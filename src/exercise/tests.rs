@@ -1,5 +1,5 @@
 //! Replays the corpus of the fuzz targets, and scripts by chance: what a fuzzer found once is
-//! found again by anybody who runs the tests.
+//! found again by every run of the tests.
 
 use std::path::Path;
 

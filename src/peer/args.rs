@@ -112,7 +112,7 @@ pub struct ShareArgs {
     pub until_copies: Option<NonZeroU32>,
 
     /// End with an error after so long without handing out a chunk [default: never]
-    // Not PEER_TIMEOUT: whoever sets that is about to get something.
+    // Not PEER_TIMEOUT: a user who sets that is about to get something.
     #[arg(long, env = "PEER_SHARE_TIMEOUT", value_name = "DUR", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
 
@@ -165,7 +165,7 @@ pub struct GetArgs {
 /// `--seed-for`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SeedFor {
-    /// Until the relay says that nobody depends on this peer, at most 60 s.
+    /// Until the relay says that no peer depends on this one, at most 60 s.
     Auto,
     /// For so long.
     For(Duration),

@@ -29,10 +29,10 @@ use crate::{
 /// How long the relay may take to tell where the file differs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often the relay is asked who else is there.
+/// How often the relay is asked which peers are there.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
-/// When it has said so often that nobody is, nobody is: one may just have been connecting again.
+/// When it has said so often that there is none, there is none: one may just have been connecting again.
 const FOUND_NOBODY_MAX: u32 = 4;
 
 /// What was found.
@@ -68,7 +68,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
     report(args, voice, &verdict)
 }
 
-/// Where the file differs, if somebody can tell.
+/// Where the file differs, if a peer can tell.
 fn locate(args: &CheckArgs, token: Option<Token>, origin: &OriginFile) -> Verdict {
     let asked = ask_for_manifest(args, token);
     match asked {
@@ -163,7 +163,7 @@ impl Asked {
     }
 }
 
-/// Without another peer nobody can answer: that need not be waited for.
+/// Without another peer there is no answer to wait for.
 async fn ask_who_is_there(asked: &Asked, handle: PeerHandle) {
     loop {
         clock::sleep(ASK_EVERY).await;

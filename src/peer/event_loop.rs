@@ -18,8 +18,12 @@ use signal_hook::iterator::Signals;
 use super::error::{ProgramError, no_thread};
 
 /// Two signals within this are one: `timeout` and shells send the same one to a process and to its
-/// group. Nobody presses a key twice that fast.
+/// group. No user presses a key twice that fast.
 const SAME_SIGNAL: Duration = Duration::from_millis(100);
+
+/// A process that stood still for so long begins its waits anew; shorter breaks only count as no time, so
+/// that on a machine that stands still again and again a wait ends all the same.
+pub(super) const STOOD_STILL: Duration = Duration::from_secs(5);
 
 /// Whether the user wants an end.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +54,7 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// True from the first one on, for who looks without knowing this.
+    /// True from the first one on, for code that looks without knowing this type.
     pub(super) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }

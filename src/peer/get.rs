@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  target   where it goes         part     NAME.part, its lock and its manifest
-//!  run      the event loop's side status   how it is doing
+//!  run, job the event loop's side status   how it is doing
 //!  screen   shows that            report   what is said at the end
 //! ```
 
+mod job;
 mod part;
 mod report;
 mod run;
@@ -31,9 +32,9 @@ use shards::clock;
 use signal_hook::consts::SIGXFSZ;
 
 use self::{
+    job::{Done, Job, Place},
     part::{Part, StoredManifest},
     report::Report,
-    run::{Done, Job, Place},
     screen::{NEWS_MAX, News},
     status::{Phase, Status},
     target::{FileTarget, Target},
@@ -205,7 +206,7 @@ impl Context<'_> {
         }
         if let Err(error) = self.run(Place::Whole(file), state, false) {
             // The file is whole, which is what was asked for.
-            self.note(format!("nobody could be served: {error}"));
+            self.note(format!("no other peer could be served: {error}"));
         }
         Ok(())
     }

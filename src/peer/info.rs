@@ -16,7 +16,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), ProgramError> {
     crate::stdout::print(text.as_bytes()).map_err(|error| output_error(&error))
 }
 
-/// The same for machines.
+/// The same facts, for machines.
 pub(super) fn describe(ticket: &Ticket) -> serde_json::Value {
     serde_json::json!({
         "name": ticket.name(),
@@ -31,7 +31,7 @@ pub(super) fn describe(ticket: &Ticket) -> serde_json::Value {
 
 fn prose(ticket: &Ticket) -> String {
     let key = &ticket.key;
-    // A name comes from somebody else: what could steer a terminal is shown as an escape.
+    // A name comes from another user: what could steer a terminal is shown as an escape.
     let name = shown_name(ticket.name());
     let executable = if ticket.is_executable { "mode   executable\n" } else { "" };
     let chunks = count_text(u64::from(key.chunk_count()), "chunk");

@@ -20,7 +20,7 @@ mod probe;
 mod share;
 mod voice;
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode};
 
 pub use args::PeerArgs;
 pub use error::ProgramError;
@@ -28,10 +28,6 @@ pub use error::ProgramError;
 use args::Command;
 
 use crate::{arguments, log_level};
-
-/// A process that stood still for so long begins its waits anew; shorter breaks only count as no time, so
-/// that on a machine that stands still again and again a wait ends all the same.
-const STOOD_STILL: Duration = Duration::from_secs(5);
 
 /// Environment variable with the level of the log, which is silent otherwise.
 const LOG_VARIABLE: &str = "PEER_LOG";

@@ -5,6 +5,7 @@
 //! ends in `watch`.
 
 mod screen;
+mod tally;
 mod watch;
 mod wish;
 
@@ -137,7 +138,7 @@ async fn serve(
     shards::task::spawn(watching);
     let (result, _) = peer.run(new_scratch()).await;
     let mut sharing = sharing.borrow_mut();
-    let result = match (&sharing.verdict, result) {
+    let result = match (sharing.verdict(), result) {
         (Some(_), _) | (None, Ok(Ended::Stopped)) => Ok("interrupted"),
         (None, Ok(Ended::Left)) => Ok("done"),
         (None, Err(error)) => Err(watch::advise(&error)),
@@ -165,16 +166,16 @@ async fn tick(
         let asks = ticks.is_multiple_of(TICKS_PER_QUESTION);
         let change = if asks { origin.change() } else { None };
         let mut state = sharing.borrow_mut();
-        if state.has_ended {
+        if state.has_ended() {
             return;
         }
         if interrupt.came() {
-            state.verdict = Some(Verdict::Interrupted);
+            state.interrupt();
         }
         state.handle_change(change.as_ref());
         state.handle_time(Time::from_start(clock::now()));
-        let (stops, is_changed) =
-            (state.verdict.is_some(), matches!(state.verdict, Some(Verdict::Changed(_))));
+        let verdict = state.verdict();
+        let (stops, is_changed) = (verdict.is_some(), matches!(verdict, Some(Verdict::Changed(_))));
         drop(state);
         // The observer is told of what follows from these: the state must be free.
         if is_changed {

@@ -1,4 +1,4 @@
-//! What `peer` says: sentences on stderr, bars only where somebody can look at them, a line now and then
+//! What `peer` says: sentences on stderr, bars only on a terminal, a line now and then
 //! elsewhere.
 
 use std::io::IsTerminal as _;

@@ -74,7 +74,7 @@ impl End for Tcp {
     }
 
     fn write(&mut self, data_bytes_max: u64) -> (u64, bool) {
-        // Whoever was told that the other side has gone writes no more.
+        // A side that was told that the other has gone writes no more.
         match self.queue.write(&self.socket, data_bytes_max) {
             Ok(written) => (written.data_bytes, written.total_bytes > 0),
             Err(_) => (0, false),

@@ -77,7 +77,7 @@ fn the_map_fills_numbers_agree_and_the_dead_are_shown() {
     reads_by_keyboard(&mut browser, &file);
     darkens(&mut browser);
 
-    // Who is left has everything: no cell of the living is empty.
+    // The peers that are left have everything: no cell of the living is empty.
     browser.wait("two whole peers", "document.querySelector('article').dataset.whole === '2'");
     drop(first);
     browser.wait(

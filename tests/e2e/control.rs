@@ -247,7 +247,7 @@ fn a_second_signal_ends_at_once_with_failure() {
         http::get(relay.http, "/readyz").is_ok_and(|answer| answer.status == 503)
     });
     assert!(relay.is_alive(), "it waits for the chunk in flight");
-    // Whoever signals twice means it: a stray repetition comes sooner.
+    // A user who signals twice means it: a stray repetition comes sooner.
     crate::support::pause(Duration::from_millis(500));
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait_exit().code(), Some(1), "{}", relay.log());

@@ -272,8 +272,8 @@ fn what_came_in_was_passed_on_dropped_for_a_reason_or_is_still_cached() {
         let origin = Origin::start(relay.addr, &file);
         download(relay.addr, &file);
         assert_reconciled(&relay, &[]);
-        // Somebody who claims everything and lies, somebody who dies in the middle of a chunk, and
-        // somebody who sends what nobody asked for.
+        // A peer that claims everything and lies, one that dies in the middle of a chunk, and
+        // one that sends what was not asked for.
         let other = TestFile::new(32, 1 << 20, 16);
         for (fault, reason) in [
             (Fault::Lies, "wrong_digest"),
@@ -345,7 +345,7 @@ fn peers_that_wait_and_chunks_that_nobody_has_are_counted() {
     }
     assert_eq!(relay.metric("relay_chunks_missing", &[]), 0.0);
     drop((client, origin));
-    // Alone, without anybody who holds anything, and ready to take everything.
+    // Alone, without any holder, and ready to take everything.
     let mut alone =
         Wire::join(relay.addr, hello(TestFile::new(42, 1 << 20, 16).key())).expect("it may join");
     alone.send(&Message::Progress { received_bytes: 0, granted_bytes: 1 << 20 }).expect("sent");

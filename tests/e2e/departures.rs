@@ -1,5 +1,5 @@
-//! What is told of peers that have gone: who got the file left with it, however soon it went and whether
-//! or not anybody watched; who did not is dead, and who lied is banned.
+//! What is told of peers that have gone: one that got the file left with it, however soon it went and whether
+//! or not a page was open; one that did not is dead, and one that lied is banned.
 
 use std::{
     net::SocketAddr,
@@ -102,7 +102,7 @@ fn who_left_a_file_before_it_was_shared_again_is_told_all_the_same() {
         wait_until("its end", || relay.metric("relay_swarms", &[]) == 0.0);
     }
     let _running = share(&[]);
-    // Two who shared it and two who got it.
+    // Two that shared it and two that got it.
     let told = told_of(&relay, &file, 4);
     assert_eq!(states(&told), [("left", 1); 4], "{told}");
     assert_eq!((number(&told, "/peers_left"), number(&told, "/peers_dead")), (0, 0), "{told}");
@@ -154,7 +154,7 @@ fn all_who_leave_a_file_at_once_left_with_it_and_their_rows_are_full() {
     drop(origin);
     let frame = page.until("its end", |frame| frame["swarms"][0]["left"] == CLIENTS);
     assert_eq!(number(&frame, "/swarms/0/dead"), 0, "{frame}");
-    // Who opens a page now sees full rows.
+    // A page that is opened now shows full rows.
     let frame = Events::open(relay.http, "").next();
     let rows = frame["swarms"][0]["rows"].as_array().expect("rows");
     let left = rows.iter().filter(|row| row["state"] == "left" && row["origin"] == false);

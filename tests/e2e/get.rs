@@ -28,7 +28,7 @@ use crate::support::{
 const CHUNK_SIZE_LOG2: u8 = 14;
 pub(crate) const CHUNK_BYTES: usize = 1 << CHUNK_SIZE_LOG2;
 
-/// A directory, a relay, and a file that somebody may share there.
+/// A directory, a relay, and a file to share there.
 pub(crate) struct Stage {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) relay: RelayProcess,

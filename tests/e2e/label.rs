@@ -1,5 +1,5 @@
 //! `peer share --label`: what an origin would have its file called, from the command line, or from hostile
-//! hands, to whoever watches the relay.
+//! hands, to all who watch the relay.
 
 use std::{path::Path, process::Command};
 

@@ -182,7 +182,7 @@ fn events_tell_all_once_then_what_changed_and_who_died() {
             seen.extend(states(&page.next()));
             ["dead", "left"].iter().all(|state| seen.iter().any(|seen| seen == state))
         });
-        // Who opens a page now sees them as well.
+        // A page that is opened now shows them as well.
         let mut second = Events::open(relay.http, "");
         let whole = second.next();
         let mut states = states(&whole);

@@ -72,7 +72,7 @@ fn many_clients_share_what_was_fetched_about_once() {
             client.join().expect("every client gets the file");
         }
         let fetched = relay.metric("relay_chunks_fetched_total", &[]);
-        // All of it fits the cache: a chunk is fetched again only for who joined after it was free.
+        // All of it fits the cache: a chunk is fetched again only for peers that joined after it was free.
         assert!((64.0..=640.0).contains(&fetched), "{fetched} fetches of 64 chunks");
         let limit = relay.metric("relay_chunk_bytes_limit", &[]);
         assert!(relay.metric("relay_chunk_bytes_peak", &[]) <= limit);

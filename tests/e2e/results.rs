@@ -94,7 +94,7 @@ fn who_wants_no_results_gets_the_file_all_the_same() {
         redirected(">&- 2>&-", PEER, &["check", path.to_str().expect("text"), &ticket]).code,
         0
     );
-    // A relay that nobody hears of does its work, too.
+    // A relay whose stdout has no reader does its work, too.
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$0\" \"$@\" <&- 2>&-", RELAY]);
     let silent = RelayProcess::start(shell, &[]);

@@ -107,7 +107,7 @@ fn until_copies_counts_those_who_got_the_file_and_went() {
     download(relay.addr, &shared.file);
     wait_until("one copy to be told", || running.stderr().contains("1 copy so far"));
     assert!(running.is_alive());
-    // Whoever goes as soon as it is whole counts too, and so does one who keeps nothing.
+    // A peer that goes as soon as it is whole counts too, and so does one that keeps nothing.
     let copy = shared.dir.path().join("copy");
     let end = run(peer(&["get", &ticket, "-o"]).arg(&copy));
     assert_eq!(end.code, 0, "{}", end.stderr);

@@ -90,7 +90,7 @@ fn a_file_that_shrank_is_given_up_though_nobody_was_asked_for_a_chunk() {
     let relay = RelayProcess::start(relay(), &["--cache", "1M"]);
     let (share, ticket) = stage.share(&relay.addr.to_string(), &[]);
     let key = ticket.parse::<Ticket>().expect("it is a ticket").key;
-    // Somebody has a part, which proves the share, and takes no more.
+    // A peer has a part, which proves the share, and takes no more.
     let mut first = Download::join(relay.addr, key).expect("the relay is there");
     while first.have_count() == 0 {
         first.step().expect("the relay is there");
@@ -121,7 +121,7 @@ fn figures_of_a_share_survive_a_relays_restart_and_both_sides_say_that_they_are_
         status["copies"] == 1 && status["chunks_handed_out"] == 4 && status["sent_bytes"] == 1 << 20
     };
     wait_until("one copy", || last(&share).is_some_and(is_whole));
-    // It waits for a file that nobody shares.
+    // It waits for a file that no peer shares.
     let other = Stage::new(4, 1);
     let get = other.get(&other.ticket(&first, "other"), &["--timeout", "60s"]);
     wait_until("the get to wait", || get.stderr().contains("waiting for"));

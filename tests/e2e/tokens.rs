@@ -69,7 +69,7 @@ fn wrong_tokens_are_counted_logged_once_and_answered_later_each_time() {
     // Each waits twice as long as the one before, from a tenth of a second on.
     assert!(times[4] >= Duration::from_millis(1500), "{times:?}");
     assert!(times[4] > times[0], "{times:?}");
-    // Whoever knows it is not slowed down, nor is who has none.
+    // A client that knows it is not slowed down, nor is one that has none.
     assert!(time("Authorization: Bearer secret\r\n", 200) < Duration::from_secs(3));
     assert!(time("", 401) < Duration::from_secs(3));
     let form = http::post_form(relay.http, "/login", "token=wrong").expect("answered");

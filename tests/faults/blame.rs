@@ -1,5 +1,5 @@
-//! A liar that was cut off comes back: it is not asked again while anybody else has the file, and
-//! its honest neighbours, who share its address, are served and serve as before.
+//! A liar that was cut off comes back: it is not asked again while another peer has the file, and
+//! its honest neighbours, which share its address, are served and serve as before.
 
 #![cfg(target_os = "linux")]
 
@@ -56,7 +56,7 @@ fn a_liar_that_comes_back_is_not_asked_again_and_its_neighbours_are_not_punished
     assert_eq!(failure.code, FailureCode::Banned);
     let origin = Origin::start(addr, &file);
     waiting.join().expect("the honest client gets the file");
-    // It comes back, again and again, each time somebody else wants the file.
+    // It comes back, again and again, each time another peer wants the file.
     let returned: Vec<_> = (0..RETURNS)
         .map(|_| {
             let wire = Wire::connect_from(LIAR, addr).expect("connected");
@@ -68,12 +68,12 @@ fn a_liar_that_comes_back_is_not_asked_again_and_its_neighbours_are_not_punished
             lying
         })
         .collect();
-    // Only where the origin seemed to be stuck, as on a busy machine, was somebody else tried.
+    // Only where the origin seemed to be stuck, as on a busy machine, was another peer tried.
     let again = relay.metric("relay_peers_banned_total", &[]) - 1.0;
     let hedges = relay.metric("relay_hedges_total", &[]);
     assert!(again <= hedges, "it was asked {again} times again, with {hedges} hedges");
     assert!(origin.is_serving());
-    // An honest neighbour gets the file like anybody.
+    // An honest neighbour gets the file like every peer.
     let neighbour = Wire::connect_from(LIAR, addr).expect("connected");
     let neighbour = neighbour.joined(hello(file.key())).expect("it may join");
     Download::over(neighbour, file.key()).expect("it may ask").finish(&file).expect("it gets it");

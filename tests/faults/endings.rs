@@ -23,7 +23,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{file::TestFile, honest::Origin, in_background, process::RelayProcess};
 
-/// Long enough for whoever waits in vain to be noticed.
+/// Long enough to notice a wait in vain.
 const LONG: Duration = Duration::from_secs(20);
 
 fn config(remote: Remote, keeps_bytes: bool) -> PeerConfig {
@@ -39,7 +39,7 @@ fn config(remote: Remote, keeps_bytes: bool) -> PeerConfig {
     PeerConfig { remote, session, patience: Patience { first: LONG, later: LONG }, seed: 1 }
 }
 
-/// A listener that nobody can connect to any more: the kernel drops what comes to it.
+/// A listener that no peer can connect to any more: the kernel drops what comes to it.
 fn full_listener() -> (Socket, Vec<Socket>) {
     let new = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let listener = new();

@@ -1,4 +1,4 @@
-//! The HTTP side under attack: who dawdles, floods, never reads, or asks what nobody should. The
+//! The HTTP side under attack: clients that dawdle, flood, never read, or ask what they should not. The
 //! honest are answered beside it, and it costs a bounded amount.
 
 use std::{
@@ -9,8 +9,7 @@ use std::{
 
 use crate::support::{
     PATIENCE, http, in_background,
-    proc::{descriptors, resident_bytes_peak},
-    process::RelayProcess,
+    process::{RelayProcess, descriptors, resident_bytes_peak},
     wait_until,
 };
 
@@ -71,7 +70,7 @@ fn a_thousand_idle_connections_keep_nobody_from_an_answer() {
     let resident = resident_bytes_peak(relay.id());
     assert!(resident < 1 << 28, "{resident} bytes are resident");
     drop(idle);
-    // Whoever asks is not taken for idle, however many ask at once.
+    // A client that asks is not taken for idle, however many ask at once.
     let asking: Vec<_> = (0..200).map(|_| in_background(move || is_healthy(relay.http))).collect();
     assert!(asking.into_iter().all(|asks| asks.join().expect("it ends")), "all are answered");
 }
@@ -119,7 +118,7 @@ fn who_takes_no_answer_is_ended_and_leaves_its_place() {
         .map(|_| {
             let mut stream = connect(relay.http);
             stream.set_nonblocking(true).expect("a socket");
-            // More answers than the kernel keeps for anybody; what it does not take is not sent.
+            // More answers than the kernel keeps for one connection; what it does not take is not sent.
             for _ in 0..500 {
                 if stream.write_all(request.as_bytes()).is_err() {
                     break;

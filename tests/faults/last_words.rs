@@ -1,5 +1,5 @@
-//! Why a connection ends reaches the one who is closed, even if it was sending all the while; and
-//! whoever goes on sending is cut off all the same.
+//! Why a connection ends reaches the peer that is closed, even if it was sending all the while; and
+//! one that goes on sending is cut off all the same.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn a_peer_that_floods_hears_why_it_is_closed() {
         let origin = Origin::start(relay.addr, &file);
         for round in 0..10 {
             let mut wire = Wire::join(relay.addr, hello(file.key())).expect("it may join");
-            // File bytes that nobody asked for: the first frame is the fault, the rest is more
+            // File bytes that were not asked for: the first frame is the fault, the rest is more
             // than the sockets hold. It reads nothing before all is sent.
             for _ in 0..16 {
                 wire.send_chunk(round, 0, &file.bytes).expect("what comes late is taken");

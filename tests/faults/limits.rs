@@ -99,7 +99,7 @@ fn a_flood_of_connections_pushes_out_its_own_oldest() {
     wait_until("the rest of the flood to be closed", || {
         relay.metric("relay_connections", &[]) <= (UNINTRODUCED_MAX + 2) as f64
     });
-    // Who was there goes on, and who comes now gets in.
+    // Peers that were there go on, and one that comes now gets in.
     while !early.is_complete() {
         early.step().expect("the early client gets the file");
     }

@@ -21,7 +21,7 @@ const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);
 /// Datagrams of one burst: few enough for any socket's buffer.
 const BURST: u32 = 100;
 
-/// Somebody who hears what comes through, and a peer that is connected to the proxy.
+/// A listener that hears what comes through, and a peer that is connected to the proxy.
 struct Ends {
     proxy: Proxy,
     relay: UdpSocket,

@@ -43,7 +43,7 @@ impl Stage {
         self.relay.wait_metric("relay_connections_refused_total", &[&label], least);
     }
 
-    /// Whoever is honest is still served.
+    /// Honest peers are still served.
     fn check(&self) {
         download(self.relay.addr, &self.file);
         assert!(self.origin.is_serving(), "the origin is not blamed");

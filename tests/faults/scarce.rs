@@ -88,7 +88,7 @@ fn the_default_cache_follows_a_limit_and_a_given_one_is_warned_about() {
     assert_eq!(relay.metric("relay_chunk_bytes_limit", &[]), f64::from(200 << 20));
 }
 
-/// A file to share, and a relay that wants a token which nobody here has: whoever gets as far as to it is told so
+/// A file to share, and a relay that wants a token which no peer here has: one that gets as far as to it is told so
 /// at once.
 fn stage() -> (tempfile::TempDir, String, RelayProcess) {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -136,7 +136,7 @@ fn threads_that_the_system_refuses_are_a_sentence_and_no_panic() {
         println!("NOT CHECKED: only root can become a user without processes of his own");
         return;
     }
-    // A user who has nothing else: the limit counts all of his threads.
+    // A user who has nothing else: the limit counts all threads of that user.
     const NOBODY_ELSE: u32 = 61_237;
     let (dir, file, relay) = stage();
     let at = relay.addr.to_string();

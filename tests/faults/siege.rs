@@ -1,4 +1,4 @@
-//! Many who mean no good, at once, of many kinds. What they cost the relay is bounded (memory,
+//! Many attackers at once, of many kinds. What they cost the relay is bounded (memory,
 //! descriptors, processor time), and twenty honest clients get their file meanwhile.
 
 use std::{
@@ -21,8 +21,8 @@ use crate::programs::relay;
 use crate::support::{
     file::TestFile,
     honest::{Origin, download},
-    in_background, pause, proc,
-    process::RelayProcess,
+    in_background, pause,
+    process::{RelayProcess, descriptors, resident_bytes_peak},
     wait_until,
     wire::{Heard, Wire, hello, origin_hello, with_claims},
 };
@@ -46,14 +46,14 @@ const RESIDENT_BYTES_MAX: u64 = 192 << 20;
 /// Descriptors beside connections: listeners, doorbells, event loops, files.
 const DESCRIPTORS_BESIDE_MAX: usize = 64;
 
-/// Processor time of a relay that serves twenty clients and is otherwise besieged by those who do
+/// Processor time of a relay that serves twenty clients and is otherwise besieged by peers that do
 /// next to nothing for 10 s; a shard that spins would take as long as that by itself.
 const CPU_SECONDS_MAX: f64 = 8.0;
 
 /// A besieger that is not spoken to for so long tries something else.
 const BESIEGER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Where those are who supply wrong bytes: elsewhere, so that nobody else is suspected with them. On
+/// Where those are that supply wrong bytes: elsewhere, so that no other peer is suspected with them. On
 /// Linux all of 127.0.0.0/8 is this machine.
 const LIARS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
@@ -99,9 +99,9 @@ impl Siege {
         assert_eq!(self.relay.metric("relay_panics_total", &[]), 0.0);
         let chunk_bytes = self.relay.metric("relay_chunk_bytes_peak", &[]);
         assert!(chunk_bytes <= CACHE_BYTES, "{chunk_bytes}");
-        let resident = proc::resident_bytes_peak(self.relay.id());
+        let resident = resident_bytes_peak(self.relay.id());
         assert!(resident <= RESIDENT_BYTES_MAX, "{resident} bytes were resident");
-        let open = proc::descriptors(self.relay.id());
+        let open = descriptors(self.relay.id());
         assert!(open <= connections + DESCRIPTORS_BESIDE_MAX, "{open} descriptors are open");
         println!("{resident} bytes resident at most, {open} descriptors for {connections}");
     }

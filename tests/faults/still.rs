@@ -1,5 +1,5 @@
 //! Processes that stand still for a while, as where a lid was closed or a machine was paused: the time
-//! that they did not run counts against nobody.
+//! that they did not run does not count.
 
 use std::{fs, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Nobody waits for ever, and nothing is said twice, because somebody else is slow, silent or asleep.
+//! No peer waits for ever, and nothing is said twice, because another is slow, silent or asleep.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -43,7 +43,7 @@ fn a_manifest_that_comes_from_a_second_holder_is_not_sent_to_anybody_again() {
     let mut peer = Wire::join(relay.addr, hello(file.key())).expect("it may join");
     peer.send(&Message::ManifestRequest).expect("the relay is there");
     parts_before(&mut slow, |message| *message == Message::ManifestRequest);
-    // After a while somebody else is asked, too.
+    // After a while another holder is asked, too.
     let mut swift = Wire::join(relay.addr, origin_hello(file.key())).expect("it may join");
     parts_before(&mut swift, |message| *message == Message::ManifestRequest);
     let parts: Vec<Message> = file.manifest.parts(0).collect();
@@ -65,7 +65,7 @@ fn a_shard_that_sleeps_gives_its_memory_to_whoever_waits_on_another() {
     let all = sched_getaffinity(None).expect("it is told");
     let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| all.is_set(core)).collect();
     let relay = RelayProcess::start(relay(), &["--cores", "2", "--cache", "1M"]);
-    // Each fills the memory, and who has it then says nothing more. The relay gives connections to the
+    // Each fills the memory, and the one that has it then says nothing more. The relay gives connections to the
     // shard on their client's core: what the first file needs is all on one shard, what the second does
     // on the other, and so are, of these two files, the homes.
     let files = [0, 1].map(|seed| Arc::new(TestFile::new(seed, 5 << 18, 17)));

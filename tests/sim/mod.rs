@@ -8,6 +8,7 @@
 
 mod budget;
 pub(crate) mod channel;
+mod digest;
 pub(crate) mod fleet;
 mod home;
 mod outcome;
@@ -57,6 +58,7 @@ pub(crate) fn for_seeds(test: &'static str, count: u64, run: impl Fn(u64)) {
         run(seed);
     }
     SEED.set(None);
+    println!("digest {:016x} of what {test} decided", digest::take_all());
 }
 
 /// The seed comes before the panic's own message, and past the test harness, which keeps what is

@@ -22,6 +22,8 @@ pub(crate) struct Outcome {
     pub seeding_done_at: Vec<Option<u64>>,
     /// Bytes fetched up to the end of seeding.
     pub seeding_ingress: Vec<f64>,
+    /// Of all that was decided, in its order.
+    pub digest: u64,
 }
 
 impl World {
@@ -84,6 +86,17 @@ impl World {
         )
     }
 
+    fn digest(&self) -> u64 {
+        let mut digest = self.digest;
+        for home in &self.homes {
+            let (counters, status) = (home.swarm.counters(), home.swarm.status());
+            digest.add(&[counters.deliveries, counters.hits, counters.misses, counters.fetches]);
+            digest.add(&[counters.hedges, counters.evictions, counters.purchases, counters.bans]);
+            digest.add(&[status.chunks_handed_out.into(), status.copies.into()]);
+        }
+        digest.end()
+    }
+
     fn is_held(&self, home: usize, chunk: u32) -> bool {
         self.peers.iter().any(|peer| {
             let honest = matches!(peer.plan.vice, Vice::None) && peer.slot.is_some();
@@ -115,6 +128,7 @@ impl World {
             seeding_ingress: (0..self.homes.len())
                 .map(|h| amount(self.homes[h].seeding_bytes, h))
                 .collect(),
+            digest: self.digest(),
         }
     }
 }

@@ -41,6 +41,7 @@ impl World {
         self.homes[home].chunk_size = u64::from(self.plan.chunk_size);
         while let Some(action) = self.homes[home].swarm.poll_action() {
             self.homes[home].note_exchange(self.now);
+            self.digest.act(self.now, home, &action);
             match action {
                 Action::WantRoom => {
                     if self.budget.lease(home, u64::from(self.plan.chunk_size)) {
@@ -66,6 +67,7 @@ impl World {
             }
         }
         if let Some(at) = self.homes[home].swarm.poll_timeout() {
+            self.digest.add(&[at.0]);
             let at = self.plan.delays.seen_at(at.0.max(self.now));
             if self.homes[home].timer_at.is_none_or(|earlier| at < earlier) {
                 self.homes[home].timer_at = Some(at);

@@ -10,6 +10,7 @@ use relay::{
 use super::{
     MICROSECOND, MILLISECOND, SECOND,
     budget::Budget,
+    digest::Digest,
     home::Home,
     outcome::Outcome,
     peer::{PeerPlan, SimPeer, Vice},
@@ -102,6 +103,7 @@ pub(crate) struct World {
     pub(super) touched: Vec<usize>,
     pub(super) dirty: Vec<usize>,
     pub(super) count: u64,
+    pub(super) digest: Digest,
     same_time: u64,
 }
 
@@ -123,6 +125,7 @@ impl World {
             touched: Vec::new(),
             dirty: Vec::new(),
             count: 0,
+            digest: Digest::default(),
             same_time: 0,
             plan,
         };

@@ -1,6 +1,6 @@
 //! Nobody waits for the slow: what slow peers cost the others, themselves and the origin, over seeds.
 //!
-//! Each fleet runs with the delays that the relay's shell adds. Before `swarm::pace` the same fleets made
+//! Each fleet runs with the delays that the relay's shell adds. Before the swarm knew a pace, the same fleets made
 //! the others 1.9 to 41 times slower.
 
 use relay::swarm::LAMBDA_DEFAULT;
@@ -114,7 +114,7 @@ fn a_spread_does_not_wait_for_slow_owners_and_its_origin_goes_when_peers_hold_al
         ratio,
         chunks,
         cache_chunks,
-        // So slow that a tenth of a second, which an exchange waits at least, is little.
+        // So slow that the 75 ms, which an exchange waits at least, are little.
         chunks_per_second: 40.0,
     };
     let fleets = [

@@ -160,3 +160,11 @@ fn whatever_carries_the_channels_everybody_who_can_finish_does() {
         world.assert_progress();
     });
 }
+
+#[test]
+fn the_same_seed_gives_the_same_decisions_in_the_same_order() {
+    for_seeds("--test simulation same_seed", 100, |seed| {
+        let digest = || World::new(random_plan(seed)).run().digest;
+        assert_eq!(digest(), digest());
+    });
+}

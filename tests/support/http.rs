@@ -20,7 +20,7 @@ pub(crate) struct Answer {
 /// Asks for a page.
 ///
 /// # Errors
-/// Nobody answers, or not with HTTP.
+/// Nothing answers, or not with HTTP.
 pub(crate) fn get(addr: SocketAddr, path: &str) -> io::Result<Answer> {
     get_with(addr, path, "")
 }
@@ -37,7 +37,7 @@ pub(crate) fn get_with(addr: SocketAddr, path: &str, headers: &str) -> io::Resul
 /// The same in HTTP/1.0, for servers that would send the answer in pieces.
 ///
 /// # Errors
-/// Nobody answers, or not with HTTP.
+/// Nothing answers, or not with HTTP.
 pub(crate) fn get_plain(addr: SocketAddr, path: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -47,7 +47,7 @@ pub(crate) fn get_plain(addr: SocketAddr, path: &str) -> io::Result<Answer> {
 /// Sends a form, as a browser does.
 ///
 /// # Errors
-/// Nobody answers, or not with HTTP.
+/// Nothing answers, or not with HTTP.
 pub(crate) fn post_form(addr: SocketAddr, path: &str, form: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -11,7 +11,6 @@ pub(crate) mod file;
 pub(crate) mod honest;
 pub(crate) mod http;
 pub(crate) mod network;
-pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod wire;

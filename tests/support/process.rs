@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{http, wait_for};
 
-/// Signals that whoever runs the tests ignores, as a shell does with what it runs in the background, are not
+/// Signals that the tests' parent ignores, as a shell does with what it runs in the background, are not
 /// ignored by programs that are started from now on: ours respect it, and could not be ended by them.
 fn hear_signals() {
     static ONCE: std::sync::Once = std::sync::Once::new();
@@ -271,4 +271,17 @@ pub(crate) fn drivers(command: impl Fn() -> Command) -> Vec<&'static str> {
     }
     println!("io_uring does not work here: epoll only");
     vec!["epoll"]
+}
+
+/// Most resident memory of a process so far, in bytes; 0 where the kernel does not tell, as outside of Linux.
+pub(crate) fn resident_bytes_peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+/// Open descriptors of a process; 0 where the kernel does not tell.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }

@@ -116,7 +116,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes who accepts.
+        // Wakes the thread that accepts.
         TcpStream::connect(self.addr).ok();
     }
 }
@@ -143,7 +143,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, mut on_frame: OnFrame) {
             let mut frame = Frame(waiting[done..done + len].to_vec());
             on_frame(&mut frame);
             if to.write_all(frame.bytes()).is_err() {
-                // Nobody takes it: the other direction ends by itself.
+                // It is not taken: the other direction ends by itself.
                 from.shutdown(Shutdown::Both).ok();
                 return;
             }

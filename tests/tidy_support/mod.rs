@@ -3,6 +3,10 @@
 //! It is a reader for rules, not a parser: it knows comments, strings, `use` trees and paths, and
 //! that is all it needs to know.
 
+#![allow(dead_code, reason = "each test crate uses its own part of this")]
+
+pub(crate) mod imports;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -220,4 +224,9 @@ fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
 /// Whether the path is this one or below it.
 pub(crate) fn is_below(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// A file that is compiled for tests only, by its name.
+pub(crate) fn is_of_tests(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/")
 }

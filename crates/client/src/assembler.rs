@@ -1,7 +1,7 @@
 //! Puts data frames together into verified chunks.
 //!
 //! Pure. Where bytes are not kept they are hashed straight from the receive buffer and never
-//! copied. Does not know what the peer does with a chunk, nor who asked for it.
+//! copied. Does not know what the peer does with a chunk, nor which peer asked for it.
 //!
 //! Invariants: at most [`PARTIAL_CHUNKS_MAX`] partials, of different chunks, oldest first; each
 //! holds a prefix of its chunk, shorter than the chunk.
@@ -33,14 +33,14 @@ pub enum Assembled {
     Nothing,
     /// The chunk is whole and its digest is right. `bytes` are there if they are kept.
     Chunk {
-        /// Which.
+        /// The chunk's index.
         chunk: u32,
         /// Its bytes, in keeping mode.
         bytes: Option<Bytes>,
     },
     /// The frame doesn't continue what is here of its chunk: the relay must begin it anew.
     Lost {
-        /// Which.
+        /// The chunk's index.
         chunk: u32,
     },
 }
@@ -51,11 +51,11 @@ pub enum AssembleError {
     /// The frame lies outside of the file.
     #[error("a data frame of {len} bytes at {offset} of chunk {chunk} lies outside of the file")]
     OutOfRange {
-        /// As received.
+        /// The chunk that it names.
         chunk: u32,
-        /// As received.
+        /// The offset that it names.
         offset: u32,
-        /// As received.
+        /// Its length.
         len: u32,
     },
     /// Data runs in datagrams or on the stream.
@@ -64,21 +64,21 @@ pub enum AssembleError {
     /// The chunk's digest is not the one of the manifest.
     #[error("chunk {chunk} arrived with a wrong digest ({cause})")]
     WrongDigest {
-        /// Which.
+        /// The chunk's index.
         chunk: u32,
         /// Whose fault, as far as known.
         cause: WrongDigestCause,
     },
 }
 
-/// Who is to blame for a wrong digest.
+/// What is to blame for a wrong digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WrongDigestCause {
     /// A frame's checksum is wrong too: it was damaged on the way.
     Link,
     /// Every frame's checksum is right: the relay sent wrong bytes.
     Sender,
-    /// The bytes were not kept, so nobody can tell.
+    /// The bytes were not kept, so it can't be told.
     Unknown,
 }
 

@@ -152,7 +152,7 @@ pub enum ConnectionError {
     Session {
         /// The relay.
         remote: SocketAddr,
-        /// Why.
+        /// What ended it.
         error: SessionError,
     },
     /// Datagrams don't get through, though the stream does.
@@ -171,7 +171,7 @@ pub enum ConnectionError {
     Store {
         /// "read" or "write".
         what: &'static str,
-        /// Which.
+        /// The chunk's index.
         chunk: u32,
         /// The system's reason.
         error: io::Error,

@@ -39,7 +39,7 @@ pub enum HashError {
     /// It can't be read.
     #[error("could not read it at offset {offset_bytes}: {error}")]
     Read {
-        /// Where.
+        /// Where in the file.
         offset_bytes: u64,
         /// The system's reason.
         error: io::Error,
@@ -62,7 +62,7 @@ pub struct Hashed {
 }
 
 /// By which the owner of a chunk notices that it is not what it was: CRC-64/NVME. At a tenth of a
-/// digest's price it misses one accident in 2^64; who changes a file so that nobody notices gets as
+/// digest's price it misses one accident in 2^64; an attacker who hides a change of a file gets as
 /// far as the relay, which looks at digests.
 #[must_use]
 pub fn chunk_checksum(bytes: &[u8]) -> u64 {

@@ -2,13 +2,17 @@
 //!
 //! ```text
 //!  peer         SHELL: connects, and connects again when a connection breaks
+//!    ├─ observer         what its owner is told, and may want
 //!    ├─ remote, dial     find the relay, open a socket
 //!    ├─ store, origin    where chunks live: memory, a file, nowhere; a file that is shared
 //!    ├─ hashing          a file's manifest, on all cores
 //!    │
-//!  connection   SHELL: the tasks of one connection
-//!    ├─ datagrams        those of a channel that runs in datagrams
-//!    ├─ keeping          what its store has under way
+//!  connection   SHELL: the life of one connection
+//!    ├─ tasks, datagram_tasks   what waits beside its reader
+//!    ├─ linger, liveness        its last words; whether its stream still leads anywhere
+//!    ├─ link                    its socket, how it ends
+//!    ├─ core                    its session, channels and store
+//!    ├─ keeping                 what its store has under way
 //!    │
 //!  session      PURE: the state of one connection
 //!    ├─ outbox           what it has to say
@@ -16,7 +20,7 @@
 //!    ├─ wants            peer order: what it asks for
 //!    ├─ assembler        frames to verified chunks
 //!    ├─ uploads          fetches that it answers
-//!    └─ file             what it has; outlives the connection
+//!    └─ file_state       what it has; outlives the connection
 //! ```
 //!
 //! A publisher is a peer that has everything; a client of the load generator is a peer whose
@@ -68,38 +72,35 @@
 //! ```
 
 pub mod assembler;
-pub mod connection;
-mod datagrams;
+mod connection;
 pub mod dial;
 pub mod error;
 #[cfg(feature = "exercise")]
 pub mod exercise;
-pub mod file;
+pub mod file_state;
 pub mod hashing;
 pub mod intake;
-mod keeping;
-mod liveness;
+pub mod observer;
 pub mod origin;
 pub mod outbox;
 pub mod peer;
 mod prefix;
 pub mod remote;
 pub mod resume;
-pub mod scratch;
 pub mod session;
-mod signal;
 pub mod store;
 pub mod uploads;
 pub mod wants;
 
 pub use assembler::WrongDigestCause;
+pub use connection::{Scratch, new_scratch};
 pub use error::{ConnectionError, SessionError};
-pub use file::FileState;
+pub use file_state::FileState;
 pub use hashing::{HashError, Hashed, hash_file};
+pub use observer::{Notice, Observer, Reaction};
 pub use origin::{OriginError, OriginFile};
-pub use peer::{Ended, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle, Reaction};
+pub use peer::{Ended, Patience, Peer, PeerConfig, PeerHandle};
 pub use remote::{Remote, look_up_blocking};
-pub use scratch::{Scratch, new_scratch};
 pub use session::{Session, SessionConfig, SessionEvent};
 pub use store::{ChunkStore, Disk, FileStore, MemoryStore, Nowhere, StoreEvent, StreamStore};
 pub use uploads::Upload;

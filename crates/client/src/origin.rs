@@ -59,7 +59,7 @@ pub enum OriginError {
     Hash {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What kept it from being hashed.
         error: HashError,
     },
     /// It has another end than the system states.

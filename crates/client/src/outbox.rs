@@ -5,9 +5,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{file::FileState, session::SessionConfig, wants::ChunkOrder};
 use relay_protocol::{
-    ChunkRange, Claims, Hello, Manifest, Message, Order,
+    Bitfield, ChunkRange, Claims, Hello, Manifest, Message,
     limits::{BITFIELD_PART_BYTES_MAX, HAVE_RANGES_MAX},
 };
 
@@ -24,29 +23,12 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Says hello, and which chunks are here.
-    pub fn introduce(&mut self, config: &SessionConfig, file: &FileState, proof: Option<[u8; 32]>) {
-        let have = file.have();
-        let claims = match have.count() {
-            0 => Claims::Nothing,
-            count if count == have.len() => Claims::Everything,
-            _ => Claims::Some,
-        };
-        let order = match config.order {
-            ChunkOrder::Relay => Order::Relay,
-            ChunkOrder::Sequential | ChunkOrder::Random { .. } => Order::Peer,
-        };
-        self.single.push_back(Message::Hello(Hello {
-            key: Some(*file.key()),
-            nonce: config.nonce,
-            proof,
-            claims,
-            order,
-            seeding: config.seeding,
-        }));
-        if claims == Claims::Some {
+    /// Says hello, and which chunks are here, if that is not said by the hello itself.
+    pub fn introduce(&mut self, hello: Hello, have: &Bitfield) {
+        if hello.claims == Claims::Some {
             self.bitfield = Some((have.to_bytes(), 0));
         }
+        self.single.push_back(Message::Hello(hello));
     }
 
     /// Says one thing.
@@ -90,8 +72,8 @@ impl Outbox {
         if matches!(first, Some(Message::Hello(_) | Message::DatagramRequest { .. })) {
             return self.single.pop_front();
         }
-        // Whoever leaves may be let go at once: what it has got must be known before, else nobody
-        // counts it as a copy.
+        // A peer that leaves may be let go at once. What it has got must be known before, or it does not
+        // count as a copy.
         let says_goodbye = matches!(self.single.front(), Some(Message::Leaving));
         self.poll_bitfield()
             .or_else(|| if says_goodbye { self.poll_have() } else { None })

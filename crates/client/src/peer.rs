@@ -5,26 +5,25 @@
 //! [`ConnectionError::is_transient`].
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
-    io,
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
 use shards::{bell::LocalBell, clock, task};
 
 use super::{
-    ConnectionError, FileState, Session, SessionConfig,
-    connection::{End, Link, Surroundings, now},
-    datagrams,
+    connection::{End, Link, Scratch, Surroundings, now},
+    error::ConnectionError,
+    file_state::FileState,
+    observer::{Notice, Observer, Reaction},
     remote::Remote,
-    scratch::Scratch,
+    session::{Session, SessionConfig},
     store::ChunkStore,
 };
-use relay_protocol::{Manifest, SwarmStatus, limits::NONCE_BYTES, rng::Rng, time::Time};
+use relay_protocol::{Channel, limits::NONCE_BYTES, rng::Rng};
 use relay_transport::Transport;
 
 /// Waits before the first new attempt; each further one waits twice as long.
@@ -59,98 +58,6 @@ pub struct PeerConfig {
     pub seed: u64,
 }
 
-/// What happens to a peer.
-#[derive(Debug)]
-pub enum Notice<'a> {
-    /// The relay took it in, and recommends chunks of at most this size; told before [`Self::Accepted`].
-    Recommended {
-        /// Binary logarithm of the size.
-        chunk_size_log2_max: u8,
-    },
-    /// The relay took it in.
-    Accepted {
-        /// From the hello to the relay's consent.
-        round_trip: Duration,
-    },
-    /// It has the list of digests.
-    ManifestVerified,
-    /// A chunk was verified and kept.
-    Verified {
-        /// Which.
-        chunk: u32,
-        /// See [`super::SessionEvent::Verified`].
-        latency: Duration,
-    },
-    /// A chunk that the relay asked for is with the kernel.
-    Served {
-        /// Which.
-        chunk: u32,
-    },
-    /// A chunk that the relay asked for could not be read; the fetch was refused.
-    Unreadable {
-        /// Which.
-        chunk: u32,
-        /// Why.
-        error: &'a io::Error,
-    },
-    /// It has all chunks (told on each connection).
-    Complete,
-    /// Peers hold all of the file that it spreads: it may go.
-    SeedingDone,
-    /// It may go, and will.
-    LeaveGranted,
-    /// How far the swarm is: see [`PeerHandle::ask_status`].
-    Status(SwarmStatus),
-    /// It lacks chunks that nobody connected holds.
-    Waiting {
-        /// How many.
-        missing_count: u32,
-        /// The first.
-        first_missing: u32,
-        /// How long the relay still waits for a holder.
-        deadline: Duration,
-    },
-    /// The connection ended or did not come about; another attempt follows.
-    Disconnected {
-        /// Why.
-        error: &'a ConnectionError,
-        /// When the next attempt is.
-        retry_in: Duration,
-    },
-}
-
-/// What an observer wants done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reaction {
-    /// Nothing.
-    GoOn,
-    /// Ask the relay for leave.
-    Leave,
-    /// Go at once, without a word.
-    Vanish,
-    /// Go at once, and tell the relay that what is shared here is no longer what it was.
-    GiveUp,
-}
-
-/// Watches a peer.
-pub trait Observer {
-    /// Something happened; `file` is what the peer has. Called on the peer's shard, in the middle
-    /// of its work: it must be quick and must not call the [`PeerHandle`].
-    fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction;
-
-    /// A copy of the manifest that many peers of one process share. The peer still asks for the
-    /// list of digests and proves it; then it drops its own copy for this one.
-    fn shared_manifest(&self) -> Option<&Arc<Manifest>> {
-        None
-    }
-}
-
-impl<F: FnMut(Time, &Notice<'_>, &FileState) -> Reaction> Observer for F {
-    fn notice(&mut self, now: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
-        self(now, notice, file)
-    }
-}
-
 /// How a peer ended by its own or its owner's will.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
@@ -164,7 +71,8 @@ pub enum Ended {
 pub struct Peer {
     config: PeerConfig,
     file: FileState,
-    surroundings: Rc<RefCell<Surroundings>>,
+    /// While there is a connection, that has them.
+    surroundings: Surroundings,
     handle: PeerHandle,
     transport: Transport,
     label: Option<String>,
@@ -178,13 +86,42 @@ pub struct Peer {
 #[derive(Clone, Default)]
 pub struct PeerHandle(Rc<HandleState>);
 
+/// What the owner wants of a peer. Each wish includes those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+enum Wish {
+    #[default]
+    Stay,
+    /// To leave when the relay grants it.
+    Leave,
+    Stop,
+}
+
 #[derive(Default)]
 struct HandleState {
-    stopping: Cell<bool>,
-    /// Rung when it is to stop, for who waits while there is no connection.
+    wish: Cell<Wish>,
+    /// Rung when it is to stop, for a peer that waits without a connection.
     stop: LocalBell,
-    leaving: Cell<bool>,
-    link: RefCell<Option<Rc<Link>>>,
+    link: Cell<Option<Rc<Link>>>,
+}
+
+impl HandleState {
+    /// Wishes only grow.
+    fn want(&self, wish: Wish) {
+        self.wish.set(self.wish.get().max(wish));
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.wish.get() == Wish::Stop
+    }
+
+    /// Tells the connection, if there is one.
+    fn with_link(&self, tell: impl FnOnce(&Link)) {
+        let link = self.link.take();
+        self.link.set(link.clone());
+        if let Some(link) = link {
+            tell(&link);
+        }
+    }
 }
 
 impl std::fmt::Debug for Peer {
@@ -195,48 +132,40 @@ impl std::fmt::Debug for Peer {
 
 impl std::fmt::Debug for PeerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PeerHandle").field("stopping", &self.0.stopping).finish_non_exhaustive()
+        f.debug_struct("PeerHandle").field("wish", &self.0.wish).finish_non_exhaustive()
     }
 }
 
 impl PeerHandle {
     /// Ends the peer without a word, whatever it waits for, once what its store has begun is done.
     pub fn stop(&self) {
-        self.0.stopping.set(true);
+        self.0.want(Wish::Stop);
         self.0.stop.ring();
-        if let Some(link) = &*self.0.link.borrow() {
-            link.stop();
-        }
+        self.0.with_link(Link::stop);
     }
 
-    /// The same with a last word: what is shared here is no longer what it was.
+    /// As [`Self::stop`], with a last word: what is shared here is no longer what it was.
     pub fn give_up(&self) {
-        self.0.stopping.set(true);
+        self.0.want(Wish::Stop);
         self.0.stop.ring();
-        if let Some(link) = &*self.0.link.borrow() {
-            link.give_up();
-        }
+        self.0.with_link(Link::give_up);
     }
 
     /// Asks the relay how far the swarm is; [`Notice::Status`] is the answer. Not while there is no
     /// connection.
     pub fn ask_status(&self) {
-        if let Some(link) = &*self.0.link.borrow() {
-            link.ask_status();
-        }
+        self.0.with_link(Link::ask_status);
     }
 
     /// Asks the relay for leave, again on every new connection; the peer ends when it is granted.
     pub fn leave(&self) {
-        self.0.leaving.set(true);
-        if let Some(link) = &*self.0.link.borrow() {
-            link.leave();
-        }
+        self.0.want(Wish::Leave);
+        self.0.with_link(Link::leave);
     }
 }
 
 impl Peer {
-    /// A peer with what it has, where it keeps chunks, and who watches it.
+    /// A peer with what it has, where it keeps chunks, and its observer.
     #[must_use]
     pub fn new(
         config: PeerConfig,
@@ -244,11 +173,10 @@ impl Peer {
         store: Box<dyn ChunkStore>,
         observer: Box<dyn Observer>,
     ) -> Self {
-        let surroundings = Rc::new(RefCell::new(Surroundings { store, observer }));
         Self {
             config,
             file,
-            surroundings,
+            surroundings: Surroundings { store, observer },
             handle: PeerHandle::default(),
             transport: Transport::default(),
             label: None,
@@ -292,14 +220,14 @@ impl Peer {
         let mut give_up_at = now() + self.config.patience.first;
         let mut attempts = 0;
         loop {
-            if self.handle.0.stopping.get() {
+            if self.handle.0.is_stopping() {
                 return Ok(Ended::Stopped);
             }
             let (result, was_accepted) = self.connect_once(scratch).await;
             let error = match result {
-                Ok(End::Stopped) => return Ok(Ended::Stopped),
+                Ok(End::Stopped | End::GaveUp) => return Ok(Ended::Stopped),
                 Ok(End::Left) => return Ok(Ended::Left),
-                Err(_) if self.handle.0.stopping.get() => return Ok(Ended::Stopped),
+                Err(_) if self.handle.0.is_stopping() => return Ok(Ended::Stopped),
                 Err(error) => error,
             };
             if was_accepted {
@@ -313,10 +241,10 @@ impl Peer {
             attempts += 1;
             match self.tell(&Notice::Disconnected { error: &error, retry_in }) {
                 Reaction::Vanish | Reaction::GiveUp => return Ok(Ended::Stopped),
-                Reaction::Leave => self.handle.0.leaving.set(true),
+                Reaction::Leave => self.handle.0.want(Wish::Leave),
                 Reaction::GoOn => {}
             }
-            // Whoever is stopped meanwhile sees it at the top.
+            // One that is stopped meanwhile sees it at the top.
             task::race(clock::sleep(retry_in), self.handle.0.stop.wait()).await.ok();
         }
     }
@@ -338,28 +266,37 @@ impl Peer {
             Ok(Err(error)) => return (Err(error), false),
             Err(()) => return (Ok(End::Stopped), false),
         };
-        if self.handle.0.stopping.get() {
+        if self.handle.0.is_stopping() {
             return (Ok(End::Stopped), false);
         }
         let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
         let file = self.file.clone();
-        let channel = datagrams::channel_of(self.transport);
+        let channel = channel_of(self.transport);
         let session = Session::new(config, file, now());
         let session = session.with_datagrams(channel).with_label(self.label.clone());
-        let link = Link::new(socket, remote, session, Rc::clone(&self.surroundings));
-        *self.handle.0.link.borrow_mut() = Some(Rc::clone(&link));
-        if self.handle.0.leaving.get() {
+        let link = Link::new(socket, remote, session, std::mem::take(&mut self.surroundings));
+        self.handle.0.link.set(Some(Rc::clone(&link)));
+        if self.handle.0.wish.get() == Wish::Leave {
             link.leave();
         }
-        let (result, file, was_accepted) = Rc::clone(&link).run(scratch).await;
+        let finished = Rc::clone(&link).run(scratch).await;
         self.has_heard_datagrams |= link.has_heard_datagrams();
-        *self.handle.0.link.borrow_mut() = None;
-        self.file = file;
-        (result, was_accepted)
+        self.handle.0.link.set(None);
+        (self.file, self.surroundings) = (finished.file, finished.surroundings);
+        (finished.result, finished.was_accepted)
     }
 
-    fn tell(&self, notice: &Notice<'_>) -> Reaction {
-        self.surroundings.borrow_mut().observer.notice(now(), notice, &self.file)
+    fn tell(&mut self, notice: &Notice<'_>) -> Reaction {
+        self.surroundings.observer.notice(now(), notice, &self.file)
+    }
+}
+
+/// The channel that a transport moves to datagrams.
+fn channel_of(transport: Transport) -> Option<Channel> {
+    match transport {
+        Transport::Tcp => None,
+        Transport::UdpControl => Some(Channel::Control),
+        Transport::UdpData => Some(Channel::Data),
     }
 }
 

@@ -71,7 +71,7 @@ impl Prefix {
         self.keeps_bytes.then(|| Bytes::from(self.bytes))
     }
 
-    /// Whether all frames have the checksums that were stated; `None` if nobody can tell.
+    /// Whether all frames have the checksums that were stated; `None` if that can't be told.
     pub(super) fn are_frames_intact(&self) -> Option<bool> {
         let frames = self.bytes.chunks(FRAME_PAYLOAD_BYTES_MAX);
         let mut stated = frames.zip(&self.crcs);

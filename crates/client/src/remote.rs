@@ -6,7 +6,7 @@
 //! again when all have failed: that is the peer's business.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::VecDeque,
     fmt, io,
     net::{SocketAddr, ToSocketAddrs as _},
@@ -18,7 +18,7 @@ use std::{
 
 use shards::{bell::LocalBell, clock, net::Socket, task};
 
-use super::{ConnectionError, dial::dial};
+use super::{dial::dial, error::ConnectionError};
 use relay_protocol::RelayAddr;
 
 /// How long an address may be silent before the next is tried beside it.
@@ -33,7 +33,7 @@ const LOOKUP_POLL: Duration = Duration::from_millis(2);
 /// A lookup that has not ended by then counts as failed; its thread ends when the system's does.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A relay, as somebody named it.
+/// A relay, as the user or a ticket names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Remote {
     /// By its address.
@@ -76,7 +76,7 @@ impl Remote {
     }
 }
 
-/// The addresses of a relay, families alternating, without asking anybody if it is an address
+/// The addresses of a relay, families alternating, without a look-up if it is an address
 /// already. Blocks: for threads without an event loop.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ async fn look_up(name: &RelayAddr) -> Result<Vec<SocketAddr>, ConnectionError> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let asked = name.clone();
     let builder = thread::Builder::new().name("peer-lookup".into());
-    // Nobody waits for a lookup that came too late.
+    // A lookup that came too late finds no receiver.
     builder.spawn(move || sender.send(look_up_blocking(&asked)).ok()).map_err(fail)?;
     let deadline = clock::now() + LOOKUP_TIMEOUT;
     loop {
@@ -138,11 +138,17 @@ fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// What the attempts of one connection share.
 #[derive(Default)]
 struct Race {
-    winner: RefCell<Option<(Socket, SocketAddr)>>,
-    errors: RefCell<Vec<(SocketAddr, io::Error)>>,
-    running: Cell<usize>,
+    attempts: RefCell<Attempts>,
     /// Rung when an attempt ended, and when it is time for the next.
     bell: LocalBell,
+}
+
+/// What became of the attempts so far.
+#[derive(Default)]
+struct Attempts {
+    winner: Option<(Socket, SocketAddr)>,
+    errors: Vec<(SocketAddr, io::Error)>,
+    running: usize,
 }
 
 async fn connect_first(
@@ -152,48 +158,64 @@ async fn connect_first(
     let count = addresses.len();
     for (index, address) in addresses.into_iter().enumerate() {
         race.start(address);
-        let failures = race.errors.borrow().len();
+        let failures = race.failures();
         if index + 1 < count {
             race.ring_after(NEXT_ADDRESS_AFTER);
             let next_at = clock::now() + NEXT_ADDRESS_AFTER;
             // A failure makes way for the next address at once.
-            while race.winner.borrow().is_none()
-                && race.errors.borrow().len() == failures
-                && clock::now() < next_at
-            {
+            while !race.is_won() && race.failures() == failures && clock::now() < next_at {
                 race.bell.wait().await;
             }
         }
-        if race.winner.borrow().is_some() {
+        if race.is_won() {
             break;
         }
     }
     loop {
-        if let Some(won) = race.winner.borrow_mut().take() {
-            return Ok(won);
-        }
-        if race.running.get() == 0 {
-            let mut errors = race.errors.borrow_mut();
-            let (remote, error) = errors.drain(..).next().expect("there is an address");
-            return Err(ConnectionError::Connect { remote, error });
+        if let Some(result) = race.result() {
+            return result;
         }
         race.bell.wait().await;
     }
 }
 
 impl Race {
+    fn is_won(&self) -> bool {
+        self.attempts.borrow().winner.is_some()
+    }
+
+    fn failures(&self) -> usize {
+        self.attempts.borrow().errors.len()
+    }
+
+    /// The connection; or the first error, once all attempts have failed.
+    fn result(&self) -> Option<Result<(Socket, SocketAddr), ConnectionError>> {
+        let mut attempts = self.attempts.borrow_mut();
+        if let Some(won) = attempts.winner.take() {
+            return Some(Ok(won));
+        }
+        if attempts.running > 0 {
+            return None;
+        }
+        let (remote, error) = attempts.errors.drain(..).next().expect("there is an address");
+        Some(Err(ConnectionError::Connect { remote, error }))
+    }
+
     /// An attempt runs to its end even if another one wins: what it has opened is closed then.
     fn start(self: &Rc<Self>, address: SocketAddr) {
-        self.running.set(self.running.get() + 1);
+        self.attempts.borrow_mut().running += 1;
         let race = Rc::clone(self);
         task::spawn(async move {
-            match dial(address).await {
+            let dialled = dial(address).await;
+            let mut attempts = race.attempts.borrow_mut();
+            attempts.running -= 1;
+            match dialled {
                 Ok(socket) => {
-                    race.winner.borrow_mut().get_or_insert((socket, address));
+                    attempts.winner.get_or_insert((socket, address));
                 }
-                Err(error) => race.errors.borrow_mut().push((address, error)),
+                Err(error) => attempts.errors.push((address, error)),
             }
-            race.running.set(race.running.get() - 1);
+            drop(attempts);
             race.bell.ring();
         });
     }
@@ -227,7 +249,7 @@ mod tests {
     fn the_first_address_that_answers_is_taken() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let open = listener.local_addr().unwrap();
-        // Bound but not listened on: nobody else gets the port, and connecting is refused.
+        // Bound but not listened on: no other program gets the port, and connecting is refused.
         let unused = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let unused = unused.unwrap();
         unused.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();

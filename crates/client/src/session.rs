@@ -1,7 +1,7 @@
 //! A peer's side of one connection, as a state machine: messages and data in, messages and
 //! events out.
 //!
-//! Pure: no sockets, no clock, no file. The shell ([`super::connection`]) feeds it, asks
+//! Pure: no sockets, no clock, no file. The shell (`connection.rs`) feeds it, asks
 //! [`Session::poll_event`] and [`Session::poll_transmit`] until they are empty, and keeps chunks.
 //!
 //! ```text
@@ -15,131 +15,46 @@
 //!
 //! Invariant: a chunk is in `file.have()` only if its digest was right and the shell kept it.
 
-mod data;
-mod datagrams;
-mod label;
-mod stage;
+mod handshake;
+mod interface;
+mod receiving;
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+pub use self::{
+    handshake::Stage,
+    interface::{SessionConfig, SessionEvent},
 };
-
-use bytes::Bytes;
-
-use self::label::Label;
-pub use self::stage::Stage;
+use self::{
+    handshake::{Consent, Handshake, Label},
+    receiving::Receiving,
+};
 use super::{
-    SessionError,
-    assembler::Assembler,
-    file::FileState,
-    intake::{Intake, WINDOW_BYTES},
+    assembler::Assembled,
+    error::SessionError,
+    file_state::FileState,
     outbox::Outbox,
     uploads::{Upload, Uploads},
-    wants::{ChunkOrder, Wants},
+    wants::ChunkOrder,
 };
 use relay_protocol::{
-    Channel, DatagramOffer, Manifest, ManifestBuilder, Message, Seeding, SwarmStatus, Token,
-    Welcome,
-    limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
-    time::Time,
+    Bitfield, Channel, Claims, DataHeader, DataPieceHeader, DatagramKeys, DatagramOffer, Digest,
+    Hello, Manifest, ManifestBuilder, Message, Order, Run, Welcome, time::Time,
 };
-
-/// How a peer behaves on a connection.
-#[derive(Clone, Debug)]
-pub struct SessionConfig {
-    /// Who chooses the order of chunks.
-    pub order: ChunkOrder,
-    /// A publisher's wish how to begin.
-    pub seeding: Option<Seeding>,
-    /// What the relay may ask for.
-    pub token: Option<Token>,
-    /// Fresh for every connection, where a token is used.
-    pub nonce: [u8; NONCE_BYTES],
-    /// Limit of the intake, in payload bytes a second.
-    pub intake_bytes_per_second: Option<std::num::NonZeroU64>,
-    /// Whether verified chunks come with their bytes.
-    pub keeps_bytes: bool,
-    /// Only the list of digests is wanted: nothing is granted.
-    pub is_manifest_only: bool,
-}
-
-/// What the shell should know or do.
-#[derive(Debug, PartialEq)]
-pub enum SessionEvent {
-    /// The relay took the peer in, and answered after this time.
-    Accepted {
-        /// From the hello to the relay's consent.
-        round_trip: Duration,
-    },
-    /// The list of digests is here, and proven.
-    ManifestVerified,
-    /// A chunk is whole and verified: keep it, then call [`Session::handle_kept`].
-    Verified {
-        /// Which.
-        chunk: u32,
-        /// Its bytes, if the session keeps bytes.
-        bytes: Option<Bytes>,
-        /// Peer order: from the want; relay order: from its credit's becoming available.
-        latency: Duration,
-    },
-    /// Take this fetch out of the send queue.
-    CancelUpload {
-        /// As in [`Upload`].
-        fetch_id: u32,
-    },
-    /// The last chunk was kept.
-    Complete,
-    /// Peers hold all of the file that this one spreads: it may go.
-    SeedingDone,
-    /// Nobody depends on the peer: it may go.
-    LeaveGranted,
-    /// How far the swarm is, as was asked.
-    Status(SwarmStatus),
-    /// Nobody connected holds chunks that the peer lacks.
-    Waiting {
-        /// How many.
-        missing_count: u32,
-        /// The first.
-        first_missing: u32,
-        /// How long the relay still waits.
-        deadline: Duration,
-    },
-    /// The channel that was asked for runs in datagrams from now on; told before
-    /// [`Self::Accepted`].
-    Datagrams {
-        /// How they find the relay's end; see [`Session::datagram_keys`].
-        offer: DatagramOffer,
-    },
-}
 
 /// The state of one connection.
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
     file: FileState,
-    stage: Stage,
-    handshake_deadline: Time,
-    /// When the hello was ready to be sent.
-    introduced_at: Option<Time>,
+    handshake: Handshake,
+    label: Label,
     builder: Option<ManifestBuilder>,
-    intake: Intake,
-    assembler: Assembler,
-    /// Verified, and not kept yet; bounded by what a store takes before it is full.
-    unkept: HashSet<u32>,
-    wants: Option<Wants>,
+    receiving: Receiving,
     uploads: Uploads,
     outbox: Outbox,
     events: VecDeque<SessionEvent>,
     is_leaving: bool,
-    /// The channel that is to run in datagrams.
-    datagrams: Option<Channel>,
-    relay_nonce: [u8; NONCE_BYTES],
-    /// Of the largest chunk that the relay recommends; 0 until it has said so.
-    chunk_size_log2_max: u8,
-    offer: Option<DatagramOffer>,
-    label: Label,
 }
 
 impl Session {
@@ -147,26 +62,44 @@ impl Session {
     #[must_use]
     pub fn new(config: SessionConfig, file: FileState, now: Time) -> Self {
         Self {
-            intake: Intake::new(config.intake_bytes_per_second, now),
-            assembler: Assembler::new(config.keeps_bytes),
-            unkept: HashSet::new(),
+            receiving: Receiving::new(config.intake_bytes_per_second, config.keeps_bytes, now),
             config,
             file,
-            stage: Stage::Greeting,
-            handshake_deadline: now + HANDSHAKE_TIMEOUT,
-            introduced_at: None,
+            handshake: Handshake::new(now),
+            label: Label::default(),
             builder: None,
-            wants: None,
             uploads: Uploads::default(),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             is_leaving: false,
-            datagrams: None,
-            relay_nonce: [0; NONCE_BYTES],
-            chunk_size_log2_max: 0,
-            offer: None,
-            label: Label::default(),
         }
+    }
+
+    /// Asks for this channel in datagrams. Before the first message is handled.
+    #[must_use]
+    pub fn with_datagrams(mut self, channel: Option<Channel>) -> Self {
+        self.handshake.ask_for_datagrams(channel);
+        self
+    }
+
+    /// Has the file called so where people watch the relay; for a publisher. Before the first message is
+    /// handled.
+    #[must_use]
+    pub fn with_label(mut self, text: Option<String>) -> Self {
+        self.label = Label::new(text);
+        self
+    }
+
+    /// The channel that runs in datagrams, or is to.
+    #[must_use]
+    pub fn datagram_channel(&self) -> Option<Channel> {
+        self.handshake.channel()
+    }
+
+    /// What proves this connection's datagrams.
+    #[must_use]
+    pub fn datagram_keys(&self, offer: &DatagramOffer) -> DatagramKeys {
+        self.handshake.datagram_keys(offer, &self.config.nonce)
     }
 
     /// What is here of the file.
@@ -178,13 +111,19 @@ impl Session {
     /// Binary logarithm of the largest chunk that the relay recommends, once it has let the peer in.
     #[must_use]
     pub fn chunk_size_log2_max(&self) -> u8 {
-        self.chunk_size_log2_max
+        self.handshake.chunk_size_log2_max()
     }
 
     /// How far the handshake is.
     #[must_use]
     pub fn stage(&self) -> Stage {
-        self.stage
+        self.handshake.stage()
+    }
+
+    /// Whether the relay has accepted the peer.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.handshake.is_over()
     }
 
     /// Takes what is here of the file out, for the next session; this one is at its end.
@@ -211,11 +150,7 @@ impl Session {
     /// # Errors
     /// It came twice.
     pub fn handle_preamble(&mut self) -> Result<(), SessionError> {
-        if self.stage != Stage::Greeting {
-            return Err(self.unexpected("a preamble"));
-        }
-        self.stage = Stage::Challenged;
-        Ok(())
+        self.handshake.handle_preamble()
     }
 
     /// A control message from the relay.
@@ -223,52 +158,58 @@ impl Session {
     /// # Errors
     /// The message has no place in this state, or says why the relay closes.
     pub fn handle_message(&mut self, now: Time, message: Message) -> Result<(), SessionError> {
-        match (self.stage, message) {
+        match (self.handshake.stage(), message) {
             (_, Message::Failure(failure)) => Err(self.label.error(failure)),
             (Stage::Challenged, Message::Welcome(welcome)) => self.handle_welcome(now, &welcome),
-            (Stage::Introduced, Message::DatagramOffer(offer)) => self.handle_offer(offer),
+            (Stage::Introduced, Message::DatagramOffer(offer)) => {
+                self.handshake.handle_offer(offer)
+            }
             (Stage::Introduced, Message::Accepted(_)) => self.handle_accepted(now),
             (Stage::Introduced | Stage::Joined, Message::Ping { token }) => {
                 self.outbox.push(Message::Pong { token });
                 Ok(())
             }
             (Stage::Joined, message) => self.handle_joined(now, message),
-            (_, message) => Err(self.unexpected(message.name())),
+            (_, message) => Err(self.handshake.unexpected(message.name())),
         }
     }
 
     fn handle_welcome(&mut self, now: Time, welcome: &Welcome) -> Result<(), SessionError> {
-        let chunk_size_log2 = self.file.key().chunk_size_log2;
-        let chunk_size_log2_max = welcome.chunk_size_log2_max;
-        if chunk_size_log2 > chunk_size_log2_max + CHUNK_SIZE_LOG2_SLACK {
-            return Err(SessionError::ChunkTooLarge { chunk_size_log2, chunk_size_log2_max });
-        }
-        self.chunk_size_log2_max = chunk_size_log2_max;
-        let proof = match (welcome.token_required, &self.config.token) {
-            (false, _) => None,
-            (true, Some(token)) => Some(token.proof(&welcome.nonce, &self.config.nonce)),
-            (true, None) => return Err(SessionError::TokenWanted),
-        };
-        self.stage = Stage::Introduced;
-        if self.introduced_at.is_none() {
-            self.ask_for_datagrams(welcome.nonce);
+        let (chunk_size_log2, config) = (self.file.key().chunk_size_log2, &self.config);
+        let token = config.token.as_ref();
+        let proof =
+            self.handshake.handle_welcome(welcome, chunk_size_log2, token, &config.nonce)?;
+        if !self.handshake.is_introduced() {
+            if let Some(channel) = self.handshake.channel() {
+                self.outbox.push(Message::DatagramRequest { channel });
+            }
             self.introduce(now, proof);
         }
         Ok(())
     }
 
     fn introduce(&mut self, now: Time, proof: Option<[u8; 32]>) {
-        self.introduced_at = Some(now);
-        self.outbox.introduce(&self.config, &self.file, proof);
+        self.handshake.handle_introduced(now);
+        let SessionConfig { nonce, order, seeding, .. } = self.config;
+        let order = match order {
+            ChunkOrder::Relay => Order::Relay,
+            ChunkOrder::Sequential | ChunkOrder::Random { .. } => Order::Peer,
+        };
+        let (key, have) = (Some(*self.file.key()), self.file.have());
+        let claims = claims(have);
+        self.outbox.introduce(Hello { key, nonce, proof, claims, order, seeding }, have);
     }
 
     fn handle_accepted(&mut self, now: Time) -> Result<(), SessionError> {
-        self.take_offer()?;
-        self.stage = Stage::Joined;
-        let round_trip = self.introduced_at.map_or(Duration::ZERO, |at| now.since(at));
-        self.intake.handle_round_trip(round_trip);
+        let Consent { round_trip, offer } = self.handshake.handle_accepted(now)?;
+        if let Some(offer) = offer {
+            self.events.push_back(SessionEvent::Datagrams { offer });
+        }
+        self.receiving.intake.handle_round_trip(round_trip);
         self.events.push_back(SessionEvent::Accepted { round_trip });
-        self.say_label();
+        if let Some(text) = self.label.take() {
+            self.outbox.push(Message::Label { text });
+        }
         if self.is_leaving {
             self.outbox.push(Message::Leaving);
         }
@@ -277,7 +218,7 @@ impl Session {
         } else if self.file.manifest().is_none() {
             self.builder = Some(ManifestBuilder::new(*self.file.key()));
             self.outbox.push(Message::ManifestRequest);
-            if self.datagrams.is_none() {
+            if self.handshake.channel().is_none() {
                 self.begin_intake(now);
             }
         } else {
@@ -314,7 +255,7 @@ impl Session {
             }
             // Nothing depends on an answer to our own pings and questions: this session asks none.
             Message::Pong { .. } | Message::Stats(_) => {}
-            message => return Err(self.unexpected(message.name())),
+            message => return Err(self.handshake.unexpected(message.name())),
         }
         Ok(())
     }
@@ -323,10 +264,10 @@ impl Session {
         &mut self,
         now: Time,
         first_chunk: u32,
-        digests: &[relay_protocol::Digest],
+        digests: &[Digest],
     ) -> Result<(), SessionError> {
         let Some(builder) = self.builder.as_mut() else {
-            return Err(self.unexpected("a manifest part that was not asked for"));
+            return Err(self.handshake.unexpected("a manifest part that was not asked for"));
         };
         if !builder.push(first_chunk, digests)? {
             return Ok(());
@@ -334,7 +275,7 @@ impl Session {
         let builder = self.builder.take().expect("just used");
         self.file.set_manifest(Arc::new(builder.finish()?));
         self.events.push_back(SessionEvent::ManifestVerified);
-        if self.datagrams.is_some() {
+        if self.handshake.channel().is_some() {
             self.begin_intake(now);
         }
         Ok(())
@@ -353,35 +294,81 @@ impl Session {
     }
 
     fn begin_intake(&mut self, now: Time) {
-        if self.config.is_manifest_only {
-            return;
+        if !self.config.is_manifest_only {
+            self.receiving.begin(now, self.config.order, &self.file);
         }
-        let chunk_size_bytes = self.file.key().chunk_size_bytes();
-        // Two windows, near by; what is not in its turn yet of a stream lies in memory.
-        let ahead_bytes = match self.config.keeps_bytes {
-            true => self.intake.window_bytes().max(2 * WINDOW_BYTES),
-            false => 2 * WINDOW_BYTES,
+    }
+
+    /// File bytes came.
+    ///
+    /// # Errors
+    /// Data has no place in this state, lies outside of the file, or its chunk's digest is wrong.
+    pub fn handle_data(&mut self, now: Time, run: &Run<'_>) -> Result<(), SessionError> {
+        let Some(manifest) = self.file.manifest().filter(|_| self.handshake.is_over()) else {
+            return Err(self.handshake.unexpected("data before the manifest"));
         };
-        self.wants = match self.config.order {
-            ChunkOrder::Relay => None,
-            order => Some(Wants::new(order, self.file.have(), chunk_size_bytes, ahead_bytes)),
+        // What goes on behind the chunk's end is an error, and what came before it counts all the same.
+        let key = manifest.key();
+        let chunk = run.header.chunk;
+        let chunk_len = if chunk < key.chunk_count() { key.chunk_len_bytes(chunk) } else { 0 };
+        let (run, beyond) = run.split_at(chunk_len);
+        let assembled = self.receiving.handle_run(&self.file, manifest, &run)?;
+        self.handle_assembled(now, assembled);
+        beyond.map_or(Ok(()), |run| self.handle_data(now, &run))
+    }
+
+    /// Whether a chunk ends with this frame.
+    #[must_use]
+    pub fn ends_chunk(&self, header: &DataHeader) -> bool {
+        let DataHeader { chunk, offset, payload_len, .. } = *header;
+        let key = self.file.key();
+        chunk < key.chunk_count()
+            && offset.checked_add(payload_len) == Some(key.chunk_len_bytes(chunk))
+    }
+
+    /// A sealed piece of a chunk came, in a datagram.
+    ///
+    /// # Errors
+    /// As for [`Self::handle_data`].
+    pub fn handle_piece(
+        &mut self,
+        now: Time,
+        header: &DataPieceHeader,
+        piece: &[u8],
+    ) -> Result<(), SessionError> {
+        let Some(manifest) = self.file.manifest().filter(|_| self.handshake.is_over()) else {
+            return Err(self.handshake.unexpected("data before the manifest"));
         };
-        self.intake.open(now);
+        let assembled = self.receiving.handle_piece(&self.file, manifest, header, piece)?;
+        while let Some(chunk) = self.receiving.poll_dropped() {
+            self.handle_lost(chunk);
+        }
+        self.handle_assembled(now, assembled);
+        Ok(())
+    }
+
+    fn handle_assembled(&mut self, now: Time, assembled: Assembled) {
+        match assembled {
+            Assembled::Nothing => {}
+            Assembled::Lost { chunk } => self.handle_lost(chunk),
+            Assembled::Chunk { chunk, bytes } => {
+                let len = self.file.key().chunk_len_bytes(chunk);
+                let latency = self.receiving.handle_verified(now, chunk, len, bytes.is_some());
+                self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
+            }
+        }
+    }
+
+    /// What had come of a chunk is gone.
+    fn handle_lost(&mut self, chunk: u32) {
+        self.outbox.push(Message::Lacking { chunk });
+        self.receiving.handle_lost(chunk);
     }
 
     /// A verified chunk was kept: from now on the peer has it, and says so. Once for each
     /// [`SessionEvent::Verified`], at any later time.
     pub fn handle_kept(&mut self, chunk: u32) {
-        self.unkept.remove(&chunk);
-        match &mut self.wants {
-            Some(wants) => {
-                wants.handle_kept(chunk);
-            }
-            None if self.config.keeps_bytes => {
-                self.intake.release(self.file.key().chunk_len_bytes(chunk));
-            }
-            None => {}
-        }
+        self.receiving.handle_kept(chunk, self.file.key().chunk_len_bytes(chunk));
         if self.file.add(chunk) {
             self.outbox.have(chunk);
             if self.file.is_whole() {
@@ -394,12 +381,12 @@ impl Session {
     pub fn handle_turn_end(&mut self, now: Time, idle: bool) {
         // Acknowledgements go out when nothing more comes: then a report goes with them.
         let sends_anyway = self.outbox.is_urgent() || idle && !self.outbox.is_empty();
-        self.intake.handle_turn_end(now, idle, sends_anyway);
+        self.receiving.intake.handle_turn_end(now, idle, sends_anyway);
     }
 
     /// Datagrams of data have come, and are acknowledged now: a report goes with that.
     pub fn handle_datagrams_end(&mut self, now: Time) {
-        self.intake.handle_turn_end(now, true, true);
+        self.receiving.intake.handle_turn_end(now, true, true);
     }
 
     /// The next fetch to answer: read the chunk and put it into the send queue under its id.
@@ -426,41 +413,29 @@ impl Session {
 
     /// Would like to go: see [`SessionEvent::LeaveGranted`].
     pub fn handle_leave(&mut self) {
-        if !std::mem::replace(&mut self.is_leaving, true) && self.stage == Stage::Joined {
+        if !std::mem::replace(&mut self.is_leaving, true) && self.handshake.is_over() {
             self.outbox.push(Message::Leaving);
         }
     }
 
     /// Asks how far the swarm is; no effect before it was joined.
     pub fn handle_status_wanted(&mut self) {
-        if self.stage == Stage::Joined {
+        if self.handshake.is_over() {
             self.outbox.push(Message::SwarmStatusRequest);
         }
     }
 
     /// The next message to send. Ask until there is none, or there is no room for more.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Message> {
-        if self.introduced_at.is_none() {
-            if self.stage > Stage::Greeting
-                || self.config.token.is_some()
-                || self.datagrams.is_some()
-            {
+        if !self.handshake.is_introduced() {
+            if !self.handshake.may_introduce_early(self.config.token.is_some()) {
                 return None;
             }
             self.introduce(now, None);
         }
-        if let Some(message) = self.outbox.poll(self.intake.may_hold_back()) {
-            return Some(message);
-        }
-        let have = self.file.have();
-        if let Some(chunks) = self.wants.as_mut().and_then(|wants| wants.poll(now, have)) {
-            return Some(Message::Want { chunks });
-        }
-        let report = self.intake.poll_report(now)?;
-        Some(Message::Progress {
-            received_bytes: report.received_bytes,
-            granted_bytes: report.granted_bytes,
-        })
+        self.outbox
+            .poll(self.receiving.intake.may_hold_back())
+            .or_else(|| self.receiving.poll_transmit(now, &self.file))
     }
 
     /// The next thing that the shell should know or do.
@@ -471,10 +446,7 @@ impl Session {
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        match self.stage {
-            Stage::Joined => self.intake.poll_timeout(),
-            _ => Some(self.handshake_deadline),
-        }
+        self.handshake.deadline().or_else(|| self.receiving.intake.poll_timeout())
     }
 
     /// Time has passed; something may be ready to transmit.
@@ -482,13 +454,14 @@ impl Session {
     /// # Errors
     /// The relay didn't complete the handshake in time.
     pub fn handle_timeout(&mut self, now: Time) -> Result<(), SessionError> {
-        if self.stage != Stage::Joined && now >= self.handshake_deadline {
-            return Err(SessionError::Silent(HANDSHAKE_TIMEOUT));
-        }
-        Ok(())
+        self.handshake.handle_timeout(now)
     }
+}
 
-    fn unexpected(&self, message: &'static str) -> SessionError {
-        SessionError::Unexpected { message, stage: self.stage.name() }
+fn claims(have: &Bitfield) -> Claims {
+    match have.count() {
+        0 => Claims::Nothing,
+        count if count == have.len() => Claims::Everything,
+        _ => Claims::Some,
     }
 }

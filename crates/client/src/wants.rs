@@ -14,7 +14,7 @@ use relay_protocol::{
 /// Chunks that a peer wants at once even if they are large: enough to keep two on their way.
 const WANTS_MIN: usize = 4;
 
-/// Who chooses the order of a peer's chunks, and how.
+/// Which side chooses the order of a peer's chunks, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ChunkOrder {
     /// The relay chooses: peers advance as one wave.
@@ -74,7 +74,7 @@ impl Wants {
 
     /// Chunks to name now: as many as fit one message, none while few would be new. What came unasked
     /// meanwhile, as a part of a file that is spread, is in `have`: it would be named in vain, and
-    /// wait for ever for what nobody sends.
+    /// wait for ever for what no relay sends.
     pub fn poll(&mut self, now: Time, have: &Bitfield) -> Option<Vec<u32>> {
         let room = self.wants_max - self.wanted.len();
         let batch = room.min(WANT_CHUNKS_MAX).min(self.ahead.len());

@@ -65,7 +65,7 @@ fn refused(bytes: usize) -> ! {
     .ok();
     let unused = left.len();
     std::io::stderr().write_all(&text[..TEXT_BYTES_MAX - unused]).ok();
-    // SAFETY: it ends the process and returns to nobody.
+    // SAFETY: it ends the process and does not return.
     unsafe { libc::_exit(1) }
 }
 

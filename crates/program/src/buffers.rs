@@ -21,7 +21,7 @@ fn rate(most_bytes: u64, round_trip: Duration) -> u64 {
     u64::try_from(u128::from(most_bytes / 2) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
 }
 
-/// The same, for people.
+/// What the relay and its peers want of them, for people.
 pub fn rate_text(most_bytes: u64, round_trip: Duration) -> String {
     format!("{}/s", bytes_text(rate(most_bytes, round_trip)))
 }
@@ -34,7 +34,7 @@ pub fn mend(name: &str, value: &str, wanted_bytes: u64) -> String {
     }
 }
 
-/// What to tell whoever receives over a path of this round trip, if this setting bounds it.
+/// What to tell a user who receives over a path of this round trip, if this setting bounds it.
 pub fn warning(name: &str, value: &str, round_trip: Duration) -> Option<String> {
     let most = most_bytes(value)?;
     let rate = rate(most, round_trip);

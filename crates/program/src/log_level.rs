@@ -19,7 +19,7 @@ pub fn of_variable(variable: &str, default: &str) -> EnvFilter {
 }
 
 /// A level, or levels by module (`warn,relay::server=debug`). Any other single word would be taken for
-/// a module, and silence everything else: whoever mistypes a level sees nothing and doesn't know why.
+/// a module, and silence everything else: a user who mistypes a level sees nothing and doesn't know why.
 fn parse(wanted: &str) -> Option<EnvFilter> {
     let is_word = wanted.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let is_known = !is_word || wanted.parse::<LevelFilter>().is_ok();

@@ -51,7 +51,7 @@ impl fmt::Display for LimitOf {
 /// The least of all bounds on the memory of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryLimit {
-    /// How much.
+    /// Bytes that the process may have.
     pub bytes: u64,
     /// What bounds it.
     pub of: LimitOf,
@@ -67,7 +67,7 @@ pub fn memory_limit() -> Option<MemoryLimit> {
     own.into_iter().flatten().chain(shared_memory_limit()).min_by_key(|limit| limit.bytes)
 }
 
-/// The same without what is of this process alone: it is shared with all others of its group.
+/// As the function above, without what is of this process alone: it is shared with all others of its group.
 #[must_use]
 pub fn shared_memory_limit() -> Option<MemoryLimit> {
     let limit = |of| move |bytes| MemoryLimit { bytes, of };

@@ -3,7 +3,7 @@
 
 use signal_hook::consts::TERM_SIGNALS;
 
-/// Those that mean an end, without those that whoever started this program has it ignore: a shell does so
+/// Those that mean an end, without those that this program's parent has it ignore: a shell does so
 /// with what it starts in the background, so that Ctrl-C ends only what is in front.
 #[must_use]
 pub fn to_catch() -> Vec<i32> {
@@ -18,7 +18,7 @@ fn ignored() -> u64 {
     std::fs::read_to_string("/proc/self/status").map_or(0, |status| in_status(&status))
 }
 
-/// Other systems tell nobody without a call that no crate of ours has.
+/// Other systems tell it only by a call that no crate of ours has.
 #[cfg(not(target_os = "linux"))]
 fn ignored() -> u64 {
     0

@@ -1,6 +1,6 @@
 //! What programs say to people: on stderr, and never at the price of what they do.
 //!
-//! `eprintln!` ends the program where nobody reads stderr any more (`2>&1 | head`), or where the
+//! `eprintln!` ends the program where stderr has no reader any more (`2>&1 | head`), or where the
 //! disk of a log is full. What is said here is lost then, and nothing else.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 /// What takes less needs no word while it goes on.
 const FIRST_WORD_AFTER: Duration = Duration::from_secs(5);
 
-/// Who waits for hours still wants a sign of life.
+/// A user who waits for hours still wants a sign of life.
 const WORDS_EVERY_MAX: Duration = Duration::from_secs(300);
 
 /// A line.
@@ -25,7 +25,7 @@ pub fn write(text: impl Display) {
     write!(stderr().lock(), "{text}").ok();
 }
 
-/// When to say how far something is where nobody looks at a bar: after a while, then ever more seldom.
+/// When to say how far something is where there is no bar: after a while, then ever more seldom.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     next_at: Duration,

@@ -33,7 +33,7 @@ pub fn check() -> io::Result<()> {
     }
 }
 
-/// Whether the program was started without a stdout: nobody wants to hear anything there.
+/// Whether the program was started without a stdout: then results have no reader.
 #[must_use]
 pub fn was_closed() -> bool {
     WAS_CLOSED.load(Relaxed)
@@ -47,13 +47,13 @@ pub fn print(bytes: &[u8]) -> io::Result<()> {
     open()?.write_all(bytes)
 }
 
-/// Stdout as a file, for who writes to it on another thread.
+/// Stdout as a file, to be written to on another thread.
 ///
 /// # Errors
 /// [`check`]'s, or the system's.
 pub fn open() -> io::Result<File> {
     check()?;
-    // The standard library's own would hide some errors, and keep others until nobody asks.
+    // The standard library's own would hide some errors, and keep others until it is too late.
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 

@@ -1,7 +1,7 @@
 //! How a peer shows that it knows a token without sending it.
 //!
 //! Each side contributes a nonce, so an answer that was overheard is of no use on another
-//! connection. What follows the handshake is neither encrypted nor bound to it: who can rewrite
+//! connection. What follows the handshake is neither encrypted nor bound to it: an attacker who can rewrite
 //! the stream can take over an introduced connection. Content is safe all the same, since every
 //! chunk is verified; secrecy is the business of a tunnel around the connection.
 

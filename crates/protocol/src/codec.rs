@@ -7,38 +7,23 @@
 
 use super::{
     check::{self, MessageError},
-    limits::{
-        CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, CONTROL_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX,
-        MAGIC, VERSION,
+    frame::{
+        CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, KIND_CONTROL, KIND_DATA,
+        PREAMBLE_BYTES,
     },
+    limits::{CONTROL_BODY_BYTES_MAX, MAGIC, VERSION},
     message::Message,
     run::Run,
 };
 
-/// Bytes of the preamble: magic, version, six reserved zeros.
-pub const PREAMBLE_BYTES: usize = 16;
-
-/// Bytes before a control message's body: kind, reserved zero, body length.
-pub const CONTROL_HEADER_BYTES: usize = 4;
-
-/// Bytes before a data frame's payload: kind, reserved zero, payload length, then chunk, offset,
-/// tag and CRC-32C.
-pub const DATA_HEADER_BYTES: usize = 20;
-
 /// What a decoder ever holds back of its input: never more than one control message.
 pub const BUFFERED_BYTES_MAX: usize = CONTROL_HEADER_BYTES + CONTROL_BODY_BYTES_MAX;
 
-const KIND_CONTROL: u8 = 1;
-const KIND_DATA: u8 = 2;
-
 const _: () = {
     assert!(MAGIC.len() + 8 == PREAMBLE_BYTES);
-    assert!(CONTROL_BODY_BYTES_MAX <= u16::MAX as usize);
     // The scratch for headers holds a preamble and a whole data header.
     assert!(PREAMBLE_BYTES <= DATA_HEADER_BYTES && CONTROL_HEADER_BYTES <= DATA_HEADER_BYTES);
     assert!(DATA_HEADER_BYTES <= BUFFERED_BYTES_MAX);
-    // A frame's end fits the offset's type.
-    assert!(CHUNK_SIZE_LOG2_MAX < 32);
 };
 
 /// What either side sends first.
@@ -83,74 +68,6 @@ pub fn encode_body(message: &Message, out: &mut Vec<u8>) -> u16 {
     u16::try_from(length).expect("CONTROL_BODY_BYTES_MAX fits")
 }
 
-/// What precedes the payload of a data frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DataHeader {
-    /// The chunk that the payload is part of.
-    pub chunk: u32,
-    /// Where in the chunk the payload begins, in bytes; a multiple of
-    /// [`FRAME_PAYLOAD_BYTES_MAX`].
-    pub offset: u32,
-    /// Bytes of payload, from 1 to [`FRAME_PAYLOAD_BYTES_MAX`].
-    pub payload_len: u32,
-    /// From a peer to the relay the id of the fetch that it answers; 0 from relay to peer.
-    pub tag: u32,
-    /// [`super::frame_crc`] of the payload.
-    pub crc: u32,
-}
-
-impl DataHeader {
-    /// The header's bytes on the wire.
-    ///
-    /// # Panics
-    /// If our own header breaks a limit, which is our bug.
-    #[must_use]
-    pub fn encode(&self) -> [u8; DATA_HEADER_BYTES] {
-        debug_assert_eq!(self.check(), Ok(()), "our own data header breaks a limit");
-        let length = u16::try_from(self.payload_len).expect("a payload's length fits 16 bits");
-        let mut bytes = [0; DATA_HEADER_BYTES];
-        bytes[0] = KIND_DATA;
-        bytes[2..4].copy_from_slice(&length.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.chunk.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.offset.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.tag.to_le_bytes());
-        bytes[16..20].copy_from_slice(&self.crc.to_le_bytes());
-        bytes
-    }
-
-    /// From the wire; kind and reserved byte were checked.
-    fn decode(bytes: &[u8; DATA_HEADER_BYTES]) -> Result<Self, DecodeError> {
-        let word = |at: usize| {
-            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        let header = Self {
-            chunk: word(4),
-            offset: word(8),
-            payload_len: u32::from(u16::from_le_bytes([bytes[2], bytes[3]])),
-            tag: word(12),
-            crc: word(16),
-        };
-        header.check().map(|()| header)
-    }
-
-    fn check(&self) -> Result<(), DecodeError> {
-        let Self { chunk, offset, payload_len, .. } = *self;
-        if payload_len == 0 || payload_len as usize > FRAME_PAYLOAD_BYTES_MAX {
-            return Err(DecodeError::PayloadLength(payload_len));
-        }
-        let end = u64::from(offset) + u64::from(payload_len);
-        if !(offset as usize).is_multiple_of(FRAME_PAYLOAD_BYTES_MAX)
-            || end > 1 << CHUNK_SIZE_LOG2_MAX
-        {
-            return Err(DecodeError::PayloadOffset(offset));
-        }
-        if chunk >= CHUNK_COUNT_MAX {
-            return Err(DecodeError::ChunkIndex(chunk));
-        }
-        Ok(())
-    }
-}
-
 /// What comes out of a stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event<'a> {
@@ -162,50 +79,8 @@ pub enum Event<'a> {
     /// A control message, within all limits.
     Control(Message),
     /// A piece of a data frame's payload. The pieces of one frame follow each other without anything
-    /// between them. Whoever reads may join those that lie together: a decoder gives one at a time.
+    /// between them. A reader may join those that lie together: a decoder gives one at a time.
     Data(Run<'a>),
-}
-
-/// How the other side broke the stream. There is no way to go on after one.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// The stream does not begin with the magic.
-    #[error("the other side does not speak this protocol (byte {at} of its stream is {byte:#04x})")]
-    Magic {
-        /// Index of the first wrong byte.
-        at: usize,
-        /// That byte.
-        byte: u8,
-    },
-    /// The other side speaks another version.
-    #[error("the other side speaks version {theirs} of the protocol, this one speaks {ours}")]
-    Version {
-        /// The version of this program.
-        ours: u16,
-        /// The version of the other.
-        theirs: u16,
-    },
-    /// A byte that must be zero is not.
-    #[error("a reserved byte is {0:#04x} instead of zero")]
-    Reserved(u8),
-    /// A frame is neither control nor data.
-    #[error("{0} is no kind of frame")]
-    Kind(u8),
-    /// A control body of no or too many bytes.
-    #[error("a control message of {0} bytes is not between 1 and {CONTROL_BODY_BYTES_MAX}")]
-    ControlLength(u16),
-    /// A data payload of no or too many bytes.
-    #[error("a data payload of {0} bytes is not between 1 and {FRAME_PAYLOAD_BYTES_MAX}")]
-    PayloadLength(u32),
-    /// A data payload that begins off a frame boundary, or ends beyond the largest chunk.
-    #[error("a data payload can't begin at byte {0} of a chunk")]
-    PayloadOffset(u32),
-    /// A chunk that no file has.
-    #[error("chunk {0} is beyond the {CHUNK_COUNT_MAX} that a file may have")]
-    ChunkIndex(u32),
-    /// A control message that can't be read or breaks a limit.
-    #[error(transparent)]
-    Message(#[from] MessageError),
 }
 
 /// Cuts a stream into [`Event`]s, however it was split on its way.
@@ -322,7 +197,7 @@ impl Decoder {
     }
 
     /// Whether the preamble is complete and right. A wrong first byte is an error at once, so that
-    /// who speaks something else is not kept waiting for eight bytes.
+    /// a side that speaks something else does not wait for eight bytes.
     fn take_preamble(&mut self, input: &mut &[u8]) -> Result<bool, DecodeError> {
         self.fill_head(PREAMBLE_BYTES, input);
         let head = &self.head[..self.head_len];

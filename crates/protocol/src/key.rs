@@ -25,7 +25,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Names a swarm: the file's BLAKE3, its size, its chunks' size. Who has the same content but
+/// Names a swarm: the file's BLAKE3, its size, its chunks' size. A peer with the same content but
 /// cuts it otherwise is in another swarm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct SwarmKey {

@@ -1,7 +1,7 @@
 //! The wire format: how a relay and its peers talk. This page is its one specification.
 //!
-//! It is meant to be enough for a second implementation; the vectors in `tests/golden` pin every
-//! byte of it. The module is pure: bytes in, messages out. It opens no socket, reads no clock,
+//! It is meant to be enough for a second implementation. The vectors in `tests/golden` pin every byte of
+//! it. The module is pure: bytes in, messages out. It opens no socket, reads no clock,
 //! draws no random number, and keeps no state of a session beyond [`Decoder`].
 //!
 //! # Participants, goals, non-goals
@@ -18,9 +18,9 @@
 //! other; a connection may break at any moment and the next one goes on; a repeated, late or
 //! reordered control message does no harm; bulk data needs no copy.
 //!
-//! Non-goals: secrecy (put a tunnel around it), names of files (the relay learns a label
-//! only where an origin tells one),
-//! discovery of files (a ticket names the relay and the swarm key), relays that talk to relays.
+//! Non-goals: secrecy (put a tunnel around it), names of files (the relay learns a label only where an
+//! origin tells one), discovery of files (a ticket names the relay and the swarm key), relays that talk to
+//! relays.
 //!
 //! # Content identity
 //!
@@ -35,8 +35,8 @@
 //! - The **swarm key** is (id, size, `chunk_size_log2`): [`SwarmKey`]. Same content cut otherwise
 //!   is another swarm.
 //! - The **manifest** is the list of digests. It follows from content and key, so all honest copies
-//!   are equal, and whoever has the key can prove one: the digests merge to the id. A file of size
-//!   0 has no chunks and an empty manifest, which nobody asks for; its id is BLAKE3 of nothing.
+//!   are equal, and every holder of the key can prove one: the digests merge to the id. A file of size
+//!   0 has no chunks and an empty manifest, which no side asks for; its id is BLAKE3 of nothing.
 //!
 //! # Stream
 //!
@@ -97,9 +97,8 @@
 //! `psp-relay v1 proof that a peer knows the relay's token`. A token never travels, and a proof is
 //! of no use on another connection.
 //!
-//! Before `Accepted` a peer sends nothing else, except `DatagramRequest`, `Ping`, `Pong` and
-//! `Failure`. All of it must
-//! have arrived [`HANDSHAKE_TIMEOUT`](limits::HANDSHAKE_TIMEOUT) after the connection began. A hello
+//! Before `Accepted` a peer sends nothing else, except `DatagramRequest`, `Ping`, `Pong` and `Failure`. All
+//! of it must have arrived [`HANDSHAKE_TIMEOUT`](limits::HANDSHAKE_TIMEOUT) after the connection began. A hello
 //! without a key joins no swarm: its other wishes are ignored, and after `Accepted` it may only ask
 //! for statistics, ping and close.
 //!
@@ -115,7 +114,7 @@
 //! | 3 | `Accepted` | R | the peer has joined | an error |
 //! | 4 | `ManifestRequest` | both | a peer asks before it can verify; a relay asks one holder at a time. Answered by all parts, or by a peer with `ManifestRefused` | parts from chunk 0 once more |
 //! | 5 | `ManifestPart` | both | on request, in order of chunks, as many digests as fit in each but the last | ignored if not asked for |
-//! | 6 | `ManifestRefused` | P | the relay asks somebody else | no effect |
+//! | 6 | `ManifestRefused` | P | the relay asks another peer | no effect |
 //! | 7 | `Progress` | P | when data was taken in or room was made | the largest figures count |
 //! | 8 | `Have` | P | chunks are verified and can be supplied | a set: no effect |
 //! | 9 | `Want` | P | in peer order: the next chunks. At most [`WANTS_PER_PEER_MAX`](limits::WANTS_PER_PEER_MAX) wait, more are ignored | held or wanted ones are ignored |
@@ -123,10 +122,10 @@
 //! | 11 | `Fetch` | R | a holder is asked; at most [`FETCHES_PER_PEER_MAX`](limits::FETCHES_PER_PEER_MAX) are outstanding. Answered by data frames, or `FetchRefused` | ids are not reused |
 //! | 12 | `CancelFetch` | R | frames not yet sent need not be | unknown ids are ignored |
 //! | 13 | `FetchRefused` | P | the peer does not hold the chunk after all | unknown ids are ignored |
-//! | 14 | `Waiting` | R | nobody connected holds what the peer lacks; at most once a second | the last counts |
+//! | 14 | `Waiting` | R | no connected peer holds what this one lacks; at most once a second | the last counts |
 //! | 15 | `SeedingDone` | R | to an origin that spreads: it may close, the peers have everything | no effect |
 //! | 16 | `Leaving` | P | it would like to go, and supplies until it may | no effect |
-//! | 17 | `LeaveGranted` | R | nobody depends on the peer, or 60 s have passed: it closes | no effect |
+//! | 17 | `LeaveGranted` | R | no peer depends on this one, or 60 s have passed: it closes | no effect |
 //! | 18 | `StatsRequest` | P | any time after `Accepted`; answered by `Stats` | answered again |
 //! | 19 | `Stats` | R | in answer | the last counts |
 //! | 20 | `Ping` | both | any time; answered by `Pong` with its token | answered again |
@@ -149,7 +148,7 @@
 //! `granted_bytes`, so it never sends beyond the grant. A grant is a wish: a relay keeps less under
 //! way when it sees fit, but never less than two frames. Hence a peer that has taken in a whole frame
 //! which it has not reported, and finds nothing more to read, must report: the relay may be waiting
-//! for that, and cuts off who takes nothing for 10 s. While more keeps coming it may save reports up.
+//! for that, and cuts off a peer that takes nothing for 10 s. While more keeps coming it may save reports up.
 //! Chunks that a peer reported by `Have` or claimed are not delivered to it.
 //!
 //! **From a peer: answers to fetches.** The whole chunk from offset 0, each frame tagged with the
@@ -170,8 +169,8 @@
 //!
 //! **Blame.** The CRC is looked at only when the digest is wrong, so the receiver keeps the CRCs of
 //! an unfinished chunk's frames. If one of them does not fit its payload, the link did it: `Failure`
-//! with `LinkCorrupt`, the peer connects again, nobody is blamed. If all fit, the sender lied: the
-//! relay cuts that peer off with `Banned` and refuses it for this swarm, nobody else; a peer gives
+//! with `LinkCorrupt`, the peer connects again, no peer is blamed. If all fit, the sender lied: the
+//! relay cuts that peer off with `Banned` and refuses it for this swarm, and no other peer; a peer gives
 //! up on that relay. The same holds for a manifest whose digests are too many or do not merge
 //! ([`ManifestError`]).
 //!
@@ -221,7 +220,7 @@
 //! through. Every data datagram that is new is acknowledged by `DataAck` on the stream, with what the
 //! receiver's socket can hold (a sender has no more under way than that and the path hold); what is not
 //! acknowledged is lost to the window, and is sent anew or not at all. Both figures of `Progress` count
-//! bytes of pieces. Who sealed wrong bytes lied.
+//! bytes of pieces. A side that sealed wrong bytes lied.
 //!
 //! **Lanes.** Each lane of each direction numbers its messages: in order and prompt from zero, latest
 //! from one. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
@@ -243,7 +242,7 @@
 //! Only a datagram with a larger number than all before makes it challenge another address. A relay
 //! that is not answered may send `Ping` on the stream: the peer then pings in a datagram. A peer that
 //! hears nothing for [`DATAGRAM_ANSWER_TIMEOUT`](limits::DATAGRAM_ANSWER_TIMEOUT) at first gives up;
-//! who hears nothing for [`DATAGRAM_SILENCE_TIMEOUT`](limits::DATAGRAM_SILENCE_TIMEOUT) later closes
+//! a side that hears nothing for [`DATAGRAM_SILENCE_TIMEOUT`](limits::DATAGRAM_SILENCE_TIMEOUT) later closes
 //! the stream.
 //!
 //! # Limits
@@ -276,7 +275,7 @@
 //! | 0 | `Protocol` | reports it; connecting again would not help |
 //! | 1 | `TokenRefused` | reports it |
 //! | 2 | `TooManyPeers` | may try again later |
-//! | 3 | `SwarmRefused` | reports it: a publisher takes smaller chunks; whoever gets a file that its origin gave up asks for another ticket |
+//! | 3 | `SwarmRefused` | reports it: a publisher takes smaller chunks; a peer that gets a file that its origin gave up asks for another ticket |
 //! | 4 | `Banned` | reports it; it is refused for this swarm |
 //! | 5 | `Stalled` | connects again and goes on |
 //! | 6 | `ChunksMissing` | reports how many; may try again when a holder is back |
@@ -295,8 +294,9 @@
 //!
 //! There is one number, [`VERSION`](limits::VERSION), and no negotiation: sides of different versions
 //! part in the handshake. Whatever changes a byte of a golden vector, or the meaning of one, is
-//! another version; a message that is added behind the last is none. An end of an older build closes with
-//! `Protocol` when such a message comes, so what needs one must be able to do without. The magic, the place of the version and the length of the preamble never change.
+//! another version. A message that is added behind the last is none. A side of an older build closes with
+//! `Protocol` when such a message comes, so what needs one must be able to do without. The magic, the place of
+//! the version and the length of the preamble never change.
 //! Reserved bytes are sent as zero and refused otherwise, so that a later version may use them.
 //!
 //! [`CHUNK_SIZE_LOG2_MIN`]: limits::CHUNK_SIZE_LOG2_MIN
@@ -331,6 +331,7 @@ pub mod codec;
 pub mod crc;
 pub mod datagram;
 pub mod digest;
+pub mod frame;
 pub mod key;
 pub mod limits;
 pub mod manifest;
@@ -345,16 +346,14 @@ pub mod time;
 pub use auth::Token;
 pub use bitfield::Bitfield;
 pub use check::MessageError;
-pub use codec::{
-    CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, Decoder, Event,
-    PREAMBLE_BYTES, decode_body, encode_body, encode_control, encode_preamble,
-};
+pub use codec::{Decoder, Event, decode_body, encode_body, encode_control, encode_preamble};
 pub use crc::{frame_crc, joined_crc};
 pub use datagram::{
     Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind,
     FrameError, next_frame,
 };
 pub use digest::{ChunkHasher, digest_chunk, digest_file};
+pub use frame::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, PREAMBLE_BYTES};
 pub use key::{Digest, KeyError, SwarmKey, chunk_size_log2_for};
 pub use manifest::{Manifest, ManifestBuilder, ManifestError, ManifestHasher};
 pub use message::{

@@ -12,7 +12,7 @@ pub const VERSION: u16 = 1;
 /// (it is part of the constant per connection), and gathering makes small frames free.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 16 << 10;
 
-/// The same, where lengths within a chunk are computed.
+/// [`FRAME_PAYLOAD_BYTES_MAX`], where lengths within a chunk are computed.
 pub const FRAME_PAYLOAD_LEN_MAX: u32 = 16 << 10;
 
 /// Bytes of one control message's body, at most: with its header it fits one datagram of 1,200
@@ -53,7 +53,7 @@ pub const CHUNK_SIZE_LOG2_MAX: u8 = 24;
 /// The chunk that publishers choose unless told otherwise, 256 KiB: see BENCHMARKS.md.
 pub const CHUNK_SIZE_LOG2_DEFAULT: u8 = 18;
 
-/// The same for large files, at most: 1 MiB. Larger ones were no faster.
+/// The chunk that they choose for large files, at most: 1 MiB. Larger ones were no faster.
 pub const CHUNK_SIZE_LOG2_DEFAULT_MAX: u8 = 20;
 
 /// How far above the size that the relay's welcome names a chunk may be, as a binary logarithm:

@@ -2,7 +2,7 @@
 //! file's id.
 //!
 //! It is a pure function of the content and of how that is cut, so all honest copies are equal,
-//! and whoever knows the swarm key can check one without trusting who sent it.
+//! and a side that knows the swarm key can check one without trusting its sender.
 
 use super::{
     digest::{ChunkHasher, Merger, digest_file},
@@ -133,7 +133,7 @@ impl Manifest {
     }
 }
 
-/// Puts a manifest together from parts that somebody sent, and proves it. Each digest costs about
+/// Puts a manifest together from parts that came from another side, and proves it. Each digest costs about
 /// one compression when it arrives: there is no long computation at the end that would hold up
 /// an event loop.
 ///

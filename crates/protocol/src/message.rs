@@ -6,11 +6,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Digest, SwarmKey,
+    key::{Digest, SwarmKey},
     limits::{DATAGRAM_SECRET_BYTES, FAILURE_TEXT_BYTES_MAX, NONCE_BYTES},
 };
 
-/// One control message. Who sends it is said at each; from the other side it is an error.
+/// One control message. Each says which side sends it; from the other side it is an error.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Message {
     /// Relay, first of all.
@@ -79,10 +79,10 @@ pub enum Message {
         /// The fetch.
         fetch_id: u32,
     },
-    /// Relay: nobody who is connected holds these chunks; the peer waits in vain unless a holder
+    /// Relay: no connected peer holds these chunks; the peer waits in vain unless a holder
     /// comes. After `deadline_ms` the relay ends the wait with [`FailureCode::ChunksMissing`].
     Waiting {
-        /// Number of chunks that the peer lacks and nobody holds.
+        /// Number of chunks that the peer lacks and no peer holds.
         missing_count: u32,
         /// The first of them.
         first_missing: u32,
@@ -93,7 +93,7 @@ pub enum Message {
     SeedingDone,
     /// Peer: it would like to go.
     Leaving,
-    /// Relay: nobody connected depends on the peer: it may go.
+    /// Relay: no connected peer depends on this one: it may go.
     LeaveGranted,
     /// Peer asks for the relay's counters.
     StatsRequest,
@@ -139,9 +139,9 @@ pub enum Message {
 /// The two ends of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// Who accepted it.
+    /// The side that accepted it.
     Relay,
-    /// Who connected.
+    /// The side that connected.
     Peer,
 }
 
@@ -242,7 +242,7 @@ pub struct Hello {
     pub proof: Option<[u8; 32]>,
     /// Which chunks it has.
     pub claims: Claims,
-    /// Who chooses the order of its chunks.
+    /// Which side chooses the order of its chunks.
     pub order: Order,
     /// The first publisher's wish how to begin; ignored once anything was delivered.
     pub seeding: Option<Seeding>,
@@ -259,7 +259,7 @@ pub enum Claims {
     Some,
 }
 
-/// Who chooses the order of a peer's chunks.
+/// Which side chooses the order of a peer's chunks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Order {
     /// The relay does: peers advance as one wave.
@@ -428,13 +428,13 @@ pub enum FailureCode {
     /// As many peers, or files, as the relay takes.
     TooManyPeers,
     /// The relay can't take this swarm: its chunks are too large for the cache. Or its origin
-    /// has given the file up, and somebody waits for chunks that nobody else holds.
+    /// has given the file up, and peers wait for chunks that no other peer holds.
     SwarmRefused,
     /// The peer supplied a wrong chunk or manifest and is cut off from this swarm.
     Banned,
     /// The peer took no byte for too long.
     Stalled,
-    /// Nobody holds the chunks that the peer lacks, and the deadline has passed.
+    /// No peer holds the chunks that this one lacks, and the deadline has passed.
     ChunksMissing,
     /// The relay shuts down; come back later.
     ShuttingDown,

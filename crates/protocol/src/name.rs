@@ -1,4 +1,4 @@
-//! What a ticket may call a file: one rule, for who makes a ticket and for who takes one.
+//! What a ticket may call a file: one rule, for making a ticket and for taking one.
 //!
 //! A name is data that a stranger wrote. It names one file in one directory, is no option to other
 //! programs and no unfinished download, and two names that differ look different. [`fit_name`] makes
@@ -103,7 +103,7 @@ pub enum LabelFault {
 /// # Errors
 /// The first reason why not.
 pub fn check_label(text: &str) -> Result<(), LabelFault> {
-    // Whoever reads a label that is much too long need not read all of it.
+    // A label that is much too long need not be read whole.
     if text.len() > LABEL_BYTES_MAX {
         return Err(LabelFault::TooLong);
     }

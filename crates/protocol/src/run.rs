@@ -1,6 +1,6 @@
 //! File bytes of one chunk that lie together in memory, as they come out of a stream.
 
-use super::DataHeader;
+use super::frame::DataHeader;
 
 /// File bytes of one chunk that follow each other, in the file and in memory: a piece of one frame,
 /// or of several frames one behind the other. Never empty.

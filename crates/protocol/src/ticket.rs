@@ -12,7 +12,7 @@
 //! programs break lines), nor what mail programs put before each line that they quote, nor quotes and
 //! punctuation around it.
 //!
-//! A name is data: whoever makes a path of it asks [`check_name`](super::check_name) first. Here it is only
+//! A name is data: code that makes a path of it asks [`check_name`](super::check_name) first. Here it is only
 //! limited.
 
 use std::{fmt, str::FromStr};
@@ -258,7 +258,7 @@ pub enum TicketError {
     /// The checksum is right, the content makes no sense: its writer is at fault.
     #[error("the ticket names no file that can be: {0}; ask for a new one")]
     Key(#[from] KeyError),
-    /// The same.
+    /// The ticket's address of a relay can't be one.
     #[error("the ticket names no relay: {0}; ask for a new one")]
     Relay(#[from] RelayAddrError),
     /// A newer program wrote it.
@@ -295,7 +295,7 @@ impl Ticket {
         Ok(Self { relay, key, is_executable: false, name })
     }
 
-    /// The same, of a file that its owner may execute, or not.
+    /// Says whether the file's owner may execute it.
     #[must_use]
     pub fn with_executable(self, is_executable: bool) -> Self {
         Self { is_executable, ..self }

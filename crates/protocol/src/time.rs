@@ -1,4 +1,4 @@
-//! A point in time, handed into the pure cores by whoever owns a clock.
+//! A point in time, handed into the pure cores by the owner of a clock.
 //!
 //! This module reads no clock itself: simulations make up their own time.
 

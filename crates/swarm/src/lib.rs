@@ -1,4 +1,4 @@
-//! Pure: who has what, who gets what next.
+//! Pure: which peer has what, which gets what next.
 //!
 //! A [`Swarm`] is all that the relay knows of one file: which connected peer has which chunk,
 //! what is cached, what is being fetched from whom, what is on its way to whom. Time and events
@@ -11,10 +11,9 @@
 //! taken and not answered means that memory is short. Actions may name a peer that has gone
 //! meanwhile (then they are void); its slot is not used again before the shell has seen them all.
 //!
-//! Reading order: `shared` (the vocabulary), `peers`, `wants`, `chunks`, `log`, `ranks`, `meter` and `depth` (what
-//! is known), then the decisions: `membership` (who counts), `delivery` (what goes to whom),
-//! `fetching`, `holders` and `hedging` (what is asked of whom), `pace`, `room` and `rent` (what is given up for it),
-//! `seeding` and `patience`, `leaving`, `missing` and `manifest`. `view` and `watch` are for onlookers.
+//! Reading order: `api` (the vocabulary), `book` (what is known), `decide` (what is decided). Here is the order
+//! in which the deciders get their turn (`Swarm::settle`); `inputs` has what each input changes first. `desk`
+//! is what a decider is handed. `view` and `look` are for onlookers, `invariants` for tests.
 //!
 //! ```
 //! use std::time::Duration;
@@ -48,63 +47,38 @@
 //! assert!(fetches.into_iter().any(|action| matches!(action, Action::Fetch { holder, .. } if holder == origin)));
 //! ```
 
-mod chunks;
-mod delivery;
-mod depth;
-mod fetching;
-mod hedging;
-mod holders;
+mod api;
+mod book;
+mod decide;
+mod desk;
+mod inputs;
 mod invariants;
-mod leaving;
-mod log;
-mod manifest;
-mod membership;
-mod meter;
-mod missing;
-mod pace;
-mod patience;
-mod peers;
-mod ranks;
-mod rent;
-mod room;
-mod seeding;
-pub mod shared;
+mod look;
 mod view;
-mod wants;
-mod watch;
-
-use std::collections::{BTreeMap, VecDeque};
 
 use relay_protocol::time::Time;
 
-pub use rent::LAMBDA_DEFAULT;
-pub use shared::{Action, Eviction, FetchFailure, FetchId, Join, PeerSlot, SwarmConfig};
-pub use view::{Counters, PeerView};
-pub use watch::{ChunkPlace, PeerWatch, Wait};
+pub use api::{Action, Counters, Eviction, FetchFailure, FetchId, Join, PeerSlot, SwarmConfig};
+use book::Book;
+pub use decide::rent::LAMBDA_DEFAULT;
+use decide::{
+    fetch::Fetching, late::Late, leave::Leave, manifest::Manifest, missing::MissingChunks,
+    pick::Picker, room::Room, seed::Seed,
+};
+use desk::Desk;
+pub use view::{ChunkPlace, PeerView, PeerWatch, Wait};
 
 /// The peers of one file and the relay's memory of it.
 #[derive(Debug)]
 pub struct Swarm {
-    config: SwarmConfig,
-    peers: peers::Peers,
-    chunks: chunks::Chunks,
-    log: log::Log,
-    starving: membership::Starving,
-    fetches: BTreeMap<FetchId, fetching::Fetch>,
-    fetch_queue: fetching::FetchQueue,
-    idle_holders: holders::IdleHolders,
-    room: room::Room,
-    rent: rent::Rent,
-    pace: pace::Pace,
-    seeding: seeding::SeedState,
-    manifest: manifest::ManifestState,
-    leaving: leaving::LeavingState,
-    missing: missing::MissingState,
-    watch: VecDeque<(Time, PeerSlot)>,
-    counters: Counters,
-    /// What publishers ask about, as far as it is not found by looking at the peers.
-    published: relay_protocol::SwarmStatus,
-    actions: VecDeque<Action>,
+    desk: Desk,
+    manifest: Manifest,
+    seed: Seed,
+    leave: Leave,
+    missing: MissingChunks,
+    late: Late,
+    picker: Picker,
+    room: Room,
 }
 
 impl Swarm {
@@ -118,36 +92,25 @@ impl Swarm {
         let chunk_count = u32::try_from(chunk_count).expect("the key was validated");
         assert!(chunk_count <= relay_protocol::limits::CHUNK_COUNT_MAX);
         Self {
-            rent: rent::Rent::new(config.lambda, config.cache_chunks_max),
-            pace: pace::Pace::default(),
-            manifest: manifest::ManifestState::new(chunk_count),
-            config,
-            peers: peers::Peers::default(),
-            chunks: chunks::Chunks::new(chunk_count),
-            log: log::Log::default(),
-            starving: membership::Starving::default(),
-            fetches: BTreeMap::new(),
-            fetch_queue: fetching::FetchQueue::default(),
-            idle_holders: holders::IdleHolders::default(),
-            room: room::Room::default(),
-            seeding: seeding::SeedState::default(),
-            leaving: leaving::LeavingState::default(),
-            missing: missing::MissingState::default(),
-            watch: VecDeque::new(),
-            counters: Counters::default(),
-            published: relay_protocol::SwarmStatus::default(),
-            actions: VecDeque::new(),
+            manifest: Manifest::new(chunk_count),
+            seed: Seed::default(),
+            leave: Leave::default(),
+            missing: MissingChunks::default(),
+            late: Late::default(),
+            picker: Picker::default(),
+            room: Room::new(&config),
+            desk: Desk::new(Book::new(config, chunk_count)),
         }
     }
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        let action = self.actions.pop_front();
+        let action = self.desk.actions.pop();
         match action {
-            Some(Action::WantRoom) => self.room.told = true,
-            Some(Action::Deliver { chunk, peer, .. }) => self.decision_told(peer, chunk),
+            Some(Action::WantRoom) => self.room.told(),
+            Some(Action::Deliver { chunk, peer, .. }) => self.desk.book.note_told(peer, chunk),
             Some(_) => {}
-            None => self.peers.recycle(),
+            None => self.desk.book.recycle_slots(),
         }
         action
     }
@@ -156,48 +119,117 @@ impl Swarm {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         [
-            self.fetch_timeout(),
-            self.room_timeout(),
-            self.seeding_timeout(),
-            self.manifest_timeout(),
-            self.leaving_timeout(),
-            self.missing_timeout(),
-            self.watch.front().map(|&(at, _)| at),
+            self.desk.book.watch_timeout(),
+            self.manifest.timeout(),
+            self.seed.timeout(),
+            self.leave.timeout(&self.desk.book),
+            self.missing.timeout(),
+            self.late.timeout(),
+            self.room.timeout(),
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
-    /// Time has passed: does whatever is due.
-    pub fn handle_timeout(&mut self, now: Time) {
-        self.begin(now);
-        self.watch_peers(now);
-        self.check_fetches(now);
-        self.settle(now);
+    /// When starving peers may have lost the price of what they wait for; `None` while nothing is priced.
+    #[must_use]
+    pub fn price_due_at(&self) -> Option<Time> {
+        self.room.price_due_at(&self.desk.book)
     }
 
-    /// Before every input: what was lost since the last one is counted.
+    /// Before every input.
     fn begin(&mut self, now: Time) {
-        self.rent.advance(now);
-        self.room.unanswered = self.room.told;
+        self.desk.now = now;
+        self.room.begin(&self.desk.book, now);
     }
 
     /// After every input: decides what now can be decided.
-    fn settle(&mut self, now: Time) {
-        self.manifest_step(now);
-        self.seeding_step(now);
-        self.leaving_step(now);
-        self.missing_step(now);
-        self.hedge_step(now);
-        self.fetch_step(now);
-        self.rent.set_blocked(now, self.room.asked_at.is_some() && !self.starving.is_empty());
+    fn settle(&mut self) {
+        self.manifest.step(&mut self.desk);
+        if self.desk.book.holds_back() {
+            let (has_manifest, asked_at) = (self.manifest.is_known(), self.room.asked_at());
+            self.seed.step(&mut self.desk, has_manifest, asked_at);
+        }
+        if self.leave.is_due(&self.desk) {
+            self.let_leave();
+        }
+        if self.missing.is_due(&self.desk, self.manifest.is_missing()) {
+            self.tell_missing();
+        }
+        if self.late.has_waiting() {
+            let (mut fetching, room) = self.fetching();
+            fetching.hedge_late(room);
+        }
+        self.fetch_more();
+        self.room.end(&self.desk);
     }
 
-    fn chunk_bytes(&self, chunk: u32) -> u32 {
-        let start = u64::from(chunk) * u64::from(self.config.chunk_size_bytes);
-        let rest = self.config.size_bytes - start;
-        u32::try_from(rest)
-            .map_or(self.config.chunk_size_bytes, |rest| rest.min(self.config.chunk_size_bytes))
+    /// Peers that no other depends on may go.
+    fn let_leave(&mut self) {
+        let mut round = self.leave.begin_round(&self.desk.book);
+        while let Some(slot) = self.leave.next_granted(&self.desk, &mut round) {
+            self.desk.actions.push(Action::LeaveGranted { peer: slot });
+            self.retire(slot);
+        }
+    }
+
+    /// Peers that wait in vain are told so, and at last given up on.
+    fn tell_missing(&mut self) {
+        let is_manifest_missing = self.manifest.is_missing();
+        for slot in self.desk.book.starving().peers().to_vec() {
+            if self.missing.look_at(&mut self.desk, slot, is_manifest_missing) {
+                self.retire(slot);
+            }
+        }
+    }
+
+    /// Starts what is worth fetching while there is room, and asks for room while there is none.
+    fn fetch_more(&mut self) {
+        let Self { desk, manifest, seed, leave, late, picker, room, .. } = self;
+        room.note_returned(desk);
+        loop {
+            if !desk.book.may_fetch_more() || !manifest.is_known() {
+                return room.withdraw(desk);
+            }
+            let has_room = desk.book.held() > 0;
+            if !has_room && room.is_asked() {
+                return room.make(desk, seed);
+            }
+            // One question at a time: this one is answered at once.
+            if room.is_tried() {
+                return;
+            }
+            if !has_room && picker.knows_of_nothing(&desk.book) {
+                return;
+            }
+            match picker.pick(desk, seed, leave, room) {
+                // A spread that has just ended leaves other things to fetch.
+                None if desk.book.has_news() => {}
+                None => return room.withdraw(desk),
+                Some(pick) if !has_room => return room.ask(desk, pick.need),
+                Some(pick) => Fetching { desk, seed, late }.start(pick, None),
+            }
+        }
+    }
+
+    /// What begins and ends fetches, and the room that there is for them.
+    fn fetching(&mut self) -> (Fetching<'_>, &mut Room) {
+        let Self { desk, seed, late, room, .. } = self;
+        (Fetching { desk, seed, late }, room)
+    }
+
+    /// Takes a peer out of every count; its slot and its deliveries stay until it has gone.
+    fn retire(&mut self, slot: PeerSlot) {
+        let book = &mut self.desk.book;
+        if !book.peer(slot).is_holder() {
+            return;
+        }
+        let had = book.retire(self.desk.now, slot);
+        self.seed.copies_lost(book, &had);
+        self.leave.ended(slot);
+        self.fetching().0.drop_all_of(slot);
+        self.seed.lost(&mut self.desk, slot);
+        self.manifest.lost(slot);
     }
 }

@@ -1,14 +1,18 @@
 //! One end of a connection's two channels: the one place that knows which runs on what.
 //!
 //! Begins on the stream; a channel that runs in datagrams moves there once the handshake is over.
-//! Does not own sockets: whoever holds them writes, transmits, and hands in what came.
+//! Does not own sockets: their owner writes, transmits, and hands in what came.
 
 use std::{io, rc::Rc};
 
 use shards::net::Socket;
 
 use super::{
-    Datagrams, Payload, SendEvent, SendQueue, Transport, Written, data::DataOut, send_queue::CutOff,
+    data::DataOut,
+    datagrams::Datagrams,
+    lane::Transport,
+    payload::Payload,
+    send_queue::{CutOff, SendEvent, SendQueue, Written},
 };
 use relay_protocol::{Message, time::Time};
 
@@ -51,7 +55,7 @@ impl Channels {
         self.datagrams.as_deref()
     }
 
-    /// The same, to feed and to ask.
+    /// As [`Self::datagrams`], to feed and to ask.
     #[must_use]
     pub fn datagrams_mut(&mut self) -> Option<&mut Datagrams> {
         self.datagrams.as_deref_mut()
@@ -75,7 +79,7 @@ impl Channels {
     }
 
     /// Bytes of control messages that wait to go out. The caller bounds them: it stops reading from
-    /// who does not take its answers.
+    /// a side that does not take its answers.
     #[must_use]
     pub fn control_bytes(&self) -> usize {
         self.stream.control_bytes()
@@ -104,7 +108,7 @@ impl Channels {
         self.datagrams.as_ref().and_then(|datagrams| datagrams.data())
     }
 
-    /// The same, to feed and to ask.
+    /// As [`Self::data`], to feed and to ask.
     #[must_use]
     pub fn data_mut(&mut self) -> Option<&mut DataOut> {
         self.datagrams.as_mut().and_then(|datagrams| datagrams.data_mut())

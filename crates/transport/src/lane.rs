@@ -1,8 +1,12 @@
-//! Which channel runs on what, and how control messages may overtake one another.
+//! Which channel runs on what, where its datagrams go, and how control messages may overtake one another.
 //!
 //! Decides nothing else: the lanes themselves are the transports' business.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use relay_protocol::Message;
 
@@ -61,6 +65,18 @@ impl FromStr for Transport {
         let found = Self::ALL.into_iter().find(|transport| transport.name() == text);
         found.ok_or_else(|| UnknownTransport(text.to_owned()))
     }
+}
+
+/// Where a datagram comes from or goes to, as one side sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Which of this side's sockets.
+    pub socket: u8,
+    /// The other side's address.
+    pub remote: SocketAddr,
+    /// This side's own address, where the socket has several: answers must come from the one that
+    /// was asked.
+    pub local: Option<IpAddr>,
 }
 
 /// How a control message may be overtaken. On a stream all are in order, which is within what

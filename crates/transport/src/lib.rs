@@ -12,8 +12,8 @@
 //!
 //! Every connection has a **stream** (TCP). Its handshake, up to and with `Accepted`, and the last
 //! word, `Failure`, go over the stream whatever the transport; the connection lives exactly as long
-//! as its stream. So whoever holds one end can close, name a reason, and notice the other's end
-//! without a datagram's getting through.
+//! as its stream. So each side can close, name a reason, and notice the other's end, though no
+//! datagram gets through.
 //!
 //! # What a transport promises
 //!
@@ -31,11 +31,11 @@
 //!   send is a position; [`Payload::withdraw`] takes the bytes away at any time, and at most one
 //!   half-written frame is copied. Nothing is pinned to be sent again: what was lost in a datagram
 //!   is a range that its send lacks, as long as it is not withdrawn.
-//! - *Events*: each send that wrote its first frame reports [`SendEvent::Begun`], each that wrote
-//!   its last [`SendEvent::Finished`], both in order; in datagrams, when all has arrived. A withdrawn or cancelled one reports
-//!   nothing further.
+//! - *Events*: each send that wrote its first frame reports [`SendEvent::Begun`], each that wrote its last
+//!   [`SendEvent::Finished`], both in order; in datagrams, when all has arrived. One that was withdrawn or
+//!   cancelled reports nothing further.
 //! - *Closing*: either side may close; the other reads the end of the stream after everything
-//!   that was written to the stream before. Whoever closes sends a `Failure` first if something
+//!   that was written to the stream before. A side that closes sends a `Failure` first if something
 //!   was wrong, and that arrives. Other control messages under way in datagrams may be lost with
 //!   the connection: nothing depends on a message that was followed by the end. Either direction
 //!   of the stream may be closed first; what comes the other way is still received.
@@ -49,10 +49,10 @@
 //!
 //! # Where it is
 //!
-//! [`Channels`] is one end of a connection, and the one place that knows which channel runs on
-//! what. [`send_queue`] and [`tcp`] (into a [`receive_buffer`]) are the stream's two directions, [`datagrams`] is what
-//! goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here, one more variant of [`Transport`], and its
-//! arm in [`Channels`].
+//! [`Channels`] is one end of a connection, and the one place that knows which channel runs on what.
+//! [`send_queue`] and [`tcp`] (into a [`receive_buffer`]) are the stream's two directions. [`datagrams`] is
+//! what goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here,
+//! one more variant of [`Transport`], and its arm in [`Channels`].
 //!
 //! ```
 //! use std::rc::Rc;
@@ -80,28 +80,10 @@ pub mod receive_buffer;
 pub mod send_queue;
 pub mod tcp;
 
-use std::net::{IpAddr, SocketAddr};
-
 pub use channels::Channels;
 pub use datagrams::{Datagrams, DatagramsConfig};
-pub use lane::{Lane, Transport};
+pub use lane::{Lane, Route, Transport};
 pub use payload::Payload;
-pub use receive_buffer::{FRAMES_PER_READ_MAX, ReceiveBuffer};
-pub use send_queue::{SendEvent, SendQueue, Written};
-pub use tcp::{ReadError, ReadOutcome, Reader};
-
-/// Bytes of one gathered write, at most. Larger ones gain nothing (see BENCHMARKS.md), and one
-/// connection would hold up its shard's others for longer.
-pub const WRITE_BYTES_MAX: usize = 256 << 10;
-
-/// Where a datagram comes from or goes to, as one side sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Route {
-    /// Which of this side's sockets.
-    pub socket: u8,
-    /// The other side's address.
-    pub remote: SocketAddr,
-    /// This side's own address, where the socket has several: answers must come from the one that
-    /// was asked.
-    pub local: Option<IpAddr>,
-}
+pub use receive_buffer::{FRAMES_PER_READ_MAX, ReadError, ReceiveBuffer};
+pub use send_queue::{SendEvent, SendQueue, WRITE_BYTES_MAX, Written};
+pub use tcp::{ReadOutcome, Reader};

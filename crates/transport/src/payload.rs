@@ -17,7 +17,7 @@ pub struct Payload {
     chunk: u32,
     len_bytes: u32,
     bytes: RefCell<Option<Bytes>>,
-    /// As whoever sent the chunk stated them.
+    /// As the sender of the chunk stated them.
     crcs: Arc<[u32]>,
     /// As they are. A receiver drops datagrams with a wrong one, so a sender's word will not do.
     own_crcs: OnceCell<Arc<[u32]>>,

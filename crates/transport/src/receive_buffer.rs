@@ -2,8 +2,8 @@
 //!
 //! File bytes come in frames of 16 KiB, each behind a header. A read scatters them: headers to one
 //! place, payloads side by side to another, so that what is hashed is as long as the read and not as
-//! the frame. Where that guess of what comes next is wrong, the parts are still in order: whoever
-//! decodes them one after another sees the stream as it was. Owned by no connection; empty between
+//! the frame. Where that guess of what comes next is wrong, the parts are still in order: a
+//! decoder that takes them one after another sees the stream as it was. Owned by no connection; empty between
 //! reads.
 
 use std::{
@@ -13,7 +13,6 @@ use std::{
 
 use shards::net::Socket;
 
-use super::ReadError;
 use relay_protocol::{
     DATA_HEADER_BYTES, DataHeader, DecodeError, Decoder, Event, Run,
     limits::FRAME_PAYLOAD_BYTES_MAX,
@@ -45,6 +44,20 @@ pub(super) struct Layout {
     lead: usize,
     /// Whole frames after that.
     frames: usize,
+}
+
+/// Why reading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError<E> {
+    /// The system said so.
+    #[error("{0}")]
+    Io(io::Error),
+    /// The other side sent what is not of the protocol.
+    #[error("{0}")]
+    Decode(DecodeError),
+    /// The handler refused an event.
+    #[error("{0}")]
+    Handler(E),
 }
 
 impl ReceiveBuffer {

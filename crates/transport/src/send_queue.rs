@@ -8,11 +8,15 @@ use std::{collections::VecDeque, io, io::IoSlice, ops::Range, rc::Rc};
 
 use shards::net::Socket;
 
-use super::{Payload, WRITE_BYTES_MAX};
+use super::payload::Payload;
 use relay_protocol::{
     DATA_HEADER_BYTES, DataHeader, Message, encode_control, encode_preamble,
     limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
 };
+
+/// Bytes of one gathered write, at most. Larger ones gain nothing (see BENCHMARKS.md), and one
+/// connection would hold up its shard's others for longer.
+pub const WRITE_BYTES_MAX: usize = 256 << 10;
 
 /// Frames of one gathered write, at most: 64 frames of 4 KiB fill it, and the header table
 /// stays on the stack.
@@ -125,7 +129,7 @@ impl SendQueue {
         encode_control(message, &mut self.control);
     }
 
-    /// Control bytes not yet written. The caller bounds them: it stops reading from who does not
+    /// Control bytes not yet written. The caller bounds them: it stops reading from a side that does not
     /// take its answers.
     #[must_use]
     pub fn control_bytes(&self) -> usize {
@@ -212,7 +216,7 @@ impl SendQueue {
     /// # Errors
     /// The system's; "would block" is not one.
     pub fn write(&mut self, socket: &Socket, data_bytes_max: u64) -> io::Result<Written> {
-        // Whoever withdraws bytes cuts their sends off first; what is left has none to send.
+        // Sends are cut off before their bytes are withdrawn; what is left has none to send.
         debug_assert!(self.sends.iter().all(|send| !send.payload.is_withdrawn()));
         let mut headers = [[0; DATA_HEADER_BYTES]; FRAMES_PER_WRITE_MAX];
         let frames = self.plan_frames(&mut headers, data_bytes_max);

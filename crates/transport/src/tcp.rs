@@ -7,8 +7,11 @@ use std::io;
 
 use shards::net::Socket;
 
-use super::{FRAMES_PER_READ_MAX, ReceiveBuffer, WRITE_BYTES_MAX};
-use relay_protocol::{DecodeError, Decoder, Event, limits::FRAME_PAYLOAD_BYTES_MAX};
+use super::{
+    receive_buffer::{FRAMES_PER_READ_MAX, ReadError, ReceiveBuffer},
+    send_queue::WRITE_BYTES_MAX,
+};
+use relay_protocol::{Decoder, Event, limits::FRAME_PAYLOAD_BYTES_MAX};
 
 /// Frames that a read has room for after one that brought file bytes and left nothing: those of one
 /// write of the other side, and half as many. A list of four times as many parts costs the kernel and us
@@ -32,7 +35,7 @@ pub struct Reader {
 pub enum ReadOutcome {
     /// Something, all of it handled.
     Read {
-        /// How much.
+        /// Bytes that came.
         bytes: usize,
         /// All the room that it was given: most likely there is more.
         is_full: bool,
@@ -41,20 +44,6 @@ pub enum ReadOutcome {
     Blocked,
     /// The other side has closed.
     Closed,
-}
-
-/// Why reading failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError<E> {
-    /// The system said so.
-    #[error("{0}")]
-    Io(io::Error),
-    /// The other side sent what is not of the protocol.
-    #[error("{0}")]
-    Decode(DecodeError),
-    /// The handler refused an event.
-    #[error("{0}")]
-    Handler(E),
 }
 
 impl Default for Reader {

@@ -8,7 +8,7 @@
 //!
 //! Both sides get the same content and send it to as many clients over loopback, with the same
 //! congestion control, from as many event loops (workers) as the machine has cores. Our side is
-//! this executable as anybody runs it; with `--seeding origin` (the default here) its origin stays,
+//! this executable as users run it; with `--seeding origin` (the default here) its origin stays,
 //! as a file on a server does.
 
 mod http;
@@ -241,7 +241,7 @@ fn report(args: &CompareArgs, theirs: &Side, ours: &Side) -> anyhow::Result<()> 
             relay::stdout::print(json.as_bytes()).context(NO_STDOUT)
         }
         path => {
-            // What stays comes first: nobody may be listening on stdout.
+            // What stays comes first: stdout may have no reader.
             let kept = path.as_ref().map_or(Ok(()), |path| {
                 std::fs::write(path, json)
                     .with_context(|| format!("could not write {}", path.display()))

@@ -81,7 +81,7 @@ impl Nginx {
         congestion: &str,
     ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir().context("could not make a temporary directory")?;
-        // Started by root, its workers are somebody else.
+        // Started by root, its workers run as another user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         content.write_to(&dir.path().join(&PATH[1..]))?;
         let (listener, address) = listen(congestion).context("could not listen on loopback")?;

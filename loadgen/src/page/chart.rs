@@ -5,14 +5,12 @@
 use std::fmt::Write;
 
 use super::{
-    Figure, escape,
+    Figure, LEVELS, WIDTH_NARROW, escape,
     scale::{Scale, Unit, round_up},
 };
 
 /// Of a chart that takes half of the page, and of one that takes all of it.
 const WIDTHS: [f64; 2] = [560.0, 1160.0];
-/// Of either on a page as narrow as a telephone: texts stay as large as they are.
-pub(super) const WIDTH_NARROW: f64 = 330.0;
 const HEIGHT: f64 = 270.0;
 /// What is left free around the marks: for the axes' texts.
 const LEFT: f64 = 62.0;
@@ -100,7 +98,7 @@ impl Axis {
 pub(crate) enum Mark {
     /// Through points, with a gap where a value is not a number.
     Line { class: &'static str, points: Vec<(f64, f64)> },
-    /// The same, so thin that a hundred of them can be seen.
+    /// A line so thin that a hundred of them can be seen.
     Thin { class: &'static str, points: Vec<(f64, f64)> },
     /// Between two lines: x, low, high.
     Band { class: &'static str, points: Vec<(f64, f64, f64)>, is_solid: bool },
@@ -388,7 +386,7 @@ fn draw_bars(
 
 /// One path for each darkness: thousands of cells in a few kilobytes.
 fn draw_cells(svg: &mut String, cells: &[(f64, f64, f64, f64, usize)], x: &Scale, y: &Scale) {
-    for level in 0..super::heat::LEVELS {
+    for level in 0..LEVELS {
         let mut path = String::new();
         for (cx, width, cy, height, _) in cells.iter().filter(|cell| cell.4 == level) {
             let (left, right) = (x.place(*cx), x.place(cx + width));

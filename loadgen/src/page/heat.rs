@@ -5,10 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{Figure, chart::WIDTH_NARROW, escape};
-
-/// Shades of a map; the style has a class for each.
-pub(crate) const LEVELS: usize = 8;
+use super::{Figure, LEVELS, WIDTH_NARROW, escape};
 
 const WIDTH: f64 = 1160.0;
 const LEFT: f64 = 62.0;

@@ -16,6 +16,12 @@ pub(crate) mod scale;
 
 use std::fmt::Write;
 
+/// A figure's width on a page as narrow as a telephone: texts stay as large as they are.
+const WIDTH_NARROW: f64 = 330.0;
+
+/// Shades of a map; the style has a class for each.
+pub(crate) const LEVELS: usize = 8;
+
 /// Given to the page as it is.
 const STYLE: &str = include_str!("style.css");
 
@@ -164,7 +170,7 @@ pub(crate) struct Figure {
     /// Names of what is drawn, by the class of its colour.
     pub(crate) legend: Vec<(String, String)>,
     pub(crate) svg: String,
-    /// The same for a narrow page; nothing if that takes the first one as well.
+    /// The figure for a narrow page; nothing if that takes the first one as well.
     pub(crate) svg_narrow: String,
     /// Takes the whole width.
     pub(crate) is_wide: bool,

@@ -2,8 +2,7 @@
 
 use crate::{
     page::{Tile, scale::trimmed},
-    report::{IN_USE, Report},
-    report_dir::{Recorded, band_counts},
+    report::{IN_USE, Recorded, Report},
     units::{rate, seconds, size, thousands},
 };
 
@@ -70,7 +69,7 @@ pub(super) fn tiles(report: &Report) -> Vec<Tile> {
 pub(super) fn words(recorded: &Recorded<'_>) -> Vec<String> {
     let report = recorded.report;
     let (relay, loadgen, latency) = (&report.relay, &report.loadgen, &report.chunk_latency_seconds);
-    let delivered: u64 = band_counts(recorded.recorder).iter().sum();
+    let delivered: u64 = recorded.recorder.band_counts().iter().sum();
     let mut lines = vec![clients_in_words(report)];
     lines.push(format!(
         "{} took {} on average; half took at most {}{}, the slowest {}.",

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Each run is a process of its own: this very executable with the flags that are told, so that
-//! anybody can repeat one by hand, and none inherits another's memory or fate.
+//! a user can repeat one by hand, and none inherits another's memory or fate.
 
 mod page;
 mod plan;

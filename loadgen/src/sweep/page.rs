@@ -30,7 +30,7 @@ const THEIR_TIMES: [(f64, f64); 2] = [(5.0, 7.0), (50.0, 34.0)];
 /// The same with 100 MB: 24 to 30 minutes for 50 clients.
 const THEIR_TIMES_LARGE: [(f64, f64); 2] = [(50.0, 24.0 * 60.0), (50.0, 30.0 * 60.0)];
 
-/// Who they are.
+/// The ancestors: what they were.
 const ANCESTORS: &str = "The ancestors are two earlier programs that distributed files as this one does, from \
      peer to server to peer (PSP). The first, here udp-control, has messages over UDP and file bytes over TCP; \
      the second, here udp-data, has messages over TCP and file bytes over UDP. In both, clients choose a random \

@@ -55,7 +55,7 @@ pub(crate) struct CellResult {
 }
 
 impl CellResult {
-    /// Whether everybody had the file.
+    /// Whether all clients had the file.
     pub(crate) fn is_success(&self) -> bool {
         self.error.is_none() && self.report.is_object()
     }

@@ -1,5 +1,5 @@
 //! Crashes and churn, with real processes: the relay ends and comes back, clients are killed,
-//! clients lie. Whoever is honest ends with a verified file, on every driver that works here.
+//! clients lie. Every honest client ends with a verified file, on every driver that works here.
 
 use rustix::process::Signal;
 

@@ -1,4 +1,4 @@
-//! Runs over datagrams: they find their shard however they are steered, and who can't be reached by
+//! Runs over datagrams: they find their shard however they are steered, and a peer that can't be reached by
 //! them is told what to do.
 
 use super::loadgen;

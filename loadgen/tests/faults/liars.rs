@@ -1,4 +1,4 @@
-//! Liars among the clients, a link that flips bits, a relay that lies: nobody honest is blamed for
+//! Liars among the clients, a link that flips bits, a relay that lies: no honest peer is blamed for
 //! what another did, and no wrong byte is kept.
 
 use std::{
@@ -95,7 +95,7 @@ fn a_link_that_flips_bits_gets_nobody_banned() {
         let rejected = |reason| relay.metric("relay_chunks_rejected_total", &[reason]);
         assert_eq!(rejected("reason=\"wrong_digest\""), 0.0);
         assert!(rejected("reason=\"link_corrupt\"") > 0.0, "the relay noticed, too");
-        // Who got a damaged chunk said so before it closed, and was heard. Once, however many of the
+        // The peer that got a damaged chunk said so before it closed, and was heard. Once, however many of the
         // chunk's frames were damaged.
         let told = relay.log().matches("damaged on the way").count();
         assert!((damaged / 2..=2 * FLIPS).contains(&told), "{told} last words for {damaged}");

@@ -1,4 +1,4 @@
-//! The relay is killed again and again under load. Everybody ends with the file, and what a peer
+//! The relay is killed again and again under load. All end with the file, and what a peer
 //! had verified is not sent to it again: a link that looks at every frame counts.
 
 use std::{

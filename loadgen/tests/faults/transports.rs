@@ -1,6 +1,6 @@
 //! One fault script for every transport: real peers and a real relay with a network in between that
 //! loses, delays, doubles, reorders, damages, throttles, goes dark, and forgets addresses. Whatever
-//! carries the channels, every client ends with the file, byte for byte, and nobody is blamed.
+//! carries the channels, every client ends with the file, byte for byte, and none is blamed.
 
 use std::{path::Path, time::Duration};
 
@@ -58,7 +58,7 @@ impl Run {
         assert!(is_running, "what goes wrong goes wrong in the middle of it");
     }
 
-    /// Everybody ends with the file, and nobody was blamed.
+    /// All end with the file, and none was blamed.
     fn ends_well(mut self) {
         let ended = self.job.take().expect("started").wait();
         assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);

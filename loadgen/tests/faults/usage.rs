@@ -94,7 +94,7 @@ fn values_that_cannot_be_parsed_are_wrong_usage_and_shown() {
 
 #[test]
 fn a_relay_that_is_not_there_is_named() {
-    // Bound, so that nobody else takes it, but not listening.
+    // Bound, so that no other program takes it, but not listening.
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = socket.local_addr().expect("it has an address").to_string();
     drop(socket);

@@ -37,7 +37,7 @@ fn everybody_gets_the_file_on_both_drivers_and_in_both_seedings() {
             assert_eq!(run.number("/clients_verified"), 12.0);
             assert_eq!(run.report["driver"], driver);
             let amplification = run.number("/relay/ingress_amplification");
-            // A spread that takes long, as on a busy machine, does not wait for those who had no turn.
+            // A spread that takes long, as on a busy machine, does not wait for those that had no turn.
             let range = if seeding == "spread" { 1.2..=2.3 } else { 1.0..=1.05 };
             assert!(range.contains(&amplification), "{seeding}: {amplification}");
             assert_eq!(run.number("/relay/egress_bytes"), 12.0 * f64::from(3 << 20));

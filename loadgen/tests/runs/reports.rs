@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Relay, command, run};
 
-/// Whether a page would ask anybody for anything: it may link only to files beside it.
+/// Whether a page would ask another machine for anything: it may link only to files beside it.
 fn assert_self_contained(html: &str, dir: &Path) {
     for foreign in ["http://", "https://", "<script", "<link", "<img", "<iframe", "url(", "@import"]
     {
@@ -145,7 +145,7 @@ fn a_report_that_cant_be_written_is_refused_before_anything_runs() {
 fn a_failed_run_has_its_page_too_and_what_it_says_of_files_is_only_text() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    // Nobody can write a file where a directory of that name stands; the name is in the error.
+    // No program can write a file where a directory of that name stands; the name is in the error.
     let store = dir.path().join("<b>&'store\"");
     fs::create_dir_all(store.join("client-0/file-0.bin")).unwrap();
     let run = run(&[

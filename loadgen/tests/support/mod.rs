@@ -71,7 +71,7 @@ fn of(output: &Output, report: Value) -> Run {
 }
 
 impl Run {
-    /// Everybody who should has the file.
+    /// All clients that should have the file have it.
     pub(crate) fn assert_success(&self) -> &Self {
         assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
         assert_eq!(self.report["errors"], Value::Array(Vec::new()));

@@ -1,13 +1,56 @@
-//! The memory of one chunk, which carries its lease with it.
+//! A lease of bytes, and the memory of one chunk, which carries its lease with it.
 
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 
-use super::Lease;
+use super::pool::{HomeBytes, Pool};
+
+/// Bytes of the budget; its drop gives them back, on whatever thread.
+pub struct Lease {
+    pool: Arc<Pool>,
+    bytes: usize,
+    home: HomeBytes,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    /// Of bytes that the queue has given, and the home is charged with.
+    pub(super) fn new(pool: Arc<Pool>, bytes: usize, home: HomeBytes) -> Self {
+        Self { pool, bytes, home }
+    }
+
+    /// Number of bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// An empty buffer for exactly `len` bytes, within this lease. Nothing is written to its memory
+    /// until it is filled.
+    ///
+    /// # Panics
+    /// More than was leased.
+    #[must_use]
+    pub fn buffer(self, len: usize) -> ChunkBuffer {
+        ChunkBuffer::new(self, len)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.give_back(self.bytes, &self.home);
+    }
+}
 
 /// A buffer of fixed size that is filled once, from the front, and then [frozen](Self::freeze).
 /// As a slice it is what was filled so far.
@@ -27,9 +70,9 @@ impl fmt::Debug for ChunkBuffer {
 }
 
 impl ChunkBuffer {
-    pub(super) fn new(lease: Lease, size_bytes: usize) -> Self {
+    fn new(lease: Lease, size_bytes: usize) -> Self {
         assert!(size_bytes <= lease.bytes(), "a buffer stays within its lease");
-        let filled = lease.budget.0.memory(lease.bytes(), size_bytes);
+        let filled = lease.pool.memory(lease.bytes(), size_bytes);
         Self { filled, size_bytes, lease: Some(lease) }
     }
 
@@ -42,7 +85,7 @@ impl ChunkBuffer {
         self.filled.extend_from_slice(bytes);
     }
 
-    /// Adds zeros up to the buffer's size, for those who want to write in any order.
+    /// Adds zeros up to the buffer's size, for callers that write in any order.
     pub fn fill_zeroed(&mut self) {
         self.filled.resize(self.size_bytes, 0);
     }
@@ -84,11 +127,11 @@ impl ChunkBuffer {
         Bytes::from_owner(self)
     }
 
-    /// Gives the memory up and keeps the right to it, for example for a fetch from somebody else.
+    /// Gives the memory up and keeps the right to it, for example for a fetch from another holder.
     #[must_use]
     pub fn into_lease(mut self) -> Lease {
         let lease = self.lease.take().expect("there until the buffer's end");
-        lease.budget.0.keep(std::mem::take(&mut self.filled));
+        lease.pool.keep(std::mem::take(&mut self.filled));
         lease
     }
 }
@@ -96,10 +139,10 @@ impl ChunkBuffer {
 impl Drop for ChunkBuffer {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
-            let budget = lease.budget.clone();
+            let pool = Arc::clone(&lease.pool);
             // The lease first: what is spare must find room beside what is in use.
             drop(lease);
-            budget.0.keep(std::mem::take(&mut self.filled));
+            pool.keep(std::mem::take(&mut self.filled));
         }
     }
 }

@@ -7,7 +7,7 @@
 //! - *leave*: take away the ticket, give up being the head, then elect and call like a release.
 //!
 //! A home that has drawn its ticket and not yet published it may be overtaken by the next: the two
-//! came at the same moment. Nobody is forgotten by that: it elects after it has published.
+//! came at the same moment. No home is forgotten by that: it elects after it has published.
 
 #[cfg(not(test))]
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -35,7 +35,7 @@ pub(super) const HOMES_MAX: usize = u16::MAX as usize;
 const PLACE_BITS: u32 = 16;
 const _: () = assert!(HOMES_MAX < 1 << PLACE_BITS);
 
-/// Who to ring: one ringer per shard.
+/// What to ring: one ringer per shard.
 const RINGERS_MAX: usize = SHARDS_MAX;
 
 /// No ticket, and no head. Tickets begin at 1.
@@ -166,7 +166,7 @@ impl Queue {
         }
     }
 
-    /// In one step, so that nobody takes bytes while another waits. Err: counted as waiting.
+    /// In one step, so that no home takes bytes while another waits. Err: counted as waiting.
     fn take_or_join(&self, bytes: usize) -> Result<usize, ()> {
         let mut word = self.word.load(SeqCst);
         loop {
@@ -192,7 +192,7 @@ impl Queue {
         Some(in_use)
     }
 
-    /// Takes bytes for the head, and it off the count of those who wait.
+    /// Takes bytes for the head, and it off the count of those that wait.
     fn take_waiting(&self, bytes: usize) -> Option<usize> {
         let mut word = self.word.load(SeqCst);
         while bytes <= self.limit_bytes - in_use_bytes(word) {
@@ -209,7 +209,7 @@ impl Queue {
     fn withdraw(&self, home: &mut Home) {
         self.tickets[home.place].store(NONE, SeqCst);
         let head = head_word(home.place, home.ticket);
-        // Not the head, or somebody has noticed already: both are fine.
+        // Not the head, or another home has noticed already: both are fine.
         let _unchanged = self.head.compare_exchange(head, NONE, SeqCst, SeqCst);
         home.ticket = NONE;
     }
@@ -229,7 +229,7 @@ impl Queue {
     }
 
     /// The place of the home whose turn it is. Elects it if there is none, and forgets one that has
-    /// left. Each round follows a step of somebody else, so this ends.
+    /// left. Each round follows a step of another home, so this ends.
     fn elect(&self) -> Option<usize> {
         loop {
             let head = self.head.load(SeqCst);

@@ -4,10 +4,10 @@
 //! hypervisor each page may be fetched from the host first (measured in a virtual machine: 0.3 s
 //! for 100 MiB, an eighth of what the relay spends on delivering them a hundred times over). Memory
 //! that was used before costs nothing, and warming some up before the first connection moves that
-//! price to where nobody waits.
+//! price to where no peer waits.
 //!
-//! **Invariant.** `spare + in use ≤ limit` whenever nobody is between two steps: spares are room
-//! that nobody leases. Whoever breaks it for an instant (adds a spare, or leases what spares stand
+//! **Invariant.** `spare + in use ≤ limit` whenever no thread is between two steps: spares are room
+//! that no home leases. A thread that breaks it for an instant (adds a spare, or leases what spares stand
 //! on) frees spares before it allocates anything.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -72,7 +72,7 @@ impl Spares {
             self.bytes.fetch_sub(size_bytes, SeqCst);
             return;
         }
-        // Somebody may have leased the room meanwhile, without seeing this spare in its place.
+        // A home may have leased the room meanwhile, without seeing this spare in its place.
         self.shrink(room_bytes);
     }
 

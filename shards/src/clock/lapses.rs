@@ -1,19 +1,19 @@
-//! Finds out for how long the process did not run: nobody looked at the clock, though event loops do
+//! Finds out for how long the process did not run: no thread looked at the clock, though event loops do
 //! every half a second. Reads no clock itself.
 //!
 //! Invariant: what [`Lapses::running`] returns never goes back, on whatever thread. The time of the last
 //! look and the sum of lapses change together, in one word; and of a lapse [`KEPT`] still counts at the
-//! least, which is more than [`MARK_EVERY`], so that nobody was told of a later time before it.
+//! least, which is more than [`MARK_EVERY`], so that no caller was told of a later time before it.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
-/// Nobody has looked for so long: the process did not run. Several times what an idle loop takes.
+/// No thread has looked for so long: the process did not run. Several times what an idle loop takes.
 pub(super) const LAPSE_MIN: Duration = Duration::from_millis(1500);
 
-/// How often a look is marked, at most: everybody reads that word, so it is seldom written.
+/// How often a look is marked, at most: all threads read that word, so it is seldom written.
 const MARK_EVERY: Duration = Duration::from_millis(50);
 
 /// Of a lapse so much counts as time.
@@ -52,7 +52,7 @@ impl Mark {
             | whole(self.lapsed, 100, LAPSED_BITS)
     }
 
-    /// Nobody has looked since then.
+    /// No thread has looked since then.
     fn unseen(self, uptime: Duration) -> Duration {
         uptime.saturating_sub(self.looked_at)
     }
@@ -63,7 +63,7 @@ impl Mark {
 #[repr(align(128))]
 pub(super) struct Lapses {
     word: AtomicU64,
-    /// Event loops that run. Where there is none, nobody has promised to look.
+    /// Event loops that run. Where there is none, no thread has promised to look.
     looking: AtomicU32,
 }
 
@@ -86,7 +86,7 @@ impl Lapses {
                 if self.word.compare_exchange(word, next, done, failed).is_ok() {
                     return now.saturating_sub(Mark::unpack(next).lapsed);
                 }
-                // Somebody else has looked, and what we saw may be from before a lapse.
+                // Another thread has looked, and what we saw may be from before a lapse.
                 continue;
             }
             // The thread may have stood still between the two looks: then both are void.

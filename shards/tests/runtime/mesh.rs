@@ -1,4 +1,4 @@
-//! The mesh under load: no lost wake-up, no deadlock, no ring that nobody needs.
+//! The mesh under load: no lost wake-up, no deadlock, no ring without need.
 //!
 //! Run with more shards than cores, on both drivers, and with as few credits as can be.
 

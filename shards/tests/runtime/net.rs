@@ -174,7 +174,7 @@ fn writing_to_a_closed_connection_is_an_error_and_no_signal() {
                 }
             };
             assert!(matches!(error, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
-            // Both waits end: there is an error to be had.
+            // Both waits end: an error is there.
             socket.readable().await.unwrap();
             socket.writable().await.unwrap();
         };

@@ -1,6 +1,6 @@
 //! The files beside a target while it is not whole: `NAME.part`, and the list of its digests.
 //!
-//! The partial file is locked while somebody writes it, and becomes the target by one rename, so
+//! The partial file is locked while a get writes it, and becomes the target by one rename, so
 //! that a target is never half. The list proves itself by merging to the file's id; one that
 //! doesn't is as good as none.
 
@@ -77,7 +77,7 @@ impl Part {
                 // A file system without locks: two gets at once are the user's own care.
                 Err(TryLockError::Error(_)) => {}
             }
-            // It may have become somebody's finished file between opening and locking.
+            // It may have become another get's finished file between opening and locking.
             if is_at(&file, &path) {
                 return Ok(Self { target, file: Arc::new(file), is_new, execute: 0 });
             }
@@ -158,7 +158,7 @@ impl Part {
     }
 
     /// Removes a partial file that holds nothing, with what lies beside it: a get that kept no chunk leaves
-    /// nothing that was not there before. The lock is still held, so that whoever opened the file meanwhile
+    /// nothing that was not there before. The lock is still held, so that a get that opened the file meanwhile
     /// is told that it is in use, or finds that it is gone.
     pub(crate) fn discard_if_empty(&self, key: &SwarmKey, kept_chunks: u32) {
         let path = self.target.part_path();
@@ -188,7 +188,7 @@ impl Part {
     /// The system's.
     pub(crate) fn save_manifest(&self, manifest: &Manifest) -> io::Result<()> {
         let path = self.target.manifest_path();
-        // Never through a link that somebody put there.
+        // Never through a link that was put there.
         remove_if_there(&path)?;
         let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         file.write_all(&manifest_bytes(manifest))

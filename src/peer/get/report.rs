@@ -30,7 +30,7 @@ impl Report<'_> {
     /// Says it. The error itself is said by the program, on stderr.
     ///
     /// # Errors
-    /// Its results could not be written. Who closed stdout, or went, does not want a file's digest.
+    /// Its results could not be written. A user who closed stdout, or went, does not want a file's digest.
     pub(crate) fn print(&self, common: &CommonArgs) -> Result<(), ProgramError> {
         let line = match self.target {
             _ if common.json => self.json().to_string(),

@@ -1,37 +1,35 @@
-//! Gets what lacks, on an event loop: one peer, watched, until the file is whole and nobody needs
-//! this peer any more, or there is no hope.
+//! Gets what lacks, on an event loop: one peer, watched, until the file is whole and no other peer
+//! needs this one, or there is no hope.
 
 use std::{
     cell::{Cell, RefCell},
-    fs::File,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::SyncSender,
-    },
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc::SyncSender},
     time::Duration,
 };
 
 use shards::{DriverChoice, Offload, bell::LocalBell, clock, task};
 
 use super::{
-    super::{STOOD_STILL, args::SeedFor, error::no_thread, event_loop},
-    part::Part,
+    super::{
+        args::SeedFor,
+        error::no_thread,
+        event_loop::{self, STOOD_STILL},
+    },
+    job::{Done, Job, Place, Stage},
     screen::News,
-    status::{Phase, Status, time_text},
+    status::{Phase, time_text},
 };
 use crate::{
     buffers,
     client::{
         ChunkOrder, ChunkStore, ConnectionError, Disk, FileState, FileStore, Notice, Observer,
-        Patience, Peer, PeerConfig, PeerHandle, Reaction, Remote, SessionConfig, SessionError,
-        StreamStore, new_scratch,
+        Patience, Peer, PeerConfig, PeerHandle, Reaction, SessionConfig, SessionError, StreamStore,
+        new_scratch,
     },
     machine,
-    protocol::{FailureCode, Manifest, Token, limits::NONCE_BYTES},
+    protocol::{FailureCode, limits::NONCE_BYTES},
     time::Time,
-    transport::Transport,
 };
 
 /// From this round trip on the path itself is long: a busy relay near by takes as long as a short path.
@@ -46,7 +44,7 @@ const FIRST_CONNECT: Duration = Duration::from_secs(10);
 /// The relay gives leave by then, or this peer goes without.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The same for a stream, of which nothing can be served: until the relay has heard of the last chunks.
+/// A stream, of which nothing can be served, stays until the relay has heard of the last chunks.
 const STREAM_LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// After the relay gave up waiting for chunks: it is asked again after so long.
@@ -55,47 +53,11 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// What is under way to the disk is waited for so long when the get is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where the bytes go.
-#[derive(Clone, Debug)]
-pub(crate) enum Place {
-    /// Into a partial file, which becomes the target.
-    Part { part: Part, overwrite: bool },
-    /// In order into this descriptor.
-    Stream(Arc<File>),
-    /// They are there already; others are served.
-    Whole(Arc<File>),
-}
-
-/// What is to be done.
-#[derive(Clone, Debug)]
-pub(crate) struct Job {
-    pub(crate) remote: Remote,
-    pub(crate) token: Option<Token>,
-    pub(crate) transport: Transport,
-    pub(crate) place: Place,
-    /// Only the list of digests is wanted: what is on disk must be hashed before anything is got.
-    pub(crate) manifest_only: bool,
-    pub(crate) timeout: Duration,
-    pub(crate) seed_for: SeedFor,
-    pub(crate) status: Arc<Status>,
-    pub(crate) news: SyncSender<News>,
-    pub(crate) interrupted: Arc<AtomicBool>,
-}
-
-/// How it ended well.
-#[derive(Debug)]
-pub(crate) enum Done {
-    /// The file is where it belongs.
-    Whole,
-    /// The list of digests is here.
-    Manifest(Arc<Manifest>),
-}
-
 /// Runs to the end.
 ///
 /// # Errors
 /// A sentence for the user: what failed, and why.
-pub(crate) fn run(driver: DriverChoice, job: Job, file: FileState) -> Result<Done, String> {
+pub(super) fn run(driver: DriverChoice, job: Job, file: FileState) -> Result<Done, String> {
     let ended = event_loop::run(driver, supervise(Rc::new(job), file));
     ended.map_err(|error| error.to_string())?
 }
@@ -106,40 +68,36 @@ struct Local {
     bell: Rc<LocalBell>,
     /// Does what blocks and is not a chunk's.
     offload: Offload<Result<(), String>>,
-    manifest: RefCell<Option<Arc<Manifest>>>,
-    whole_at: Cell<Option<Duration>>,
-    /// Whether the whole file is where it belongs.
-    finished: RefCell<Option<Result<(), String>>>,
-    last_error: RefCell<Option<String>>,
-    writes: RefCell<Option<Rc<Cell<usize>>>>,
+    state: RefCell<State>,
     /// Whether the path to the relay was looked at.
     was_path_judged: Cell<bool>,
     /// Of the time that the process has not run, so much was seen.
     lapsed: Cell<Duration>,
 }
 
+/// What changes while it runs.
+struct State {
+    stage: Stage,
+    /// Why the last peer ended.
+    last_error: Option<String>,
+    /// How many chunks a stream's reader has not taken.
+    writes: Option<Rc<Cell<usize>>>,
+}
+
 async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
     let no_thread = |error| no_thread("for files", &error);
     let disk = Disk::start().map_err(no_thread)?;
+    let is_whole = matches!(job.place, Place::Whole(_));
+    let stage = if is_whole { Stage::Finished(clock::now(), Ok(())) } else { Stage::Getting };
     let local = Rc::new(Local {
         bell: Rc::new(LocalBell::new()),
         offload: Offload::start("peer-finish", 1).map_err(no_thread)?,
-        manifest: RefCell::default(),
-        whole_at: Cell::new(None),
-        finished: RefCell::default(),
-        last_error: RefCell::default(),
-        writes: RefCell::default(),
+        state: RefCell::new(State { stage, last_error: None, writes: None }),
         was_path_judged: Cell::new(false),
         lapsed: Cell::new(clock::lapsed()),
         job,
     });
-    if matches!(local.job.place, Place::Whole(_)) {
-        local.whole_at.set(Some(clock::now()));
-        *local.finished.borrow_mut() = Some(Ok(()));
-        local.job.status.enter(Phase::Seeding);
-    } else {
-        local.job.status.enter(Phase::Getting);
-    }
+    local.job.status.enter(if is_whole { Phase::Seeding } else { Phase::Getting });
     task::spawn(tick(Rc::downgrade(&local)));
     loop {
         let store = local.store(&disk, &file);
@@ -163,7 +121,7 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
 /// How one peer ended.
 enum Ended {
     Done(Done),
-    /// The relay knows nobody who holds what lacks, but there is time left.
+    /// The relay knows no holder of what lacks, but there is time left.
     AskAgain(FileState),
 }
 
@@ -202,7 +160,7 @@ impl Local {
             Place::Stream(sink) => {
                 // A stream has a beginning, and no holes.
                 let store = StreamStore::new(Arc::clone(sink), file.have().count(), disk);
-                *self.writes.borrow_mut() = Some(store.writes());
+                self.state.borrow_mut().writes = Some(store.writes());
                 Box::new(store)
             }
         }
@@ -235,11 +193,10 @@ impl Local {
             Err(error) if is_worth_asking_again(error) => self.job.status.handle_given_up(),
             _ => self.job.status.handle_disconnected(),
         }
-        if let Some(manifest) = self.manifest.borrow_mut().take() {
-            return Ok(Ended::Done(Done::Manifest(manifest)));
-        }
-        if self.whole_at.get().is_some() {
-            return self.wait_finished().await.map(Ended::Done);
+        match self.stage() {
+            Stage::Getting => {}
+            Stage::Manifest(manifest) => return Ok(Ended::Done(Done::Manifest(manifest))),
+            _ => return self.wait_finished().await.map(Ended::Done),
         }
         match result {
             Err(error) if is_worth_asking_again(&error) => {
@@ -260,10 +217,19 @@ impl Local {
         }
     }
 
+    fn stage(&self) -> Stage {
+        self.state.borrow().stage.clone()
+    }
+
+    fn enter(&self, stage: Stage) {
+        self.state.borrow_mut().stage = stage;
+    }
+
     /// Whether it is over, whatever the peer does.
     fn verdict(&self) -> Option<Result<Done, String>> {
         let (job, is_interrupted) = (&self.job, self.job.interrupted.load(Relaxed));
-        let Some(whole_at) = self.whole_at.get() else {
+        let stage = self.stage();
+        let Some(whole_at) = stage.whole_at() else {
             self.look_at_the_reader();
             let lapsed = clock::lapsed();
             if lapsed.saturating_sub(self.lapsed.replace(lapsed)) >= job.timeout.min(STOOD_STILL) {
@@ -276,12 +242,12 @@ impl Local {
             if job.status.waited() < job.timeout {
                 return None;
             }
-            let why = job.status.why(self.last_error.borrow().as_deref());
+            let why = job.status.why(self.state.borrow().last_error.as_deref());
             let waited = time_text(job.timeout);
             return Some(Err(format!("nothing new has come for {waited}, so it gives up: {why}")));
         };
         // Only what is safely in its place is served, or left.
-        let finished = self.finished.borrow().clone()?;
+        let Stage::Finished(_, finished) = stage else { return None };
         let seeded = clock::now() - whole_at;
         let is_over = match (&job.place, job.seed_for) {
             (Place::Stream(_), _) => seeded >= STREAM_LEAVE_TIMEOUT,
@@ -296,16 +262,16 @@ impl Local {
 
     async fn wait_finished(&self) -> Result<Done, String> {
         loop {
-            if let Some(finished) = self.finished.borrow().clone() {
+            if let Stage::Finished(_, finished) = self.stage() {
                 return finished.map(|()| Done::Whole);
             }
             self.bell.wait().await;
         }
     }
 
-    /// While somebody is slow to read a stream, nobody waits for the network.
+    /// While the reader of a stream is slow, the network is not to blame.
     fn look_at_the_reader(&self) {
-        let writes = self.writes.borrow().as_ref().map_or(0, |writes| writes.get());
+        let writes = self.state.borrow().writes.as_ref().map_or(0, |writes| writes.get());
         let is_slow = writes > 0;
         self.job.status.is_reader_slow.store(is_slow, Relaxed);
         if is_slow {
@@ -337,10 +303,10 @@ impl Local {
     }
 
     fn handle_whole(self: &Rc<Self>) {
-        if self.whole_at.get().is_some() {
+        if self.stage().whole_at().is_some() {
             return;
         }
-        self.whole_at.set(Some(clock::now()));
+        self.enter(Stage::Finishing(clock::now()));
         let Place::Part { part, overwrite } = self.job.place.clone() else {
             self.handle_finished(Ok(()));
             return;
@@ -358,7 +324,8 @@ impl Local {
 
     fn handle_finished(&self, result: Result<(), String>) {
         self.job.status.enter(Phase::Seeding);
-        *self.finished.borrow_mut() = Some(result);
+        let whole_at = self.stage().whole_at().expect("a whole file is finished");
+        self.enter(Stage::Finished(whole_at, result));
         self.bell.ring();
     }
 
@@ -366,7 +333,7 @@ impl Local {
         self.job.status.has_manifest.store(true, Relaxed);
         let Some(manifest) = file.manifest().cloned() else { return Reaction::GoOn };
         if self.job.manifest_only {
-            *self.manifest.borrow_mut() = Some(manifest);
+            self.enter(Stage::Manifest(manifest));
             return Reaction::Vanish;
         }
         if let Place::Part { part, .. } = self.job.place.clone() {
@@ -402,7 +369,7 @@ impl Local {
     /// What ended the last connection is remembered and shown.
     fn lost(&self, error: &ConnectionError) {
         self.job.status.relay_refused.store(is_worth_asking_again(error), Relaxed);
-        *self.last_error.borrow_mut() = Some(error.to_string());
+        self.state.borrow_mut().last_error = Some(error.to_string());
         self.tell(News::Lost(error.to_string()));
     }
 
@@ -452,7 +419,7 @@ impl Observer for Watch {
             Notice::Accepted { round_trip } => {
                 local.judge_path(*round_trip);
                 status.handle_accepted();
-                local.last_error.borrow_mut().take();
+                local.state.borrow_mut().last_error = None;
                 local.tell(News::Found);
             }
             Notice::ManifestVerified => return local.handle_manifest(file),
@@ -473,8 +440,8 @@ impl Observer for Watch {
             }
             Notice::Disconnected { error, .. } => {
                 status.handle_disconnected();
-                if local.whole_at.get().is_some() && is_leaving {
-                    // Who is not connected serves nobody.
+                if local.stage().whole_at().is_some() && is_leaving {
+                    // A peer that is not connected serves no other.
                     return Reaction::Vanish;
                 }
                 local.lost(error);

@@ -27,7 +27,7 @@ use crate::{client::resume::Hashing, stderr::Pace, units::bytes_text};
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The same in times a second.
+/// How often it is drawn, in times a second.
 const DRAWN_PER_SECOND: u8 = 10;
 
 /// Without a terminal a wait is explained when it begins to be one, and then so often.
@@ -213,7 +213,7 @@ impl<'a> Screen<'a> {
         self.print(&text);
     }
 
-    /// The same for machines.
+    /// How it is going, for machines.
     fn tell(&mut self, phase: Phase, bytes: u64, total: u64, waiting: Option<&str>) {
         if !self.pace.is_due(clock::now()) {
             return;
@@ -231,7 +231,7 @@ impl<'a> Screen<'a> {
             "total_bytes": total,
             "waiting": waiting,
         });
-        // Nobody listens: what comes of it is told by the exit code.
+        // Without a reader the exit code tells what comes of it.
         writeln!(stdout(), "{event}").ok();
     }
 

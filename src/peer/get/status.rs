@@ -1,6 +1,6 @@
 //! How a get is doing: written by the event loop, read by the thread that shows it.
 //!
-//! Figures only, so that nobody waits for anybody. Says why nothing comes; shows nothing itself.
+//! Figures only, so that no thread waits for another. Says why nothing comes; shows nothing itself.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -54,7 +54,7 @@ pub(crate) struct Status {
     pub(crate) relay_refused: AtomicBool,
     /// The file's origin has given it up: to run this again does not help.
     pub(crate) is_given_up: AtomicBool,
-    /// Whoever reads the stream doesn't take it.
+    /// The reader of the stream doesn't take it.
     pub(crate) is_reader_slow: AtomicBool,
     /// When the connection was lost, or first tried.
     disconnected_at_ms: AtomicU64,
@@ -155,14 +155,14 @@ impl Status {
         self.handle_given_up();
     }
 
-    /// The relay ended the connection since nobody holds some chunks: that is why nothing comes.
+    /// The relay ended the connection since no peer holds some chunks: that is why nothing comes.
     pub(crate) fn handle_given_up(&self) {
         if self.is_connected.swap(false, Relaxed) {
             self.disconnected_at_ms.store(now_ms(), Relaxed);
         }
     }
 
-    /// The relay says that nobody holds some chunks.
+    /// The relay says that no peer holds some chunks.
     pub(crate) fn handle_missing(&self, count: u32, first: u32) {
         self.missing_count.store(count, Relaxed);
         self.first_missing.store(first, Relaxed);
@@ -216,22 +216,22 @@ impl Status {
                 (self.missing_count.load(Relaxed), self.first_missing.load(Relaxed));
             let other = self.other_ticket();
             return match missing {
-                1 => format!("nobody connected holds chunk {first}, which is lacking{other}"),
+                1 => format!("no connected peer holds chunk {first}, which is lacking{other}"),
                 _ => format!(
-                    "nobody connected holds {missing} of the {lacking} that are lacking (the first is chunk \
+                    "no connected peer holds {missing} of the {lacking} that are lacking (the first is chunk \
                      {first}){other}"
                 ),
             };
         }
         if self.is_reader_slow.load(Relaxed) {
-            return "whoever reads stdout takes nothing".into();
+            return "the reader of stdout takes nothing".into();
         }
-        format!("those who hold the {lacking} that are lacking send nothing")
+        format!("the peers that hold the {lacking} that are lacking send nothing")
     }
 }
 
 impl Status {
-    /// Why nobody may have come with this ticket, if nobody has: through this relay the file gets another one
+    /// Why no peer may have come with this ticket, if none has: through this relay the file gets another one
     /// now.
     fn other_ticket(&self) -> String {
         let recommended_log2 = self.recommended_log2.load(Relaxed);

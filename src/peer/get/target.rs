@@ -1,7 +1,7 @@
 //! Where a file that is got goes: from what the user says and from what the ticket calls it.
 //!
 //! A ticket's name is data that a stranger wrote: it names a file in one directory, and nothing
-//! else. What the user writes himself is taken as it is. Creates nothing.
+//! else. What the user writes is taken as it is. Creates nothing.
 
 use std::{
     ffi::OsString,

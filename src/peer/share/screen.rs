@@ -85,7 +85,7 @@ impl Screen {
         }
     }
 
-    /// Takes the line away: what follows is said by whoever ends the program.
+    /// Takes the line away: the end of the program says what follows.
     pub(super) fn close(&mut self) {
         if let Some((sender, thread)) = self.terminal.take() {
             drop(sender);

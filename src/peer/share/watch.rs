@@ -3,24 +3,25 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shards::clock;
 
-use super::super::{
-    STOOD_STILL,
-    args::ShareArgs,
-    error::{ProgramError, output_error},
-    info,
+use super::{
+    super::{
+        args::ShareArgs,
+        error::{ProgramError, output_error},
+        info,
+    },
+    screen::Screen,
+    tally::{Served, Standing},
 };
-use super::screen::Screen;
 use crate::{
     client::{ConnectionError, Notice, Reaction, origin::Change},
-    protocol::{Bitfield, SwarmStatus, Ticket},
+    protocol::{SwarmStatus, Ticket},
     time::Time,
     units::{bytes_text, bytes_texts, count_text, time_text},
 };
 
-/// Before a relay that was found again is asked for leave: who depends on us finds it, too, in that time
-/// (a second at most between attempts), and would have nobody if we had gone.
+/// Before a relay that was found again is asked for leave: the peers that depend on this one find it, too, in
+/// that time (a second at most between attempts). They would have no holder if this peer had gone.
 const LEAVE_AGAIN_AFTER: Duration = Duration::from_secs(3);
 
 /// How it ends, if not by the relay's leave.
@@ -30,7 +31,7 @@ pub(super) enum Verdict {
     Interrupted,
     /// It can't go on.
     Failed(String),
-    /// The same, because the file is no longer what it was.
+    /// It can't go on, because the file is no longer what it was.
     Changed(String),
 }
 
@@ -42,40 +43,75 @@ enum Until {
     Copies(u32),
 }
 
+/// How far it is with the relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// No relay has accepted this peer yet, so its ticket is not printed.
+    Unaccepted,
+    Connected,
+    /// The connection was lost, and is tried again.
+    Lost,
+    /// The share is over.
+    Ended,
+}
+
+/// Whether the relay was asked for leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leaving {
+    No,
+    Asked,
+    /// Lost with the connection that it was asked on: to be asked again then.
+    AskAgain(Time),
+}
+
+/// Where a share says something: to people, and to machines.
+#[derive(Debug)]
+struct Output {
+    screen: Screen,
+    json: bool,
+    /// Why stdout did not take a line.
+    failed: Option<String>,
+}
+
+impl Output {
+    /// An event, for machines.
+    fn tell(&mut self, event: &serde_json::Value) {
+        if self.json {
+            self.print(&event.to_string());
+        }
+    }
+
+    fn print(&mut self, line: &str) {
+        if let Err(error) = crate::stdout::print(format!("{line}\n").as_bytes()) {
+            self.failed.get_or_insert(output_error(&error).to_string());
+        }
+    }
+}
+
+/// What the user was warned of, each once.
+#[derive(Debug, Default)]
+struct Warned {
+    of_writes: bool,
+    of_replacement: bool,
+    /// Why the relay did not take this peer in, as last told.
+    of_refusal: Option<String>,
+}
+
 /// A share under way.
 #[derive(Debug)]
 pub(super) struct Sharing {
-    screen: Screen,
-    json: bool,
-    until: Until,
-    timeout: Option<Duration>,
     path: String,
     ticket: Ticket,
-    is_printed: bool,
-    is_connected: bool,
-    is_leaving: bool,
-    /// When the relay that was found again is asked for leave.
-    leave_again_at: Option<Time>,
+    until: Until,
+    timeout: Option<Duration>,
+    output: Output,
+    warned: Warned,
+    stage: Stage,
     began_at: Option<Time>,
-    /// Chunks that went from here to the relay; of all that went, again or not, bytes.
-    served: Bitfield,
-    served_bytes: u64,
-    last_served_at: Option<Time>,
-    rate: Rate,
-    status: SwarmStatus,
-    told: Option<SwarmStatus>,
-    /// Copies that a relay knew of before it, or its memory of the swarm, was lost.
-    copies_before: u32,
-    /// Chunks that were handed out, as far as is known: what a relay has forgotten counts all the same.
-    handed_out: u32,
-    /// Of the time that the process has not run, so much was seen.
-    lapsed: Duration,
-    /// Why the relay did not take it in, as last told.
-    refusal: Option<String>,
-    was_changed: bool,
-    was_replaced: bool,
-    pub(super) verdict: Option<Verdict>,
-    pub(super) has_ended: bool,
+    leaving: Leaving,
+    served: Served,
+    standing: Standing,
+    verdict: Option<Verdict>,
 }
 
 impl Sharing {
@@ -85,48 +121,51 @@ impl Sharing {
             (false, Some(copies)) => Until::Copies(copies.get()),
             (false, None) => Until::Interrupted,
         };
+        let screen = Screen::new(args.common.quiet, args.common.json);
         Self {
-            screen: Screen::new(args.common.quiet, args.common.json),
-            json: args.common.json,
+            path: args.file.display().to_string(),
+            served: Served::nothing(ticket.key.chunk_count()),
+            ticket,
             until,
             timeout: args.timeout,
-            path: args.file.display().to_string(),
+            output: Output { screen, json: args.common.json, failed: None },
+            warned: Warned::default(),
+            stage: Stage::Unaccepted,
             began_at: None,
-            served: Bitfield::empty(ticket.key.chunk_count()),
-            served_bytes: 0,
-            ticket,
-            is_printed: false,
-            is_connected: false,
-            is_leaving: false,
-            leave_again_at: None,
-            last_served_at: None,
-            rate: Rate::default(),
-            status: SwarmStatus::default(),
-            told: None,
-            copies_before: 0,
-            handed_out: 0,
-            lapsed: clock::lapsed(),
-            refusal: None,
-            was_changed: false,
-            was_replaced: false,
+            leaving: Leaving::No,
+            standing: Standing::default(),
             verdict: None,
-            has_ended: false,
         }
+    }
+
+    /// Whether it is over.
+    pub(super) fn has_ended(&self) -> bool {
+        self.stage == Stage::Ended
+    }
+
+    /// How it ends, if that is decided here.
+    pub(super) fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    /// The user wants an end.
+    pub(super) fn interrupt(&mut self) {
+        self.verdict = Some(Verdict::Interrupted);
     }
 
     pub(super) fn notice(&mut self, now: Time, notice: &Notice<'_>) -> Reaction {
         match notice {
             Notice::Accepted { .. } => self.handle_accepted(now),
             Notice::Served { chunk } => {
-                self.served.insert(*chunk);
-                self.served_bytes += u64::from(self.ticket.key.chunk_len_bytes(*chunk));
-                self.last_served_at = Some(now);
+                let len_bytes = self.ticket.key.chunk_len_bytes(*chunk);
+                self.served.add(now, *chunk, len_bytes);
             }
             Notice::Status(status) => self.handle_status(now, *status),
             Notice::Unreadable { chunk, error } => self.handle_unreadable(*chunk, error),
             Notice::Disconnected { error, .. } => self.handle_disconnected(error),
             _ => return Reaction::GoOn,
         }
+        self.take_output_error();
         self.reaction(now)
     }
 
@@ -136,100 +175,84 @@ impl Sharing {
             Some(_) => return Reaction::Vanish,
             None => {}
         }
-        if self.leave_again_at.is_some_and(|at| at <= now) {
-            self.leave_again_at = None;
+        if matches!(self.leaving, Leaving::AskAgain(at) if at <= now) {
+            self.leaving = Leaving::Asked;
             return Reaction::Leave;
         }
         let chunk_count = self.ticket.key.chunk_count();
         let is_done = match self.until {
             Until::Interrupted => false,
-            Until::HandedOut => self.served.is_full() || self.handed_out == chunk_count,
-            // Whoever gets an empty file has it without asking anybody.
-            Until::Copies(wanted) => self.copies() >= wanted || chunk_count == 0,
+            Until::HandedOut => self.served.is_all() || self.standing.handed_out() == chunk_count,
+            // A peer that gets an empty file has it without asking any peer.
+            Until::Copies(wanted) => self.standing.copies() >= wanted || chunk_count == 0,
         };
-        if !is_done || std::mem::replace(&mut self.is_leaving, true) {
+        if !is_done || self.leaving != Leaving::No {
             return Reaction::GoOn;
         }
-        self.screen.say("done; waiting until no connected peer depends on us (at most 60 s)");
+        self.leaving = Leaving::Asked;
+        let text = "done; waiting until no connected peer depends on us (at most 60 s)";
+        self.output.screen.say(text);
         Reaction::Leave
     }
 
-    fn copies(&self) -> u32 {
-        self.copies_before.saturating_add(self.status.copies)
-    }
-
     fn handle_accepted(&mut self, now: Time) {
-        self.is_connected = true;
-        self.last_served_at = Some(now);
-        // The wish to leave went with the connection before.
-        self.leave_again_at = self.is_leaving.then(|| now + LEAVE_AGAIN_AFTER);
-        if self.is_printed {
-            self.screen.say("connected again");
-            self.tell(&json!({ "event": "connected" }));
+        self.served.handle_connected(now);
+        if self.leaving != Leaving::No {
+            // The wish to leave went with the connection before.
+            self.leaving = Leaving::AskAgain(now + LEAVE_AGAIN_AFTER);
+        }
+        if std::mem::replace(&mut self.stage, Stage::Connected) != Stage::Unaccepted {
+            self.output.screen.say("connected again");
+            self.output.tell(&json!({ "event": "connected" }));
             return;
         }
-        self.is_printed = true;
         self.began_at = Some(now);
-        let line = if self.json {
+        let line = if self.output.json {
             let mut object = info::describe(&self.ticket);
             object["ticket"] = self.ticket.to_string().into();
             object.to_string()
         } else {
             self.ticket.to_string()
         };
-        self.print(&line);
+        self.output.print(&line);
     }
 
     fn handle_status(&mut self, now: Time, status: SwarmStatus) {
-        let copies_told = self.copies();
-        if status.copies < self.status.copies {
-            // The relay was restarted, or forgot a swarm that nobody was in.
-            self.copies_before = self.copies();
-        }
-        self.status = status;
-        self.handed_out = self.handed_out.max(status.chunks_handed_out).max(self.served.count());
-        self.rate.sample(now, self.served_bytes);
-        let matters = self.copies() > copies_told;
-        self.screen.show(self.state_text(), matters);
-        if self.told.replace(status) == Some(status) {
+        let copies_told = self.standing.copies();
+        self.standing.handle_status(status, self.served.count());
+        self.served.sample_rate(now);
+        let matters = self.standing.copies() > copies_told;
+        self.output.screen.show(self.state_text(), matters);
+        if !self.standing.is_news() {
             return;
         }
-        self.tell(&json!({
+        self.output.tell(&json!({
             "event": "status",
-            "peers": self.others(),
-            "whole_peers": self.whole_others(),
-            "copies": self.copies(),
-            "chunks_handed_out": self.handed_out,
-            "sent_bytes": self.served_bytes,
+            "peers": self.standing.others(),
+            "whole_peers": self.standing.whole_others(),
+            "copies": self.standing.copies(),
+            "chunks_handed_out": self.standing.handed_out(),
+            "sent_bytes": self.served.bytes(),
         }));
-    }
-
-    /// Peers that are connected, but for this one.
-    fn others(&self) -> u32 {
-        self.status.peers.saturating_sub(1)
-    }
-
-    fn whole_others(&self) -> u32 {
-        self.status.whole_peers.saturating_sub(1)
     }
 
     /// In a line of 80 columns.
     fn state_text(&self) -> String {
-        let rate = match self.rate.bytes_per_second {
+        let rate = match self.served.bytes_per_second() {
             0 => String::new(),
             rate => format!("; {}/s", bytes_text(rate)),
         };
         format!(
             "{}, {} whole; {} so far{rate}; {}",
-            count_text(u64::from(self.others()), "peer"),
-            self.whole_others(),
+            count_text(u64::from(self.standing.others()), "peer"),
+            self.standing.whole_others(),
             self.copies_text(),
             self.handed_out_text()
         )
     }
 
     fn copies_text(&self) -> String {
-        match self.copies() {
+        match self.standing.copies() {
             1 => "1 copy".to_owned(),
             copies => format!("{copies} copies"),
         }
@@ -237,21 +260,21 @@ impl Sharing {
 
     fn handed_out_text(&self) -> String {
         let chunks = count_text(u64::from(self.ticket.key.chunk_count()), "chunk");
-        format!("{} of {chunks} handed out", self.handed_out)
+        format!("{} of {chunks} handed out", self.standing.handed_out())
     }
 
     /// What came of it, if it ever began.
     fn sum_up(&mut self, now: Time) {
-        self.screen.close();
+        self.output.screen.close();
         let Some(began_at) = self.began_at else { return };
-        self.handed_out = self.handed_out.max(self.served.count());
-        self.screen.say(&format!(
+        self.standing.handle_served(self.served.count());
+        self.output.screen.say(&format!(
             "shared {} for {}: {}, {}, {} sent",
             self.path,
             time_text(now.since(began_at)),
             self.copies_text(),
             self.handed_out_text(),
-            bytes_text(self.served_bytes)
+            bytes_text(self.served.bytes())
         ));
     }
 
@@ -266,18 +289,20 @@ impl Sharing {
     }
 
     fn handle_disconnected(&mut self, error: &ConnectionError) {
-        let was_connected = std::mem::replace(&mut self.is_connected, false);
-        if was_connected {
-            self.screen.say(&format!("{error}; trying to connect again"));
-            self.tell(&json!({ "event": "disconnected", "error": error.to_string() }));
-        } else if !self.is_printed || matches!(error, ConnectionError::Session { .. }) {
-            // Each reason once: it tries again and again.
-            let text = error.to_string();
-            if self.refusal.as_ref() != Some(&text) {
-                let patience = if self.is_printed { "" } else { " for 10 s" };
-                self.screen.say(&format!("{text}; trying again{patience}"));
-                self.refusal = Some(text);
-            }
+        if self.stage == Stage::Connected {
+            self.stage = Stage::Lost;
+            self.output.screen.say(&format!("{error}; trying to connect again"));
+            self.output.tell(&json!({ "event": "disconnected", "error": error.to_string() }));
+            return;
+        }
+        let is_first = self.stage == Stage::Unaccepted;
+        let text = error.to_string();
+        // Each reason once: it tries again and again.
+        let is_told = self.warned.of_refusal.as_ref() == Some(&text);
+        if (is_first || matches!(error, ConnectionError::Session { .. })) && !is_told {
+            let patience = if is_first { " for 10 s" } else { "" };
+            self.output.screen.say(&format!("{text}; trying again{patience}"));
+            self.warned.of_refusal = Some(text);
         }
     }
 
@@ -295,14 +320,14 @@ impl Sharing {
                 self.verdict.get_or_insert(Verdict::Changed(why));
                 return;
             }
-            Some(Change::Modified) if !std::mem::replace(&mut self.was_changed, true) => {
+            Some(Change::Modified) if !std::mem::replace(&mut self.warned.of_writes, true) => {
                 format!(
                     "warning: {} was written to while it is shared. Each chunk is checked before \
                      it is sent; the first that differs ends this share",
                     self.path
                 )
             }
-            Some(Change::Replaced) if !std::mem::replace(&mut self.was_replaced, true) => {
+            Some(Change::Replaced) if !std::mem::replace(&mut self.warned.of_replacement, true) => {
                 format!(
                     "warning: {} was removed or replaced. What is shared is still the old \
                      content; to share the new one, run peer share again",
@@ -311,26 +336,28 @@ impl Sharing {
             }
             Some(_) => return,
         };
-        self.screen.say(&text);
-        self.tell(&json!({ "event": "changed", "text": text }));
+        self.output.screen.say(&text);
+        self.output.tell(&json!({ "event": "changed", "text": text }));
+        self.take_output_error();
     }
 
     /// Time has passed.
     pub(super) fn handle_time(&mut self, now: Time) {
-        let lapsed = clock::lapsed();
-        let before = std::mem::replace(&mut self.lapsed, lapsed);
-        let patience = self.timeout.unwrap_or(STOOD_STILL).min(STOOD_STILL);
-        if lapsed.saturating_sub(before) >= patience {
-            // Nobody could take a chunk while this process stood still.
-            self.last_served_at = self.last_served_at.map(|_| now);
-        }
-        let (Some(timeout), Some(since)) = (self.timeout, self.last_served_at) else { return };
-        if self.is_connected && now.since(since) >= timeout {
+        let idle = self.served.idle(now, self.timeout);
+        let (Some(timeout), Some(idle)) = (self.timeout, idle) else { return };
+        if self.stage == Stage::Connected && idle >= timeout {
             let why = format!(
                 "nobody took a chunk for {} s (--timeout): {}",
                 timeout.as_secs_f32(),
                 "start peer get with the ticket, or give a longer --timeout"
             );
+            self.verdict.get_or_insert(Verdict::Failed(why));
+        }
+    }
+
+    /// A share whose stdout is gone fails.
+    fn take_output_error(&mut self) {
+        if let Some(why) = self.output.failed.take() {
             self.verdict.get_or_insert(Verdict::Failed(why));
         }
     }
@@ -341,62 +368,21 @@ impl Sharing {
         now: Time,
         result: Result<&str, String>,
     ) -> Result<(), ProgramError> {
-        self.has_ended = true;
+        self.stage = Stage::Ended;
         self.sum_up(now);
         let failed = match self.verdict.take() {
             Some(Verdict::Failed(why) | Verdict::Changed(why)) => Err(why),
             _ => result,
         };
         let reason = failed.map_err(ProgramError::Job)?;
-        self.tell(&json!({
+        self.output.tell(&json!({
             "event": "end",
             "reason": reason,
-            "copies": self.copies(),
-            "chunks_handed_out": self.handed_out,
-            "sent_bytes": self.served_bytes,
+            "copies": self.standing.copies(),
+            "chunks_handed_out": self.standing.handed_out(),
+            "sent_bytes": self.served.bytes(),
         }));
-        match self.verdict.take() {
-            Some(Verdict::Failed(why)) => Err(ProgramError::Job(why)),
-            _ => Ok(()),
-        }
-    }
-
-    /// An event, for machines.
-    fn tell(&mut self, event: &serde_json::Value) {
-        if self.json {
-            self.print(&event.to_string());
-        }
-    }
-
-    fn print(&mut self, line: &str) {
-        if let Err(error) = crate::stdout::print(format!("{line}\n").as_bytes()) {
-            let why = output_error(&error).to_string();
-            self.verdict.get_or_insert(Verdict::Failed(why));
-        }
-    }
-}
-
-/// What goes out, of late.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rate {
-    bytes_per_second: u64,
-    last: Option<(Time, u64)>,
-}
-
-impl Rate {
-    fn sample(&mut self, now: Time, bytes: u64) {
-        let Some((at, before)) = self.last.replace((now, bytes)) else { return };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_precision_loss,
-            clippy::cast_sign_loss,
-            reason = "a rate is shown with three figures"
-        )]
-        let latest = ((bytes - before) as f64 / now.seconds_since(at).max(0.001)) as u64;
-        self.bytes_per_second = match (self.bytes_per_second, latest) {
-            (0, latest) | (_, latest @ 0) => latest,
-            (before, latest) => before.midpoint(latest),
-        };
+        self.output.failed.take().map_or(Ok(()), |why| Err(ProgramError::Job(why)))
     }
 }
 

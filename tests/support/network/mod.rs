@@ -98,7 +98,7 @@ impl Wishes {
 
     /// Waits out a black hole.
     async fn passable(&mut self) {
-        // The owner ends the proxy before it goes: then nobody waits here.
+        // The owner ends the proxy before it goes: then nothing waits here.
         self.faults.wait_for(|faults| !faults.black_hole).await.ok();
     }
 }
@@ -166,8 +166,8 @@ impl Proxy {
         self.resets.send_modify(|count| *count += 1);
     }
 
-    /// Everybody is at another address from now on: datagrams come from there, and streams that are there
-    /// carry nothing any more, and nobody is told.
+    /// All are at another address from now on: datagrams come from there, and streams that are there
+    /// carry nothing any more, and neither end is told.
     pub(crate) fn move_everybody(&self) {
         self.moves.send_modify(|count| *count += 1);
         self.change_addresses();

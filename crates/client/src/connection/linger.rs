@@ -8,8 +8,11 @@ use std::{io, net::Shutdown, rc::Rc, time::Duration};
 
 use shards::{clock, task};
 
-use super::{Core, End, Link, Scratch, now};
-use crate::ConnectionError;
+use super::{
+    core::{End, now},
+    link::{Link, Scratch},
+};
+use crate::error::ConnectionError;
 use relay_protocol::{Failure, FailureCode, Message};
 
 /// How long the relay has to take the last words and to close; it does so at once.
@@ -21,51 +24,23 @@ const LINGER_BYTES_MAX: usize = 32 << 20;
 /// How often words are looked at that the kernel does not take.
 const WORDS_TICK: Duration = Duration::from_millis(10);
 
-impl Core {
-    pub(super) fn give_up(&mut self) {
-        let text = "the file is no longer what it was";
-        self.last_word = Some(Failure::new(FailureCode::Internal, text));
-        self.end = Some(End::Stopped);
-    }
-}
-
 impl Link {
-    /// Ends the connection with a word: what is shared here is no longer what it was.
-    pub(crate) fn give_up(&self) {
-        self.core.borrow_mut().give_up();
-        self.close();
-    }
-
-    /// The owner wants an end: the reader sees it. The way out stays open for a last word.
-    pub(super) fn close(&self) {
-        if self.core.borrow().last_word.is_some() {
-            self.close_reading();
-        } else {
-            self.shutdown();
-        }
-    }
-
-    /// The reader sees the end; the way out stays open for a last word.
-    pub(crate) fn close_reading(&self) {
-        self.broken.set(true);
-        self.full.set();
-        self.drained.set();
-        // It may be closed already, which is as good.
-        drop(self.socket.shutdown(Shutdown::Read));
-    }
-
     /// What the relay is told before this side closes, if anything.
     pub(super) fn last_word(&self, result: &Result<End, ConnectionError>) -> Option<Failure> {
         match result {
             Err(ConnectionError::Session { error, .. }) => error.to_failure(),
-            _ => self.core.borrow_mut().last_word.take(),
+            _ if self.core.borrow().end == Some(End::GaveUp) => {
+                let text = "the file is no longer what it was";
+                Some(Failure::new(FailureCode::Internal, text))
+            }
+            _ => None,
         }
     }
 
     /// Tells the relay why this side closes.
     pub(super) async fn say_last(self: &Rc<Self>, failure: Failure, scratch: &Scratch) {
         // The writer must not say anything after it.
-        self.broken.set(true);
+        self.end_writing();
         self.queue_last(failure);
         let weak = Rc::downgrade(self);
         task::spawn(async move {

@@ -1,12 +1,19 @@
 //! The thread that reads and writes files for the peers of one event loop.
 //!
 //! Counts what waits to be written, so that connections stop receiving before memory fills up.
-//! Knows no files and no chunks.
+//! Knows no files; a chunk is only a number in its mailboxes.
 
-use std::{cell::Cell, io, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    rc::Rc,
+};
 
 use bytes::Bytes;
-use shards::Offload;
+use shards::{Offload, bell::LocalBell};
+
+use super::contract::StoreEvent;
 
 /// Jobs that lie between the loop and the thread, at most: enough that the thread always finds the
 /// next, whatever the loop does meanwhile.
@@ -77,5 +84,37 @@ impl Disk {
         self.offload.submit(job, |result| {
             done(result.unwrap_or_else(|panicked| Err(io::Error::other(panicked))));
         });
+    }
+}
+
+/// Where the disk thread's results wait for the connection. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mailbox(Rc<RefCell<Mail>>);
+
+#[derive(Debug, Default)]
+struct Mail {
+    /// At most one for each put and get under way.
+    events: VecDeque<StoreEvent>,
+    bell: Option<Rc<LocalBell>>,
+}
+
+impl Mailbox {
+    /// From now on this bell is rung for every event.
+    pub(super) fn watch(&self, bell: &Rc<LocalBell>) {
+        self.0.borrow_mut().bell = Some(Rc::clone(bell));
+    }
+
+    pub(super) fn push(&self, event: StoreEvent) {
+        let mut mail = self.0.borrow_mut();
+        mail.events.push_back(event);
+        let bell = mail.bell.clone();
+        drop(mail);
+        if let Some(bell) = bell {
+            bell.ring();
+        }
+    }
+
+    pub(super) fn pop(&self) -> Option<StoreEvent> {
+        self.0.borrow_mut().events.pop_front()
     }
 }

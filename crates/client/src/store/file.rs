@@ -2,8 +2,7 @@
 //! thread. What is read is checked before it is given away: others may write to the file, too.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
+    cell::Cell,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::FileExt,
@@ -19,7 +18,10 @@ use rustix::{
 };
 use shards::bell::LocalBell;
 
-use super::{ChunkStore, Disk, StoreEvent, disk::DISK_QUEUE_BYTES_MAX};
+use super::{
+    contract::{ChunkStore, StoreEvent},
+    disk::{DISK_QUEUE_BYTES_MAX, Disk, Mailbox},
+};
 use crate::hashing::chunk_checksum;
 use relay_protocol::{Digest, SwarmKey, digest_chunk, limits::CHUNK_SIZE_LOG2_MAX};
 
@@ -37,26 +39,9 @@ pub struct FileStore {
     /// Of each chunk, where they are known.
     checksums: Option<Arc<[u64]>>,
     disk: Disk,
-    mailbox: Rc<Mailbox>,
-}
-
-/// Where the disk thread's results wait for the connection.
-#[derive(Debug, Default)]
-struct Mailbox {
-    /// At most one for each put and get under way.
-    events: RefCell<VecDeque<StoreEvent>>,
+    mailbox: Mailbox,
     /// Bytes that wait to be written.
-    queued_bytes: Cell<u64>,
-    bell: RefCell<Option<Rc<LocalBell>>>,
-}
-
-impl Mailbox {
-    fn push(&self, event: StoreEvent) {
-        self.events.borrow_mut().push_back(event);
-        if let Some(bell) = &*self.bell.borrow() {
-            bell.ring();
-        }
-    }
+    queued_bytes: Rc<Cell<u64>>,
 }
 
 impl FileStore {
@@ -88,8 +73,15 @@ impl FileStore {
     /// A file that the caller opened, of the right length.
     #[must_use]
     pub fn new(key: SwarmKey, file: impl Into<Arc<File>>, is_writable: bool, disk: &Disk) -> Self {
-        let (file, disk, mailbox) = (file.into(), disk.clone(), Rc::default());
-        Self { key, file, is_writable, checksums: None, disk, mailbox }
+        Self {
+            key,
+            file: file.into(),
+            is_writable,
+            checksums: None,
+            disk: disk.clone(),
+            mailbox: Mailbox::default(),
+            queued_bytes: Rc::default(),
+        }
     }
 
     /// Knows each chunk's [`chunk_checksum`], and checks what it reads by that instead of the digest.
@@ -112,26 +104,27 @@ impl ChunkStore for FileStore {
     }
 
     fn watch(&mut self, bell: &Rc<LocalBell>) -> bool {
-        *self.mailbox.bell.borrow_mut() = Some(Rc::clone(bell));
+        self.mailbox.watch(bell);
         true
     }
 
     fn put(&mut self, chunk: u32, bytes: Bytes) {
-        let (file, mailbox) = (Arc::clone(&self.file), Rc::clone(&self.mailbox));
+        let (file, mailbox) = (Arc::clone(&self.file), self.mailbox.clone());
+        let queued_bytes = Rc::clone(&self.queued_bytes);
         let (offset, len) = (self.key.chunk_offset_bytes(chunk), bytes.len() as u64);
-        mailbox.queued_bytes.set(mailbox.queued_bytes.get() + len);
+        queued_bytes.set(queued_bytes.get() + len);
         self.disk.write(
             bytes,
             move |bytes| file.write_all_at(bytes, offset),
             move |result| {
-                mailbox.queued_bytes.set(mailbox.queued_bytes.get() - len);
+                queued_bytes.set(queued_bytes.get() - len);
                 mailbox.push(StoreEvent::Kept { chunk, result });
             },
         );
     }
 
     fn get(&mut self, tag: u32, chunk: u32, digest: Digest) -> io::Result<Option<Bytes>> {
-        let (file, mailbox, key) = (Arc::clone(&self.file), Rc::clone(&self.mailbox), self.key);
+        let (file, mailbox, key) = (Arc::clone(&self.file), self.mailbox.clone(), self.key);
         let checksums = self.checksums.clone();
         self.disk.read(
             move || {
@@ -147,12 +140,12 @@ impl ChunkStore for FileStore {
     }
 
     fn poll_event(&mut self) -> Option<StoreEvent> {
-        self.mailbox.events.borrow_mut().pop_front()
+        self.mailbox.pop()
     }
 
     fn is_full(&self) -> bool {
-        let own = self.mailbox.queued_bytes.get();
-        // Who waits for nothing of his own would never hear that there is room again.
+        let own = self.queued_bytes.get();
+        // A store that waits for nothing of its own would never hear that there is room again.
         own > STORE_QUEUE_BYTES_MAX || own > 0 && self.disk.queued_bytes() > DISK_QUEUE_BYTES_MAX
     }
 }

@@ -5,11 +5,11 @@ use std::{io, rc::Rc};
 use bytes::Bytes;
 use shards::bell::LocalBell;
 
-use super::{ChunkStore, StoreEvent};
+use super::contract::{ChunkStore, StoreEvent};
 use relay_protocol::{Digest, SwarmKey};
 
 /// Content that is all there in memory: a publisher's, or the source that verifying clients
-/// share. Chunks of it are never copied, nor checked: nobody else can write there.
+/// share. Chunks of it are never copied, nor checked: nothing else can write there.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     key: SwarmKey,
@@ -59,7 +59,7 @@ impl ChunkStore for MemoryStore {
     }
 }
 
-/// Keeps nothing and has nothing: for who only asks.
+/// Keeps nothing and has nothing: for a peer that only asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Nowhere;
 

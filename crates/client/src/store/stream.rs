@@ -2,8 +2,8 @@
 //! before them are written. Supplies nothing.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::{BTreeMap, VecDeque},
+    cell::Cell,
+    collections::BTreeMap,
     io::{self, Write},
     rc::Rc,
     sync::Arc,
@@ -12,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use shards::bell::LocalBell;
 
-use super::{ChunkStore, Disk, StoreEvent};
+use super::{
+    contract::{ChunkStore, StoreEvent},
+    disk::{Disk, Mailbox},
+};
 use relay_protocol::Digest;
 
 /// Where a stream goes: a shared descriptor, since writes happen on the disk thread.
@@ -24,53 +27,46 @@ pub type Sink = Arc<std::fs::File>;
 pub struct StreamStore {
     sink: Sink,
     disk: Disk,
-    shared: Rc<Shared>,
+    mailbox: Mailbox,
+    /// How many chunks are being written.
+    writes: Rc<Cell<usize>>,
     /// The chunk that is written next.
     next: u32,
     /// Chunks that came before those that precede them.
     waiting: BTreeMap<u32, Bytes>,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    events: RefCell<VecDeque<StoreEvent>>,
-    bell: RefCell<Option<Rc<LocalBell>>>,
-    writes: Rc<Cell<usize>>,
-}
-
-impl Shared {
-    fn push(&self, event: StoreEvent) {
-        self.events.borrow_mut().push_back(event);
-        if let Some(bell) = &*self.bell.borrow() {
-            bell.ring();
-        }
-    }
-}
-
 impl StreamStore {
     /// A stream that goes on with the chunk `next`: those before it have been written.
     #[must_use]
     pub fn new(sink: Sink, next: u32, disk: &Disk) -> Self {
-        let disk = disk.clone();
-        Self { sink, disk, shared: Rc::default(), next, waiting: BTreeMap::new() }
+        Self {
+            sink,
+            disk: disk.clone(),
+            mailbox: Mailbox::default(),
+            writes: Rc::default(),
+            next,
+            waiting: BTreeMap::new(),
+        }
     }
 
-    /// How many chunks are being written: while there are some, whoever reads the stream is waited
+    /// How many chunks are being written: while there are some, the reader of the stream is waited
     /// for, not the network.
     #[must_use]
     pub fn writes(&self) -> Rc<Cell<usize>> {
-        Rc::clone(&self.shared.writes)
+        Rc::clone(&self.writes)
     }
 
     fn write(&self, chunk: u32, bytes: Bytes) {
-        let (sink, shared) = (Arc::clone(&self.sink), Rc::clone(&self.shared));
-        shared.writes.set(shared.writes.get() + 1);
+        let (sink, mailbox) = (Arc::clone(&self.sink), self.mailbox.clone());
+        let writes = Rc::clone(&self.writes);
+        writes.set(writes.get() + 1);
         self.disk.write(
             bytes,
             move |bytes| (&*sink).write_all(bytes),
             move |result| {
-                shared.writes.set(shared.writes.get() - 1);
-                shared.push(StoreEvent::Kept { chunk, result });
+                writes.set(writes.get() - 1);
+                mailbox.push(StoreEvent::Kept { chunk, result });
             },
         );
     }
@@ -82,7 +78,7 @@ impl ChunkStore for StreamStore {
     }
 
     fn watch(&mut self, bell: &Rc<LocalBell>) -> bool {
-        *self.shared.bell.borrow_mut() = Some(Rc::clone(bell));
+        self.mailbox.watch(bell);
         true
     }
 
@@ -99,7 +95,7 @@ impl ChunkStore for StreamStore {
     }
 
     fn poll_event(&mut self) -> Option<StoreEvent> {
-        self.shared.events.borrow_mut().pop_front()
+        self.mailbox.pop()
     }
 
     fn is_full(&self) -> bool {
@@ -107,9 +103,9 @@ impl ChunkStore for StreamStore {
     }
 
     fn handle_disconnected(&mut self) {
-        // Those before them may never come; who connects again asks for them again.
+        // Those before them may never come; a peer that connects again asks for them again.
         for (chunk, _) in std::mem::take(&mut self.waiting) {
-            self.shared.push(StoreEvent::Dropped { chunk });
+            self.mailbox.push(StoreEvent::Dropped { chunk });
         }
     }
 }

@@ -65,7 +65,7 @@ enum Controller {
     Bbr(Box<BbrCongestionController>),
 }
 
-/// The same call to whichever it is.
+/// Calls the one that there is.
 macro_rules! of_either {
     ($controller:expr, $it:ident => $call:expr) => {
         match $controller {
@@ -168,7 +168,7 @@ impl Congestion {
     pub(super) fn departs_at(&self, now: Time) -> Option<Time> {
         let at = of_either!(&self.controller, it => it.earliest_departure_time())?;
         let at = Time::from_start(at - NoopClock.get_time());
-        // Timers are coarse, and a burst of a millisecond harms nobody.
+        // Timers are coarse, and a burst of a millisecond does no harm.
         (at > now + PACING_SLACK).then_some(at)
     }
 

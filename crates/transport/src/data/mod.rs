@@ -12,16 +12,16 @@
 //! as on a stream, until all of it has arrived or it is withdrawn, and a range that was lost is a
 //! range that the send lacks, like one that was never sent.
 
+mod arrivals;
 mod congestion;
-mod incoming;
 mod mtu;
 mod outgoing;
 mod ranges;
 mod sends;
 
 pub use self::{
+    arrivals::DataIn,
     congestion::CongestionControl,
-    incoming::DataIn,
     outgoing::{DataCounts, DataOut},
     ranges::RangeSet,
     sends::Piece,

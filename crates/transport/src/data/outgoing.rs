@@ -6,10 +6,13 @@
 use std::{cell::Cell, collections::BTreeMap, ops::Range, rc::Rc};
 
 use super::{
-    super::{Payload, SendEvent, send_queue::CutOff},
     congestion::{Congestion, CongestionControl, Mark},
     mtu::{LONGEST_BYTES, Mtu},
     sends::{Piece, Sends},
+};
+use crate::{
+    payload::Payload,
+    send_queue::{CutOff, SendEvent},
 };
 use relay_protocol::{
     PacketRange, datagram::DATA_DATAGRAM_OVERHEAD_BYTES, limits::DATAGRAM_BYTES_MAX, time::Time,
@@ -62,13 +65,48 @@ pub struct DataOut {
     timeouts: u32,
     /// The system had no room for what was to be sent last.
     is_blocked: bool,
-    /// When a piece may go that waits for nothing but its time, as of whoever last asked for one. Who
-    /// is told that none goes now must look at [`Self::poll_timeout`].
+    /// When a piece may go that waits for nothing but its time, as of the last question for one. A
+    /// caller that is told that none goes now must look at [`Self::poll_timeout`].
     departs_at: Cell<Option<Time>>,
+    tally: Tally,
+}
+
+/// Figures so far, and what was told of them.
+#[derive(Debug, Default)]
+struct Tally {
     counts: DataCounts,
-    counts_taken: DataCounts,
+    told: DataCounts,
     /// File bytes lost since they were last asked for.
     lost_bytes: u64,
+}
+
+impl Tally {
+    fn sent(&mut self, piece: &Piece) {
+        let len = u64::from(piece.len_bytes());
+        self.counts.sent_bytes += len;
+        self.counts.resent_bytes += if piece.is_again { len } else { 0 };
+    }
+
+    fn unsent(&mut self, piece: &Piece) {
+        let len = u64::from(piece.len_bytes());
+        self.counts.sent_bytes -= len;
+        self.counts.resent_bytes -= if piece.is_again { len } else { 0 };
+    }
+
+    fn lost(&mut self, range: &Range<u32>) {
+        let len = u64::from(range.end - range.start);
+        self.counts.lost_bytes += len;
+        self.lost_bytes += len;
+    }
+
+    fn take(&mut self) -> DataCounts {
+        let (now, before) = (self.counts, std::mem::replace(&mut self.told, self.counts));
+        DataCounts {
+            sent_bytes: now.sent_bytes - before.sent_bytes,
+            lost_bytes: now.lost_bytes - before.lost_bytes,
+            resent_bytes: now.resent_bytes - before.resent_bytes,
+        }
+    }
 }
 
 fn new_congestion(control: CongestionControl) -> Congestion {
@@ -90,9 +128,7 @@ impl DataOut {
             timeouts: 0,
             is_blocked: false,
             departs_at: Cell::new(None),
-            counts: DataCounts::default(),
-            counts_taken: DataCounts::default(),
-            lost_bytes: 0,
+            tally: Tally::default(),
         }
     }
 
@@ -113,22 +149,17 @@ impl DataOut {
     /// Figures so far.
     #[must_use]
     pub fn counts(&self) -> DataCounts {
-        self.counts
+        self.tally.counts
     }
 
     /// Figures since the last time.
     pub fn take_counts(&mut self) -> DataCounts {
-        let (now, before) = (self.counts, std::mem::replace(&mut self.counts_taken, self.counts));
-        DataCounts {
-            sent_bytes: now.sent_bytes - before.sent_bytes,
-            lost_bytes: now.lost_bytes - before.lost_bytes,
-            resent_bytes: now.resent_bytes - before.resent_bytes,
-        }
+        self.tally.take()
     }
 
     /// File bytes that were lost since this was last asked: they are under way no longer.
     pub fn take_lost_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.lost_bytes)
+        std::mem::take(&mut self.tally.lost_bytes)
     }
 
     /// The next thing that happened to a send.
@@ -200,9 +231,7 @@ impl DataOut {
 
     /// The piece went out, in a datagram of this number and length.
     pub fn handle_sent(&mut self, now: Time, number: u64, datagram_bytes: usize, piece: &Piece) {
-        let len = u64::from(piece.len_bytes());
-        self.counts.sent_bytes += len;
-        self.counts.resent_bytes += if piece.is_again { len } else { 0 };
+        self.tally.sent(piece);
         self.sends.handle_sent(piece);
         let has_more = self.sends.lacks_any();
         let bytes = u32::try_from(datagram_bytes).expect("a datagram");
@@ -220,9 +249,7 @@ impl DataOut {
             match cargo {
                 Cargo::Probe => self.mtu.handle_probe_unsent(),
                 Cargo::Data(piece) => {
-                    let len = u64::from(piece.len_bytes());
-                    self.counts.sent_bytes -= len;
-                    self.counts.resent_bytes -= if piece.is_again { len } else { 0 };
+                    self.tally.unsent(&piece);
                     self.congestion.handle_forgotten(mark);
                     self.sends.handle_unsent(&piece);
                 }
@@ -238,7 +265,7 @@ impl DataOut {
 
     /// The length of the probe that is to be sent now, if any.
     pub fn poll_probe(&mut self, now: Time) -> Option<usize> {
-        // Only who sends data needs to know.
+        // Only a side that sends data needs to know.
         if self.sends.is_empty() || self.is_blocked { None } else { self.mtu.poll_probe(now) }
     }
 
@@ -326,13 +353,11 @@ impl DataOut {
     }
 
     fn lost(&mut self, id: u64, range: &Range<u32>) {
-        let len = u64::from(range.end - range.start);
-        self.counts.lost_bytes += len;
-        self.lost_bytes += len;
+        self.tally.lost(range);
         self.sends.handle_lost(id, range);
     }
 
-    /// Nobody waits for what is not under way.
+    /// Stops the wait if no data is under way.
     fn rest(&mut self) {
         let is_data = |flight: &Flight| matches!(flight.cargo, Cargo::Data(_));
         if !self.in_flight.values().any(is_data) {

@@ -7,9 +7,10 @@
 
 use std::{collections::VecDeque, ops::Range, rc::Rc};
 
-use super::{
-    super::{Payload, SendEvent, send_queue::CutOff},
-    ranges::RangeSet,
+use super::ranges::RangeSet;
+use crate::{
+    payload::Payload,
+    send_queue::{CutOff, SendEvent},
 };
 use relay_protocol::{
     DataPieceHeader,
@@ -192,7 +193,7 @@ impl Sends {
         self.finish_first();
     }
 
-    /// Sends finish in the order in which they were pushed: who waits for it learns no later than
+    /// Sends finish in the order in which they were pushed: what waits for one learns no later than
     /// when those before are through, or gone.
     fn finish_first(&mut self) {
         while let Some(first) = self.all.front()

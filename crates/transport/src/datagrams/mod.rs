@@ -1,8 +1,9 @@
 //! A control channel in datagrams: one side of it, as a state machine.
 //!
 //! ```text
-//!  push_control ─► outgoing (lanes) ─► packet ─► poll_transmit          recovery: acknowledged, lost, how much
-//!  handler ◄─ incoming (lanes) ◄─ frames ◄─ seal, replay ◄─ handle_datagram   path: where to
+//!  push_control ─► lanes ─► frames ─► packets: number, seal ─► poll_transmit      path: where to
+//!  handler ◄─ lanes ◄─ frames ◄─ packets: open, count once ◄─ handle_datagram    acknowledging: when
+//!                                  recovery: acknowledged, lost, how much          silence: how long it may last
 //! ```
 //!
 //! Pure: no socket, no clock, no randomness of its own. Datagrams that were not sealed with the
@@ -11,54 +12,42 @@
 //! says. Does not carry file bytes.
 //!
 //! Invariant: what is kept for one connection is bounded: two lanes of at most
-//! [`DATAGRAM_LANE_MAX`] messages each way, what the
-//! caller pushes beyond, which he bounds by [`Datagrams::waiting_bytes`], and a number and a time
+//! [`DATAGRAM_LANE_MAX`](relay_protocol::limits::DATAGRAM_LANE_MAX) messages each way, what the
+//! caller pushes beyond, which it bounds by [`Datagrams::waiting_bytes`], and a number and a time
 //! for each of at most 130 packets.
 
-mod data;
-mod incoming;
+mod acknowledging;
+mod data_channel;
+mod lanes;
+mod lanes_in;
+mod lanes_out;
 mod outcome;
-mod outgoing;
+mod packets;
 mod path;
 mod recovery;
-mod replay;
 mod rtt;
+mod silence;
 
 use self::{
-    data::Data,
-    incoming::{InOrder, Latest, Prompt},
-    outgoing::{LaneOut, LatestOut},
-    path::Path,
-    recovery::Recovery,
-    replay::ReplayWindow,
+    acknowledging::Acknowledging, data_channel::DataChannel, lanes::Lanes, packets::Packets,
+    path::Path, recovery::Recovery, silence::SignsOfLife,
 };
 pub use self::{
-    data::DataTransmit,
-    incoming::RunsAhead,
-    outcome::{DatagramError, Received, Silence},
+    data_channel::DataTransmit,
+    lanes_in::RunsAhead,
+    outcome::{DatagramError, Received},
+    silence::Silence,
 };
-use super::{Lane, Route};
+use crate::{
+    data::{CongestionControl, DataOut},
+    lane::Route,
+};
 use relay_protocol::{
-    DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind, DecodeError, Message,
-    Side,
-    datagram::{
-        ACK_FRAME_BYTES, DATAGRAM_BODY_BYTES_MAX, DATAGRAM_HEADER_BYTES,
-        MESSAGE_FRAME_HEADER_BYTES, PATH_FRAME_BYTES,
-    },
-    decode_body, encode_body,
-    limits::{
-        DATAGRAM_ACK_DELAY_MAX, DATAGRAM_ACK_QUIET, DATAGRAM_KEEPALIVE_INTERVAL, DATAGRAM_LANE_MAX,
-    },
+    Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKeys, DatagramKind, Message, Side,
+    datagram::{ACK_FRAME_BYTES, DATAGRAM_BODY_BYTES_MAX, DATAGRAM_HEADER_BYTES, PATH_FRAME_BYTES},
     next_frame,
     time::Time,
 };
-
-/// Packets that came without being acknowledged, at most: then the acknowledgement waits no longer.
-const UNACKNOWLEDGED_MAX: u32 = 8;
-
-/// Messages in them, at most: a sender whose lane is full waits for the acknowledgement, and must not
-/// wait for its delay as well.
-const UNACKNOWLEDGED_MESSAGES_MAX: u32 = DATAGRAM_LANE_MAX / 4;
 
 /// What one side needs to know.
 #[derive(Debug)]
@@ -80,39 +69,14 @@ pub struct DatagramsConfig {
 /// One side of a control channel in datagrams.
 #[derive(Debug)]
 pub struct Datagrams {
-    side: Side,
-    shard: u8,
-    connection: u64,
-    seal: DatagramKey,
-    open: DatagramKey,
-    next_number: u64,
-    replay: ReplayWindow,
+    packets: Packets,
     path: Path,
-    challenge_seed: u64,
-    challenges: u64,
+    lanes: Lanes,
     recovery: Recovery,
-    in_order: (LaneOut, InOrder),
-    prompt: (LaneOut, Prompt),
-    latest: (LatestOut, Latest),
-    response: Option<(Route, u64)>,
-    challenged_at: Option<Time>,
-    ping_due: bool,
-    /// Packets to acknowledge, when that is due, and when at the latest, whatever still comes.
-    unacknowledged: u32,
-    unacknowledged_messages: u32,
-    ack_due: Option<Time>,
-    ack_deadline: Time,
-    opened_at: Time,
-    /// When something sealed came last.
-    heard_at: Option<Time>,
-    /// When something went out last that asks for an acknowledgement.
-    said_at: Time,
-    resent: u64,
-    body: Vec<u8>,
-    /// When the peer was asked last, over the stream, for a sign of where it is.
-    poked_at: Option<Time>,
+    acknowledging: Acknowledging,
+    signs: SignsOfLife,
     /// The data channel, if it runs in datagrams.
-    data: Option<Box<Data>>,
+    data: Option<Box<DataChannel>>,
 }
 
 impl Datagrams {
@@ -120,73 +84,60 @@ impl Datagrams {
     #[must_use]
     pub fn new(config: DatagramsConfig, now: Time) -> Self {
         let DatagramsConfig { side, shard, connection, keys, route, challenge_seed } = config;
-        let (seal, open) = keys.of(side);
         Self {
-            side,
-            shard,
-            connection,
-            seal,
-            open,
-            next_number: 0,
-            replay: ReplayWindow::default(),
-            path: Path::new(route),
-            challenge_seed,
-            challenges: 0,
+            packets: Packets::new(side, shard, connection, keys),
+            path: Path::new(route, challenge_seed),
+            lanes: Lanes::default(),
             recovery: Recovery::default(),
-            in_order: Default::default(),
-            prompt: Default::default(),
-            latest: Default::default(),
-            response: None,
-            challenged_at: None,
-            ping_due: side == Side::Peer,
-            unacknowledged: 0,
-            unacknowledged_messages: 0,
-            ack_due: None,
-            ack_deadline: now,
-            opened_at: now,
-            heard_at: None,
-            said_at: now,
-            resent: 0,
-            body: Vec::new(),
-            poked_at: None,
+            acknowledging: Acknowledging::new(now),
+            signs: SignsOfLife::new(side, now),
             data: None,
         }
     }
 
     /// A message to send.
     pub fn push_control(&mut self, message: &Message) {
-        let mut body = std::mem::take(&mut self.body);
-        body.clear();
-        encode_body(message, &mut body);
-        match Lane::of(message) {
-            Lane::InOrder => self.in_order.0.push(&body),
-            Lane::Prompt => self.prompt.0.push(&body),
-            Lane::Latest => self.latest.0.push(&body),
-        }
-        self.body = body;
+        self.lanes.push(message);
     }
 
     /// Bytes of messages that wait to be sent.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
-        self.in_order.0.waiting_bytes() + self.prompt.0.waiting_bytes()
+        self.lanes.waiting_bytes()
     }
 
     /// Every message has arrived.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.in_order.0.is_empty() && self.prompt.0.is_empty() && self.latest.0.is_empty()
+        self.lanes.is_empty()
     }
 
     /// Whether the other side was ever heard.
     #[must_use]
     pub fn has_heard(&self) -> bool {
-        self.heard_at.is_some()
+        self.heard_at().is_some()
+    }
+
+    /// When something sealed came last.
+    #[must_use]
+    pub fn heard_at(&self) -> Option<Time> {
+        self.signs.heard_at()
+    }
+
+    /// When the other side last wanted a proof of where this one is.
+    #[must_use]
+    pub fn challenged_at(&self) -> Option<Time> {
+        self.path.challenged_at()
     }
 
     /// Messages that had to be said again, since this was last asked.
     pub fn take_resent(&mut self) -> u64 {
-        std::mem::take(&mut self.resent)
+        self.lanes.take_resent()
+    }
+
+    /// Says something, so that the other side learns where this one is.
+    pub fn ping(&mut self) {
+        self.signs.want_ping();
     }
 
     /// A datagram came from there. Its messages go to `handler`, unless they can't be taken now.
@@ -202,19 +153,12 @@ impl Datagrams {
         takes_messages: bool,
         handler: &mut impl FnMut(Message) -> Result<(), E>,
     ) -> Result<Received, DatagramError<E>> {
-        let Some(header) = DatagramHeader::peek(datagram) else { return Ok(Received::Forged) };
-        if header.connection != self.connection {
-            return Ok(Received::Forged);
-        }
-        if !self.replay.is_new(header.number) {
-            return Ok(Received::Replayed);
-        }
-        let Some(mut body) = self.open.open(datagram) else { return Ok(Received::Forged) };
-        self.heard_at = Some(now);
-        let is_newest = self.replay.is_newest(header.number);
-        let (seed, count) = (self.challenge_seed, self.challenges);
-        self.path.handle_source(now, route, is_newest, || token(seed, count));
-        self.challenges += 1;
+        let (number, mut body) = match self.packets.open(datagram) {
+            Ok(opened) => opened,
+            Err(received) => return Ok(received),
+        };
+        self.signs.handle_heard(now);
+        self.path.handle_source(now, route, self.packets.is_newest(number));
         let (mut is_refused, mut wants_ack) = (false, false);
         while let Some(frame) = next_frame(&mut body)? {
             wants_ack |= !matches!(
@@ -227,15 +171,13 @@ impl Datagrams {
                 DatagramFrame::Ping => {}
                 DatagramFrame::Ack(ack) => self.handle_ack(now, &ack),
                 DatagramFrame::Challenge { token } => {
-                    (self.response, self.challenged_at) = (Some((route, token)), Some(now));
+                    self.path.handle_challenge(now, route, token);
                 }
-                DatagramFrame::Response { token } => {
-                    self.handle_response(route, token);
-                }
+                DatagramFrame::Response { token } => self.handle_response(route, token),
                 _ if !takes_messages => is_refused = true,
                 message => {
-                    self.unacknowledged_messages += 1;
-                    self.handle_message(&message, handler)?;
+                    self.acknowledging.handle_message();
+                    self.lanes.handle_message(&message, handler)?;
                 }
             }
         }
@@ -244,79 +186,31 @@ impl Datagrams {
             return Ok(Received::Refused);
         }
         if wants_ack {
-            self.plan_ack(now, header.number, is_newest);
+            self.acknowledging.handle_packet(now, self.packets.is_disorder(number));
         }
-        self.replay.insert(header.number);
+        self.packets.insert(number);
         Ok(Received::Taken)
     }
 
-    fn handle_message<E>(
-        &mut self,
-        frame: &DatagramFrame<'_>,
-        handler: &mut impl FnMut(Message) -> Result<(), E>,
-    ) -> Result<(), DatagramError<E>> {
-        let decode = |body: &[u8]| {
-            decode_body(body).map_err(|error| DatagramError::Decode(DecodeError::Message(error)))
-        };
-        match *frame {
-            DatagramFrame::InOrder { number, body } => {
-                let lane = &mut self.in_order.1;
-                if !lane.is_known(number)? {
-                    lane.insert(number, decode(body)?);
-                }
-                while let Some(message) = lane.pop() {
-                    handler(message).map_err(DatagramError::Handler)?;
-                }
-            }
-            DatagramFrame::Prompt { number, body } if self.prompt.1.insert(number)? => {
-                handler(decode(body)?).map_err(DatagramError::Handler)?;
-            }
-            DatagramFrame::Latest { number, body } if self.latest.1.insert(number) => {
-                handler(decode(body)?).map_err(DatagramError::Handler)?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn handle_ack(&mut self, now: Time, ack: &relay_protocol::Ack) {
-        if ack.largest >= self.next_number {
+    fn handle_ack(&mut self, now: Time, ack: &Ack) {
+        if ack.largest >= self.packets.next_number() {
             // What was never sent can't have come; the seal says that it is the other side's bug.
             return;
         }
         let outcome = self.recovery.handle_ack(now, ack);
-        self.in_order.0.handle_acked(&outcome.acked);
-        self.prompt.0.handle_acked(&outcome.acked);
-        self.latest.0.handle_acked(&outcome.acked);
-        self.handle_lost(&outcome.lost);
+        self.lanes.handle_acked(&outcome.acked);
+        self.lanes.handle_lost(&outcome.lost);
     }
 
-    fn handle_lost(&mut self, packets: &[u64]) {
-        if packets.is_empty() {
-            return;
+    /// The other side has proved that it is there.
+    fn handle_response(&mut self, route: Route, token: u64) {
+        let was_elsewhere = self.path.proven().is_some();
+        if self.path.handle_response(route, token)
+            && was_elsewhere
+            && let Some(data) = &mut self.data
+        {
+            data.out.handle_path_changed();
         }
-        self.resent += self.in_order.0.handle_lost(packets)
-            + self.prompt.0.handle_lost(packets)
-            + u64::from(self.latest.0.handle_lost(packets));
-    }
-
-    fn plan_ack(&mut self, now: Time, number: u64, is_newest: bool) {
-        if self.ack_due.is_none() {
-            self.ack_deadline = now + DATAGRAM_ACK_DELAY_MAX;
-        }
-        self.unacknowledged += 1;
-        let is_disorder = !is_newest || self.replay.has_gap_before(number);
-        let is_much = self.unacknowledged >= UNACKNOWLEDGED_MAX
-            || self.unacknowledged_messages >= UNACKNOWLEDGED_MESSAGES_MAX;
-        let due = if is_disorder || is_much {
-            now
-        } else {
-            // In a flow one acknowledgement tells of many: each wakes the other side.
-            self.ack_deadline.min(now + DATAGRAM_ACK_QUIET)
-        };
-        // What is due by now is not put off by what came since.
-        let planned = self.ack_due.filter(|&planned| planned <= now);
-        self.ack_due = Some(planned.unwrap_or(due));
     }
 
     /// Time has passed.
@@ -324,54 +218,45 @@ impl Datagrams {
     /// # Errors
     /// The other side can't be heard.
     pub fn handle_timeout(&mut self, now: Time) -> Result<(), Silence> {
-        let (given_up_at, silence) = self.silence();
-        if given_up_at <= now {
-            return Err(silence);
+        self.signs.handle_timeout(now, self.recovery.timeouts())?;
+        let lost = self.recovery.handle_timeout(now, self.has_heard());
+        self.lanes.handle_lost(&lost);
+        if let Some(data) = &mut self.data {
+            data.out.handle_timeout(now);
         }
-        if self.side == Side::Peer && now.since(self.said_at) >= DATAGRAM_KEEPALIVE_INTERVAL {
-            self.ping_due = true;
-        }
-        let lost = self.recovery.handle_timeout(now, self.heard_at.is_some());
-        self.handle_lost(&lost);
-        self.handle_data_timeout(now);
         Ok(())
     }
 
     /// When [`Self::handle_timeout`] or [`Self::poll_transmit`] is due though nothing happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let keepalive =
-            (self.side == Side::Peer).then(|| self.said_at + DATAGRAM_KEEPALIVE_INTERVAL);
         let can_send = self.path.proven().is_some();
         let others = [
-            keepalive,
-            self.ack_due.filter(|_| can_send),
+            self.signs.keepalive_at(),
+            self.acknowledging.due().filter(|_| can_send),
             self.recovery.poll_timeout(),
             self.path.poll_timeout(),
-            self.poll_data_timeout(),
+            self.data().filter(|_| can_send).and_then(DataOut::poll_timeout),
         ];
-        others.into_iter().flatten().fold(self.silence().0, Time::min)
+        let (silent_at, _) = self.signs.silence(self.recovery.timeouts());
+        others.into_iter().flatten().fold(silent_at, Time::min)
     }
 
     /// Whether [`Self::poll_transmit`] would give something.
     #[must_use]
     pub fn wants_transmit(&self, now: Time) -> bool {
-        let is_due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        if is_due(self.path.poll_timeout()) || self.response.is_some() {
+        if self.path.poll_timeout().is_some_and(|at| at <= now) || self.path.has_response() {
             return true;
         }
         if self.path.proven().is_none() {
             return false;
         }
-        is_due(self.ack_due) || self.wants_packet()
+        self.acknowledging.is_due(now) || self.wants_packet()
     }
 
     /// Whether a packet that asks for an acknowledgement is to be sent.
     fn wants_packet(&self) -> bool {
-        let has_content = self.ping_due
-            || self.latest.0.peek().is_some()
-            || self.prompt.0.peek().is_some()
-            || self.in_order.0.peek().is_some();
+        let has_content = self.signs.is_ping_due() || self.lanes.has_content();
         self.recovery.wants_probe() || has_content && self.recovery.has_room()
     }
 
@@ -381,102 +266,147 @@ impl Datagrams {
             self.seal_frame(DatagramFrame::Challenge { token }, out);
             return Some(route);
         }
-        if let Some((route, token)) = self.response.take() {
+        if let Some((route, token)) = self.path.poll_response() {
             self.seal_frame(DatagramFrame::Response { token }, out);
             return Some(route);
         }
         let route = self.path.proven()?;
-        let is_ack_due = self.ack_due.is_some_and(|due| due <= now);
         let wants_packet = self.wants_packet();
-        if !is_ack_due && !wants_packet {
+        if !self.acknowledging.is_due(now) && !wants_packet {
             return None;
         }
-        let start = self.begin_packet(DatagramKind::Control, out);
-        if self.unacknowledged > 0
-            && let Some(ack) = self.replay.ack()
+        let start = self.packets.begin(DatagramKind::Control, out);
+        if self.acknowledging.owes()
+            && let Some(ack) = self.packets.ack()
         {
             DatagramFrame::Ack(ack).encode(out);
-            (self.unacknowledged, self.unacknowledged_messages, self.ack_due) = (0, 0, None);
+            self.acknowledging.handle_sent();
         }
         if wants_packet {
             self.fill(start, out);
-            self.recovery.handle_sent(now, self.next_number);
-            self.said_at = now;
+            self.recovery.handle_sent(now, self.packets.next_number());
+            self.signs.handle_said(now);
         }
-        self.end_packet(start, out);
+        self.packets.end(start, out);
         Some(route)
     }
 
-    /// Puts in what there is to say and fits, what must not wait first.
+    /// Puts in what there is to say and fits.
     fn fill(&mut self, start: usize, out: &mut Vec<u8>) {
-        let packet = self.next_number;
         let end = start + DATAGRAM_HEADER_BYTES + DATAGRAM_BODY_BYTES_MAX;
-        let fits =
-            |out: &Vec<u8>, body: &[u8]| out.len() + MESSAGE_FRAME_HEADER_BYTES + body.len() <= end;
-        let mut is_empty = true;
-        while let Some((number, body)) = self.prompt.0.peek().filter(|(_, body)| fits(out, body)) {
-            DatagramFrame::Prompt { number, body }.encode(out);
-            self.prompt.0.handle_sent(number, packet);
-            is_empty = false;
-        }
-        if let Some((number, body)) = self.latest.0.peek().filter(|(_, body)| fits(out, body)) {
-            DatagramFrame::Latest { number, body }.encode(out);
-            self.latest.0.handle_sent(packet);
-            is_empty = false;
-        }
-        while let Some((number, body)) = self.in_order.0.peek().filter(|(_, body)| fits(out, body))
-        {
-            DatagramFrame::InOrder { number, body }.encode(out);
-            self.in_order.0.handle_sent(number, packet);
-            is_empty = false;
-        }
-        if is_empty || self.ping_due {
-            // A probe with nothing to say, or the sign of life that was due.
-            if out.len() < end {
-                DatagramFrame::Ping.encode(out);
-                self.ping_due = false;
-            }
+        let says_something = self.lanes.fill(self.packets.next_number(), end, out);
+        // A probe with nothing to say, or the sign of life that was due.
+        if (!says_something || self.signs.is_ping_due()) && out.len() < end {
+            DatagramFrame::Ping.encode(out);
+            self.signs.handle_ping_sent();
         }
     }
 
     fn seal_frame(&mut self, frame: DatagramFrame<'_>, out: &mut Vec<u8>) {
         const { assert!(PATH_FRAME_BYTES + ACK_FRAME_BYTES <= DATAGRAM_BODY_BYTES_MAX) };
-        let start = self.begin_packet(DatagramKind::Control, out);
+        let start = self.packets.begin(DatagramKind::Control, out);
         frame.encode(out);
-        self.end_packet(start, out);
-    }
-
-    fn begin_packet(&self, kind: DatagramKind, out: &mut Vec<u8>) -> usize {
-        let header = DatagramHeader {
-            shard: self.shard,
-            kind,
-            connection: self.connection,
-            number: self.next_number,
-        };
-        let start = out.len();
-        out.extend_from_slice(&header.encode());
-        start
-    }
-
-    fn end_packet(&mut self, start: usize, out: &mut Vec<u8>) {
-        self.seal.seal(out, start);
-        self.next_number += 1;
+        self.packets.end(start, out);
     }
 
     /// Asserts what always holds.
     pub fn invariants(&self) {
         self.recovery.invariants();
-        self.in_order.0.invariants();
-        self.prompt.0.invariants();
+        self.lanes.invariants();
     }
 }
 
-/// A number that nobody can guess who does not know the seed.
-fn token(seed: u64, count: u64) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&seed.to_le_bytes()).update(&count.to_le_bytes());
-    let hash = hasher.finalize();
-    hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+/// The data channel, where that runs in datagrams.
+impl Datagrams {
+    /// The data channel runs in these datagrams, too. `room_bytes` is what this side's socket can
+    /// hold of data that was not read yet.
+    pub fn open_data(&mut self, control: CongestionControl, room_bytes: u32) {
+        self.data = Some(Box::new(DataChannel::new(control, room_bytes)));
+    }
+
+    /// What is sent of chunks, if that runs in datagrams.
+    #[must_use]
+    pub fn data(&self) -> Option<&DataOut> {
+        self.data.as_ref().map(|data| &data.out)
+    }
+
+    /// As [`Self::data`], to feed and to ask.
+    #[must_use]
+    pub fn data_mut(&mut self) -> Option<&mut DataOut> {
+        self.data.as_mut().map(|data| &mut data.out)
+    }
+
+    /// What is to be said of data that has come; on the stream.
+    pub fn poll_data_ack(&mut self) -> Option<Message> {
+        self.data.as_mut()?.arrivals.poll_ack()
+    }
+
+    /// Something is to be said of data that has come.
+    #[must_use]
+    pub fn owes_data_ack(&self) -> bool {
+        self.data.as_ref().is_some_and(|data| !data.arrivals.is_empty())
+    }
+
+    /// A datagram of data came from there. Its piece goes to `handler`.
+    ///
+    /// # Errors
+    /// A sealed datagram that breaks the protocol, or the handler's; the connection is of no
+    /// further use.
+    pub fn handle_data<E>(
+        &mut self,
+        now: Time,
+        route: Route,
+        datagram: &[u8],
+        handler: &mut impl FnMut(DataPieceHeader, &[u8]) -> Result<(), E>,
+    ) -> Result<Received, DatagramError<E>> {
+        let header = DatagramHeader::peek(datagram);
+        let is_data = header.is_some_and(|header| header.kind == DatagramKind::Data);
+        let Some(data) = self.data.as_mut().filter(|_| is_data) else {
+            return Ok(Received::Forged);
+        };
+        let (number, body) = match self.packets.open(datagram) {
+            Ok(opened) => opened,
+            Err(received) => return Ok(received),
+        };
+        self.signs.handle_heard(now);
+        let piece = DataPieceHeader::decode(body)?;
+        self.path.handle_source(now, route, self.packets.is_newest(number));
+        self.packets.insert(number);
+        data.arrivals.handle_packet(number);
+        if let Some((piece, bytes)) = piece {
+            handler(piece, bytes).map_err(DatagramError::Handler)?;
+        }
+        Ok(Received::Taken)
+    }
+
+    /// Appends datagrams of data to `out`, which is empty: at most `segments_max` of one length,
+    /// with at most `data_bytes_max` file bytes. Ask until there are none.
+    pub fn poll_data(
+        &mut self,
+        now: Time,
+        data_bytes_max: u64,
+        segments_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<DataTransmit> {
+        let route = self.path.proven()?;
+        let most = (data_bytes_max, segments_max);
+        self.data.as_mut()?.poll_transmit(now, route, &mut self.packets, most, out)
+    }
+
+    /// Whether [`Self::poll_data`] would give something. If it will by time alone,
+    /// [`Self::poll_timeout`] says when.
+    #[must_use]
+    pub fn wants_data(&self, now: Time, data_bytes_max: u64) -> bool {
+        let data = self.data.as_ref().filter(|_| self.path.proven().is_some());
+        data.is_some_and(|data| data.wants_transmit(now, data_bytes_max))
+    }
+
+    /// Datagrams are not answered: the peer may be elsewhere without knowing, and has nothing to say
+    /// by which the relay would learn where. Whether to ask it, over the stream, for a ping.
+    pub fn poll_poke(&mut self, now: Time) -> bool {
+        let of_data = self.data().map_or(0, DataOut::timeouts);
+        self.signs.poll_poke(now, self.recovery.timeouts().max(of_data))
+    }
 }
 
 #[cfg(test)]

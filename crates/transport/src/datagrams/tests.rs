@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use super::*;
 use relay_protocol::{
     Digest,
-    limits::{DATAGRAM_ANSWER_TIMEOUT, DATAGRAM_SILENCE_TIMEOUT},
+    limits::{
+        DATAGRAM_ACK_DELAY_MAX, DATAGRAM_ACK_QUIET, DATAGRAM_ANSWER_TIMEOUT,
+        DATAGRAM_KEEPALIVE_INTERVAL, DATAGRAM_SILENCE_TIMEOUT,
+    },
     rng::Rng,
 };
 
@@ -344,7 +347,7 @@ fn acknowledgements(count: u32, every: Duration) -> (Duration, usize) {
     let mut world = World::new(1, CLEAN);
     world.sides[PEER_SIDE].push_control(&have(0));
     world.run_until(|world| world.sides[PEER_SIDE].is_empty());
-    let (start, before) = (world.now, world.sides[RELAY_SIDE].next_number);
+    let (start, before) = (world.now, world.sides[RELAY_SIDE].packets.next_number());
     for number in 1..=count {
         world.sides[PEER_SIDE].push_control(&have(number));
         let next = start + every * number;
@@ -357,7 +360,7 @@ fn acknowledgements(count: u32, every: Duration) -> (Duration, usize) {
         world.now = world.now.max(next);
     }
     world.run_until(|world| world.sides[PEER_SIDE].is_empty());
-    let acks = world.sides[RELAY_SIDE].next_number - before;
+    let acks = world.sides[RELAY_SIDE].packets.next_number() - before;
     (world.now.since(start), usize::try_from(acks).expect("few"))
 }
 

@@ -3,12 +3,14 @@
 
 use std::convert::Infallible;
 
-use super::FRAMES_PER_READ;
-use crate::{Reader, ReceiveBuffer};
+use crate::{receive_buffer::ReceiveBuffer, tcp::Reader};
 use relay_protocol::{
     DataHeader, Decoder, Event, Message, Run, codec::BUFFERED_BYTES_MAX, encode_control,
     encode_preamble,
 };
+
+/// Frames of one read, at most.
+pub(super) const FRAMES_PER_READ: usize = 4;
 
 /// What came out, with the pieces of a frame counted together.
 #[derive(PartialEq, Debug)]

@@ -322,7 +322,7 @@ fn no_schedule_of_one_release_that_serves_two_forgets_the_second() {
         let mut holder = budget.waiter(bell().0).unwrap();
         let lease = holder.try_lease(2).unwrap();
         let release: Box<dyn FnOnce() + Send> = Box::new(move || drop(lease));
-        // Whoever is served first gives back only when the second was served, too.
+        // The home that is served first gives back only when the second was served, too.
         let served = Arc::new(AtomicUsize::new(0));
         let mut bodies = vec![release];
         for _ in 0..2 {

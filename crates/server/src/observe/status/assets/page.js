@@ -313,8 +313,8 @@ function paceOf(view, swarm, at, progress, all) {
   if (pace.length && (at < pace[pace.length - 1].at || swarm.gained < pace[pace.length - 1].gained)) pace.length = 0;
   pace.push({ at, gained: swarm.gained });
   while (pace.length > 2 && pace[1].at <= at - PACE_OVER_MS) pace.shift();
-  if (swarm.phase === "ended") return swarm.left || swarm.dead || swarm.banned ? "over" : "over: nobody got it";
-  if (!swarm.getters) return swarm.left ? "nobody gets it just now" : "nobody gets it yet";
+  if (swarm.phase === "ended") return swarm.left || swarm.dead || swarm.banned ? "over" : "over: no peer got it";
+  if (!swarm.getters) return swarm.left ? "no peer gets it just now" : "no peer gets it yet";
   const parts = [`${Math.floor(100 * progress)} %`];
   const missing = (all - swarm.getters_held) * swarm.chunk_size_bytes;
   const ms = at - pace[0].at;
@@ -392,7 +392,7 @@ function why(entry) {
     case "manifest": return "the file’s digests, which no peer has supplied yet";
     case "spread": return "its part: the file is being spread";
     case "credit": return "nothing: the relay waits for it to take more";
-    case "missing": return `${plural(entry.count, "chunk", "chunks")} that nobody connected has, first ${entry.chunk}`;
+    case "missing": return `${plural(entry.count, "chunk", "chunks")} that no connected peer has, first ${entry.chunk}`;
     case "holder": return `chunk ${entry.chunk}, which ${entry.holder || "a peer that has gone"} was asked for ${duration(entry.asked_ms)} ago`;
     case "room": return "memory: the cache is full of what others still need";
     default: return "its turn";

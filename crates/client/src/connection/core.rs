@@ -1,0 +1,262 @@
+//! What the tasks of one connection take turns at: its session, its channels, its store, its observer,
+//! and how it is to end.
+//!
+//! Waits for nothing, and knows no task. A task that has changed something here has it pump.
+
+use std::{io, rc::Rc};
+
+use bytes::Bytes;
+use shards::{clock, net::Socket};
+
+use super::{
+    datagram_socket::ConnectionDatagrams,
+    keeping::{Keeping, Outcome},
+};
+use crate::{
+    error::ConnectionError,
+    file_state::FileState,
+    observer::{Notice, Observer, Reaction},
+    session::{Session, SessionEvent},
+    store::{ChunkStore, Nowhere},
+};
+use relay_protocol::{DatagramOffer, time::Time};
+use relay_transport::{Channels, Payload, SendEvent};
+
+/// Control bytes that wait for the kernel, at most: beyond, the session says nothing more and the
+/// relay is not read from until it takes them.
+const CONTROL_BACKLOG_BYTES_MAX: usize = 64 << 10;
+
+/// The present, for sessions.
+pub(crate) fn now() -> Time {
+    Time::from_start(clock::now())
+}
+
+/// How a connection ended without an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// The owner wanted it.
+    Stopped,
+    /// The owner wanted it, and the relay is told that what was shared is no longer what it was.
+    GaveUp,
+    /// The relay granted that the peer may go.
+    Left,
+}
+
+/// What outlives a connection: where chunks are, and the observer.
+pub(crate) struct Surroundings {
+    pub(crate) store: Box<dyn ChunkStore>,
+    pub(crate) observer: Box<dyn Observer>,
+}
+
+impl Default for Surroundings {
+    /// Keeps nothing, and is not watched.
+    fn default() -> Self {
+        let go_on = |_: Time, _: &Notice<'_>, _: &FileState| Reaction::GoOn;
+        Self { store: Box::new(Nowhere), observer: Box::new(go_on) }
+    }
+}
+
+/// The state of one connection that its tasks take turns at.
+pub(super) struct Core {
+    pub(super) session: Session,
+    pub(super) queue: Channels,
+    /// Datagrams were offered and are to be opened.
+    pub(super) offer: Option<DatagramOffer>,
+    /// The socket of the channel that runs in datagrams.
+    pub(super) datagrams: Option<Rc<ConnectionDatagrams>>,
+    pub(super) keeping: Keeping,
+    observer: Box<dyn Observer>,
+    /// How it is to end by its owner's or the relay's will.
+    pub(super) end: Option<End>,
+    /// What ends it otherwise; the reader returns it.
+    pub(super) error: Option<ConnectionError>,
+}
+
+impl Core {
+    /// Nothing was said yet but the preamble.
+    pub(super) fn new(session: Session, surroundings: Surroundings) -> Self {
+        let mut queue = Channels::new();
+        queue.push_preamble();
+        Self {
+            session,
+            queue,
+            offer: None,
+            datagrams: None,
+            keeping: Keeping::new(surroundings.store),
+            observer: surroundings.observer,
+            end: None,
+            error: None,
+        }
+    }
+
+    /// Takes out what outlives the connection, which is at its end.
+    pub(super) fn take_apart(&mut self) -> (FileState, Surroundings) {
+        let Surroundings { store, observer } = Surroundings::default();
+        let store = self.keeping.replace_store(store);
+        let observer = std::mem::replace(&mut self.observer, observer);
+        (self.session.take_file(), Surroundings { store, observer })
+    }
+
+    /// It is to end. A last word that is to be said stays so.
+    pub(super) fn stop(&mut self) {
+        if self.end != Some(End::GaveUp) {
+            self.end = Some(End::Stopped);
+        }
+    }
+
+    /// So much waits to be said that nothing more is to be heard.
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.queue.control_bytes() >= CONTROL_BACKLOG_BYTES_MAX
+    }
+
+    /// Acts on what the session reports.
+    pub(super) fn handle_events(&mut self) {
+        while let Some(event) = self.session.poll_event() {
+            let notice = match event {
+                SessionEvent::Verified { chunk, bytes: Some(bytes), latency } => {
+                    self.keeping.put(chunk, bytes, latency);
+                    continue;
+                }
+                SessionEvent::Verified { chunk, bytes: None, latency } => {
+                    self.session.handle_kept(chunk);
+                    Notice::Verified { chunk, latency }
+                }
+                SessionEvent::CancelUpload { fetch_id } => {
+                    self.queue.cancel(fetch_id);
+                    continue;
+                }
+                SessionEvent::Datagrams { offer } => {
+                    self.offer = Some(offer);
+                    continue;
+                }
+                SessionEvent::Accepted { round_trip } => {
+                    let chunk_size_log2_max = self.session.chunk_size_log2_max();
+                    self.tell(now(), &Notice::Recommended { chunk_size_log2_max });
+                    Notice::Accepted { round_trip }
+                }
+                SessionEvent::ManifestVerified => {
+                    if let Some(shared) = self.observer.shared_manifest() {
+                        self.session.share_manifest(shared);
+                    }
+                    Notice::ManifestVerified
+                }
+                SessionEvent::Complete => Notice::Complete,
+                SessionEvent::SeedingDone => Notice::SeedingDone,
+                SessionEvent::Status(status) => Notice::Status(status),
+                SessionEvent::LeaveGranted => {
+                    self.end.get_or_insert(End::Left);
+                    Notice::LeaveGranted
+                }
+                SessionEvent::Waiting { missing_count, first_missing, deadline } => {
+                    Notice::Waiting { missing_count, first_missing, deadline }
+                }
+            };
+            self.tell(now(), &notice);
+        }
+    }
+
+    /// Acts on all that the store has done. An error comes after the rest: the store rings once.
+    pub(super) fn handle_stored(&mut self) -> Result<(), ConnectionError> {
+        let mut failed = None;
+        loop {
+            match self.keeping.poll() {
+                Ok(None) => break,
+                Ok(Some(Outcome::Kept { chunk, latency })) => {
+                    self.session.handle_kept(chunk);
+                    self.tell(now(), &Notice::Verified { chunk, latency });
+                }
+                // A fetch that was called off meanwhile.
+                Ok(Some(Outcome::Read { fetch_id, .. }))
+                    if !self.session.is_uploading(fetch_id) => {}
+                Ok(Some(Outcome::Read { fetch_id, chunk, result })) => {
+                    self.upload(fetch_id, chunk, result);
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        self.handle_events();
+        // Acknowledgements go out when nothing more is being written.
+        self.session.handle_turn_end(now(), !self.keeping.is_writing());
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Fills and writes until there is nothing, the socket is full, or data was written; true if
+    /// something is left.
+    pub(super) fn pump(&mut self, socket: &Socket, now: Time) -> io::Result<bool> {
+        loop {
+            self.handle_all_sent(now);
+            self.fill(now);
+            self.transmit(now);
+            if self.queue.is_stream_empty() {
+                return Ok(false);
+            }
+            let written = self.queue.write(socket, u64::MAX)?;
+            self.handle_all_sent(now);
+            if written.blocked || written.data_bytes > 0 {
+                self.fill(now);
+                self.transmit(now);
+                return Ok(!self.queue.is_stream_empty());
+            }
+        }
+    }
+
+    fn handle_all_sent(&mut self, now: Time) {
+        while let Some(event) = self.queue.poll_event() {
+            self.handle_sent(event, now);
+        }
+    }
+
+    fn fill(&mut self, now: Time) {
+        // First of all: what is acknowledged after it has come for sure.
+        self.queue.acknowledge_data();
+        while self.queue.control_bytes() < CONTROL_BACKLOG_BYTES_MAX {
+            let Some(message) = self.session.poll_transmit(now) else { break };
+            self.queue.push_control(&message);
+        }
+        while let Some(upload) = self.session.poll_upload() {
+            let (fetch_id, chunk) = (upload.fetch_id, upload.chunk);
+            let manifest = self.session.file().manifest();
+            let digest = manifest.expect("who has a chunk has verified it").digest(chunk);
+            if let Some(result) = self.keeping.get(fetch_id, chunk, digest).transpose() {
+                self.upload(fetch_id, chunk, result);
+            }
+        }
+    }
+
+    fn upload(&mut self, fetch_id: u32, chunk: u32, read: io::Result<Bytes>) {
+        match read {
+            Ok(bytes) => self.queue.push_data(Payload::with_crcs_of(chunk, bytes), fetch_id, 0),
+            Err(error) => self.refuse(fetch_id, chunk, &error),
+        }
+    }
+
+    fn refuse(&mut self, fetch_id: u32, chunk: u32, error: &io::Error) {
+        self.session.handle_upload_failed(fetch_id);
+        self.tell(now(), &Notice::Unreadable { chunk, error });
+    }
+
+    fn handle_sent(&mut self, event: SendEvent, now: Time) {
+        let SendEvent::Finished { tag, .. } = event else { return };
+        if let Some(chunk) = self.session.handle_uploaded(tag) {
+            self.tell(now, &Notice::Served { chunk });
+        }
+    }
+
+    fn tell(&mut self, now: Time, notice: &Notice<'_>) {
+        match self.observer.notice(now, notice, self.session.file()) {
+            Reaction::GoOn => {}
+            Reaction::Leave => self.session.handle_leave(),
+            Reaction::Vanish => self.stop(),
+            Reaction::GiveUp => self.end = Some(End::GaveUp),
+        }
+    }
+
+    /// Sends the datagrams that are to go now.
+    fn transmit(&mut self, now: Time) {
+        if let (Some(socket), Some(datagrams)) = (&self.datagrams, self.queue.datagrams_mut()) {
+            socket.transmit(now, datagrams);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The socket of a channel that runs in datagrams, and what wakes the tasks that watch it.
+//!
+//! Sends what is due. Receiving is the business of [`super::datagram_tasks`].
+
+use std::{cell::Cell, io, net::SocketAddr};
+
+use shards::{
+    bell::LocalBell,
+    datagrams::{DatagramSocket, Transmit},
+};
+
+use relay_protocol::time::Time;
+use relay_transport::{Datagrams, data::CongestionControl};
+
+/// The socket of one connection's datagrams.
+pub(super) struct ConnectionDatagrams {
+    pub(super) socket: DatagramSocket,
+    /// Rung when something is due earlier than the timer waits for.
+    pub(super) timer: LocalBell,
+    /// What the timer waits for.
+    pub(super) timer_due: Cell<Time>,
+    /// Rung when the socket had no room for data.
+    pub(super) full: LocalBell,
+    /// Rung when the connection has ended.
+    pub(super) ended: LocalBell,
+}
+
+impl ConnectionDatagrams {
+    /// On the address that the stream uses, so that datagrams take the same path.
+    pub(super) fn open(stream: &shards::Socket) -> io::Result<Self> {
+        let mut local: SocketAddr = stream.local_addr()?;
+        local.set_port(0);
+        Ok(Self {
+            socket: DatagramSocket::from_std(std::net::UdpSocket::bind(local)?)?,
+            timer: LocalBell::new(),
+            timer_due: Cell::new(Time::ZERO),
+            full: LocalBell::new(),
+            ended: LocalBell::new(),
+        })
+    }
+
+    /// Data runs in these datagrams, too.
+    pub(super) fn open_data(&self, stream: &shards::Socket, datagrams: &mut Datagrams) {
+        datagrams.open_data(congestion_control(stream), self.socket.room_bytes());
+    }
+
+    /// The connection has ended: the tasks end.
+    pub(super) fn end(&self) {
+        self.ended.ring();
+        self.full.ring();
+        self.timer.ring();
+    }
+
+    /// Sends the datagrams that are to go now.
+    pub(super) fn transmit(&self, now: Time, datagrams: &mut Datagrams) {
+        let mut contents = Vec::new();
+        while let Some(route) = datagrams.poll_transmit(now, &mut contents) {
+            let transmit = Transmit {
+                destination: route.remote,
+                ecn: None,
+                contents: &contents,
+                segment_size: None,
+                src_ip: None,
+            };
+            // What the kernel does not take is lost like anything else on its way.
+            if let Err(error) = self.socket.try_send(&transmit) {
+                tracing::debug!(remote = %route.remote, "failed to send a datagram: {error}");
+            }
+            contents.clear();
+        }
+        let segments_max = self.socket.segments_max();
+        while let Some(data) = datagrams.poll_data(now, u64::MAX, segments_max, &mut contents) {
+            let segments = contents.len().div_ceil(data.segment_bytes);
+            let transmit = Transmit {
+                destination: data.route.remote,
+                ecn: None,
+                contents: &contents,
+                segment_size: (segments > 1).then_some(data.segment_bytes),
+                src_ip: None,
+            };
+            if let Err(error) = self.socket.try_send(&transmit) {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    datagrams.data_mut().expect("just sent by it").handle_unsent(data.first);
+                    self.full.ring();
+                    break;
+                }
+                tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
+                if error.raw_os_error() != Some(rustix::io::Errno::MSGSIZE.raw_os_error()) {
+                    break;
+                }
+                // Too long, mostly a probe: shorter ones may go.
+                datagrams.data_mut().expect("just sent by it").handle_refused();
+            }
+            contents.clear();
+        }
+        if datagrams.poll_timeout() < self.timer_due.get() {
+            self.timer.ring();
+        }
+    }
+}
+
+/// As the stream's, so that its datagrams are no rougher than it is.
+#[cfg(target_os = "linux")]
+fn congestion_control(stream: &shards::Socket) -> CongestionControl {
+    let name = rustix::net::sockopt::tcp_congestion(stream);
+    name.map(|name| CongestionControl::like_tcp(&name)).unwrap_or_default()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn congestion_control(_: &shards::Socket) -> CongestionControl {
+    CongestionControl::default()
+}

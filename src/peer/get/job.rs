@@ -1,0 +1,72 @@
+//! What a get has its event loop do, and how far that is.
+
+use std::{
+    fs::File,
+    sync::{Arc, atomic::AtomicBool, mpsc::SyncSender},
+    time::Duration,
+};
+
+use super::{super::args::SeedFor, part::Part, screen::News, status::Status};
+use crate::{
+    client::Remote,
+    protocol::{Manifest, Token},
+    transport::Transport,
+};
+
+/// Where the bytes go.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// Into a partial file, which becomes the target.
+    Part { part: Part, overwrite: bool },
+    /// In order into this descriptor.
+    Stream(Arc<File>),
+    /// They are there already; others are served.
+    Whole(Arc<File>),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) remote: Remote,
+    pub(super) token: Option<Token>,
+    pub(super) transport: Transport,
+    pub(super) place: Place,
+    /// Only the list of digests is wanted: what is on disk must be hashed before anything is got.
+    pub(super) manifest_only: bool,
+    pub(super) timeout: Duration,
+    pub(super) seed_for: SeedFor,
+    pub(super) status: Arc<Status>,
+    pub(super) news: SyncSender<News>,
+    pub(super) interrupted: Arc<AtomicBool>,
+}
+
+/// How it ended well.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The file is where it belongs.
+    Whole,
+    /// The list of digests is here.
+    Manifest(Arc<Manifest>),
+}
+
+/// How far the file is.
+#[derive(Clone)]
+pub(super) enum Stage {
+    Getting,
+    /// Only the list of digests was wanted, and is here.
+    Manifest(Arc<Manifest>),
+    /// All chunks are here, since then. The file is being put in its place.
+    Finishing(Duration),
+    /// All chunks are here, since then. The file is in its place, or could not be put there.
+    Finished(Duration, Result<(), String>),
+}
+
+impl Stage {
+    /// Since when all chunks are here.
+    pub(super) fn whole_at(&self) -> Option<Duration> {
+        match self {
+            Self::Getting | Self::Manifest(_) => None,
+            Self::Finishing(at) | Self::Finished(at, _) => Some(*at),
+        }
+    }
+}
