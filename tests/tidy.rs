@@ -12,23 +12,24 @@ const CODE: [&str; 7] = ["src", "crates", "shards", "loadgen", "tests", "example
 const LINES_MAX: usize = 500;
 
 /// Files and directories without sockets, clocks, threads, metrics or chance of their own.
-const PURE: [&str; 15] = [
+const PURE: [&str; 13] = [
     "crates/protocol/src/",
     "crates/swarm/src/",
     "crates/protocol/src/time.rs",
     "crates/protocol/src/path.rs",
     "crates/transport/src/datagrams/",
     "crates/transport/src/data/",
-    "crates/server/src/window.rs",
-    "crates/server/src/window_pool.rs",
     "crates/server/src/session.rs",
     "crates/server/src/session/",
-    "crates/server/src/fetching.rs",
-    "crates/server/src/fault.rs",
-    "crates/server/src/blame.rs",
+    "crates/server/src/shard/window_pool.rs",
+    "crates/server/src/connection/life.rs",
+    "crates/server/src/home/blame.rs",
     "crates/client/src/session.rs",
     "crates/client/src/session/",
 ];
+
+/// Among them, tests that need a runtime: a lease is had from a budget, and that rings a shard.
+const NOT_PURE: [&str; 1] = ["crates/server/src/session/fetching/tests.rs"];
 
 /// What makes code impure, by its path.
 const IMPURE_PATHS: [&str; 11] = [
@@ -132,7 +133,8 @@ fn none_of(rule: &str, offences: &[String]) {
 }
 
 fn is_pure(path: &str) -> bool {
-    PURE.iter().any(|pure| path == *pure || pure.ends_with('/') && path.starts_with(pure))
+    !NOT_PURE.contains(&path)
+        && PURE.iter().any(|pure| path == *pure || pure.ends_with('/') && path.starts_with(pure))
 }
 
 #[test]
@@ -247,7 +249,7 @@ fn only_one_file_spells_metric_names() {
     let mut offences = Vec::new();
     let places = ["src", "crates", "shards/src", "loadgen/src"];
     for source in sources(&places, ".rs") {
-        if source.path == "crates/server/src/metrics.rs" {
+        if source.path == "crates/server/src/observe/metrics.rs" {
             continue;
         }
         for text in source.strings() {
@@ -256,12 +258,12 @@ fn only_one_file_spells_metric_names() {
             }
         }
     }
-    none_of("metric names are spelled in crates/server/src/metrics.rs", &offences);
+    none_of("metric names are spelled in crates/server/src/observe/metrics.rs", &offences);
 }
 
 #[test]
 fn every_promised_metric_exists() {
-    let metrics = sources(&["crates/server/src/metrics.rs"], ".rs");
+    let metrics = sources(&["crates/server/src/observe/metrics.rs"], ".rs");
     let spelled: Vec<_> = metrics.iter().flat_map(Source::strings).collect();
     let mut offences: Vec<_> = METRICS
         .iter()
@@ -284,7 +286,7 @@ fn dashboards_and_code_know_the_same_metrics() {
             !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
         })
     };
-    let metrics = sources(&["crates/server/src/metrics.rs"], ".rs");
+    let metrics = sources(&["crates/server/src/observe/metrics.rs"], ".rs");
     let mut of_code: Vec<String> =
         metrics.iter().flat_map(Source::strings).filter(|text| is_name(text)).collect();
     of_code.sort_unstable();
@@ -365,6 +367,8 @@ fn no_file_knows_the_machine_it_was_written_on() {
     let mut offences = Vec::new();
     for source in sources(&["."], "") {
         for (number, line) in source.text.lines().enumerate() {
+            // A directory of ours has such a name.
+            let line = line.replace("server/src/home/", "");
             if places.iter().any(|place| line.contains(place.as_str())) {
                 offences.push(format!("{}:{}: {}", source.path, number + 1, line.trim()));
             }

@@ -57,7 +57,7 @@ pub(crate) struct Delays {
 }
 
 impl Delays {
-    /// Those of the relay: `TICK_BUSY` in `crates/server/src/shard.rs`, and a wake-up across cores.
+    /// Those of the relay: `TICK_BUSY` in `crates/server/src/shard/tick.rs`, and a wake-up across cores.
     pub(crate) const SHELL: Self = Self { look_every: 10 * MILLISECOND, hop: 70 * MICROSECOND };
 
     /// When the shell sees that something is due at this time.

@@ -10,7 +10,7 @@ use relay_protocol::{RELAY_PORT, Token};
 use relay_swarm::Eviction;
 use shards::DriverChoice;
 
-use crate::{MemoryPlan, SessionConfig};
+use crate::{memory::MemoryPlan, session::SessionConfig};
 
 /// Where peers connect unless told otherwise.
 pub const DATA_PORT_DEFAULT: u16 = RELAY_PORT;
@@ -52,7 +52,7 @@ pub struct Config {
     pub http_probes_need_token: bool,
     /// After a signal, how long chunks in flight may take to finish.
     pub drain_timeout: Duration,
-    /// How long peers wait for chunks that nobody connected holds.
+    /// How long peers wait for chunks that no connected peer holds.
     pub missing_timeout: Duration,
 }
 

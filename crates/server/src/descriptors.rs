@@ -5,7 +5,16 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::{http::CONNECTIONS_MAX, status::feed::WATCHERS_MAX, unjoined::OBSERVERS_MAX};
+/// Connections at once: pages that are open, some scrapers, and as many again. They need descriptors,
+/// which peers want: where these are few, fewer are let in.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Pages that are open at once: each costs the control thread some work four times a second.
+const WATCHERS_MAX: usize = 16;
+
+/// Connections of the process that only ask for counters, at once: scripts and load generators, one or
+/// two of each. Few descriptors allow fewer.
+const OBSERVERS_MAX: usize = 256;
 
 /// Standard streams, log, signals, listener, control thread, disk thread (15 were counted), and spare ones.
 const FIXED: u64 = 20;
@@ -16,10 +25,10 @@ const PER_SHARD: u64 = 5;
 /// Both ends of a connection from within, and the file that is served.
 const PER_OWN_FILE: u64 = 3;
 
-/// HTTP and those who only ask for counters each have one of so many places.
+/// HTTP and those that only ask for counters each have one of so many places.
 const PART: u64 = 16;
 
-/// However few there are: a probe, a scraper, a page and somebody who looks for a fault.
+/// However few there are: a probe, a scraper, a page and a person that looks for a fault.
 const HTTP_MIN: u64 = 4;
 
 /// However few there are: load generators and scripts, two of them.
@@ -96,7 +105,7 @@ impl Descriptors {
         }
         let [http, observers, peers] =
             [http, observers, peers].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        // The other HTTP connections are for those who ask and go.
+        // The other HTTP connections are for those that ask and go.
         let pages = (http / 4).clamp(1, WATCHERS_MAX);
         Ok(Places { http, pages, observers, peers })
     }

@@ -11,8 +11,7 @@ use shards::{Budget, DriverChoice, Placement, ShardId, Shards, Start, Waiter};
 
 use crate::{
     message::FetchOrder,
-    session::{Effect, NEWS_ITEMS_MAX, Session, SessionConfig},
-    window::Window,
+    session::{Effect, NEWS_ITEMS_MAX, Session, SessionConfig, window::Window},
 };
 use relay_protocol::{
     DataHeader, Event, Manifest, Token, encode_preamble, frame_crc,
@@ -34,7 +33,7 @@ fn content() -> Vec<u8> {
     (0..CHUNK_COUNT << CHUNK_SIZE_LOG2).map(|at| (at >> 13).to_le_bytes()[0]).collect()
 }
 
-/// The file, and somebody who leases; they are made once.
+/// The file, and a shard whose budget leases; they are made once.
 fn stage() -> &'static (Arc<Manifest>, Vec<u8>, Shards) {
     static STAGE: OnceLock<(Arc<Manifest>, Vec<u8>, Shards)> = OnceLock::new();
     STAGE.get_or_init(|| {

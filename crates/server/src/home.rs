@@ -3,14 +3,16 @@
 //! Turns what the [`Swarm`] decides into requests to the shards of its peers. It touches no
 //! socket, and knows connections only by reference.
 
+pub(crate) mod blame;
+pub(crate) mod cache;
+pub(crate) mod departures;
+pub(crate) mod homes;
+mod joining;
 mod members;
-mod open;
+mod pending;
 mod telling;
 
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use shards::{
     ShardId,
@@ -18,19 +20,18 @@ use shards::{
 };
 
 use self::{
-    members::Member,
-    open::{OpenFetch, OpenRecall},
+    cache::{Cache, count_unwanted},
+    departures::Ending,
+    members::Members,
+    pending::{OpenFetch, Pending, Room},
 };
-use super::{
-    blame::Blame,
-    cells::ShardCells,
-    departures::{Ending, Endings},
+use crate::{
     message::{
         CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, NewsItem, PeerNews, PeerRequest,
-        Request, SwarmRef, Target,
+        SwarmRef, Target,
     },
-    outbox::Outbox,
-    unsent::{Unsent, count_unwanted},
+    observe::cells::ShardCells,
+    shard::outbox::Outbox,
 };
 use relay_protocol::{Manifest, Message, SwarmKey, time::Time};
 use relay_swarm::{Action, Counters, FetchFailure, FetchId, PeerSlot, Swarm, SwarmConfig};
@@ -43,19 +44,10 @@ pub(crate) struct Home {
     manifest: Option<Arc<Manifest>>,
     /// What an origin would have the file called; the first that said so.
     label: Option<Arc<str>>,
-    cached: HashMap<u32, FetchedChunk>,
-    pub unsent: Unsent,
-    peers: Vec<Option<Member>>,
-    endings: Endings,
-    blame: Blame,
-    peers_on_shard: Vec<u32>,
-    fetches: HashMap<FetchId, OpenFetch>,
-    /// Fetches whose lease is still on its way back from a cancelled one.
-    unleased: VecDeque<(FetchId, OpenFetch)>,
-    recalls: BTreeMap<u32, OpenRecall>,
-    waiter: Waiter,
-    wants_room: bool,
-    room: Option<Lease>,
+    cache: Cache,
+    members: Members,
+    pending: Pending,
+    room: Room,
     deliveries: Deliveries,
     published: Counters,
     /// Stands in the list of those to be driven.
@@ -79,18 +71,10 @@ impl Home {
             swarm: Swarm::new(config),
             manifest: None,
             label: None,
-            cached: HashMap::new(),
-            unsent: Unsent::default(),
-            peers: Vec::new(),
-            endings: Endings::default(),
-            blame: Blame::default(),
-            peers_on_shard: vec![0; shard_count],
-            fetches: HashMap::new(),
-            unleased: VecDeque::new(),
-            recalls: BTreeMap::new(),
-            waiter,
-            wants_room: false,
-            room: None,
+            cache: Cache::default(),
+            members: Members::new(shard_count),
+            pending: Pending::default(),
+            room: Room::new(waiter),
             deliveries: Deliveries::new(),
             published: Counters::default(),
             is_dirty: false,
@@ -113,7 +97,7 @@ impl Home {
         self.reference
     }
 
-    /// Nobody is left: the home is to be dropped, chunks and all.
+    /// No peer is left: the home is to be dropped, chunks and all.
     pub(crate) fn is_empty(&self) -> bool {
         self.swarm.is_empty()
     }
@@ -134,7 +118,7 @@ impl Home {
         cells: &ShardCells,
     ) {
         let peer = news.peer;
-        if self.peers.get(peer.0 as usize).is_none_or(Option::is_none) {
+        if self.members.get(peer).is_none() {
             return;
         }
         let mut wants_status = false;
@@ -155,7 +139,7 @@ impl Home {
                 NewsItem::Want(chunks) => self.swarm.handle_want(now, peer, &chunks),
                 NewsItem::Leaving => {
                     self.note_held(peer);
-                    self.note_ending(peer, Ending::Left);
+                    self.members.note_ending(peer, Ending::Left);
                     self.swarm.handle_leaving(now, peer);
                 }
                 NewsItem::StatusRequest => wants_status = true,
@@ -182,15 +166,15 @@ impl Home {
         // The bytes of a fetch that was cancelled meanwhile go. If the swarm has yet to say so, it
         // stays in the table: then its lease is asked back, and found to be free.
         let is_wanted = self.swarm.is_fetching(fetch_id);
-        let Some(fetch) = is_wanted.then(|| self.fetches.remove(&fetch_id)).flatten() else {
+        let Some(fetch) = is_wanted.then(|| self.pending.fetches.remove(&fetch_id)).flatten()
+        else {
             return count_unwanted(&result, cells);
         };
         cells.fetch_seconds.record(now.seconds_since(fetch.since));
         match result {
             Ok(chunk) => {
                 cells.chunks_fetched.add(1);
-                self.unsent.insert(fetch.chunk, &chunk, cells);
-                self.cached.insert(fetch.chunk, chunk);
+                self.cache.insert(fetch.chunk, chunk, cells);
                 self.swarm.handle_fetched(now, fetch_id);
             }
             Err(failure) => {
@@ -208,7 +192,7 @@ impl Home {
         result: Result<Arc<Manifest>, FetchFailure>,
         outbox: &mut Outbox,
     ) {
-        if self.peers.get(peer.0 as usize).is_none_or(Option::is_none) {
+        if self.members.get(peer).is_none() {
             return;
         }
         match result {
@@ -216,10 +200,10 @@ impl Home {
                 // A second holder's, asked since the first one took long, is nothing new to anybody.
                 if self.manifest.is_none() {
                     self.manifest = Some(Arc::clone(&manifest));
-                    for shard in self.shards_with_peers() {
+                    for shard in self.members.shards() {
                         let (swarm, manifest) = (self.reference, Arc::clone(&manifest));
                         let told = PeerRequest::Manifest { swarm, manifest };
-                        outbox.push(shard, Request::Peer(told));
+                        outbox.push_peer(shard, told);
                     }
                 }
                 self.swarm.handle_manifest(now, peer, Ok(()));
@@ -239,46 +223,41 @@ impl Home {
         outbox: &mut Outbox,
     ) {
         let lease = lease.or_else(|| self.try_lease());
-        match (self.unleased.pop_front(), lease) {
+        match (self.pending.unleased.pop_front(), lease) {
             (Some((fetch_id, fetch)), Some(lease)) => {
                 self.send_fetch(fetch_id, fetch, lease, outbox);
             }
-            (Some(waiting), None) => self.unleased.push_front(waiting),
+            (Some(waiting), None) => self.pending.unleased.push_front(waiting),
             (None, _) => {}
         }
         self.handle_room_freed(now, outbox);
     }
 
     pub(crate) fn handle_recalled(&mut self, now: Time, chunk: u32, rest: &[(PeerSlot, u32)]) {
-        let Some(recall) = self.recalls.get_mut(&chunk) else { return };
-        recall.rest.extend_from_slice(rest);
-        recall.answers_due -= 1;
-        if recall.answers_due == 0
-            && let Some(recall) = self.recalls.remove(&chunk)
-        {
-            self.swarm.handle_recalled(now, chunk, &recall.rest);
+        if let Some(rest) = self.pending.handle_recalled(chunk, rest) {
+            self.swarm.handle_recalled(now, chunk, &rest);
         }
     }
 
     /// Whether it stands in the budget's queue.
     pub(crate) fn is_waiting_for_room(&self) -> bool {
-        self.waiter.is_waiting() && (self.wants_room || !self.unleased.is_empty())
+        self.room.waiter.is_waiting() && (self.room.is_wanted || !self.pending.unleased.is_empty())
     }
 
     /// Bytes may have come free: take them if it is this home's turn.
     pub(crate) fn handle_room_freed(&mut self, now: Time, outbox: &mut Outbox) {
-        while let Some((fetch_id, fetch)) = self.unleased.pop_front() {
+        while let Some((fetch_id, fetch)) = self.pending.unleased.pop_front() {
             let Some(lease) = self.try_lease() else {
-                self.unleased.push_front((fetch_id, fetch));
+                self.pending.unleased.push_front((fetch_id, fetch));
                 return;
             };
             self.send_fetch(fetch_id, fetch, lease, outbox);
         }
-        if self.wants_room
+        if self.room.is_wanted
             && let Some(lease) = self.try_lease()
         {
-            self.wants_room = false;
-            self.room = Some(lease);
+            self.room.is_wanted = false;
+            self.room.lease = Some(lease);
             self.swarm.handle_room(now);
         }
     }
@@ -288,15 +267,21 @@ impl Home {
         let chunk_bytes = self.lease_bytes();
         // Only homes with work have a share: what an idle one keeps is a courtesy.
         let share_bytes = if self.swarm.wants_work() { share_bytes } else { 0 };
-        let held = self.waiter.leased_bytes();
+        let held = self.room.waiter.leased_bytes();
         if held > share_bytes {
             let chunks = (held - share_bytes).div_ceil(chunk_bytes);
             self.swarm.handle_pressure(now, u32::try_from(chunks).unwrap_or(u32::MAX));
         }
     }
 
+    /// The home ends: no chunk of it is left, and what it counted is told.
+    pub(crate) fn end(&mut self, cells: &ShardCells) {
+        self.publish(cells);
+        self.cache.remove_all(cells);
+    }
+
     /// Adds what the swarm counted since the last time to the shard's cells.
-    pub(crate) fn publish(&mut self, cells: &ShardCells) {
+    fn publish(&mut self, cells: &ShardCells) {
         let counters = self.swarm.counters();
         cells.cache_hits.add(counters.hits - self.published.hits);
         cells.cache_misses.add(counters.misses - self.published.misses);
@@ -311,33 +296,33 @@ impl Home {
             let Some(action) = self.swarm.poll_action() else { break };
             self.perform(now, action, outbox, cells);
         }
-        if !self.wants_room && self.unleased.is_empty() {
-            // What it queued for was met otherwise, or is gone: nobody may wait behind it.
-            self.waiter.cancel();
+        if !self.room.is_wanted && self.pending.unleased.is_empty() {
+            // What it queued for was met otherwise, or is gone: no home may wait behind it.
+            self.room.waiter.cancel();
         }
         self.flush_deliveries(outbox);
-        debug_assert_eq!(self.cached.len(), self.swarm.cached_count() as usize);
-        self.waiter.set_working(self.swarm.wants_work());
+        debug_assert_eq!(self.cache.len(), self.swarm.cached_count() as usize);
+        self.room.waiter.set_working(self.swarm.wants_work());
         self.publish(cells);
         self.is_dirty = false;
     }
 
     fn perform(&mut self, now: Time, action: Action, outbox: &mut Outbox, cells: &ShardCells) {
         match action {
-            Action::WantRoom => self.wants_room = true,
+            Action::WantRoom => self.room.is_wanted = true,
             Action::TryRoom => self.try_room(now),
             Action::ReleaseRoom => {
-                self.wants_room = false;
-                self.room = None;
-                if self.unleased.is_empty() {
-                    self.waiter.cancel();
+                self.room.is_wanted = false;
+                self.room.lease = None;
+                if self.pending.unleased.is_empty() {
+                    self.room.waiter.cancel();
                 }
             }
             Action::Fetch { fetch_id, chunk, holder } => {
                 let fetch = OpenFetch { chunk, holder, since: now };
-                match self.room.take() {
+                match self.room.lease.take() {
                     Some(lease) => self.send_fetch(fetch_id, fetch, lease, outbox),
-                    None => self.unleased.push_back((fetch_id, fetch)),
+                    None => self.pending.unleased.push_back((fetch_id, fetch)),
                 }
             }
             Action::CancelFetch { fetch_id, holder, keep_room } => {
@@ -349,15 +334,14 @@ impl Home {
             Action::Deliver { chunk, peer, offset } => {
                 if let Some(ConnectionRef { shard, index, generation }) = self.connection(peer) {
                     let target = Target { index, generation, offset };
-                    self.unsent.pass_on(chunk, cells);
+                    self.cache.pass_on(chunk, cells);
                     self.deliveries.entry((chunk, shard)).or_default().push(target);
                 }
             }
             Action::Evict { chunk } => {
                 self.flush_deliveries(outbox);
                 cells.cache_evictions.add(1);
-                self.cached.remove(&chunk);
-                self.unsent.remove(chunk, cells);
+                self.cache.remove(chunk, cells);
             }
             Action::CutOff { chunk, peer, has_it } => {
                 self.flush_deliveries(outbox); // It is about one of those.
@@ -371,14 +355,14 @@ impl Home {
     /// Leases a chunk's bytes if that takes no waiting.
     fn try_room(&mut self, now: Time) {
         // Fetches without a lease come first.
-        if self.unleased.is_empty() && !self.waiter.others_wait() {
-            debug_assert!(self.room.is_none(), "who has room tries for none");
-            self.room = self.try_lease();
-            if self.room.is_none() {
-                self.waiter.cancel();
+        if self.pending.unleased.is_empty() && !self.room.waiter.others_wait() {
+            debug_assert!(self.room.lease.is_none(), "a swarm that has room tries for none");
+            self.room.lease = self.try_lease();
+            if self.room.lease.is_none() {
+                self.room.waiter.cancel();
             }
         }
-        self.swarm.handle_room_tried(now, self.room.is_some());
+        self.swarm.handle_room_tried(now, self.room.lease.is_some());
     }
 
     fn cancel_fetch(
@@ -389,7 +373,7 @@ impl Home {
         outbox: &mut Outbox,
     ) {
         let swarm = self.reference;
-        if self.fetches.remove(&fetch_id).is_some() {
+        if self.pending.fetches.remove(&fetch_id).is_some() {
             self.to_peer(holder, outbox, |to| PeerRequest::CancelFetch {
                 to,
                 swarm,
@@ -398,34 +382,33 @@ impl Home {
             });
         } else {
             // It never went out: its lease had not come.
-            self.unleased.retain(|&(id, _)| id != fetch_id);
+            self.pending.unleased.retain(|&(id, _)| id != fetch_id);
         }
     }
 
     fn recall(&mut self, now: Time, chunk: u32, outbox: &mut Outbox) {
         self.flush_deliveries(outbox);
-        let shards: Vec<ShardId> = self.shards_with_peers().collect();
+        let shards: Vec<ShardId> = self.members.shards().collect();
         if shards.is_empty() {
             self.swarm.handle_recalled(now, chunk, &[]);
             return;
         }
-        let recall = self.recalls.entry(chunk).or_default();
-        recall.answers_due += shards.len();
+        self.pending.recall(chunk, shards.len());
         for shard in shards {
             let recall = PeerRequest::Recall { swarm: self.reference, chunk };
-            outbox.push(shard, Request::Peer(recall));
+            outbox.push_peer(shard, recall);
         }
     }
 
     fn flush_deliveries(&mut self, outbox: &mut Outbox) {
         let swarm = self.reference;
         while let Some(((index, shard), targets)) = self.deliveries.pop_first() {
-            let Some(FetchedChunk { bytes, crcs }) = self.cached.get(&index).cloned() else {
+            let Some(FetchedChunk { bytes, crcs }) = self.cache.get(index).cloned() else {
                 debug_assert!(false, "deliveries are flushed before their chunk is evicted");
                 continue;
             };
             let chunk = CachedChunk { index, bytes, crcs };
-            outbox.push(shard, Request::Peer(PeerRequest::Deliver { swarm, chunk, targets }));
+            outbox.push_peer(shard, PeerRequest::Deliver { swarm, chunk, targets });
         }
     }
 
@@ -438,13 +421,13 @@ impl Home {
     ) {
         let manifest = self.manifest.clone().expect("nothing is fetched before the manifest");
         let order = FetchOrder { fetch_id, chunk: fetch.chunk, manifest, lease };
-        self.fetches.insert(fetch_id, fetch);
+        self.pending.fetches.insert(fetch_id, fetch);
         self.to_peer(fetch.holder, outbox, |to| PeerRequest::Fetch { to, fetch: order });
     }
 
     /// Whether memory is out for it, on whatever shard.
     pub(crate) fn holds_memory(&self) -> bool {
-        self.waiter.leased_bytes() > 0
+        self.room.waiter.leased_bytes() > 0
     }
 
     /// Bytes that one chunk is leased: a file smaller than a chunk needs only its own.
@@ -455,21 +438,13 @@ impl Home {
 
     fn try_lease(&mut self) -> Option<Lease> {
         let bytes = self.lease_bytes();
-        self.waiter.try_lease(bytes)
+        self.room.waiter.try_lease(bytes)
     }
 
-    /// A lie is remembered of where it came from, too: the liar may come back.
     fn blame(&mut self, now: Time, peer: PeerSlot, failure: FetchFailure) {
-        if failure == FetchFailure::Lied
-            && let Some(Some(member)) = self.peers.get(peer.0 as usize)
-        {
-            self.blame.note(now, member.remote.ip());
-            self.note_ending(peer, Ending::Banned);
+        if failure == FetchFailure::Lied {
+            self.members.note_lie(now, peer);
         }
-    }
-
-    fn shards_with_peers(&self) -> impl Iterator<Item = ShardId> + '_ {
-        (0u16..).map(ShardId).zip(&self.peers_on_shard).filter(|&(_, &n)| n > 0).map(|(id, _)| id)
     }
 }
 

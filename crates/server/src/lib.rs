@@ -7,50 +7,24 @@
 //!                                control thread: HTTP; main thread: signals
 //! ```
 //!
-//! In the order of a request: `listener` accepts, `accept` begins a connection, `session`
-//! speaks the protocol, `message` carries it to the `home`, whose swarm decides; `peers` carries
-//! that out, `pump` writes.
+//! In the order of a request: `listener` accepts, `connection::accept` begins a connection, `session`
+//! speaks the protocol, `message` carries it to the `home`, whose swarm decides; `shard::requests` carries
+//! that out, `connection::pump` writes.
 
-mod accept;
-mod blame;
-mod cells;
-mod claims;
-mod closing;
 pub mod config;
 mod connection;
-mod control;
-mod datagrams;
-mod departures;
 mod descriptors;
-mod drain;
 #[cfg(feature = "exercise")]
 pub mod exercise;
-mod fault;
-mod fetching;
-mod guesses;
 mod home;
-mod homes;
-mod http;
 mod listener;
 mod memory;
 mod message;
-mod metrics;
-mod outbox;
-mod peers;
-mod pump;
+mod observe;
+mod process;
 mod session;
 mod shard;
-mod shared;
 mod signals;
-mod slots;
-mod snapshot;
-mod status;
-mod sweep;
-mod unjoined;
-mod unsent;
-mod usage;
-mod window;
-mod window_pool;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -69,21 +43,21 @@ pub use config::{Config, Congestion};
 pub use descriptors::Descriptors;
 pub use listener::{ListenError, is_family_absent};
 pub use memory::{MemoryPlan, Verdict};
-pub(crate) use session::SessionConfig;
 
 use self::{
-    control::{Control, Watching},
+    home::homes::SWARMS_MAX,
     listener::Listeners,
-    metrics::Metrics,
-    shard::ShardState,
-    shared::{Setup, Shared},
-    snapshot::{ShardSnapshot, Watch},
-    status::{Feed, access::Access},
+    message::CREDITS_PER_PAIR,
+    observe::{
+        control::{self, Watching},
+        metrics::{self, Metrics},
+        snapshot::{ShardSnapshot, Watch},
+        status::{Feed, View, access::Access},
+    },
+    process::{About, Policy, Setup, Shared},
+    shard::{ShardState, turn},
 };
 use relay_protocol::limits::CHUNK_SIZE_LOG2_DEFAULT;
-
-/// Requests that one shard may have under way to another: a turn's worth.
-const CREDITS_PER_PAIR: usize = 256;
 
 /// Sockets that wait for one shard to take them over.
 const HANDOFF_CAPACITY: usize = 1024;
@@ -136,7 +110,7 @@ pub fn run(
     let chosen =
         shards::driver::choose(config.driver).context("failed to start the event loops")?;
     let signals = signals::Signals::register().context("failed to register signal handlers")?;
-    let first_signal = signals.watch()?;
+    let first_signal = signals.watch().map_err(|error| no_thread(signals::THREAD, &error))?;
     let mut companion = prepare(chosen.driver)?;
     let own = companion.connections();
     let limit = descriptors::raise();
@@ -155,17 +129,13 @@ pub fn run(
 
     let recorder = metrics::recorder()?;
     let (watch, snapshots) = Watch::new(placement.shard_count());
+    let cache_bytes = usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX);
+    let driver = chosen.driver.to_string();
     let shared = Shared::new(Setup {
-        budget: Budget::new(
-            usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX),
-            homes::SWARMS_MAX,
-        ),
-        session: config.session(),
-        eviction: config.eviction,
-        missing_timeout: config.missing_timeout,
+        budget: Budget::new(cache_bytes, SWARMS_MAX),
+        policy: Policy::of(&config),
+        about: About { driver, congestion: listeners.congestion.clone() },
         cells: metrics::cells(&recorder, placement.shard_count()),
-        driver: chosen.driver.to_string(),
-        congestion: listeners.congestion.clone(),
         peers_max: own + places.peers,
         places,
         watch,
@@ -179,7 +149,7 @@ pub fn run(
     };
     let of_shards = Arc::clone(&shared);
     let groups: Arc<[_]> = listeners.take_groups().into();
-    let main = move |shard| ShardState::new(shard, &of_shards, &groups).run();
+    let main = move |shard| turn::run(ShardState::new(shard, &of_shards, &groups));
     let shards = shards::start(start, main)
         .context("failed to start the event loops (--cores N starts N of them)")?;
 
@@ -234,7 +204,7 @@ impl Serving {
     ) -> anyhow::Result<Self> {
         let runtime = control::runtime()?;
         let (feed, asks) = Feed::new();
-        let control = Arc::new(Control {
+        let view = Arc::new(View {
             metrics: Metrics::new(&recorder, shared),
             recorder,
             heartbeats: shards.heartbeats(),
@@ -246,14 +216,14 @@ impl Serving {
         let (end, ended) = oneshot::channel::<()>();
         let thread = spawn("relay-control", move || {
             let ended = async { drop(ended.await) };
-            if let Err(error) = control::serve(&runtime, control, watching, http, ended) {
+            if let Err(error) = control::serve(&runtime, view, watching, http, ended) {
                 tracing::error!("the HTTP service ended: {error:#}");
             }
         })?;
         Ok(Self { thread, end })
     }
 
-    /// From now on nobody is answered.
+    /// From now on no request is answered.
     fn stop(self) {
         drop(self.end);
         if self.thread.join().is_err() {
@@ -276,7 +246,7 @@ impl Accepting {
         Ok(Self { thread, stop })
     }
 
-    /// From now on nobody is accepted.
+    /// From now on no connection is accepted.
     fn stop(self) {
         drop(self.stop);
         if self.thread.join().is_err() {

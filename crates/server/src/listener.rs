@@ -23,8 +23,8 @@ use shards::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::shared::Shared;
 use crate::config::{Config, Congestion};
+use crate::process::Shared;
 
 /// Connections that the kernel completes for us while the listener is busy.
 const BACKLOG: i32 = 4096;
@@ -154,8 +154,8 @@ pub fn is_family_absent(error: &io::Error) -> bool {
         .any(|errno| code == Some(errno.raw_os_error()))
 }
 
-/// The second only where there are addresses of its kind. If somebody else has its port, that is an error: half
-/// of the peers would meet a stranger there.
+/// The second only where there are addresses of its kind. If another program has its port, that is an error:
+/// half of the peers would meet a stranger there.
 fn bind_defaults<T>(
     [v4, v6]: [SocketAddr; 2],
     bind: impl Fn(SocketAddr) -> Result<T, ListenError>,
@@ -201,7 +201,7 @@ fn bind_both(
     }
 }
 
-/// On the listener: set after accept, it leaves another one's pacing on. What nobody asked for by name
+/// On the listener: set after accept, it leaves another one's pacing on. What was not asked for by name
 /// is a wish: the system may keep it for the privileged (`net.ipv4.tcp_allowed_congestion_control`).
 pub(super) fn set_congestion(socket: &Socket, congestion: &Congestion) -> Result<(), String> {
     let Some(name) = congestion.name() else { return Ok(()) };

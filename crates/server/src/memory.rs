@@ -24,7 +24,7 @@ const LEAST_PART: u64 = 4;
 pub struct MemoryPlan {
     /// The bound.
     pub cache_bytes: u64,
-    /// Somebody asked for it.
+    /// It was asked for.
     pub is_given: bool,
     /// What a relay needs beside chunks.
     pub beside_bytes: u64,

@@ -13,6 +13,9 @@ use relay_protocol::{Bitfield, ChunkRange, Failure, Manifest, Message, Order, Se
 use relay_swarm::{FetchFailure, FetchId, PeerSlot};
 use relay_transport::Route;
 
+/// Requests that one shard may have under way to another: a turn's worth.
+pub(crate) const CREDITS_PER_PAIR: usize = 256;
+
 /// A connection, from anywhere in the process. The generation tells a reused index apart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct ConnectionRef {
@@ -80,7 +83,7 @@ pub(crate) enum PeerRequest {
     Tell { to: ConnectionRef, message: Message },
     /// Ask the peer for the manifest.
     FetchManifest { to: ConnectionRef },
-    /// The swarm's manifest has come: everyone on this shard who waits for it gets it.
+    /// The swarm's manifest has come: each peer on this shard that waits for it gets it.
     Manifest { swarm: SwarmRef, manifest: Arc<Manifest> },
     /// Ask the peer for a chunk.
     Fetch { to: ConnectionRef, fetch: FetchOrder },
@@ -99,7 +102,7 @@ pub(crate) enum PeerRequest {
 /// The answer to every request: it was handled, and its credit comes back.
 #[derive(Debug)]
 pub(crate) struct Handled {
-    /// Chunks that were claimed in it: see [`super::claims`].
+    /// Chunks that were claimed in it: see [`crate::shard::outbox`].
     pub claims: u32,
 }
 

@@ -1,25 +1,34 @@
 //! The relay's side of one connection: its protocol state. No sockets, no clock, no threads.
 //!
 //! Events and decisions go in (`handle_*`), effects come out ([`Session::poll_effect`]). What the
-//! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture invariant: before a hello was accepted nothing here grows beyond one bitfield.
+//! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture
+//! invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
+mod effects;
+mod fetching;
 mod manifest;
 mod news;
+pub(crate) mod window;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
-use self::{manifest::ManifestState, news::News};
-
-use super::{
-    cells::Dropped,
-    fault::Fault,
-    fetching::Fetching,
-    message::{FetchOrder, FetchedChunk, Join, NewsItem},
+pub(crate) use self::effects::{Effect, Fault};
+#[cfg(feature = "exercise")]
+pub(crate) use self::news::NEWS_ITEMS_MAX;
+use self::{
+    effects::Effects,
+    fetching::{Ended, Fetching},
+    manifest::ManifestState,
+    news::News,
     window::Window,
 };
+use crate::{
+    message::{FetchOrder, Join, NewsItem},
+    observe::cells::Dropped,
+};
 use relay_protocol::{
-    Accepted, Bitfield, Channel, Claims, DataPieceHeader, FailureCode, Hello, Manifest, Message,
-    Run, SwarmKey, Token, Welcome, auth,
+    Accepted, Bitfield, Channel, Claims, DataPieceHeader, Digest, FailureCode, Hello, Manifest,
+    Message, Run, SwarmKey, Token, Welcome, auth,
     limits::{NONCE_BYTES, VERSION},
     time::Time,
 };
@@ -27,28 +36,6 @@ use relay_swarm::{FetchFailure, FetchId};
 
 /// How often a peer may claim a chunk, on average: once is what it takes, and claims are work.
 const CLAIMS_PER_CHUNK_MAX: u64 = 8;
-
-/// News that may wait for the home shard before nothing more is read; a read may bring as many.
-pub(crate) const NEWS_ITEMS_MAX: usize = 1024;
-
-/// What the shell must do.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    /// Send it.
-    Send(Message),
-    /// Ask the home shard to let the peer join.
-    Join(Box<Join>),
-    /// Introduced, but joins no swarm.
-    Observe,
-    /// Offer datagrams, accept the peer, and go on with this channel in datagrams.
-    AcceptInDatagrams(Accepted, Channel, [u8; NONCE_BYTES]),
-    /// Answer with the process's counters.
-    Stats,
-    /// A fetch ended.
-    Fetched(FetchId, Result<FetchedChunk, FetchFailure>),
-    /// The manifest came, or did not.
-    Manifest(Result<Arc<Manifest>, FetchFailure>),
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -75,7 +62,7 @@ pub(crate) struct SessionConfig {
 #[derive(Debug)]
 pub(crate) struct Session {
     config: Arc<SessionConfig>,
-    nonce: [u8; NONCE_BYTES],
+    nonces: Nonces,
     phase: Phase,
     window: Window,
     /// When it was accepted; until it says something, which it does at once.
@@ -83,15 +70,21 @@ pub(crate) struct Session {
     news: News,
     /// Chunks that the peer has claimed since it joined, repetitions included.
     claimed_chunks: u64,
-    effects: VecDeque<Effect>,
-    /// The counters are among the effects.
-    is_stats_due: bool,
+    effects: Effects,
     fetching: Fetching,
     manifest: ManifestState,
     /// The channel that the peer wants in datagrams.
     datagrams: Option<Channel>,
-    peer_nonce: [u8; NONCE_BYTES],
     labelling: Labelling,
+}
+
+/// What both sides of the handshake have made up for it.
+#[derive(Debug)]
+struct Nonces {
+    /// The challenge that the relay gave.
+    own: [u8; NONCE_BYTES],
+    /// Zeros before the peer's hello.
+    peer: [u8; NONCE_BYTES],
 }
 
 /// Whether the peer may say what the file is called.
@@ -113,32 +106,28 @@ impl Session {
     ) -> Self {
         Self {
             config,
-            nonce,
+            nonces: Nonces { own: nonce, peer: [0; NONCE_BYTES] },
             phase: Phase::Preamble,
             window,
             accepted_at: None,
             news: News::default(),
             claimed_chunks: 0,
-            effects: VecDeque::new(),
-            is_stats_due: false,
+            effects: Effects::default(),
             fetching: Fetching::default(),
             manifest: ManifestState::default(),
             datagrams: None,
-            peer_nonce: [0; NONCE_BYTES],
             labelling: Labelling::Forbidden,
         }
     }
 
     /// What to do next.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
-        let effect = self.effects.pop_front();
-        self.is_stats_due &= !matches!(effect, Some(Effect::Stats));
-        effect
+        self.effects.pop()
     }
 
     /// The challenge that the relay gave.
     pub(crate) fn nonce(&self) -> &[u8; NONCE_BYTES] {
-        &self.nonce
+        &self.nonces.own
     }
 
     /// Whether the peer has introduced itself.
@@ -177,7 +166,7 @@ impl Session {
         }
         self.phase = Phase::Hello;
         self.send(Message::Welcome(Welcome {
-            nonce: self.nonce,
+            nonce: self.nonces.own,
             token_required: !self.config.tokens.is_empty(),
             chunk_size_log2_max: self.config.chunk_size_log2_max,
         }));
@@ -200,12 +189,7 @@ impl Session {
             Message::BitfieldPart { offset_bytes, bytes } => {
                 return self.handle_bitfield_part(offset_bytes, &bytes);
             }
-            Message::StatsRequest if self.is_introduced() => {
-                // One answer serves all that were asked for in one read.
-                if !std::mem::replace(&mut self.is_stats_due, true) {
-                    self.effects.push_back(Effect::Stats);
-                }
-            }
+            Message::StatsRequest if self.is_introduced() => self.effects.push_stats(),
             other => {
                 let Phase::Joined(key) = self.phase else {
                     return Err(Fault::protocol("a message of a swarm before it was joined"));
@@ -229,10 +213,10 @@ impl Session {
             return Err(Fault::protocol("a second hello"));
         }
         self.check_token(&hello)?;
-        self.peer_nonce = hello.nonce;
+        self.nonces.peer = hello.nonce;
         let Some(key) = hello.key else {
             self.phase = Phase::Observer;
-            self.effects.push_back(Effect::Observe);
+            self.effects.push(Effect::Observe);
             self.send(Message::Accepted(Accepted { connection: 0 }));
             return Ok(());
         };
@@ -265,7 +249,7 @@ impl Session {
         let Some(proof) = &hello.proof else {
             return Err(refused("this relay wants a token: give one with --token-file"));
         };
-        if auth::verify_any(&self.config.tokens, &self.nonce, &hello.nonce, proof) {
+        if auth::verify_any(&self.config.tokens, &self.nonces.own, &hello.nonce, proof) {
             return Ok(());
         }
         Err(refused("this relay does not know the token: check the first line of --token-file"))
@@ -299,7 +283,7 @@ impl Session {
             self.labelling = Labelling::Possible;
         }
         let join = Join { key, claims, order: hello.order, seeding: hello.seeding };
-        self.effects.push_back(Effect::Join(Box::new(join)));
+        self.effects.push(Effect::Join(Box::new(join)));
     }
 
     /// The home shard took the peer in.
@@ -314,13 +298,12 @@ impl Session {
             self.accepted_at = Some(now);
             let accepted = Accepted { connection };
             if let Some(channel) = self.datagrams {
-                let effect = Effect::AcceptInDatagrams(accepted, channel, self.peer_nonce);
-                self.effects.push_back(effect);
+                let effect = Effect::AcceptInDatagrams(accepted, channel, self.nonces.peer);
+                self.effects.push(effect);
             } else {
                 self.send(Message::Accepted(accepted));
             }
-            self.manifest.sending = None;
-            self.handle_manifest_known(manifest);
+            self.manifest.know_anew(manifest);
             self.news.set_due();
         }
     }
@@ -372,20 +355,16 @@ impl Session {
             Message::FetchRefused { fetch_id } => {
                 if self.fetching.remove(FetchId(fetch_id)).is_some() {
                     let refused = Err(FetchFailure::Refused);
-                    self.effects.push_back(Effect::Fetched(FetchId(fetch_id), refused));
+                    self.effects.push(Effect::Fetched(FetchId(fetch_id), refused));
                 }
             }
-            Message::ManifestRequest => {
-                self.manifest.wanted = true;
-                let known = self.manifest.sending.take().map(|(manifest, _)| manifest);
-                self.handle_manifest_known(known);
-            }
+            Message::ManifestRequest => self.manifest.want(),
             Message::ManifestPart { first_chunk, digests } => {
                 return self.handle_manifest_part(first_chunk, &digests);
             }
             Message::ManifestRefused => {
-                if self.manifest.builder.take().is_some() {
-                    self.effects.push_back(Effect::Manifest(Err(FetchFailure::Refused)));
+                if self.manifest.handle_refused() {
+                    self.effects.push(Effect::Manifest(Err(FetchFailure::Refused)));
                 }
             }
             _ => return Err(Fault::protocol("a message that only a relay sends")),
@@ -407,7 +386,7 @@ impl Session {
     /// File bytes were read.
     pub(crate) fn handle_data(&mut self, run: &Run<'_>) -> Result<(), Fault> {
         let ended = self.fetching.handle_data(run)?;
-        self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));
+        self.note_ended(ended);
         Ok(())
     }
 
@@ -418,8 +397,47 @@ impl Session {
         piece: &[u8],
     ) -> Result<(), Fault> {
         let ended = self.fetching.handle_piece(header, piece)?;
-        self.effects.extend(ended.map(|ended| Effect::Fetched(ended.fetch_id, ended.result)));
+        self.note_ended(ended);
         Ok(())
+    }
+
+    fn note_ended(&mut self, ended: Option<Ended>) {
+        if let Some(Ended { fetch_id, result }) = ended {
+            self.effects.push(Effect::Fetched(fetch_id, result));
+        }
+    }
+
+    fn handle_manifest_part(&mut self, first_chunk: u32, digests: &[Digest]) -> Result<(), Fault> {
+        if let Some(result) = self.manifest.handle_part(first_chunk, digests)? {
+            let told = result.as_ref().map(Arc::clone).map_err(|_| FetchFailure::Lied);
+            self.effects.push(Effect::Manifest(told));
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Ask the peer for the manifest, unless it is at it.
+    pub(crate) fn handle_fetch_manifest(&mut self) {
+        if let Phase::Joined(key) = self.phase
+            && self.manifest.ask(key)
+        {
+            self.send(Message::ManifestRequest);
+        }
+    }
+
+    /// The swarm's manifest is known.
+    pub(crate) fn handle_manifest_known(&mut self, manifest: Option<Arc<Manifest>>) {
+        self.manifest.know(manifest);
+    }
+
+    /// Whether the peer waits for parts of the manifest that could be sent.
+    pub(crate) fn has_manifest_part(&self) -> bool {
+        self.manifest.has_part()
+    }
+
+    /// The next part of the manifest that the peer waits for; the shell asks when there is room.
+    pub(crate) fn poll_manifest_part(&mut self) -> Option<Message> {
+        self.manifest.poll_part()
     }
 
     /// Ask the peer for a chunk.
@@ -432,7 +450,7 @@ impl Session {
     pub(crate) fn handle_closing(&mut self) {
         self.fetching.abandon();
         self.manifest = ManifestState::default();
-        for effect in self.effects.drain(..) {
+        for effect in self.effects.drain() {
             if let Effect::Fetched(_, Ok(chunk)) = effect {
                 self.fetching.drop_whole(&chunk);
             }
@@ -467,6 +485,6 @@ impl Session {
     }
 
     fn send(&mut self, message: Message) {
-        self.effects.push_back(Effect::Send(message));
+        self.effects.push(Effect::Send(message));
     }
 }

@@ -5,9 +5,12 @@ use std::{sync::mpsc, time::Duration};
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals as Iter};
 
 /// The same signal again within this is the same wish: supervisors such as `timeout` signal the
-/// process and then its group, which reaches it twice within a millisecond. Nobody presses a key
-/// twice as fast.
+/// process and then its group, which reaches it twice within a millisecond. No person presses a
+/// key twice as fast.
 const REPETITION_MAX: Duration = Duration::from_millis(100);
+
+/// Its thread's name.
+pub(crate) const THREAD: &str = "relay-signals";
 
 /// Registered from the start, so that no signal is lost.
 pub(crate) struct Signals {
@@ -35,7 +38,7 @@ impl Signals {
 
     /// Watches on a thread of its own, so that each signal is dated when it comes, whatever the
     /// rest of the process does. The second one ends the process.
-    pub(crate) fn watch(mut self) -> anyhow::Result<First> {
+    pub(crate) fn watch(mut self) -> std::io::Result<First> {
         let (tell, told) = mpsc::sync_channel(1);
         let watch = move || {
             self.wait();
@@ -47,8 +50,8 @@ impl Signals {
             tracing::warn!("a second signal: ending at once");
             std::process::exit(1);
         };
-        let builder = std::thread::Builder::new().name("relay-signals".into());
-        builder.spawn(watch).map_err(|error| super::no_thread("relay-signals", &error))?;
+        let builder = std::thread::Builder::new().name(THREAD.into());
+        builder.spawn(watch)?;
         Ok(First(told))
     }
 

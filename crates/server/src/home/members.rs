@@ -1,124 +1,124 @@
-//! Who comes to a swarm, how much of the file each has, and how it goes.
+//! The peers of a swarm as their home knows them: where each is, how much of the file it has, how it goes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::Home;
-use crate::{
-    departures::{Departure, Ending, Endings},
-    message::{ConnectionRef, JoinRequest, PeerRequest, Request},
-    outbox::Outbox,
+use shards::ShardId;
+
+use super::{
+    blame::Blame,
+    departures::{Ending, Endings},
 };
+use crate::message::ConnectionRef;
 use relay_protocol::time::Time;
-use relay_swarm::{Join, PeerSlot};
+use relay_swarm::PeerSlot;
 
-/// A peer of a swarm, as its home knows it.
+/// One peer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Member {
+pub(super) struct Member {
     pub(super) connection: ConnectionRef,
     pub(super) remote: SocketAddr,
-    is_origin: bool,
+    pub(super) is_origin: bool,
     /// Chunks that it had when it came, and has now. The swarm forgets them when it lets a peer go,
     /// which is before the peer has gone.
-    chunks_claimed: u32,
-    chunks_held: u32,
+    pub(super) chunks_claimed: u32,
+    pub(super) chunks_held: u32,
     /// What has been decided about its end.
-    ending: Option<Ending>,
+    pub(super) ending: Option<Ending>,
 }
 
-/// What an onlooker is told of a member beside what the swarm knows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MemberWatch {
-    pub connection: ConnectionRef,
-    pub chunks_claimed: u32,
-    pub chunks_held: u32,
-    pub has_said_farewell: bool,
+/// All of them, by their places in the swarm, and those that went.
+#[derive(Debug)]
+pub(super) struct Members {
+    peers: Vec<Option<Member>>,
+    on_shard: Vec<u32>,
+    endings: Endings,
+    blame: Blame,
 }
 
-impl Home {
-    pub(crate) fn handle_join(&mut self, now: Time, join: JoinRequest, outbox: &mut Outbox) {
-        let JoinRequest { from, remote, claims, order, seeding, .. } = join;
-        let is_suspect = self.blame.is_blamed(now, remote.ip());
-        let (is_origin, chunks_claimed) = (seeding.is_some(), claims.count());
-        let peer = self.swarm.handle_join(now, Join { claims, order, seeding, is_suspect });
+impl Members {
+    pub(super) fn new(shard_count: usize) -> Self {
+        Self {
+            peers: Vec::new(),
+            on_shard: vec![0; shard_count],
+            endings: Endings::default(),
+            blame: Blame::default(),
+        }
+    }
+
+    /// Whether peers from there are asked only where no other can be.
+    pub(super) fn is_suspect(&mut self, now: Time, address: IpAddr) -> bool {
+        self.blame.is_blamed(now, address)
+    }
+
+    pub(super) fn insert(&mut self, peer: PeerSlot, member: Member) {
         let index = peer.0 as usize;
         if self.peers.len() <= index {
             self.peers.resize(index + 1, None);
         }
-        self.peers[index] = Some(Member {
-            connection: from,
-            remote,
-            is_origin,
-            chunks_claimed,
-            chunks_held: chunks_claimed,
-            ending: None,
-        });
-        self.peers_on_shard[from.shard.index()] += 1;
-        let (swarm, manifest) = (self.reference, self.manifest.clone());
-        let joined = PeerRequest::Joined { to: from, swarm, peer, manifest };
-        outbox.push(from.shard, Request::Peer(joined));
+        self.on_shard[member.connection.shard.index()] += 1;
+        self.peers[index] = Some(member);
     }
 
-    /// The peer's connection has ended; what is remembered of it, except for its number.
-    pub(crate) fn handle_gone(&mut self, now: Time, peer: PeerSlot) -> Option<Departure> {
-        self.note_held(peer);
-        let member = self.peers[peer.0 as usize].take()?;
-        self.peers_on_shard[member.connection.shard.index()] -= 1;
-        self.fetches.retain(|_, fetch| fetch.holder != peer);
-        self.unleased.retain(|(_, fetch)| fetch.holder != peer);
-        // Its place may be another's before all shards have answered.
-        for recall in self.recalls.values_mut() {
-            recall.rest.retain(|&(slot, _)| slot != peer);
-        }
-        self.swarm.handle_gone(now, peer);
-        let is_whole = member.chunks_held == self.key.chunk_count();
-        let ending = member.ending.unwrap_or(if is_whole { Ending::Left } else { Ending::Dead });
-        self.endings.count(ending, member.is_origin);
-        Some(Departure {
-            number: 0,
-            swarm: self.reference,
-            key: self.key,
-            connection: member.connection,
-            remote: member.remote,
-            ending,
-            is_origin: member.is_origin,
-            chunks_claimed: member.chunks_claimed,
-            chunks_held: member.chunks_held,
-            at: now,
-            so_far: self.endings,
-        })
+    pub(super) fn get(&self, peer: PeerSlot) -> Option<&Member> {
+        self.peers.get(peer.0 as usize)?.as_ref()
     }
 
-    /// Keeps in mind how much the peer has, as long as the swarm knows it.
-    pub(super) fn note_held(&mut self, peer: PeerSlot) {
-        if let Some(held) = self.swarm.chunks_held(peer)
-            && let Some(Some(member)) = self.peers.get_mut(peer.0 as usize)
-        {
-            member.chunks_held = held;
+    fn get_mut(&mut self, peer: PeerSlot) -> Option<&mut Member> {
+        self.peers.get_mut(peer.0 as usize)?.as_mut()
+    }
+
+    /// The peer has gone.
+    pub(super) fn remove(&mut self, peer: PeerSlot) -> Option<Member> {
+        let member = self.peers.get_mut(peer.0 as usize)?.take()?;
+        self.on_shard[member.connection.shard.index()] -= 1;
+        Some(member)
+    }
+
+    /// Shards that peers of the swarm are connected to.
+    pub(super) fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        (0u16..).map(ShardId).zip(&self.on_shard).filter(|&(_, &n)| n > 0).map(|(id, _)| id)
+    }
+
+    /// Keeps in mind how much the peer has.
+    pub(super) fn note_held(&mut self, peer: PeerSlot, chunks_held: u32) {
+        if let Some(member) = self.get_mut(peer) {
+            member.chunks_held = chunks_held;
         }
     }
 
-    /// How the peer ends is decided before it does. Who lied is not taken for one that left.
+    /// How the peer ends is decided before it does. One that lied is not taken for one that left.
     pub(super) fn note_ending(&mut self, peer: PeerSlot, ending: Ending) {
-        if let Some(Some(member)) = self.peers.get_mut(peer.0 as usize)
+        if let Some(member) = self.get_mut(peer)
             && member.ending != Some(Ending::Banned)
         {
             member.ending = Some(ending);
         }
     }
 
-    /// For onlookers, while the peer is there.
-    pub(crate) fn watch_member(&self, peer: PeerSlot) -> Option<MemberWatch> {
-        let member = self.peers.get(peer.0 as usize)?.as_ref()?;
-        Some(MemberWatch {
-            connection: member.connection,
-            chunks_claimed: member.chunks_claimed,
-            chunks_held: self.swarm.chunks_held(peer).unwrap_or(member.chunks_held),
-            has_said_farewell: member.ending == Some(Ending::Left),
-        })
+    /// A lie is remembered of where it came from, too: the liar may come back.
+    pub(super) fn note_lie(&mut self, now: Time, peer: PeerSlot) {
+        if let Some(remote) = self.get(peer).map(|member| member.remote) {
+            self.blame.note(now, remote.ip());
+            self.note_ending(peer, Ending::Banned);
+        }
+    }
+
+    /// One more has gone; how many have, and how.
+    pub(super) fn count_ending(&mut self, ending: Ending, is_origin: bool) -> Endings {
+        self.endings.count(ending, is_origin);
+        self.endings
     }
 
     /// How many have gone, and how.
-    pub(crate) fn endings(&self) -> Endings {
+    pub(super) fn endings(&self) -> Endings {
         self.endings
+    }
+
+    /// The place of a connection's peer.
+    #[cfg(test)]
+    pub(super) fn slot_of(&self, index: u32) -> Option<PeerSlot> {
+        let is_it = |member: &Option<Member>| member.is_some_and(|it| it.connection.index == index);
+        let at = self.peers.iter().position(is_it)?;
+        u32::try_from(at).ok().map(PeerSlot)
     }
 }

@@ -2,9 +2,9 @@
 
 use super::Home;
 use crate::{
-    cells::ShardCells,
-    message::{ConnectionRef, PeerRequest, Request},
-    outbox::Outbox,
+    message::{ConnectionRef, PeerRequest},
+    observe::cells::ShardCells,
+    shard::outbox::Outbox,
 };
 use relay_protocol::{Failure, FailureCode, Message};
 use relay_swarm::{Action, PeerSlot};
@@ -54,7 +54,7 @@ impl Home {
 
     /// The peer's connection, while it is there.
     pub(crate) fn connection(&self, peer: PeerSlot) -> Option<ConnectionRef> {
-        self.peers.get(peer.0 as usize)?.map(|member| member.connection)
+        self.members.get(peer).map(|member| member.connection)
     }
 
     pub(super) fn to_peer(
@@ -64,7 +64,7 @@ impl Home {
         request: impl FnOnce(ConnectionRef) -> PeerRequest,
     ) {
         if let Some(to) = self.connection(peer) {
-            outbox.push(to.shard, Request::Peer(request(to)));
+            outbox.push_peer(to.shard, request(to));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Two homes that share too little memory, played by hand: who waits for bytes, and who only
+//! Two homes that share too little memory, played by hand: which waits for bytes, and which only
 //! seems to.
 
 use std::{net::IpAddr, time::Duration};
@@ -6,7 +6,10 @@ use std::{net::IpAddr, time::Duration};
 use shards::{Budget, DriverChoice, Placement, Shards, Start};
 
 use super::*;
-use crate::{message::JoinRequest, metrics};
+use crate::{
+    message::{JoinRequest, Request},
+    observe::metrics,
+};
 use relay_protocol::{Bitfield, Order};
 use relay_swarm::{Eviction, LAMBDA_DEFAULT};
 
@@ -62,7 +65,7 @@ impl Stage {
         Self { home, manifest, outbox: Outbox::new(ShardId(0), 1), cells, joined: 0 }
     }
 
-    /// A home with its only holder, which was asked for a chunk, and somebody who wants it.
+    /// A home with its only holder, which was asked for a chunk, and a peer that wants it.
     fn that_fetches(
         now: Time,
         budget: &Budget,
@@ -88,11 +91,7 @@ impl Stage {
         let remote = (remote, 40_000).into();
         let join = JoinRequest { from, remote, key, claims, order: Order::Relay, seeding: None };
         self.home.handle_join(now, join, &mut self.outbox);
-        let slot =
-            self.home.peers.iter().position(|member| {
-                member.is_some_and(|member| member.connection.index == from.index)
-            });
-        PeerSlot(u32::try_from(slot.expect("it has joined")).expect("few"))
+        self.home.members.slot_of(from.index).expect("it has joined")
     }
 
     /// The connection of a peer.
@@ -104,7 +103,7 @@ impl Stage {
         self.join(now, Bitfield::full(4))
     }
 
-    /// Somebody who lacks everything and would take it.
+    /// A peer that lacks everything and would take it.
     fn join_hungry(&mut self, now: Time) -> PeerSlot {
         self.join_hungry_with(now, Bitfield::empty(4))
     }
@@ -153,7 +152,7 @@ fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
     assert!(hedge.iter().any(moves), "there is no room for two: {hedge:?}");
     assert!(fetch_in(hedge).is_none(), "it waits for the lease");
     assert!(first.home.is_waiting_for_room());
-    // Somebody else wants memory, too, and stands behind it.
+    // Another home wants memory, too, and stands behind it.
     let mut second = Stage::new(2, &budget, &shards);
     let holder = second.join_holder(late);
     second.join_hungry(late);
@@ -254,7 +253,7 @@ fn who_comes_from_where_somebody_lied_is_asked_only_if_nobody_else_has_the_chunk
     drop(asked.lease);
     stage.drive(now);
     stage.home.handle_gone(now, liar);
-    // It comes back three times over, before and after somebody else who has the file.
+    // It comes back three times over, before and after another peer that has the file.
     stage.join_from(now, all.clone(), there);
     let sound = stage.join_holder(now);
     stage.join_from(now, all.clone(), there);
@@ -270,7 +269,7 @@ fn who_comes_from_where_somebody_lied_is_asked_only_if_nobody_else_has_the_chunk
     assert_eq!(whom(&first), right, "the sound holder is asked: {first:?}");
     let second = stage.drive(now);
     assert!(whom(&second).is_none_or(|index| Some(index) == right));
-    // When it has gone, somebody is better than nobody.
+    // When it has gone, a suspect is better than no holder.
     stage.home.handle_gone(now, sound);
     drop((first, second));
     let suspect = whom(&stage.drive(now)).expect("the others are asked now");

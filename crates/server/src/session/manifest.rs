@@ -2,30 +2,44 @@
 
 use std::sync::Arc;
 
-use super::{Effect, Phase, Session};
-use crate::fault::Fault;
-use relay_protocol::{Digest, FailureCode, Manifest, ManifestBuilder, Message};
-use relay_swarm::FetchFailure;
+use super::effects::Fault;
+use relay_protocol::{Digest, FailureCode, Manifest, ManifestBuilder, Message, SwarmKey};
 
+/// How far the manifest is, each way.
 #[derive(Debug, Default)]
 pub(super) struct ManifestState {
     /// Being received from this peer.
-    pub(super) builder: Option<ManifestBuilder>,
+    builder: Option<ManifestBuilder>,
     /// The peer waits for it.
-    pub(super) wanted: bool,
+    wanted: bool,
     /// Being sent to this peer: from this chunk on.
-    pub(super) sending: Option<(Arc<Manifest>, u32)>,
+    sending: Option<(Arc<Manifest>, u32)>,
 }
 
-impl Session {
-    pub(super) fn handle_manifest_part(
+impl ManifestState {
+    /// The peer is to be asked for it; whether it is not at it already: a peer that goes on would be blamed
+    /// for that.
+    pub(super) fn ask(&mut self, key: SwarmKey) -> bool {
+        let is_new = self.builder.is_none();
+        if is_new {
+            self.builder = Some(ManifestBuilder::new(key));
+        }
+        is_new
+    }
+
+    /// A part of it came; with the last one all of it, or the fault of a peer that lied.
+    pub(super) fn handle_part(
         &mut self,
         first_chunk: u32,
         digests: &[Digest],
-    ) -> Result<(), Fault> {
-        let Some(builder) = &mut self.manifest.builder else {
+    ) -> Result<Option<Result<Arc<Manifest>, Fault>>, Fault> {
+        let Some(builder) = &mut self.builder else {
             return Err(Fault::protocol("a manifest that nobody asked for"));
         };
+        builder.push(first_chunk, digests).map_err(|error| Fault::protocol(error.to_string()))?;
+        if !builder.is_complete() {
+            return Ok(None);
+        }
         let lied = |_| {
             Fault::new(
                 FailureCode::Banned,
@@ -33,48 +47,47 @@ impl Session {
                 "the manifest does not merge to the file's id",
             )
         };
-        builder.push(first_chunk, digests).map_err(|error| Fault::protocol(error.to_string()))?;
-        if builder.is_complete()
-            && let Some(builder) = self.manifest.builder.take()
-        {
-            let result = builder.finish().map(Arc::new).map_err(lied);
-            let told = result.as_ref().map(Arc::clone).map_err(|_| FetchFailure::Lied);
-            self.effects.push_back(Effect::Manifest(told));
-            result?;
-        }
-        Ok(())
+        Ok(self.builder.take().map(|builder| builder.finish().map(Arc::new).map_err(lied)))
     }
 
-    /// Ask the peer for the manifest, unless it is at it: who goes on would be blamed for that.
-    pub(crate) fn handle_fetch_manifest(&mut self) {
-        if let Phase::Joined(key) = self.phase
-            && self.manifest.builder.is_none()
-        {
-            self.manifest.builder = Some(ManifestBuilder::new(key));
-            self.send(Message::ManifestRequest);
-        }
+    /// The peer does not have it; whether it was asked.
+    pub(super) fn handle_refused(&mut self) -> bool {
+        self.builder.take().is_some()
+    }
+
+    /// The peer waits for it, from its beginning.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+        let known = self.sending.take().map(|(manifest, _)| manifest);
+        self.know(known);
     }
 
     /// The swarm's manifest is known. Told again it changes nothing: what was sent is not sent anew.
-    pub(crate) fn handle_manifest_known(&mut self, manifest: Option<Arc<Manifest>>) {
-        if let Some(manifest) = manifest.filter(|_| self.manifest.sending.is_none()) {
-            let from = if self.manifest.wanted { 0 } else { u32::MAX };
-            self.manifest.sending = Some((manifest, from));
+    pub(super) fn know(&mut self, manifest: Option<Arc<Manifest>>) {
+        if let Some(manifest) = manifest.filter(|_| self.sending.is_none()) {
+            let from = if self.wanted { 0 } else { u32::MAX };
+            self.sending = Some((manifest, from));
         }
+    }
+
+    /// The swarm took the peer in, and told of its manifest, if that is known.
+    pub(super) fn know_anew(&mut self, manifest: Option<Arc<Manifest>>) {
+        self.sending = None;
+        self.know(manifest);
     }
 
     /// Whether the peer waits for parts of the manifest that could be sent.
-    pub(crate) fn has_manifest_part(&self) -> bool {
-        let sending = self.manifest.sending.as_ref();
+    pub(super) fn has_part(&self) -> bool {
+        let sending = self.sending.as_ref();
         sending.is_some_and(|(manifest, from)| *from < manifest.key().chunk_count())
     }
 
-    /// The next part of the manifest that the peer waits for; the shell asks when there is room.
-    pub(crate) fn poll_manifest_part(&mut self) -> Option<Message> {
-        if !self.has_manifest_part() {
+    /// The next part of the manifest that the peer waits for.
+    pub(super) fn poll_part(&mut self) -> Option<Message> {
+        if !self.has_part() {
             return None;
         }
-        let (manifest, from) = self.manifest.sending.as_mut()?;
+        let (manifest, from) = self.sending.as_mut()?;
         let part = manifest.part(*from)?;
         if let Message::ManifestPart { digests, .. } = &part {
             *from += u32::try_from(digests.len()).expect("a part is small");

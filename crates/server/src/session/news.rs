@@ -3,9 +3,11 @@
 
 use std::collections::VecDeque;
 
-use super::NEWS_ITEMS_MAX;
 use crate::message::NewsItem;
 use relay_protocol::ChunkRange;
+
+/// News that may wait for the home shard before nothing more is read; a read may bring as many.
+pub(crate) const NEWS_ITEMS_MAX: usize = 1024;
 
 /// The news of one peer.
 #[derive(Debug, Default)]

@@ -15,14 +15,19 @@ use std::{
     time::Duration,
 };
 
-use shards::{Budget, DriverChoice, Incoming, Placement, Shards, Start};
+use shards::{Budget, DriverChoice, Incoming, Placement, Shards, Start, clock, task};
 
-use super::*;
+use super::{
+    outbox::{CLAIMS_AT_ONCE_MAX, CLAIMS_PER_PEER_MAX},
+    *,
+};
 use crate::{
+    connection::Connection,
     descriptors::Places,
-    message::{FetchOrder, NewsItem, PeerRequest},
-    metrics,
-    shared::Setup,
+    message::{ConnectionRef, FetchOrder, NewsItem, PeerRequest},
+    observe::metrics,
+    process::{About, Policy, Setup},
+    session::SessionConfig,
 };
 use relay_protocol::{
     ChunkRange, Claims, DataHeader, Decoder, Digest, Event, Hello, Manifest, Message, Order,
@@ -36,19 +41,20 @@ fn shared() -> Arc<Shared> {
     let recorder = metrics::recorder().expect("buckets are right");
     Shared::new(Setup {
         budget: Budget::new(1 << 20, 16),
-        session: SessionConfig {
-            tokens: Vec::new(),
-            chunk_size_log2_max: CHUNK_SIZE_LOG2,
-            chunk_size_log2_limit: CHUNK_SIZE_LOG2,
+        policy: Policy {
+            session: Arc::new(SessionConfig {
+                tokens: Vec::new(),
+                chunk_size_log2_max: CHUNK_SIZE_LOG2,
+                chunk_size_log2_limit: CHUNK_SIZE_LOG2,
+            }),
+            eviction: Eviction::Demand,
+            missing_timeout: Duration::from_secs(60),
         },
-        eviction: Eviction::Demand,
-        missing_timeout: Duration::from_secs(60),
         cells: metrics::cells(&recorder, 1),
-        driver: "test".into(),
-        congestion: "test".into(),
+        about: About { driver: "test".into(), congestion: "test".into() },
         peers_max: 64,
         places: Places { http: 4, pages: 1, observers: 4, peers: 64 },
-        watch: crate::snapshot::Watch::new(1).0,
+        watch: crate::observe::snapshot::Watch::new(1).0,
     })
 }
 
@@ -57,10 +63,12 @@ async fn make_a_mistake(state: Rc<ShardState>, manifest: Arc<Manifest>, now: Arc
     loop {
         let to = first_peer(&state).filter(|_| now.load(Ordering::SeqCst));
         if let Some(to) = to {
-            let waiter = state.shared.budget.waiter(state.shard.port.ringer());
+            let desk = &state.desk;
+            let waiter = desk.shared.budget.waiter(desk.shard.port.ringer());
             let lease = waiter.expect("a place").try_lease(1).expect("a byte is free");
             let fetch = FetchOrder { fetch_id: FetchId(7), chunk: 0, manifest, lease };
-            state.handle_peer_request(PeerRequest::Fetch { to, fetch });
+            let Parts { guests, ready, payloads, .. } = &mut *state.parts();
+            requests::handle(desk, guests, ready, payloads, PeerRequest::Fetch { to, fetch });
             return;
         }
         clock::sleep(Duration::from_millis(5)).await;
@@ -68,9 +76,12 @@ async fn make_a_mistake(state: Rc<ShardState>, manifest: Arc<Manifest>, now: Arc
 }
 
 fn first_peer(state: &ShardState) -> Option<ConnectionRef> {
-    let connections = state.connections.borrow();
-    let joined = connections.iter().find(|connection| connection.member.get().is_some());
-    joined.map(|connection| connection.reference)
+    let guests = &state.parts().guests;
+    guests.iter().find(has_joined).map(|connection| connection.reference)
+}
+
+fn has_joined(connection: &&Rc<Connection>) -> bool {
+    connection.link().membership.member().is_some()
 }
 
 struct Client {
@@ -145,10 +156,8 @@ fn one_shard() -> Start {
 
 /// Peers of one shard, as many as there are to be.
 async fn joined(state: &ShardState, count: usize) -> Vec<Rc<Connection>> {
-    let has_joined = |connection: &&Rc<Connection>| connection.member.get().is_some();
     loop {
-        let joined: Vec<_> =
-            state.connections.borrow().iter().filter(has_joined).cloned().collect();
+        let joined: Vec<_> = state.parts().guests.iter().filter(has_joined).cloned().collect();
         if joined.len() == count {
             return joined;
         }
@@ -161,11 +170,11 @@ async fn joined(state: &ShardState, count: usize) -> Vec<Rc<Connection>> {
 async fn claim_and_count(state: Rc<ShardState>, chunks: u32, turns: mpsc::Sender<(u64, bool)>) {
     let peers = joined(&state, PEERS).await;
     // What their joins led to is over.
-    while state.turn() {}
+    while turn::turn(&state) {}
     let claim = |peer: &Rc<Connection>, count| {
         let range = ChunkRange { first: 0, count };
-        peer.session.borrow_mut().tell(NewsItem::Have(range));
-        state.mark_news(peer);
+        peer.link().session.tell(NewsItem::Have(range));
+        state.parts().ready.mark_news(&state.desk, peer);
     };
     let (last, greedy) = peers.split_last().expect("there are some");
     for peer in greedy {
@@ -174,11 +183,11 @@ async fn claim_and_count(state: Rc<ShardState>, chunks: u32, turns: mpsc::Sender
     }
     // What stands behind it on its connection waits for it, as ever.
     claim(last, 1);
-    let before = state.cells.chunks_delivered.get();
+    let before = state.desk.cells.chunks_delivered.get();
     loop {
-        let has_more = state.turn();
-        let handled = state.cells.chunks_delivered.get() - before;
-        turns.send((handled, last.session.borrow().has_news())).expect("counted");
+        let has_more = turn::turn(&state);
+        let handled = state.desk.cells.chunks_delivered.get() - before;
+        turns.send((handled, last.link().session.has_news())).expect("counted");
         if !has_more {
             return;
         }
@@ -199,7 +208,7 @@ fn claims_of_long_files_are_the_work_of_many_turns_and_hold_nobody_up() {
         let counting = claim_and_count(Rc::clone(&state), key.chunk_count(), turns.clone());
         async move {
             task::spawn(counting);
-            state.run().await;
+            turn::run(state).await;
         }
     });
     let shards = shards.expect("a shard can be started");
@@ -236,7 +245,7 @@ fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
         let (order, told) = (Arc::clone(&order), Arc::clone(&told));
         async move {
             task::spawn(make_a_mistake(Rc::clone(&state), order, told));
-            state.run().await;
+            turn::run(state).await;
         }
     });
     let shards = shards.expect("a shard can be started");

@@ -1,0 +1,294 @@
+//! Datagrams on their way into a shard, and what is due in datagrams when.
+//!
+//! A datagram is handled on the shard that its first byte names; the kernel brings it there, or the
+//! shard that got it passes it on. Nothing that was not sealed with a connection's key is answered.
+//! What datagrams mean is the transport's business ([`relay_transport::datagrams`]).
+
+use std::{
+    io::{self, IoSliceMut},
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use shards::{
+    ShardId, clock,
+    datagrams::{DatagramSocket, RECEIVE_BUFFER_BYTES, RecvMeta},
+    task,
+};
+
+use super::{
+    Connection,
+    closing::{close, forget},
+    follow_up::{fail, follow_up},
+    link::ReadCounts,
+    udp_out::transmit,
+};
+use crate::{
+    message::{CREDITS_PER_PAIR, PeerRequest, Request},
+    session::Fault,
+    shard::{
+        Parts, ShardState,
+        desk::{Desk, now},
+        guests::Guests,
+        ready::{Due, Ready},
+    },
+};
+use relay_protocol::{DatagramHeader, DatagramKind, Failure, FailureCode, time::Time};
+use relay_transport::{
+    ReadError, Route,
+    datagrams::{DatagramError, Received},
+};
+
+/// Receive calls on one socket before other tasks get their turn.
+const RECEIVES_PER_TURN_MAX: usize = 4;
+
+/// Buffers of one receive call.
+const RECEIVE_BUFFERS: usize = 8;
+
+/// Credits of a pair of shards that passing datagrams on leaves to others: a datagram may be lost,
+/// what else goes between shards may not have to wait for that.
+const CREDITS_LEFT: usize = CREDITS_PER_PAIR / 2;
+
+/// How long to wait when a socket can't be received from.
+const ERROR_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Starts the shard's tasks.
+pub(crate) fn start(state: &Rc<ShardState>) {
+    for (index, socket) in state.desk.sockets.iter().enumerate() {
+        let index = u8::try_from(index).expect("a relay listens on fewer than 256 addresses");
+        task::spawn(receive(Rc::clone(state), index, Rc::clone(socket)));
+        task::spawn(wait_writable(Rc::clone(state), index, Rc::clone(socket)));
+    }
+    task::spawn(watch_time(Rc::clone(state)));
+}
+
+/// Receives for as long as the shard lives.
+async fn receive(state: Rc<ShardState>, index: u8, socket: Rc<DatagramSocket>) {
+    let mut bytes = vec![0; RECEIVE_BUFFERS * RECEIVE_BUFFER_BYTES];
+    loop {
+        let mut more = true;
+        for _ in 0..RECEIVES_PER_TURN_MAX {
+            let received =
+                receive_once(&state.desk, &mut state.parts(), index, &socket, &mut bytes);
+            match received {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    more = false;
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!("failed to receive datagrams: {error}");
+                    clock::sleep(ERROR_BACKOFF).await;
+                }
+            }
+        }
+        if more {
+            task::yield_now().await;
+        } else if let Err(error) = socket.readable().await {
+            tracing::error!("failed to wait for datagrams: {error}");
+            return;
+        }
+    }
+}
+
+/// Goes on with the data that the socket had no room for, as long as the shard lives.
+async fn wait_writable(state: Rc<ShardState>, index: u8, socket: Rc<DatagramSocket>) {
+    let desk = &state.desk;
+    let bell = &desk.bells.blocked[usize::from(index)];
+    loop {
+        bell.wait().await;
+        if let Err(error) = socket.writable().await {
+            tracing::error!("failed to wait until datagrams can be sent: {error}");
+            return;
+        }
+        go_on(desk, &mut state.parts().ready, index);
+    }
+}
+
+fn go_on(desk: &Desk, ready: &mut Ready, index: u8) {
+    for connection in ready.take_blocked(index) {
+        connection.link().handle_datagrams_writable();
+        ready.mark_write(desk, &connection);
+    }
+}
+
+fn receive_once(
+    desk: &Desk,
+    parts: &mut Parts,
+    index: u8,
+    socket: &DatagramSocket,
+    bytes: &mut [u8],
+) -> io::Result<()> {
+    let Parts { guests, ready, .. } = parts;
+    let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
+    let count = {
+        let mut buffers = bytes.chunks_mut(RECEIVE_BUFFER_BYTES).map(IoSliceMut::new);
+        let mut buffers: [_; RECEIVE_BUFFERS] =
+            std::array::from_fn(|_| buffers.next().expect("as many as there are"));
+        socket.try_receive(&mut buffers, &mut metas)?
+    };
+    for (meta, buffer) in metas[..count].iter().zip(bytes.chunks(RECEIVE_BUFFER_BYTES)) {
+        let route = Route { socket: index, remote: meta.addr, local: meta.dst_ip };
+        for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+            arrive(desk, guests, ready, route, datagram);
+        }
+    }
+    Ok(())
+}
+
+/// Handles a datagram here, or passes it on to the shard that it is for.
+fn arrive(desk: &Desk, guests: &mut Guests, ready: &mut Ready, route: Route, datagram: &[u8]) {
+    let header = DatagramHeader::peek(datagram);
+    let cells = &desk.cells;
+    // Noise counts, too: the port may be flooded.
+    if header.is_some_and(|header| header.kind == DatagramKind::Data) {
+        cells.data_datagrams_in.add(1);
+        cells.data_datagrams_in_bytes.add(datagram.len() as u64);
+    } else {
+        cells.datagrams_in.add(1);
+        cells.datagrams_in_bytes.add(datagram.len() as u64);
+    }
+    let Some(header) = header else {
+        cells.count_datagram_dropped("malformed");
+        return;
+    };
+    if desk.sockets.shard == Some(header.shard) {
+        handle(desk, guests, ready, route, datagram);
+        return;
+    }
+    let (to, port) = (ShardId(header.shard.into()), &desk.shard.port);
+    let bytes = Bytes::copy_from_slice(datagram);
+    let request = Request::Peer(PeerRequest::Datagram { route, bytes });
+    let is_known = to.index() < port.shard_count();
+    if is_known && port.credits(to) > CREDITS_LEFT && port.try_request(to, request).is_ok() {
+        cells.datagrams_passed_on.add(1);
+    } else {
+        cells.count_datagram_dropped("not_passed_on");
+    }
+}
+
+/// Handles a datagram of one of this shard's connections.
+pub(crate) fn handle(
+    desk: &Desk,
+    guests: &mut Guests,
+    ready: &mut Ready,
+    route: Route,
+    datagram: &[u8],
+) {
+    let connection = DatagramHeader::peek(datagram).and_then(|header| {
+        let index = u32::try_from(header.connection & u64::from(u32::MAX)).ok()?;
+        guests.get(index, u32::try_from(header.connection >> 32).ok()?).cloned()
+    });
+    let Some(connection) = connection else {
+        desk.cells.count_datagram_dropped("unknown_connection");
+        return;
+    };
+    if connection.link().life.is_closing() {
+        // It has said its last word, and hears no other.
+        desk.cells.count_datagram_dropped("refused");
+        return;
+    }
+    // As with its stream, a panic of one connection ends that connection.
+    let step = || handle_of(desk, guests, ready, &connection, route, datagram);
+    if catch_unwind(AssertUnwindSafe(step)).is_err() {
+        tracing::error!(remote = %connection.remote, "a connection panicked over a datagram");
+        desk.cells.panics.add(1);
+        desk.cells.count_refused("panic");
+        connection.close_now();
+        forget(desk, guests, ready, &connection);
+    }
+}
+
+fn handle_of(
+    desk: &Desk,
+    guests: &mut Guests,
+    ready: &mut Ready,
+    connection: &Rc<Connection>,
+    route: Route,
+    datagram: &[u8],
+) {
+    let (now, cells) = (now(), &desk.cells);
+    let mut counts = ReadCounts::new(now, &cells.delivery_seconds);
+    let mut link = connection.link();
+    let could_read = link.may_read();
+    let received = link.handle_datagram(route, datagram, &mut counts);
+    drop(link);
+    cells.data_in_bytes.add(counts.data_bytes);
+    match received {
+        Ok(Received::Taken) if is_data(datagram) => {}
+        Ok(Received::Taken) => cells.control_in_bytes.add(datagram.len() as u64),
+        Ok(Received::Forged) => return cells.count_datagram_dropped("forged"),
+        Ok(Received::Replayed) => return cells.count_datagram_dropped("replayed"),
+        Ok(Received::Refused) => cells.count_datagram_dropped("refused"),
+        Err(error) => {
+            let error = match error {
+                DatagramError::Handler(fault) => ReadError::Handler(fault),
+                DatagramError::Decode(error) => ReadError::Decode(error),
+                error => ReadError::Handler(Fault::protocol(error.to_string())),
+            };
+            fail(desk, ready, connection, error);
+            let is_told = connection.link().life.is_closing();
+            if !is_told {
+                // It said why it closes, and not on the stream, whose end would follow.
+                connection.close_now();
+            }
+        }
+    }
+    desk.bells.activity.ring();
+    follow_up(desk, guests, ready, connection);
+    if !could_read && connection.link().may_read() {
+        // Acknowledgements made room.
+        connection.read_bell.ring();
+    }
+    ready.schedule(desk, now, connection);
+}
+
+/// Does what is due, as long as the shard lives.
+async fn watch_time(state: Rc<ShardState>) {
+    let desk = &state.desk;
+    loop {
+        let now = now();
+        let due = state.parts().ready.pop_due(now);
+        match due {
+            Due::Never => desk.bells.due.wait().await,
+            Due::At(at) => {
+                // Rung or due, all the same: it is looked at again.
+                clock::timeout(at.since(now), desk.bells.due.wait()).await;
+            }
+            Due::Now(index, generation) => {
+                let parts = &mut *state.parts();
+                let connection = parts.guests.get(index, generation).cloned();
+                if let Some(connection) = connection {
+                    handle_due(desk, parts, &connection, now);
+                }
+            }
+        }
+    }
+}
+
+/// Time has come for a connection's datagrams.
+fn handle_due(desk: &Desk, parts: &mut Parts, connection: &Rc<Connection>, now: Time) {
+    let Parts { ready, scratch, .. } = parts;
+    connection.marks.due.set(None);
+    let mut link = connection.link();
+    let heard = link.handle_datagrams_timeout(now);
+    let is_closing = link.life.is_closing();
+    drop(link);
+    if let Err(silence) = heard
+        && !is_closing
+    {
+        desk.cells.count_refused("datagrams_silent");
+        tracing::info!(remote = %connection.remote, "disconnected: {silence}");
+        let text = format!("{silence}: connect again, or use --transport tcp");
+        close(desk, ready, connection, Failure::new(FailureCode::DatagramsSilent, text));
+    }
+    transmit(desk, ready, scratch, connection);
+    ready.mark_news(desk, connection);
+    ready.mark_write(desk, connection);
+}
+
+fn is_data(datagram: &[u8]) -> bool {
+    DatagramHeader::peek(datagram).is_some_and(|header| header.kind == DatagramKind::Data)
+}

@@ -1,0 +1,267 @@
+//! Chunks on their way from one peer: received into leased buffers, verified, blamed. Pure.
+//!
+//! The rule of blame: a wrong digest with right checksums means that the sender lied; with a
+//! wrong checksum the link did it.
+
+use std::sync::Arc;
+
+use shards::budget::{ChunkBuffer, Lease};
+
+use super::effects::Fault;
+use crate::{
+    message::{FetchOrder, FetchedChunk},
+    observe::cells::{Drop, Dropped},
+};
+use relay_protocol::{
+    DataHeader, DataPieceHeader, Manifest, Run,
+    limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
+};
+use relay_swarm::{FetchFailure, FetchId};
+use relay_transport::{data::RangeSet, payload::frame_crcs};
+
+/// The fetches outstanding at one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Fetching {
+    open: Vec<Incoming>,
+    /// The largest id that the peer was ever asked for. Ids only grow, so bytes for a smaller one
+    /// that is not open are late: it was cancelled, maybe before the peer heard of it.
+    asked_max: Option<FetchId>,
+    dropped: Dropped,
+}
+
+/// A fetch that ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub fetch_id: FetchId,
+    pub result: Result<FetchedChunk, FetchFailure>,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    fetch_id: FetchId,
+    chunk: u32,
+    len_bytes: u32,
+    manifest: Arc<Manifest>,
+    room: Room,
+    /// As the sender stated them.
+    crcs: Vec<u32>,
+}
+
+/// Memory is allocated when the first byte arrives, leased before it is asked for.
+#[derive(Debug)]
+enum Room {
+    Leased(Option<Lease>),
+    Filling(ChunkBuffer),
+    /// Pieces come in any order: these have.
+    Scattered(ChunkBuffer, RangeSet),
+}
+
+/// Bytes that a sealed piece within a chunk has at least, on average: every path carries longer
+/// datagrams. Bounds what it takes to know which pieces have come.
+const PIECE_BYTES_MIN: u32 = 1024;
+
+impl Fetching {
+    pub(crate) fn begin(&mut self, fetch: FetchOrder) {
+        let FetchOrder { fetch_id, chunk, manifest, lease } = fetch;
+        let len_bytes = manifest.key().chunk_len_bytes(chunk);
+        let room = Room::Leased(Some(lease));
+        self.asked_max = self.asked_max.max(Some(fetch_id));
+        self.open.push(Incoming { fetch_id, chunk, len_bytes, manifest, room, crcs: Vec::new() });
+    }
+
+    /// Ends a fetch that the peer can't answer.
+    pub(crate) fn remove(&mut self, fetch_id: FetchId) -> Option<Lease> {
+        let at = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id)?;
+        match self.open.swap_remove(at).room {
+            Room::Leased(lease) => lease,
+            Room::Filling(buffer) => {
+                self.dropped[Drop::Unfinished as usize] += buffer.len() as u64;
+                Some(buffer.into_lease())
+            }
+            Room::Scattered(buffer, ranges) => {
+                self.dropped[Drop::Unfinished as usize] += ranges.len_bytes();
+                Some(buffer.into_lease())
+            }
+        }
+    }
+
+    /// Ends all fetches: nothing will come any more.
+    pub(crate) fn abandon(&mut self) {
+        while let Some(fetch_id) = self.open.last().map(|incoming| incoming.fetch_id) {
+            self.remove(fetch_id);
+        }
+        // Whatever still comes was never asked for.
+        self.asked_max = None;
+    }
+
+    /// A whole chunk is not told to anybody, as the connection ends.
+    pub(crate) fn drop_whole(&mut self, chunk: &FetchedChunk) {
+        self.dropped[Drop::Cancelled as usize] += chunk.bytes.len() as u64;
+    }
+
+    /// Ends a fetch that is of no more use; what still comes for it is discarded.
+    pub(crate) fn cancel(&mut self, fetch_id: FetchId) -> Option<Lease> {
+        self.remove(fetch_id)
+    }
+
+    /// Bytes that came in vain since the last call.
+    pub(crate) fn take_dropped(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// File bytes came; what ended with them.
+    pub(crate) fn handle_data(&mut self, run: &Run<'_>) -> Result<Option<Ended>, Fault> {
+        let len = run.bytes.len();
+        let fetch_id = FetchId(run.header.tag);
+        let Some(at) = self.position_or_late(fetch_id, len)? else { return Ok(None) };
+        let incoming = &mut self.open[at];
+        let (run, beyond) = run.split_at(incoming.len_bytes);
+        if let Err(fault) = incoming.append(&run) {
+            self.dropped[Drop::Protocol as usize] += len as u64;
+            return Err(fault);
+        }
+        if !run.is_last || !incoming.is_whole() {
+            return Ok(None);
+        }
+        // Frames that go on behind the chunk's end are as late as if they had come by themselves.
+        self.dropped[Drop::Late as usize] += beyond.map_or(0, |run| run.bytes.len() as u64);
+        Ok(Some(self.end(at)))
+    }
+
+    /// The chunk is whole: is it right?
+    fn end(&mut self, at: usize) -> Ended {
+        let incoming = self.open.swap_remove(at);
+        let (fetch_id, len_bytes) = (incoming.fetch_id, u64::from(incoming.len_bytes));
+        let result = incoming.verify();
+        match result {
+            Err(FetchFailure::Lied) => self.dropped[Drop::WrongDigest as usize] += len_bytes,
+            Err(FetchFailure::Damaged) => self.dropped[Drop::LinkCorrupt as usize] += len_bytes,
+            _ => {}
+        }
+        Ended { fetch_id, result }
+    }
+
+    /// A sealed piece, which may come in any order; what ended with it.
+    pub(crate) fn handle_piece(
+        &mut self,
+        header: &DataPieceHeader,
+        piece: &[u8],
+    ) -> Result<Option<Ended>, Fault> {
+        let fetch_id = FetchId(header.tag);
+        let Some(at) = self.position_or_late(fetch_id, piece.len())? else { return Ok(None) };
+        match self.open[at].place(header, piece) {
+            Ok((repeated_bytes, is_whole)) => {
+                self.dropped[Drop::Late as usize] += repeated_bytes;
+                Ok(is_whole.then(|| self.end(at)))
+            }
+            Err(fault) => {
+                self.dropped[Drop::Protocol as usize] += piece.len() as u64;
+                Err(fault)
+            }
+        }
+    }
+
+    /// The fetch that file bytes are for; `None` if it is of no more use.
+    fn position_or_late(&mut self, id: FetchId, len: usize) -> Result<Option<usize>, Fault> {
+        let at = self.open.iter().position(|incoming| incoming.fetch_id == id);
+        if at.is_none() {
+            if Some(id) > self.asked_max {
+                self.dropped[Drop::Protocol as usize] += len as u64;
+                return Err(Fault::protocol("file bytes that nobody asked for"));
+            }
+            self.dropped[Drop::Late as usize] += len as u64;
+        }
+        Ok(at)
+    }
+}
+
+impl Incoming {
+    /// Puts a sealed piece where it belongs; bytes of it that were there before, and whether the
+    /// chunk is whole.
+    fn place(&mut self, header: &DataPieceHeader, piece: &[u8]) -> Result<(u64, bool), Fault> {
+        let end = u64::from(header.offset) + piece.len() as u64;
+        let end = u32::try_from(end).unwrap_or(u32::MAX);
+        if header.chunk != self.chunk || end > self.len_bytes {
+            return Err(Fault::protocol(format!(
+                "{} bytes at {} of chunk {} where chunk {} of {} bytes was asked for",
+                piece.len(),
+                header.offset,
+                header.chunk,
+                self.chunk,
+                self.len_bytes
+            )));
+        }
+        if let Room::Leased(lease) = &mut self.room {
+            let lease = lease.take().expect("leased until the first byte");
+            let mut buffer = lease.buffer(self.len_bytes as usize);
+            buffer.fill_zeroed();
+            self.room = Room::Scattered(buffer, RangeSet::new());
+        }
+        let Room::Scattered(buffer, ranges) = &mut self.room else {
+            return Err(Fault::protocol("a chunk half on the stream and half in datagrams"));
+        };
+        if ranges.range_count() > (self.len_bytes / PIECE_BYTES_MIN) as usize + 1 {
+            return Err(Fault::protocol("a chunk in too many small pieces"));
+        }
+        buffer[header.offset as usize..end as usize].copy_from_slice(piece);
+        let before = ranges.len_bytes();
+        ranges.insert(header.offset..end);
+        let repeated_bytes = piece.len() as u64 - (ranges.len_bytes() - before);
+        Ok((repeated_bytes, ranges.covers(&(0..self.len_bytes))))
+    }
+
+    fn append(&mut self, run: &Run<'_>) -> Result<(), Fault> {
+        for Run { header, is_last, .. } in run.frames() {
+            let offset = u32::try_from(self.crcs.len() * FRAME_PAYLOAD_BYTES_MAX)
+                .expect("a chunk is at most 16 MiB");
+            let left = self.len_bytes.saturating_sub(offset);
+            let DataHeader { chunk, offset: found, payload_len, crc, .. } = header;
+            if (chunk, found, payload_len) != (self.chunk, offset, left.min(FRAME_PAYLOAD_LEN_MAX))
+            {
+                return Err(Fault::protocol(format!(
+                    "a frame of chunk {chunk} at {found} where chunk {} at {offset} was to follow",
+                    self.chunk
+                )));
+            }
+            if is_last {
+                self.crcs.push(crc);
+            }
+        }
+        if let Room::Leased(lease) = &mut self.room {
+            let lease = lease.take().expect("leased until the first byte");
+            self.room = Room::Filling(lease.buffer(self.len_bytes as usize));
+        }
+        let Room::Filling(buffer) = &mut self.room else {
+            return Err(Fault::protocol("a chunk half on the stream and half in datagrams"));
+        };
+        buffer.append(run.bytes);
+        Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(&self.room, Room::Filling(buffer) if buffer.is_full())
+    }
+
+    fn verify(self) -> Result<FetchedChunk, FetchFailure> {
+        // The peer that sealed the pieces made them: no link can have changed them.
+        let (buffer, is_sealed) = match self.room {
+            Room::Filling(buffer) => (buffer, false),
+            Room::Scattered(buffer, _) => (buffer, true),
+            Room::Leased(_) => unreachable!("only whole chunks are verified"),
+        };
+        if self.manifest.matches(self.chunk, &buffer) {
+            // Those that came are passed on unseen. They decide about blame alone, and that only
+            // where the digest is wrong: a peer that states wrong ones gains nothing.
+            let crcs = if is_sealed { frame_crcs(&buffer) } else { self.crcs.into() };
+            return Ok(FetchedChunk { bytes: buffer.freeze(), crcs });
+        }
+        Err(if is_sealed || *frame_crcs(&buffer) == *self.crcs {
+            FetchFailure::Lied
+        } else {
+            FetchFailure::Damaged
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
