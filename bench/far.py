@@ -26,7 +26,7 @@ SIZE = (16 if m.QUICK else int(os.environ.get("SIZE_MIB", "300"))) * m.MIB
 FAR_PATH = os.environ.get("FAR_PATH", os.path.join(m.ROOT, "target/release/examples/far_path"))
 RATES = [int(rate) for rate in sys.argv[1:]] or [1000, 0]
 ONLY = os.environ.get("ONLY")
-BESIDE_MBITS = int(os.environ.get("BESIDE_MBITS", "100"))
+BESIDE_MBITS, BESIDE_MS = int(os.environ.get("BESIDE_MBITS", "100")), 100
 PORT, PLAIN_PORT = 7440, 7450
 
 SERVER = f"""
@@ -141,20 +141,42 @@ def main_job():
     return links.report(process)["wall_seconds"]
 
 
-def beside(is_far):
+@contextlib.contextmanager
+def far_get(ticket, folder):
+    """A get over the long path, for the block."""
+    command = [*get_command("getter", ticket, os.path.join(folder, "got")), "--quiet"]
+    with started(command):
+        yield
+
+
+@contextlib.contextmanager
+def far_download():
+    """The same by one plain connection: what the path and its proxy take of the processor in any case."""
+    with running(links.RELAY_SIDE, sys.executable, "-c", SERVER), proxy(PLAIN_PORT, BESIDE_MS):
+        with started(["ip", "netns", "exec", links.PEERS_SIDE, sys.executable, "-c", CLIENT]):
+            yield
+
+
+@contextlib.contextmanager
+def started(command):
+    """A program for the block, which begins when that has found its pace."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(1)
+        yield
+        if process.poll() is not None:
+            m.fail("what should be beside the main job ended before it")
+    finally:
+        m.end(process)
+
+
+def beside(what):
     def run():
         with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-            with shared(BESIDE_MBITS, 100, "getter", folder) as ticket:
-                get = None
-                if is_far:
-                    target = os.path.join(folder, "got")
-                    get = subprocess.Popen([*get_command("getter", ticket, target), "--quiet"],
-                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                    time.sleep(1)
-                seconds = main_job()
-                if get:
-                    m.end(get)
-        return {"wall s": seconds}
+            with shared(BESIDE_MBITS, BESIDE_MS, "getter", folder) as ticket:
+                far = {"a far get": lambda: far_get(ticket, folder), "a far download": far_download}
+                with far.get(what, contextlib.nullcontext)():
+                    return {"wall s": main_job()}
     return run
 
 
@@ -170,8 +192,9 @@ def main():
         cells = {f"{ms} ms, {side}": cell(mbits, ms, side) for ms in ROUND_TRIPS for side in SIDES}
         m.table(m.alternate(cells), ["ours / plain", "plain MiB/s", "ours MiB/s"], first="round trip, who is far")
     if ONLY != "table":
-        m.title(f"The main job, and beside it one get over 100 ms and {BESIDE_MBITS} Mbit/s")
-        m.table(m.alternate({"alone": beside(False), "beside": beside(True)}), ["wall s"], against="alone", first="")
+        m.title(f"The main job, and beside it something over {BESIDE_MS} ms and {BESIDE_MBITS} Mbit/s")
+        cells = {what: beside(what) for what in ("a far download", "a far get", "nothing")}
+        m.table(m.alternate(cells), ["wall s"], against="a far download", first="beside it")
 
 
 if __name__ == "__main__":
