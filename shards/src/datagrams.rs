@@ -87,7 +87,7 @@ impl DatagramSocket {
     /// `stride` bytes each, the last one shorter.
     ///
     /// # Errors
-    /// `WouldBlock` if there is nothing. What others say of earlier datagrams (nobody listens
+    /// `WouldBlock` if there is nothing. What others say of earlier datagrams (no program listens
     /// there, and the like) is not an error of this socket and is left out.
     pub fn try_receive(
         &self,

@@ -28,7 +28,7 @@ impl Budget {
         self.peak
     }
 
-    /// Leases at once if nobody waits and there is room, else queues the home.
+    /// Leases at once if no home waits and there is room, else queues the home.
     pub(crate) fn lease(&mut self, home: usize, bytes: u64) -> bool {
         if self.try_lease(bytes) {
             return true;

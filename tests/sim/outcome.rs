@@ -1,4 +1,4 @@
-//! What came of a run, and whether everybody got what could be had.
+//! What came of a run, and whether every peer got what could be had.
 
 use relay::swarm::Counters;
 
@@ -41,7 +41,7 @@ impl World {
         })
     }
 
-    /// Everybody who can finish has finished; who can't was told so.
+    /// Every peer that can finish has finished; one that can't was told so.
     pub(crate) fn assert_progress(&self) {
         for (index, peer) in self.peers.iter().enumerate() {
             if !self.wants_to_finish(peer) && !peer.given_up || peer.have.is_full() {

@@ -56,7 +56,7 @@ pub(crate) struct PeerPlan {
     /// Deliveries out of a hundred that it loses after they came.
     pub loses_percent: u64,
     pub weather: Weather,
-    /// Somebody lied where it comes from.
+    /// A peer lied where it comes from.
     pub is_suspect: bool,
 }
 

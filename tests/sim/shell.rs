@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    /// Whether somebody beside an origin comes with some of this file.
+    /// Whether a peer beside an origin comes with some of this file.
     fn do_others_claim(&self, home: usize) -> bool {
         let mine = self.plan.peers.iter().filter(|peer| peer.home == home);
         mine.filter(|peer| peer.seeding.is_none()).any(|peer| peer.claims.count() > 0)

@@ -159,7 +159,7 @@ impl World {
         Time(self.now)
     }
 
-    /// Runs until everybody who can has finished, or nothing happens any more, or time is up.
+    /// Runs until every peer that can has finished, or nothing happens any more, or time is up.
     pub(crate) fn run(&mut self) -> Outcome {
         while let Some(Reverse((at, _, index))) = self.heap.pop() {
             if at > self.plan.until {
@@ -394,7 +394,7 @@ impl World {
         }
     }
 
-    /// Nobody wants what comes of a fetch that was cancelled, whether or not the shell has looked at
+    /// No peer wants what comes of a fetch that was cancelled, whether or not the shell has looked at
     /// that decision: if not, its lease moves on when it does.
     fn fetch_result(&mut self, home: usize, fetch_id: FetchId, peer: usize) {
         if !self.homes[home].swarm.is_fetching(fetch_id) {

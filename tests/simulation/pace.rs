@@ -1,4 +1,4 @@
-//! Nobody waits for the slow: what slow peers cost the others, themselves and the origin, over seeds.
+//! No peer waits for the slow: what slow peers cost the others, themselves and the origin, over seeds.
 //!
 //! Each fleet runs with the delays that the relay's shell adds. Before the swarm knew a pace, the same fleets made
 //! the others 1.9 to 41 times slower.

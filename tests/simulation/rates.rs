@@ -21,7 +21,7 @@ const FETCHES_PER_CHUNK_MAX: f64 = 1.2 * (1.0 + std::f64::consts::LN_10);
 /// median.
 const STANDS_STILL_JITTER: f64 = 2.0;
 
-/// What those who pretend may cost: a wait for some of them before anybody is proven.
+/// What peers that pretend may cost: a wait for some of them before any is proven.
 const PRETENDED_SECONDS_MAX: u64 = 5;
 
 fn check(fleet: Fleet, fetches: f64, median: f64, worst: f64) -> Summary {
@@ -71,8 +71,8 @@ fn least_recently_used_is_no_match() {
 
 #[test]
 fn a_random_order_is_no_reason_to_wait() {
-    // What is fetched for one serves all who have named it, and nobody pays rent for chunks that
-    // nobody is about to take: 200 of 400 chunks are named, 8 or 40 are cached.
+    // What is fetched for one serves all that have named it, and no peer pays rent for chunks that
+    // none is about to take: 200 of 400 chunks are named, 8 or 40 are cached.
     for_seeds("--test simulation random", 3, |seed| {
         for cache_chunks in [8, 40] {
             let fleet = Fleet::new(seed, cache_chunks, LAMBDA_DEFAULT);
@@ -122,7 +122,7 @@ fn a_spread_keeps_all_equal_uplinks_busy() {
 fn one_slow_sole_holder_does_not_stall_the_others() {
     for_seeds("--test simulation sole", 4, |seed| {
         let mut plan = Fleet { ratio: 1.0, ..Fleet::new(seed, 40, LAMBDA_DEFAULT) }.plan();
-        // One more holder has what nobody else has: the last 8 chunks, at 2 a second.
+        // One more holder has what no other has: the last 8 chunks, at 2 a second.
         let count = plan.peers[0].claims.len();
         let (mut most, mut rest) = (Bitfield::full(count), Bitfield::empty(count));
         for chunk in count - 8..count {

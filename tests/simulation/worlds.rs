@@ -1,5 +1,5 @@
 //! Many small worlds, each from a seed, with churn, vices, restarts and tiny budgets: the
-//! properties that always hold do so after every event, and everybody who can finish does.
+//! properties that always hold do so after every event, and every peer that can finish does.
 
 use std::time::Duration;
 

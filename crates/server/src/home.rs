@@ -197,7 +197,7 @@ impl Home {
         }
         match result {
             Ok(manifest) => {
-                // A second holder's, asked since the first one took long, is nothing new to anybody.
+                // A second holder's, asked since the first one took long, is nothing new to any peer.
                 if self.manifest.is_none() {
                     self.manifest = Some(Arc::clone(&manifest));
                     for shard in self.members.shards() {

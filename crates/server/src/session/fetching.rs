@@ -94,7 +94,7 @@ impl Fetching {
         self.asked_max = None;
     }
 
-    /// A whole chunk is not told to anybody, as the connection ends.
+    /// A whole chunk goes to no home any more, as the connection ends.
     pub(crate) fn drop_whole(&mut self, chunk: &FetchedChunk) {
         self.dropped[Drop::Cancelled as usize] += chunk.bytes.len() as u64;
     }

@@ -80,7 +80,7 @@ impl World {
                 assert!(bytes.len() <= relay_protocol::limits::DATAGRAM_BYTES_MAX);
                 let to_relay = side == PEER_SIDE;
                 if !to_relay && route != self.source {
-                    continue; // Nobody is there any more.
+                    continue; // No side is there any more.
                 }
                 self.carry(to_relay, &bytes);
             }

@@ -28,7 +28,7 @@ const ASKS_QUEUED: usize = 64;
 /// How long a question waits for shards that don't publish; then it is answered without them.
 const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long shards go on publishing after anybody was interested: longer than a page that polls
+/// How long shards go on publishing after an onlooker was interested: longer than a page that polls
 /// once a second waits, so that it sees which peers go.
 const WANTED_FOR: Duration = Duration::from_secs(5);
 
