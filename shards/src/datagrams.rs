@@ -6,11 +6,25 @@
 use std::{
     fmt, io,
     io::IoSliceMut,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
 pub use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit};
+
+/// What [`DatagramSocket::try_send`] takes: these bytes to `destination`, in datagrams of `segment_bytes`, of which
+/// the last may be shorter. `source` is the address that they come from; without one the kernel chooses.
+#[must_use]
+pub fn transmit(
+    destination: SocketAddr,
+    source: Option<IpAddr>,
+    contents: &[u8],
+    segment_bytes: usize,
+) -> Transmit<'_> {
+    let segment_size = (contents.len() > segment_bytes).then_some(segment_bytes);
+    Transmit { destination, ecn: None, contents, segment_size, src_ip: source }
+}
+
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::SockRef;
 

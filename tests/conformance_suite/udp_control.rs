@@ -19,7 +19,7 @@ use relay::{
 };
 use shards::{
     Socket, clock,
-    datagrams::{DatagramSocket, RECEIVE_BUFFER_BYTES, RecvMeta, Transmit},
+    datagrams::{DatagramSocket, RECEIVE_BUFFER_BYTES, RecvMeta, transmit},
 };
 
 use super::{End, Frame, Heard, Kind, tcp};
@@ -113,13 +113,7 @@ impl UdpControl {
         datagrams.handle_timeout(now()).expect("the other side is heard");
         let (mut contents, mut sent) = (Vec::new(), false);
         while let Some(route) = datagrams.poll_transmit(now(), &mut contents) {
-            let transmit = Transmit {
-                destination: route.remote,
-                ecn: None,
-                contents: &contents,
-                segment_size: None,
-                src_ip: None,
-            };
+            let transmit = transmit(route.remote, None, &contents, contents.len());
             self.datagram_socket.try_send(&transmit).expect("loopback takes it");
             contents.clear();
             sent = true;
@@ -128,13 +122,7 @@ impl UdpControl {
         while let Some(data) =
             datagrams.poll_data(now(), data_bytes_max, segments_max, &mut contents)
         {
-            let transmit = Transmit {
-                destination: data.route.remote,
-                ecn: None,
-                contents: &contents,
-                segment_size: Some(data.segment_bytes),
-                src_ip: None,
-            };
+            let transmit = transmit(data.route.remote, None, &contents, data.segment_bytes);
             self.datagram_socket.try_send(&transmit).expect("loopback takes it");
             contents.clear();
             sent = true;

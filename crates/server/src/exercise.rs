@@ -2,15 +2,15 @@
 //! meanwhile. A chunk that the session passes on is right, memory stays leased within the budget.
 
 use std::{
-    num::NonZeroUsize,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use shards::{Budget, DriverChoice, Placement, ShardId, Shards, Start, Waiter};
+use shards::{Budget, ShardId, Shards, Waiter};
 
 use crate::{
     message::FetchOrder,
+    one_shard,
     session::{Effect, NEWS_ITEMS_MAX, Session, SessionConfig, window::Window},
 };
 use relay_protocol::{
@@ -39,15 +39,7 @@ fn stage() -> &'static (Arc<Manifest>, Vec<u8>, Shards) {
     STAGE.get_or_init(|| {
         let bytes = content();
         let manifest = Manifest::of(&bytes, CHUNK_SIZE_LOG2).expect("a small file");
-        let start = Start {
-            placement: Placement::plan(NonZeroUsize::new(1), false),
-            driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
-            name: "exercise",
-            credits_per_pair: 1,
-            handoff_capacity: 1,
-        };
-        let shards = shards::start(start, |_: shards::Shard<(), ()>| async {});
-        (Arc::new(manifest), bytes, shards.expect("a shard can be started"))
+        (Arc::new(manifest), bytes, one_shard::idle())
     })
 }
 

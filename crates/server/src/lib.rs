@@ -21,6 +21,8 @@ mod listener;
 mod memory;
 mod message;
 mod observe;
+#[cfg(any(test, feature = "exercise"))]
+mod one_shard;
 mod process;
 mod session;
 mod shard;

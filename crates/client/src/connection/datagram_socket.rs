@@ -6,7 +6,7 @@ use std::{cell::Cell, io, net::SocketAddr};
 
 use shards::{
     bell::LocalBell,
-    datagrams::{DatagramSocket, Transmit},
+    datagrams::{DatagramSocket, transmit},
 };
 
 use relay_protocol::time::Time;
@@ -55,13 +55,7 @@ impl ConnectionDatagrams {
     pub(super) fn transmit(&self, now: Time, datagrams: &mut Datagrams) {
         let mut contents = Vec::new();
         while let Some(route) = datagrams.poll_transmit(now, &mut contents) {
-            let transmit = Transmit {
-                destination: route.remote,
-                ecn: None,
-                contents: &contents,
-                segment_size: None,
-                src_ip: None,
-            };
+            let transmit = transmit(route.remote, None, &contents, contents.len());
             // What the kernel does not take is lost like anything else on its way.
             if let Err(error) = self.socket.try_send(&transmit) {
                 tracing::debug!(remote = %route.remote, "failed to send a datagram: {error}");
@@ -70,14 +64,7 @@ impl ConnectionDatagrams {
         }
         let segments_max = self.socket.segments_max();
         while let Some(data) = datagrams.poll_data(now, u64::MAX, segments_max, &mut contents) {
-            let segments = contents.len().div_ceil(data.segment_bytes);
-            let transmit = Transmit {
-                destination: data.route.remote,
-                ecn: None,
-                contents: &contents,
-                segment_size: (segments > 1).then_some(data.segment_bytes),
-                src_ip: None,
-            };
+            let transmit = transmit(data.route.remote, None, &contents, data.segment_bytes);
             if let Err(error) = self.socket.try_send(&transmit) {
                 if error.kind() == io::ErrorKind::WouldBlock {
                     datagrams.data_mut().expect("just sent by it").handle_unsent(data.first);

@@ -4,7 +4,7 @@
 
 use std::{io, rc::Rc};
 
-use shards::datagrams::Transmit;
+use shards::datagrams;
 
 use super::{Connection, packets::Sent};
 use crate::shard::{
@@ -33,13 +33,7 @@ pub(crate) fn transmit(
     let now = now();
     let cells = &desk.cells;
     link.transmit(now, scratch, |route, contents| {
-        let transmit = Transmit {
-            destination: route.remote,
-            ecn: None,
-            contents,
-            segment_size: None,
-            src_ip: route.local,
-        };
+        let transmit = datagrams::transmit(route.remote, route.local, contents, contents.len());
         // What the kernel does not take is lost like anything else on its way.
         if let Err(error) = desk.sockets.of(route.socket).try_send(&transmit) {
             tracing::debug!(remote = %route.remote, "failed to send a datagram: {error}");
@@ -73,13 +67,8 @@ pub(crate) fn transmit_data(
     let segments_max = desk.sockets.segments_max();
     let bytes = link.transmit_data(now, segments_max, scratch, |data, contents| {
         let segments = contents.len().div_ceil(data.segment_bytes);
-        let transmit = Transmit {
-            destination: data.route.remote,
-            ecn: None,
-            contents,
-            segment_size: (segments > 1).then_some(data.segment_bytes),
-            src_ip: data.route.local,
-        };
+        let route = data.route;
+        let transmit = datagrams::transmit(route.remote, route.local, contents, data.segment_bytes);
         match desk.sockets.of(data.route.socket).try_send(&transmit) {
             Ok(()) => {
                 cells.data_datagrams_out.add(segments as u64);

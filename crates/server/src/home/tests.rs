@@ -3,30 +3,19 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use shards::{Budget, DriverChoice, Placement, Shards, Start};
+use shards::{Budget, Shards};
 
 use super::*;
 use crate::{
     message::{JoinRequest, Request},
     observe::metrics,
+    one_shard,
 };
 use relay_protocol::{Bitfield, Order};
 use relay_swarm::{Eviction, LAMBDA_DEFAULT};
 
 const CHUNK_SIZE_LOG2: u8 = 16;
 const CHUNK_BYTES: usize = 1 << CHUNK_SIZE_LOG2;
-
-/// A shard that does nothing, for its doorbell.
-fn idle_shard() -> Shards {
-    let start = Start {
-        placement: Placement::plan(1.try_into().ok(), false),
-        driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
-        name: "test",
-        credits_per_pair: 1,
-        handoff_capacity: 1,
-    };
-    shards::start(start, |_: shards::Shard<(), ()>| async {}).expect("a shard can be started")
-}
 
 /// A home with its file, and everything that it asks of others.
 struct Stage {
@@ -138,7 +127,7 @@ fn fetch_in(requests: Vec<Request>) -> Option<FetchOrder> {
 
 #[test]
 fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
-    let (budget, shards) = (Budget::new(CHUNK_BYTES, 2), idle_shard());
+    let (budget, shards) = (Budget::new(CHUNK_BYTES, 2), one_shard::idle());
     let now = Time::ZERO + Duration::from_secs(1);
     let (mut first, slow, hungry, asked) = Stage::that_fetches(now, &budget, &shards);
     let fast = first.join_holder(now);
@@ -180,7 +169,7 @@ fn a_home_that_no_longer_waits_for_anything_holds_up_no_other() {
 #[test]
 fn a_second_holder_is_asked_with_a_lease_of_its_own_if_that_is_free() {
     for is_taken in [false, true] {
-        let (budget, shards) = (Budget::new(2 * CHUNK_BYTES, 2), idle_shard());
+        let (budget, shards) = (Budget::new(2 * CHUNK_BYTES, 2), one_shard::idle());
         let now = Time::ZERO + Duration::from_secs(1);
         let mut stage = Stage::with_fetches(2, 1, &budget, &shards);
         let holder = stage.join_holder(now);
@@ -214,7 +203,7 @@ fn a_second_holder_is_asked_with_a_lease_of_its_own_if_that_is_free() {
 
 #[test]
 fn a_chunk_that_comes_when_its_fetch_was_just_given_up_is_not_kept() {
-    let (budget, shards) = (Budget::new(CHUNK_BYTES, 1), idle_shard());
+    let (budget, shards) = (Budget::new(CHUNK_BYTES, 1), one_shard::idle());
     let now = Time::ZERO + Duration::from_secs(1);
     let (mut stage, _, _, asked) = Stage::that_fetches(now, &budget, &shards);
     stage.join_holder(now);
@@ -240,7 +229,7 @@ fn a_chunk_that_comes_when_its_fetch_was_just_given_up_is_not_kept() {
 
 #[test]
 fn who_comes_from_where_somebody_lied_is_asked_only_if_nobody_else_has_the_chunk() {
-    let (budget, shards) = (Budget::new(4 * CHUNK_BYTES, 1), idle_shard());
+    let (budget, shards) = (Budget::new(4 * CHUNK_BYTES, 1), one_shard::idle());
     let now = Time::ZERO + Duration::from_secs(1);
     let (all, there) = (Bitfield::full(4), IpAddr::from([192, 0, 2, 2]));
     let mut stage = Stage::new(1, &budget, &shards);

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use shards::{Budget, DriverChoice, Incoming, Placement, Shards, Start, clock, task};
+use shards::{Budget, Incoming, Shards, clock, task};
 
 use super::{
     outbox::{CLAIMS_AT_ONCE_MAX, CLAIMS_PER_PEER_MAX},
@@ -26,6 +26,7 @@ use crate::{
     descriptors::Places,
     message::{ConnectionRef, FetchOrder, NewsItem, PeerRequest},
     observe::metrics,
+    one_shard,
     process::{About, Policy, Setup},
     session::SessionConfig,
 };
@@ -144,16 +145,6 @@ impl Client {
     }
 }
 
-fn one_shard() -> Start {
-    Start {
-        placement: Placement::plan(1.try_into().ok(), false),
-        driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
-        name: "test",
-        credits_per_pair: 8,
-        handoff_capacity: 64,
-    }
-}
-
 /// Peers of one shard, as many as there are to be.
 async fn joined(state: &ShardState, count: usize) -> Vec<Rc<Connection>> {
     loop {
@@ -203,7 +194,7 @@ fn claims_of_long_files_are_the_work_of_many_turns_and_hold_nobody_up() {
     let shared = shared();
     let of_shards = Arc::clone(&shared);
     let (turns, counted) = mpsc::channel();
-    let shards = shards::start(one_shard(), move |shard| {
+    let shards = shards::start(one_shard::start(), move |shard| {
         let state = ShardState::new(shard, &of_shards, &[]);
         let counting = claim_and_count(Rc::clone(&state), key.chunk_count(), turns.clone());
         async move {
@@ -240,7 +231,7 @@ fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
     let shared = shared();
     let now = Arc::new(AtomicBool::new(false));
     let (of_shards, order, told) = (Arc::clone(&shared), Arc::clone(&manifest), Arc::clone(&now));
-    let shards = shards::start(one_shard(), move |shard| {
+    let shards = shards::start(one_shard::start(), move |shard| {
         let state = ShardState::new(shard, &of_shards, &[]);
         let (order, told) = (Arc::clone(&order), Arc::clone(&told));
         async move {

@@ -95,13 +95,14 @@ fn same(given: &str, expected: &str) -> bool {
 }
 
 #[cfg(test)]
+pub(super) fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+    let value = value.parse().expect("a header's value");
+    HeaderMap::from_iter([(name, value)])
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
-        let value = value.parse().expect("a header's value");
-        HeaderMap::from_iter([(name, value)])
-    }
 
     #[test]
     fn the_cookie_opens_as_the_token_does_and_is_not_it() {

@@ -144,12 +144,7 @@ pub(crate) async fn login(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
-        let value = value.parse().expect("a header's value");
-        HeaderMap::from_iter([(name, value)])
-    }
+    use super::{super::access::headers, *};
 
     #[test]
     fn pages_of_other_sites_are_told_apart_from_ours_and_from_programs() {

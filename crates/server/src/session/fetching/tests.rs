@@ -1,8 +1,9 @@
 //! Pieces of chunks in any order, and whom they are blamed on.
 
-use shards::{Budget, DriverChoice, Placement, Ringer, Shard, ShardId, Start};
+use shards::{Budget, Ringer, ShardId};
 
 use super::*;
+use crate::one_shard;
 use relay_protocol::frame_crc;
 
 const LEN: usize = 5 * FRAME_PAYLOAD_BYTES_MAX + 77;
@@ -13,14 +14,7 @@ fn content() -> Vec<u8> {
 
 /// Of a shard that has nothing to do.
 fn ringer() -> Ringer {
-    let start = Start {
-        placement: Placement::plan(1.try_into().ok(), false),
-        driver: shards::driver::choose(DriverChoice::Epoll).expect("epoll works").driver,
-        name: "test",
-        credits_per_pair: 1,
-        handoff_capacity: 1,
-    };
-    let shards = shards::start(start, |_: Shard<(), ()>| async {}).expect("a shard can start");
+    let shards = one_shard::idle();
     let ringer = shards.ringer(ShardId(0));
     shards.drain();
     shards.join().expect("it had nothing to do");
