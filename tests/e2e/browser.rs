@@ -270,3 +270,22 @@ fn a_person_types_the_token_once() {
     browser.wait("a live page", "document.getElementById('status').textContent === 'live'");
     assert_eq!(browser.value("document.cookie"), "", "no script sees the cookie");
 }
+
+#[test]
+fn a_peer_that_died_before_the_page_was_opened_has_its_row_and_what_it_had_in_red() {
+    let Some(mut browser) = Chromium::start() else { return };
+    let relay = RelayProcess::start(relay(), &["--cores", "2"]);
+    let file = Arc::new(TestFile::new(13, (CHUNKS as usize) << 14, 14));
+    let _origin = Origin::start(relay.addr, &file);
+    let mut peer = Download::join(relay.addr, file.key()).expect("it may join");
+    get(&mut peer, CHUNKS as usize / 2);
+    peer.into_wire().reset();
+    crate::support::wait_until("its end", || relay.metric("relay_peers", &[]) == 1.0);
+
+    browser.open(&format!("http://{}/", relay.http));
+    browser.wait("one dead peer", "document.querySelector('article')?.dataset.dead === '1'");
+    browser.wait("two rows", "document.querySelector('article').dataset.rows === '2'");
+    pixels_become(&mut browser, "what it had", "dead", "> 0");
+    assert!(pixels(&mut browser, "dead-lacks") > 0, "it lacked half of the file");
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}

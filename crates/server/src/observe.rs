@@ -6,6 +6,7 @@ pub(crate) mod cells;
 pub(crate) mod control;
 pub(crate) mod guesses;
 pub(crate) mod http;
+pub(crate) mod map_row;
 pub(crate) mod metrics;
 pub(crate) mod snapshot;
 pub(crate) mod status;

@@ -1,6 +1,6 @@
 //! How a swarm is looked at. Changes nothing, and costs nothing while no onlooker asks.
 
-use relay_protocol::{Order, SwarmStatus, time::Time};
+use relay_protocol::{Bitfield, Order, SwarmStatus, time::Time};
 
 use crate::{
     Swarm,
@@ -109,11 +109,17 @@ impl Swarm {
         self.desk.book.chunks().orphan_count
     }
 
-    /// Chunks that the peer has; unknown once it was let go, banned or given up on.
+    /// How many chunks the peer has; unknown once it was let go, banned or given up on.
     #[must_use]
     pub fn chunks_held(&self, slot: PeerSlot) -> Option<u32> {
+        self.have(slot).map(Bitfield::count)
+    }
+
+    /// Which chunks the peer has, as long as that is known.
+    #[must_use]
+    pub fn have(&self, slot: PeerSlot) -> Option<&Bitfield> {
         let peer = self.desk.book.find(slot).filter(|peer| peer.is_holder())?;
-        Some(peer.have.count())
+        Some(&peer.have)
     }
 }
 

@@ -2,7 +2,7 @@
 //! a swarm without peers is forgotten as well; this is kept for watchers that come later, whether or not there is
 //! one now. Bounded in number and in time.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::message::{ConnectionRef, SwarmRef};
 use relay_protocol::{SwarmKey, time::Time};
@@ -10,8 +10,8 @@ use relay_protocol::{SwarmKey, time::Time};
 /// How long a departure is known: long enough to open the page after something went wrong.
 pub(crate) const DEPARTURE_KEPT: Duration = Duration::from_secs(60);
 
-/// Departures that a shard remembers, at most: the last ones, about 80 KiB. How many went is counted
-/// beside them.
+/// Departures that a shard remembers, at most: the last ones, about 80 KiB, and 256 KiB for what they had of
+/// long files. How many went is counted beside them.
 const DEPARTURES_MAX: usize = 512;
 
 /// How a peer's part in a swarm ended.
@@ -47,7 +47,7 @@ impl Endings {
 }
 
 /// One peer that has gone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Departure {
     /// Of its shard's departures; they are counted from one.
     pub number: u64,
@@ -60,6 +60,8 @@ pub(crate) struct Departure {
     /// Chunks that it had when it came, and when it went.
     pub chunks_claimed: u32,
     pub chunks_held: u32,
+    /// Its row of the file's map, if it had a part of the file only.
+    pub bits: Option<Arc<[u8]>>,
     pub at: Time,
     /// Of its swarm, this one included.
     pub so_far: Endings,

@@ -1,9 +1,12 @@
 //! How peers come to a home, and go.
 
+use std::sync::Arc;
+
 use super::departures::{Departure, Ending, Endings};
 use super::{Home, members::Member};
 use crate::{
     message::{ConnectionRef, JoinRequest, PeerRequest},
+    observe::map_row::{push_row, stride_of},
     shard::outbox::Outbox,
 };
 use relay_protocol::time::Time;
@@ -40,6 +43,7 @@ impl Home {
     /// The peer's connection has ended; what is remembered of it, except for its number.
     pub(crate) fn handle_gone(&mut self, now: Time, peer: PeerSlot) -> Option<Departure> {
         self.note_held(peer);
+        let bits = self.row_of(peer);
         let member = self.members.remove(peer)?;
         self.pending.forget(peer);
         self.swarm.handle_gone(now, peer);
@@ -55,9 +59,18 @@ impl Home {
             is_origin: member.is_origin,
             chunks_claimed: member.chunks_claimed,
             chunks_held: member.chunks_held,
+            bits,
             at: now,
             so_far: self.members.count_ending(ending, member.is_origin),
         })
+    }
+
+    /// The peer's row of the map, if it has a part of the file; none once the swarm has let it go.
+    fn row_of(&self, peer: PeerSlot) -> Option<Arc<[u8]>> {
+        let have = self.swarm.have(peer).filter(|have| !have.is_full())?;
+        let mut bits = Vec::new();
+        push_row(&mut bits, have, stride_of(have.len()));
+        Some(bits.into())
     }
 
     /// Keeps in mind how much the peer has, as long as the swarm knows it.

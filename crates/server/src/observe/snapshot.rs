@@ -24,10 +24,6 @@ use crate::{
 use relay_protocol::{SwarmKey, time::Time};
 use relay_swarm::{ChunkPlace, Counters, PeerSlot, Wait};
 
-/// Chunks of a map, at most: of larger files every 2nd, 4th, ... chunk is shown. About as many as
-/// a screen has columns.
-pub(crate) const MAP_COLUMNS_MAX: u32 = 4096;
-
 /// Peers of a map, at most: a screen has no more rows. The others are counted and listed.
 pub(crate) const MAP_ROWS_MAX: usize = 1024;
 
@@ -140,7 +136,7 @@ pub(crate) struct PeerSnapshot {
 /// Peers by chunks.
 #[derive(Debug)]
 pub(crate) struct MapSnapshot {
-    /// Every so many chunks one is shown; a power of two.
+    /// Every so many chunks one is shown: see [`super::map_row`].
     pub stride: u32,
     /// Where each shown chunk is.
     pub places: Vec<ChunkPlace>,

@@ -10,12 +10,15 @@ use shards::clock;
 use super::{desk::Desk, guests::Guests};
 use crate::{
     home::{Home, homes::Homes},
-    observe::snapshot::{
-        ConnectionSnapshot, MAP_COLUMNS_MAX, MAP_ROWS_MAX, MapSnapshot, PeerSnapshot,
-        ShardSnapshot, SwarmSnapshot,
+    observe::{
+        map_row::{push_row, stride_of},
+        snapshot::{
+            ConnectionSnapshot, MAP_ROWS_MAX, MapSnapshot, PeerSnapshot, ShardSnapshot,
+            SwarmSnapshot,
+        },
     },
 };
-use relay_protocol::{Bitfield, time::Time};
+use relay_protocol::time::Time;
 
 /// How often a shard publishes at most: smooth enough to the eye.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
@@ -73,7 +76,7 @@ fn snapshot(desk: &Desk, guests: &Guests, homes: &Homes, now: Time) -> ShardSnap
         at: now,
         connections: connections.collect(),
         swarms: homes_by_size(homes.iter(), now),
-        departures: homes.departures.recent(now).copied().collect(),
+        departures: homes.departures.recent(now).cloned().collect(),
     }
 }
 
@@ -87,15 +90,13 @@ fn homes_by_size<'a>(homes: impl Iterator<Item = &'a Home>, now: Time) -> Vec<Ar
 
 fn swarm(home: &Home, now: Time, with_map: bool) -> SwarmSnapshot {
     let swarm = home.swarm();
-    let stride = swarm.chunk_count().div_ceil(MAP_COLUMNS_MAX).next_power_of_two().max(1);
-    let columns = swarm.chunk_count().div_ceil(stride);
-    let row_bytes = columns.div_ceil(8) as usize;
+    let stride = stride_of(swarm.chunk_count());
     let mut bits = Vec::new();
     let mut peers = Vec::with_capacity(swarm.peer_count());
     for peer in swarm.watch(now) {
         let Some(member) = home.watch_member(peer.slot) else { continue };
         if with_map && peers.len() < MAP_ROWS_MAX {
-            push_row(&mut bits, peer.have, stride, row_bytes);
+            push_row(&mut bits, peer.have, stride);
         }
         peers.push(PeerSnapshot {
             connection: member.connection,
@@ -115,8 +116,8 @@ fn swarm(home: &Home, now: Time, with_map: bool) -> SwarmSnapshot {
         MapSnapshot {
             stride,
             places: shown.map(|chunk| swarm.place(chunk)).collect(),
+            row_bytes: swarm.chunk_count().div_ceil(stride).div_ceil(8) as usize,
             bits,
-            row_bytes,
         }
     });
     SwarmSnapshot {
@@ -134,46 +135,5 @@ fn swarm(home: &Home, now: Time, with_map: bool) -> SwarmSnapshot {
         cached: swarm.cached().take(CACHED_LISTED_MAX).collect(),
         peers,
         map,
-    }
-}
-
-/// Appends one peer's row: whole words where every chunk is shown, else bit by bit.
-fn push_row(bits: &mut Vec<u8>, have: &Bitfield, stride: u32, row_bytes: usize) {
-    let end = bits.len() + row_bytes;
-    if stride == 1 {
-        bits.extend(have.words().iter().flat_map(|word| word.to_le_bytes()));
-        bits.resize(end, 0);
-        return;
-    }
-    bits.resize(end, 0);
-    let row = &mut bits[end - row_bytes..];
-    for (column, chunk) in (0..have.len()).step_by(stride as usize).enumerate() {
-        row[column / 8] |= u8::from(have.contains(chunk)) << (column % 8);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_shows_every_strideth_chunk() {
-        for (chunk_count, stride) in [(1, 1), (63, 1), (64, 1), (100, 1), (100, 4), (1000, 2)] {
-            let mut have = Bitfield::empty(chunk_count);
-            for chunk in (0..chunk_count).filter(|chunk| chunk % 3 == 0) {
-                have.insert(chunk);
-            }
-            let columns = chunk_count.div_ceil(stride);
-            let row_bytes = columns.div_ceil(8) as usize;
-            // There may be rows before it.
-            let mut bits = vec![0xaa; 7];
-            push_row(&mut bits, &have, stride, row_bytes);
-            assert_eq!(bits.len(), 7 + row_bytes);
-            let row = &bits[7..];
-            for column in 0..columns {
-                let shown = row[column as usize / 8] >> (column % 8) & 1 == 1;
-                assert_eq!(shown, have.contains(column * stride), "{chunk_count} by {stride}");
-            }
-        }
     }
 }

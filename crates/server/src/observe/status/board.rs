@@ -72,9 +72,11 @@ pub(crate) struct Seen {
 }
 
 /// A peer that has gone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Gone {
     pub seen: Seen,
+    /// Its row of the map, if it had a part of the file.
+    pub bits: Option<Arc<[u8]>>,
     pub at: Time,
 }
 
@@ -212,7 +214,7 @@ impl Board {
         if life.gone.len() == GONE_MAX {
             life.gone.pop_front();
         }
-        life.gone.push_back(Gone { seen, at: departure.at });
+        life.gone.push_back(Gone { seen, bits: departure.bits.clone(), at: departure.at });
     }
 
     /// Drops what was shown for long enough.
@@ -381,6 +383,7 @@ mod tests {
             is_origin: false,
             chunks_claimed: 0,
             chunks_held: 4,
+            bits: None,
             at: Time(0),
             so_far: Endings { left: 1, ..Endings::default() },
         }

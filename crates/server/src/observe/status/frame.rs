@@ -345,12 +345,12 @@ fn rows(
         let bits = (peer.wait != Wait::End).then_some(bits);
         has_new |= tell_row(seen, bits, map.row_bytes, told, number, is_whole, &mut rows);
     }
-    for Gone { seen, .. } in &life.gone {
+    for Gone { seen, bits, .. } in &life.gone {
         // A peer that came and went unseen has a row if it is known what it had.
         let is_full = seen.chunks_held == chunk_count;
         let full = is_full.then(|| full_row(chunk_count.div_ceil(map.stride)));
-        if full.is_some() || told.contains_key(&seen.row) {
-            let bits = full.as_deref();
+        let bits = full.as_deref().or(bits.as_deref());
+        if bits.is_some() || told.contains_key(&seen.row) {
             has_new |= tell_row(seen, bits, map.row_bytes, told, number, is_whole, &mut rows);
         }
     }
