@@ -338,6 +338,7 @@ pub mod manifest;
 pub mod message;
 pub mod name;
 pub mod path;
+pub mod pin;
 pub mod rng;
 pub mod run;
 pub mod ticket;
@@ -361,5 +362,6 @@ pub use message::{
     Order, PacketRange, Seeding, Side, Stats, SwarmStatus, Welcome,
 };
 pub use name::{LabelFault, NameFault, check_label, check_name, fit_name, shown_name};
+pub use pin::{Pin, PinError};
 pub use run::Run;
 pub use ticket::{RELAY_PORT, RelayAddr, RelayAddrError, Ticket, TicketError};

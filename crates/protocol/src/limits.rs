@@ -74,6 +74,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Length of the nonces and of the proof that a peer knows a token.
 pub const NONCE_BYTES: usize = 16;
 
+/// Length of a relay's pin. Making a second key with the pin of a given one takes 2^128 attempts.
+pub const PIN_BYTES: usize = 16;
+
 /// Length of the secret from which the keys of a connection's datagrams are made.
 pub const DATAGRAM_SECRET_BYTES: usize = 32;
 
