@@ -341,6 +341,7 @@ pub mod path;
 pub mod pin;
 pub mod rng;
 pub mod run;
+pub mod seal;
 pub mod ticket;
 pub mod time;
 
@@ -364,4 +365,5 @@ pub use message::{
 pub use name::{LabelFault, NameFault, check_label, check_name, fit_name, shown_name};
 pub use pin::{Pin, PinError};
 pub use run::Run;
+pub use seal::{Cipher, Sealed, ShareSecret, UserSecret};
 pub use ticket::{RELAY_PORT, RelayAddr, RelayAddrError, Ticket, TicketError};

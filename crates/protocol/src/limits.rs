@@ -126,9 +126,21 @@ pub const LABEL_BYTES_MAX: usize = 64;
 /// Length of a ticket's checksum: one damaged ticket in 2^32 is not noticed by it.
 pub const TICKET_CHECKSUM_BYTES: usize = 4;
 
-/// Characters of a ticket without what surrounds and breaks it, at most: longest host, port and
-/// name, the key, and lengths, 5 bits in each character.
-pub const TICKET_CHARS_MAX: usize = 1024;
+/// Relays that a ticket names, at most: the one that serves, and some to go on with when it is gone.
+pub const TICKET_RELAYS_MAX: usize = 4;
+
+/// Characters of a ticket without what surrounds and breaks it, at most: longest hosts, ports and
+/// name, the key, the secret, and lengths, 5 bits in each character.
+pub const TICKET_CHARS_MAX: usize = 2560;
+
+/// Length of a user's secret, from which those of the user's shares are made.
+pub const USER_SECRET_BYTES: usize = 32;
+
+/// Length of a share's secret: what a ticket carries of a key. Guessing one takes 2^127 attempts.
+pub const SHARE_SECRET_BYTES: usize = 16;
+
+/// Length of the key of a sealed file: of AES-256.
+pub const FILE_KEY_BYTES: usize = 32;
 
 /// Bytes of text that may hold a ticket, at most, with all the white space that mail programs put
 /// into it. What is longer is not looked at.
@@ -138,7 +150,15 @@ const _: () = {
     assert!(DATAGRAM_ACK_QUIET.as_millis() < DATAGRAM_ACK_DELAY_MAX.as_millis());
     assert!(DATA_ACK_RANGES_MAX * 15 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(DATAGRAM_SILENCE_TIMEOUT.as_millis() >= 3 * DATAGRAM_KEEPALIVE_INTERVAL.as_millis());
-    assert!((HOST_BYTES_MAX + 8 + TICKET_NAME_BYTES_MAX + 64) * 8 <= TICKET_CHARS_MAX * 5);
+    assert!(
+        (TICKET_RELAYS_MAX * (HOST_BYTES_MAX + 10)
+            + TICKET_NAME_BYTES_MAX
+            + PIN_BYTES
+            + SHARE_SECRET_BYTES
+            + 128)
+            * 8
+            <= TICKET_CHARS_MAX * 5
+    );
     assert!(TICKET_CHARS_MAX < TICKET_TEXT_BYTES_MAX);
     assert!(MANIFEST_PART_DIGESTS_MAX * 32 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(BITFIELD_PART_BYTES_MAX + 16 <= CONTROL_BODY_BYTES_MAX);

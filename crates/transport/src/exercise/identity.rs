@@ -2,7 +2,9 @@
 //! one. A ticket: whatever is pasted, only what was written is read, and what was read can be written.
 
 use super::script::Script;
-use relay_protocol::{Digest, Manifest, ManifestBuilder, SwarmKey, ticket::Ticket};
+use relay_protocol::{
+    Digest, Manifest, ManifestBuilder, SwarmKey, limits::TICKET_RELAYS_MAX, ticket::Ticket,
+};
 
 /// Chunks of the files that are tried: several parts, and uneven trees.
 const CHUNKS_MAX: u32 = 200;
@@ -61,14 +63,15 @@ fn finish(key: SwarmKey, honest: &Manifest, builder: ManifestBuilder) {
     }
 }
 
-/// First byte: whether the rest is a text, or what a right checksum was made of.
+/// First byte: whether the rest is a text, or what a right checksum was made of, in which version.
 pub fn ticket(script: &[u8]) {
     let Some((&how, rest)) = script.split_first() else { return };
-    let read = match how % 2 {
-        0 => String::from_utf8_lossy(rest).parse::<Ticket>(),
-        _ => Ticket::decode(rest),
+    let read = match how % 4 {
+        0 | 2 => String::from_utf8_lossy(rest).parse::<Ticket>(),
+        version => Ticket::decode(rest, version == 3),
     };
     let Ok(ticket) = read else { return };
+    assert!(ticket.relays().count() <= TICKET_RELAYS_MAX, "it names few relays");
     assert!(ticket.key.validate().is_ok(), "the key is of a possible file");
     let text = ticket.to_string();
     assert_eq!(text.parse::<Ticket>().as_ref(), Ok(&ticket), "what was read can be written");

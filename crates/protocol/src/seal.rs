@@ -1,0 +1,201 @@
+//! Sealed files: what the swarm moves of a file is its ciphertext, and only a ticket opens it.
+//!
+//! - secret of a share: the first 16 bytes of BLAKE3 `derive_key` with the context
+//!   `psp-relay v2 secret of a share`, over the user's secret, `plain`, and the size (8 bytes, little-endian);
+//! - key of a file: `derive_key` with the context `psp-relay v2 key of a sealed file`, over the share's secret,
+//!   `plain` and the size;
+//! - ciphertext: the file, each byte XORed with the key stream of AES-256 in counter mode. The counter is one
+//!   big-endian number of 128 bits and begins with 0 at the file's first byte.
+//!
+//! `plain` is the BLAKE3 of the file itself. It is part of every key, so two contents never share a key stream,
+//! even if the user's secret never changes. There is no MAC: the swarm's id is the root of the ciphertext's tree,
+//! in which each byte's position counts. Bytes are verified first, and opened then.
+//!
+//! Pure. Secrets wipe themselves, and are never printed by `Debug`. Where secrets are kept is not known here.
+
+#[cfg(target_arch = "x86_64")]
+mod vaes;
+
+use std::fmt;
+
+use aes::{
+    Aes256,
+    cipher::{
+        InnerIvInit as _, KeyInit as _, StreamCipher as _, StreamCipherCoreWrapper,
+        StreamCipherSeek as _,
+    },
+};
+use ctr::{CtrCore, flavors};
+use zeroize::{Zeroize as _, ZeroizeOnDrop};
+
+use super::{
+    key::Digest,
+    limits::{FILE_KEY_BYTES, SHARE_SECRET_BYTES, USER_SECRET_BYTES},
+};
+
+/// Separates the secrets of shares from any other use of BLAKE3.
+const SECRET_CONTEXT: &str = "psp-relay v2 secret of a share";
+
+/// Separates the keys of files from any other use of BLAKE3.
+const KEY_CONTEXT: &str = "psp-relay v2 key of a sealed file";
+
+/// Bytes of one block of AES.
+const BLOCK_BYTES: u64 = 16;
+
+/// What all shares of one user are sealed by: 32 bytes that only this user has.
+#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
+pub struct UserSecret(pub [u8; USER_SECRET_BYTES]);
+
+/// What one share is sealed by, 16 bytes: the part of a ticket that makes it a key.
+#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
+pub struct ShareSecret(pub [u8; SHARE_SECRET_BYTES]);
+
+/// The key of one file, 32 bytes.
+#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
+pub struct FileKey(pub [u8; FILE_KEY_BYTES]);
+
+impl fmt::Debug for UserSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserSecret(..)")
+    }
+}
+
+impl fmt::Debug for ShareSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShareSecret(..)")
+    }
+}
+
+impl fmt::Debug for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileKey(..)")
+    }
+}
+
+impl ShareSecret {
+    /// Of the share of a file by this user: the same each time, so that a file that is shared again is
+    /// the same swarm.
+    #[must_use]
+    pub fn derive(user: &UserSecret, plain: Digest, size_bytes: u64) -> Self {
+        let mut derived = derive(SECRET_CONTEXT, &user.0, plain, size_bytes);
+        let secret = Self(*derived.first_chunk().expect("a hash is longer"));
+        derived.zeroize();
+        secret
+    }
+}
+
+impl FileKey {
+    /// Of a file that was shared under this secret.
+    #[must_use]
+    pub fn derive(secret: &ShareSecret, plain: Digest, size_bytes: u64) -> Self {
+        Self(derive(KEY_CONTEXT, &secret.0, plain, size_bytes))
+    }
+}
+
+fn derive(context: &str, secret: &[u8], plain: Digest, size_bytes: u64) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    hasher.update(secret).update(&plain.0).update(&size_bytes.to_le_bytes());
+    let derived = *hasher.finalize().as_bytes();
+    // It holds the secret, as the block that it has not hashed yet.
+    hasher.zeroize();
+    derived
+}
+
+/// What a ticket says of a sealed file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Opens it.
+    pub secret: ShareSecret,
+    /// BLAKE3 of the file itself, what `b3sum` prints.
+    pub plain: Digest,
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed").field("plain", &self.plain).finish_non_exhaustive()
+    }
+}
+
+impl Sealed {
+    /// Of a user's own file.
+    #[must_use]
+    pub fn by(user: &UserSecret, plain: Digest, size_bytes: u64) -> Self {
+        Self { secret: ShareSecret::derive(user, plain, size_bytes), plain }
+    }
+
+    /// The cipher of the file, which has so many bytes.
+    #[must_use]
+    pub fn cipher(&self, size_bytes: u64) -> Cipher {
+        Cipher::new(&FileKey::derive(&self.secret, self.plain, size_bytes))
+    }
+}
+
+/// Seals and opens a file, in whatever pieces: either is the other's inverse. Holds the expanded key; made once
+/// for a file, and shared by all threads.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct Cipher {
+    aes: Aes256,
+    #[cfg(target_arch = "x86_64")]
+    wide: Option<vaes::RoundKeys>,
+}
+
+impl fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cipher(..)")
+    }
+}
+
+impl Cipher {
+    /// Expands a file's key.
+    #[must_use]
+    pub fn new(key: &FileKey) -> Self {
+        Self {
+            aes: Aes256::new(&key.0.into()),
+            #[cfg(target_arch = "x86_64")]
+            wide: vaes::RoundKeys::new(&key.0),
+        }
+    }
+
+    /// Seals the bytes that lie at this offset of the file, or opens them, in place. Pieces of a few KiB and
+    /// more are fastest.
+    pub fn apply(&self, offset_bytes: u64, bytes: &mut [u8]) {
+        let done = self.apply_wide(offset_bytes, bytes);
+        let (offset_bytes, rest) = (offset_bytes + done as u64, &mut bytes[done..]);
+        if rest.is_empty() {
+            return;
+        }
+        let block = u128::from(offset_bytes / BLOCK_BYTES);
+        self.apply_from(block, offset_bytes % BLOCK_BYTES, rest);
+    }
+
+    /// From this byte of this block on.
+    fn apply_from(&self, block: u128, byte: u64, bytes: &mut [u8]) {
+        let counter = block.to_be_bytes().into();
+        let core = CtrCore::<_, flavors::Ctr128BE>::inner_iv_init(&self.aes, &counter);
+        let mut stream = StreamCipherCoreWrapper::from_core(core);
+        stream.seek(byte);
+        stream.apply_keystream(bytes);
+    }
+
+    /// Does what can be done by wider instructions; how many bytes that was, from the first on.
+    #[cfg(target_arch = "x86_64")]
+    fn apply_wide(&self, offset_bytes: u64, bytes: &mut [u8]) -> usize {
+        match &self.wide {
+            Some(wide) if offset_bytes.is_multiple_of(BLOCK_BYTES) => {
+                let done = bytes.len() - bytes.len() % vaes::STRIDE_BYTES;
+                wide.apply(offset_bytes / BLOCK_BYTES, &mut bytes[..done]);
+                done
+            }
+            _ => 0,
+        }
+    }
+
+    /// There are none.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn apply_wide(&self, _: u64, _: &mut [u8]) -> usize {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests;
