@@ -1,5 +1,5 @@
-//! From a file to its manifest, on all cores: threads of this module read and digest, the caller
-//! waits and is told how far they are. Blocks: for threads without an event loop.
+//! From a file to its manifest, on all cores: threads of this module read, seal if that is wanted, and digest;
+//! the caller waits and is told how far they are. Blocks: for threads without an event loop.
 //!
 //! Trusts nothing that it reads twice: it reads each byte once. Whether the file changed meanwhile
 //! is [`super::origin`]'s question.
@@ -19,6 +19,7 @@ use std::{
 
 use crc_fast::{CrcAlgorithm, checksum};
 
+use super::sealing::{PIECE_BYTES, Seal};
 use relay_protocol::{ChunkHasher, Digest, KeyError, Manifest, ManifestHasher};
 
 /// Bytes of one read. BLAKE3 is at its best from 64 KiB on, and a disk from a megabyte on.
@@ -55,9 +56,9 @@ pub enum HashError {
 /// What one pass over a file has found out.
 #[derive(Clone, Debug)]
 pub struct Hashed {
-    /// What the file is to others.
+    /// What the file is to others: of a sealed one, the ciphertext's.
     pub manifest: Manifest,
-    /// By which its owner notices that it has changed: of each chunk.
+    /// By which its owner notices that it has changed: of each chunk, as it lies on disk.
     pub checksums: Vec<u64>,
 }
 
@@ -75,8 +76,8 @@ pub fn threads_default() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The manifest and checksums of the first `size_bytes` bytes of a file. `tell` is called on this
-/// thread with the bytes that are done, several times a second.
+/// The manifest and checksums of the first `size_bytes` bytes of a file, which is sealed on the way if there is a
+/// seal. `tell` is called on this thread with the bytes that are done, several times a second.
 ///
 /// # Errors
 /// [`HashError`].
@@ -85,10 +86,11 @@ pub fn hash_file(
     size_bytes: u64,
     chunk_size_log2: u8,
     threads: NonZeroUsize,
+    seal: Option<&Seal>,
     tell: &mut dyn FnMut(u64),
 ) -> Result<Hashed, HashError> {
     let mut hasher = ManifestHasher::new(size_bytes, chunk_size_log2)?;
-    let plan = Plan::new(size_bytes, chunk_size_log2, hasher.chunk_count());
+    let plan = Plan::new(size_bytes, chunk_size_log2, hasher.chunk_count(), seal);
     let mut checksums = vec![0; hasher.chunk_count() as usize];
     let stopping = AtomicBool::new(false);
     let threads = threads.get().min(plan.span_count as usize);
@@ -139,7 +141,8 @@ fn collect(
 }
 
 /// How a file is shared out among threads: in spans of whole chunks, at least one read long.
-struct Plan {
+struct Plan<'a> {
+    seal: Option<&'a Seal>,
     size_bytes: u64,
     chunk_size_log2: u8,
     chunk_count: u32,
@@ -155,12 +158,12 @@ struct Span {
     bytes: u64,
 }
 
-impl Plan {
-    fn new(size_bytes: u64, chunk_size_log2: u8, chunk_count: u32) -> Self {
+impl<'a> Plan<'a> {
+    fn new(size_bytes: u64, chunk_size_log2: u8, chunk_count: u32, seal: Option<&'a Seal>) -> Self {
         let span_chunks = u32::try_from(READ_BYTES >> chunk_size_log2).expect("1 MiB").max(1);
         let span_count = chunk_count.div_ceil(span_chunks);
         let next_span = AtomicU32::new(0);
-        Self { size_bytes, chunk_size_log2, chunk_count, span_chunks, span_count, next_span }
+        Self { seal, size_bytes, chunk_size_log2, chunk_count, span_chunks, span_count, next_span }
     }
 
     fn work(
@@ -200,10 +203,13 @@ impl Plan {
             let wanted = usize::try_from(end - offset).map_or(READ_BYTES, |n| n.min(READ_BYTES));
             let read = &mut buffer[..wanted];
             file.read_exact_at(read, offset).map_err(|error| read_error(offset, error))?;
-            for part in read.chunks(READ_BYTES.min(1 << self.chunk_size_log2)) {
-                hasher.update(part);
-                summer.update(part);
-                offset += part.len() as u64;
+            for piece in read.chunks_mut(PIECE_BYTES.min(1 << self.chunk_size_log2)) {
+                summer.update(piece);
+                if let Some(seal) = self.seal {
+                    seal.apply(offset, piece);
+                }
+                hasher.update(piece);
+                offset += piece.len() as u64;
                 let is_chunk_end = offset == end || offset.trailing_zeros() >= self.log2();
                 if is_chunk_end {
                     span.chunks.push((hasher.finalize(), summer.finalize_reset()));
@@ -246,6 +252,8 @@ pub fn first_difference(own: &Manifest, other: &Manifest) -> Option<(u32, u32)> 
 mod tests {
     use std::io::Write as _;
 
+    use relay_protocol::{Sealed, ShareSecret, digest_file};
+
     use super::*;
 
     fn temp_file(bytes: &[u8]) -> File {
@@ -276,12 +284,24 @@ mod tests {
             let mut last = 0;
             let mut tell = |done| last = done;
             let file = temp_file(&bytes);
-            let found = hash_file(&file, len as u64, log2, threads, &mut tell).unwrap();
+            let found = hash_file(&file, len as u64, log2, threads, None, &mut tell).unwrap();
             let manifest = Manifest::of(&bytes, log2).unwrap();
             assert_eq!(found.manifest, manifest, "{len} bytes, 2^{log2}");
             let checksums: Vec<u64> = bytes.chunks(1 << log2).map(chunk_checksum).collect();
             assert_eq!(found.checksums, checksums, "{len} bytes, 2^{log2}");
             assert_eq!(last, len as u64);
+            let sealed = Sealed { secret: ShareSecret([1; 16]), plain: digest_file(&bytes) };
+            let seal = Seal::new(&sealed, len as u64);
+            let found =
+                hash_file(&file, len as u64, log2, threads, Some(&seal), &mut tell).unwrap();
+            let mut moved = bytes.clone();
+            sealed.cipher(len as u64).apply(0, &mut moved);
+            assert_eq!(
+                found.manifest,
+                Manifest::of(&moved, log2).unwrap(),
+                "{len} bytes, 2^{log2}"
+            );
+            assert_eq!(found.checksums, checksums, "they are of what lies on disk");
         }
     }
 
@@ -289,7 +309,7 @@ mod tests {
     fn a_file_that_became_shorter_has_no_manifest() {
         let file = temp_file(&content(3000));
         let threads = threads_default();
-        let error = hash_file(&file, 5000, 10, threads, &mut |_| {}).unwrap_err();
+        let error = hash_file(&file, 5000, 10, threads, None, &mut |_| {}).unwrap_err();
         assert!(matches!(error, HashError::Shrunk(_)), "{error}");
     }
 

@@ -6,6 +6,7 @@
 //!    ├─ remote, dial     find the relay, open a socket
 //!    ├─ store, origin    where chunks live: memory, a file, nowhere; a file that is shared
 //!    ├─ hashing          a file's manifest, on all cores
+//!    ├─ sealing          chunks of a sealed file, between disk and swarm
 //!    │
 //!  connection   SHELL: the life of one connection
 //!    ├─ tasks, datagram_tasks   what waits beside its reader
@@ -87,6 +88,7 @@ pub mod peer;
 mod prefix;
 pub mod remote;
 pub mod resume;
+pub mod sealing;
 pub mod session;
 pub mod store;
 pub mod uploads;
@@ -101,7 +103,10 @@ pub use observer::{Notice, Observer, Reaction};
 pub use origin::{OriginError, OriginFile};
 pub use peer::{Ended, Patience, Peer, PeerConfig, PeerHandle};
 pub use remote::{Remote, look_up_blocking};
+pub use sealing::{Opening, Seal, WrongPlain, wrong_plain};
 pub use session::{Session, SessionConfig, SessionEvent};
-pub use store::{ChunkStore, Disk, FileStore, MemoryStore, Nowhere, StoreEvent, StreamStore};
+pub use store::{
+    ChunkStore, Disk, FileStore, MemoryStore, Nowhere, OpeningStore, StoreEvent, StreamStore,
+};
 pub use uploads::Upload;
 pub use wants::ChunkOrder;

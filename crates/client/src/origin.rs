@@ -1,5 +1,8 @@
-//! A file that is shared: opened once, digested once, and looked at now and then. Its store checks
-//! each chunk at every read, by checksum, so bytes that changed since are not served.
+//! A file that is shared: opened once, digested, and looked at now and then. Its store checks
+//! each chunk at every read, so bytes that changed since are not served.
+//!
+//! A file that is to be sealed is read twice: its key follows from its content, so that is digested first, and
+//! what the swarm moves after that. Both passes must find the same.
 //!
 //! What becomes of a share whose file has changed is the program's decision.
 
@@ -16,11 +19,12 @@ use std::{
 
 use super::{
     hashing::{self, HashError, Hashed},
+    sealing::Seal,
     store::{Disk, FileStore},
 };
 use relay_protocol::{
-    Manifest, NameFault, RelayAddr, Ticket, TicketError, chunk_size_log2_for, fit_name,
-    limits::CHUNK_SIZE_LOG2_SLACK,
+    Digest, Manifest, NameFault, Pin, RelayAddr, Sealed, Ticket, TicketError, UserSecret,
+    chunk_size_log2_for, fit_name, limits::CHUNK_SIZE_LOG2_SLACK,
 };
 use relay_units::{bytes_text, count_text};
 
@@ -79,6 +83,9 @@ pub enum OriginError {
     /// It changed before it was digested to its end.
     #[error("{0} changed while it was hashed: wait until it is written, then share it again")]
     Changing(PathBuf),
+    /// It is to be shared as another file.
+    #[error("{0} is not the ticket's file: its content differs; peer check FILE TICKET says where")]
+    Another(PathBuf),
     /// It needs larger chunks than the relay takes.
     #[error(
         "{path} has {size} and needs chunks of {wanted}, but this relay's cache takes chunks of \
@@ -97,6 +104,28 @@ pub enum OriginError {
         /// Chunk size that the relay takes.
         most_log2: u8,
     },
+}
+
+/// How a file is to be shared.
+#[derive(Clone, Copy, Debug)]
+pub enum Sealing<'a> {
+    /// As it is.
+    Plain,
+    /// Sealed with a user's secret.
+    By(&'a UserSecret),
+    /// Sealed as a ticket says.
+    As(&'a Sealed),
+}
+
+impl Sealing<'_> {
+    /// How often the file is read before it can be shared.
+    #[must_use]
+    pub fn passes(self) -> u64 {
+        match self {
+            Self::Plain => 1,
+            Self::By(_) | Self::As(_) => 2,
+        }
+    }
 }
 
 /// How the file has changed since it was opened.
@@ -147,8 +176,11 @@ pub struct OriginFile {
     file: Arc<File>,
     stamp: Stamp,
     is_executable: bool,
+    /// What the swarm moves.
     manifest: Arc<Manifest>,
+    /// Of each chunk, as it lies on disk.
     checksums: Arc<[u64]>,
+    sealed: Option<(Sealed, Seal)>,
 }
 
 impl OpenFile {
@@ -216,30 +248,72 @@ impl OpenFile {
         Ok(wanted_log2)
     }
 
-    /// Digests it on all cores; `tell` is told the bytes done.
+    /// Digests it on all cores, and seals it if so; `tell` is told the bytes done, of all passes together.
     ///
     /// # Errors
     /// It can't be read, or changes meanwhile.
     pub fn hash(
         self,
         chunk_size_log2: u8,
+        sealing: Sealing<'_>,
         tell: &mut dyn FnMut(u64),
     ) -> Result<OriginFile, OriginError> {
-        let (size_bytes, threads) = (self.size_bytes(), hashing::threads_default());
-        let hashed = hashing::hash_file(&self.file, size_bytes, chunk_size_log2, threads, tell);
-        let now = self.file.metadata().map(|metadata| Stamp::of(&metadata));
-        let is_unchanged = now.is_ok_and(|now| now == self.stamp);
-        let Hashed { manifest, checksums } = match hashed {
-            Err(HashError::Shrunk(_)) if is_unchanged => return Err(self.misstated("less")),
-            Err(HashError::Shrunk(_)) => return Err(OriginError::Changing(self.path)),
-            Err(error) => return Err(OriginError::Hash { path: self.path, error }),
-            Ok(_) if !is_unchanged => return Err(OriginError::Changing(self.path)),
-            Ok(hashed) => hashed,
+        let size_bytes = self.size_bytes();
+        let first = self.pass(chunk_size_log2, None, tell)?;
+        let plain = first.manifest.key().id;
+        let sealed = match sealing {
+            Sealing::Plain => None,
+            Sealing::By(user) => Some(Sealed::by(user, plain, size_bytes)),
+            Sealing::As(sealed) if sealed.plain != plain => {
+                return Err(OriginError::Another(self.path));
+            }
+            Sealing::As(sealed) => Some(sealed.clone()),
+        };
+        let (hashed, sealed) = match sealed {
+            None => (first, None),
+            Some(sealed) => {
+                let seal = Seal::new(&sealed, size_bytes);
+                let tell = &mut |done| tell(size_bytes + done);
+                let second = self.pass(chunk_size_log2, Some(&seal), tell)?;
+                if second.checksums != first.checksums {
+                    return Err(OriginError::Changing(self.path));
+                }
+                (second, Some((sealed, seal)))
+            }
         };
         self.check_end()?;
         let Self { path, file, stamp, is_executable } = self;
-        let (file, manifest, checksums) = (file.into(), manifest.into(), checksums.into());
-        Ok(OriginFile { path, file, stamp, is_executable, manifest, checksums })
+        let (manifest, checksums) = (hashed.manifest.into(), hashed.checksums.into());
+        Ok(OriginFile {
+            path,
+            file: file.into(),
+            stamp,
+            is_executable,
+            manifest,
+            checksums,
+            sealed,
+        })
+    }
+
+    /// Reads all of it once.
+    fn pass(
+        &self,
+        chunk_size_log2: u8,
+        seal: Option<&Seal>,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Hashed, OriginError> {
+        let (size_bytes, threads) = (self.size_bytes(), hashing::threads_default());
+        let hashed =
+            hashing::hash_file(&self.file, size_bytes, chunk_size_log2, threads, seal, tell);
+        let now = self.file.metadata().map(|metadata| Stamp::of(&metadata));
+        let is_unchanged = now.is_ok_and(|now| now == self.stamp);
+        match hashed {
+            Err(HashError::Shrunk(_)) if is_unchanged => Err(self.misstated("less")),
+            Err(HashError::Shrunk(_)) => Err(OriginError::Changing(self.path.clone())),
+            Err(error) => Err(OriginError::Hash { path: self.path.clone(), error }),
+            Ok(_) if !is_unchanged => Err(OriginError::Changing(self.path.clone())),
+            Ok(hashed) => Ok(hashed),
+        }
     }
 }
 
@@ -257,7 +331,7 @@ pub fn holds_more(file: &File, size_bytes: u64) -> io::Result<bool> {
 }
 
 impl OriginFile {
-    /// Its digests, and its key.
+    /// The digests and the key of what the swarm moves.
     #[must_use]
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
@@ -269,15 +343,45 @@ impl OriginFile {
         &self.path
     }
 
-    /// Its ticket, and why that does not call it by its own name, if so.
+    /// BLAKE3 of the file itself, sealed or not: what `b3sum` prints.
+    #[must_use]
+    pub fn plain(&self) -> Digest {
+        self.sealed.as_ref().map_or(self.manifest.key().id, |(sealed, _)| sealed.plain)
+    }
+
+    /// Its ticket, and why that does not call it by its own name, if so. `pin` is what the relay is known by.
     ///
     /// # Errors
     /// None that an open file has.
-    pub fn ticket(&self, relay: RelayAddr) -> Result<(Ticket, Option<NameFault>), TicketError> {
+    pub fn ticket(
+        &self,
+        relay: RelayAddr,
+        pin: Option<Pin>,
+    ) -> Result<(Ticket, Option<NameFault>), TicketError> {
         let name = self.path.file_name().unwrap_or(self.path.as_os_str());
         let (name, fault) = fit_name(name.as_bytes());
+        let sealed = self.sealed.as_ref().map(|(sealed, _)| sealed.clone());
         let ticket = Ticket::new(relay, *self.manifest.key(), name)?;
+        let ticket = ticket.with_pin(pin).with_sealed(sealed);
         Ok((ticket.with_executable(self.is_executable), fault))
+    }
+
+    /// What the swarm would move of it, if it were sealed as a ticket of another content says: to find out where
+    /// that differs. `tell` is told the bytes done.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn manifest_as(
+        &self,
+        sealed: &Sealed,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Manifest, OriginError> {
+        let (key, threads) = (self.manifest.key(), hashing::threads_default());
+        let (size_bytes, log2) = (key.size_bytes, key.chunk_size_log2);
+        let seal = Seal::new(sealed, size_bytes);
+        let hashed = hashing::hash_file(&self.file, size_bytes, log2, threads, Some(&seal), tell);
+        let fail = |error| OriginError::Hash { path: self.path.clone(), error };
+        hashed.map(|hashed| hashed.manifest).map_err(fail)
     }
 
     /// What has changed since it was opened. Asks the file system, which may block for a moment.
@@ -295,11 +399,15 @@ impl OriginFile {
         (!named.is_ok_and(|inode| inode == self.stamp.inode)).then_some(Change::Replaced)
     }
 
-    /// What a peer reads its chunks from: each is checked at every read.
+    /// What a peer reads its chunks from: each is checked at every read, by its checksum, or by its digest if it
+    /// is sealed.
     #[must_use]
     pub fn store(&self, disk: &Disk) -> FileStore {
-        FileStore::new(*self.manifest.key(), Arc::clone(&self.file), false, disk)
-            .with_checksums(Arc::clone(&self.checksums))
+        let store = FileStore::new(*self.manifest.key(), Arc::clone(&self.file), false, disk);
+        match &self.sealed {
+            Some((_, seal)) => store.with_seal(seal.clone()),
+            None => store.with_checksums(Arc::clone(&self.checksums)),
+        }
     }
 }
 
@@ -310,7 +418,7 @@ mod tests {
     fn share(path: &Path) -> OriginFile {
         let file = OpenFile::open(path).unwrap();
         let log2 = file.chunk_size_log2(10).unwrap();
-        file.hash(log2, &mut |_| {}).unwrap()
+        file.hash(log2, Sealing::Plain, &mut |_| {}).unwrap()
     }
 
     #[test]
@@ -349,6 +457,67 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_sealed_the_same_each_time_and_by_each_user_as_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for len in [0, 1, 1024, 3000] {
+            let bytes = vec![7; len];
+            std::fs::write(&path, &bytes).unwrap();
+            let (one, two) = (UserSecret([1; 32]), UserSecret([2; 32]));
+            let share = |sealing| {
+                let mut done = 0;
+                let file = OpenFile::open(&path).unwrap();
+                let origin = file.hash(10, sealing, &mut |bytes| done = bytes).unwrap();
+                assert_eq!(done, len as u64 * sealing.passes(), "it tells of all passes");
+                let relay = "localhost:1".parse().unwrap();
+                (origin.ticket(relay, None).unwrap().0, origin.plain())
+            };
+            let (plain_ticket, digest) = share(Sealing::Plain);
+            assert!(plain_ticket.to_string().starts_with("relay1"));
+            let (ticket, plain) = share(Sealing::By(&one));
+            assert_eq!((plain, ticket.plain()), (digest, digest));
+            assert_eq!(share(Sealing::By(&one)).0, ticket);
+            let sealed = ticket.sealed.clone().unwrap();
+            assert_eq!(share(Sealing::As(&sealed)).0, ticket);
+            let (other, _) = share(Sealing::By(&two));
+            assert_ne!(other.sealed, ticket.sealed);
+            // Of nothing there is but one ciphertext.
+            assert_eq!(other.key == ticket.key, len == 0);
+            assert_eq!(ticket.key == plain_ticket.key, len == 0);
+            std::fs::write(&path, vec![8; len + 1]).unwrap();
+            let file = OpenFile::open(&path).unwrap();
+            let error = file.hash(10, Sealing::As(&sealed), &mut |_| {}).unwrap_err();
+            assert!(matches!(error, OriginError::Another(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_between_the_passes_is_not_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let user = UserSecret([1; 32]);
+        let bytes = vec![7; 3000];
+        for changes in [false, true] {
+            std::fs::write(&path, &bytes).unwrap();
+            let file = OpenFile::open(&path).unwrap();
+            let modified = file.file.metadata().unwrap().modified().unwrap();
+            let writer = File::options().write(true).open(&path).unwrap();
+            let mut change = |done: u64| {
+                // Once the first pass is over, and the clock of the file does not tell.
+                if changes && done == bytes.len() as u64 {
+                    writer.write_all_at(b"8", 1500).unwrap();
+                    writer.set_modified(modified).unwrap();
+                }
+            };
+            let shared = file.hash(10, Sealing::By(&user), &mut change);
+            match changes {
+                true => assert!(matches!(shared, Err(OriginError::Changing(_))), "{shared:?}"),
+                false => assert!(shared.is_ok(), "{shared:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn only_regular_files_are_shared() {
         let dir = tempfile::tempdir().unwrap();
         let error = OpenFile::open(dir.path()).unwrap_err().to_string();
@@ -371,7 +540,7 @@ mod tests {
         let made = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
         if made.exists() {
             let file = OpenFile::open(made).unwrap();
-            let error = file.hash(10, &mut |_| {}).unwrap_err().to_string();
+            let error = file.hash(10, Sealing::Plain, &mut |_| {}).unwrap_err().to_string();
             assert!(error.contains("less than the 4096 bytes"), "{error}");
         }
     }

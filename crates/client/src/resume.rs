@@ -1,5 +1,5 @@
-//! What is on disk already: found out by hashing it, on all cores. Nothing is believed that was
-//! written down about it.
+//! What is on disk already: found out by hashing it, on all cores; a sealed file is sealed for that, as its list
+//! of digests is of what the swarm moves. Nothing is believed that was written down about it.
 //!
 //! Blocks: for threads without an event loop. Holes are skipped, as they hold nothing yet.
 
@@ -17,6 +17,7 @@ use std::{
 
 use rustix::{fs::SeekFrom, io::Errno};
 
+use super::sealing::{Opening, Seal};
 use relay_protocol::{Bitfield, ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey};
 
 /// Threads that hash, at most: beyond, memory is the limit on any machine.
@@ -33,23 +34,30 @@ pub struct Hashing {
     pub stop: Arc<AtomicBool>,
 }
 
-/// The chunks of the manifest that the file holds.
+/// The chunks of the manifest that the file holds. An opening is told of each of them: whether it is of the right
+/// file is to be asked there.
 ///
 /// # Errors
 /// The system's, or the hashing was stopped.
-pub fn chunks_present(file: &File, manifest: &Manifest, hashing: &Hashing) -> io::Result<Bitfield> {
+pub fn chunks_present(
+    file: &File,
+    manifest: &Manifest,
+    opening: Option<&Opening>,
+    hashing: &Hashing,
+) -> io::Result<Bitfield> {
     let key = manifest.key();
     let candidates = chunks_with_data(file, key, hashing)?;
     let mut have = Bitfield::empty(key.chunk_count());
-    for (chunk, digest) in digests(file, key, &candidates, hashing)? {
-        if digest == manifest.digest(chunk) {
-            have.insert(chunk);
+    for found in digests(file, key, &candidates, opening, hashing)? {
+        if found.moved == manifest.digest(found.chunk) {
+            have.insert(found.chunk);
+            found.tell(opening);
         }
     }
     Ok(have)
 }
 
-/// The manifest of a whole file of this length; `None` if the file is shorter.
+/// The manifest of a whole file of this length; `None` if the file is shorter. An opening is told of all chunks.
 ///
 /// # Errors
 /// The system's, or the hashing was stopped.
@@ -57,16 +65,34 @@ pub fn manifest_of(
     file: &File,
     size_bytes: u64,
     chunk_size_log2: u8,
+    opening: Option<&Opening>,
     hashing: &Hashing,
 ) -> io::Result<Option<Manifest>> {
     let invalid = |error: KeyError| io::Error::new(io::ErrorKind::InvalidInput, error);
     let mut hasher = ManifestHasher::new(size_bytes, chunk_size_log2).map_err(invalid)?;
     let shape = SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2 };
     let all: Vec<u32> = (0..shape.chunk_count()).collect();
-    for (chunk, digest) in digests(file, &shape, &all, hashing)? {
-        hasher.set(chunk, digest);
+    for found in digests(file, &shape, &all, opening, hashing)? {
+        hasher.set(found.chunk, found.moved);
+        found.tell(opening);
     }
     Ok(hasher.finish().map(|(_, manifest)| manifest))
+}
+
+/// The digests of a chunk: as the swarm moves it, and as it lies on disk, if that is sealed.
+struct Found {
+    chunk: u32,
+    moved: Digest,
+    plain: Option<Digest>,
+}
+
+impl Found {
+    fn tell(&self, opening: Option<&Opening>) {
+        if let (Some(opening), Some(plain)) = (opening, self.plain) {
+            // What the whole comes to is asked when all is here.
+            opening.note(self.chunk, plain).ok();
+        }
+    }
 }
 
 /// Whether the file holds anything but holes.
@@ -115,15 +141,17 @@ fn digests(
     file: &File,
     key: &SwarmKey,
     chunks: &[u32],
+    opening: Option<&Opening>,
     hashing: &Hashing,
-) -> io::Result<Vec<(u32, Digest)>> {
+) -> io::Result<Vec<Found>> {
+    let seal = opening.map(Opening::seal);
     let total = chunks.iter().map(|&chunk| u64::from(key.chunk_len_bytes(chunk))).sum();
     hashing.total_bytes.store(total, Ordering::Relaxed);
     let next = AtomicUsize::new(0);
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = threads.min(THREADS_MAX).min(chunks.len()).max(1);
     thread::scope(|scope| {
-        let worker = || digest_some(file, key, chunks, &next, hashing);
+        let worker = || digest_some(file, key, chunks, &next, seal, hashing);
         // Fewer threads take longer; this one is always there.
         let workers: Vec<_> = (1..threads)
             .map_while(|_| thread::Builder::new().spawn_scoped(scope, worker).ok())
@@ -143,8 +171,9 @@ fn digest_some(
     key: &SwarmKey,
     chunks: &[u32],
     next: &AtomicUsize,
+    seal: Option<&Seal>,
     hashing: &Hashing,
-) -> io::Result<Vec<(u32, Digest)>> {
+) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     let mut buffer = Vec::new();
     while let Some(&chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -159,8 +188,16 @@ fn digest_some(
             Err(error) => return Err(error),
         }
         let mut hasher = ChunkHasher::new(key.chunk_count(), chunk, key.chunk_size_log2);
-        hasher.update(&buffer);
-        found.push((chunk, hasher.finalize()));
+        found.push(match seal {
+            Some(seal) => {
+                let moved = seal.turn(key, chunk, &mut buffer, Some(&mut hasher));
+                Found { chunk, moved, plain: Some(hasher.finalize()) }
+            }
+            None => {
+                hasher.update(&buffer);
+                Found { chunk, moved: hasher.finalize(), plain: None }
+            }
+        });
         hashing.hashed_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
     }
     Ok(found)
@@ -168,6 +205,8 @@ fn digest_some(
 
 #[cfg(test)]
 mod tests {
+    use relay_protocol::{Sealed, ShareSecret, digest_file};
+
     use super::*;
 
     const LOG2: u8 = 12;
@@ -178,7 +217,7 @@ mod tests {
 
     fn present(file: &File, manifest: &Manifest) -> (Vec<u32>, u64) {
         let hashing = Hashing::default();
-        let have = chunks_present(file, manifest, &hashing).unwrap();
+        let have = chunks_present(file, manifest, None, &hashing).unwrap();
         (have.iter().collect(), hashing.hashed_bytes.load(Ordering::Relaxed))
     }
 
@@ -220,11 +259,43 @@ mod tests {
             let bytes = content(len);
             let file = tempfile::tempfile().unwrap();
             file.write_all_at(&bytes, 0).unwrap();
-            let manifest = manifest_of(&file, len as u64, LOG2, &Hashing::default()).unwrap();
+            let manifest = manifest_of(&file, len as u64, LOG2, None, &Hashing::default()).unwrap();
             assert_eq!(manifest, Some(Manifest::of(&bytes, LOG2).unwrap()));
         }
         let short = tempfile::tempfile().unwrap();
-        assert_eq!(manifest_of(&short, 5, LOG2, &Hashing::default()).unwrap(), None);
+        assert_eq!(manifest_of(&short, 5, LOG2, None, &Hashing::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_there_of_a_sealed_file_is_found_and_judged_as_a_whole() {
+        let bytes = content((5 << LOG2) + 77);
+        let size_bytes = bytes.len() as u64;
+        let sealed = Sealed { secret: ShareSecret([3; 16]), plain: digest_file(&bytes) };
+        let mut moved = bytes.clone();
+        sealed.cipher(size_bytes).apply(0, &mut moved);
+        let manifest = Manifest::of(&moved, LOG2).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        let wrong = Sealed { plain: digest_file(b"another"), ..sealed.clone() };
+        let present = |sealed: &Sealed| {
+            let opening = Opening::new(sealed, manifest.key());
+            let hashing = Hashing::default();
+            let have = chunks_present(&file, &manifest, Some(&opening), &hashing).unwrap();
+            (have.count(), opening.check().is_ok())
+        };
+        assert_eq!(present(&sealed), (6, true));
+        // Another key: what it seals to is nothing that the swarm moves.
+        assert_eq!(present(&wrong), (0, true), "nothing is here, so nothing is wrong");
+        let opening = Opening::new(&sealed, manifest.key());
+        let hashing = Hashing::default();
+        let found = manifest_of(&file, size_bytes, LOG2, Some(&opening), &hashing).unwrap();
+        assert_eq!(found.as_ref(), Some(&manifest));
+        assert!(opening.check().is_ok());
+        // What the swarm moves is no file of its own: it was never opened.
+        file.write_all_at(&moved, 0).unwrap();
+        assert_eq!(present(&sealed), (0, true));
+        file.write_all_at(&bytes[..2 << LOG2], 0).unwrap();
+        assert_eq!(present(&sealed), (2, true));
     }
 
     #[test]
@@ -234,7 +305,7 @@ mod tests {
         file.write_all_at(&bytes, 0).unwrap();
         let hashing = Hashing { stop: Arc::new(true.into()), ..Hashing::default() };
         let manifest = Manifest::of(&bytes, LOG2).unwrap();
-        let error = chunks_present(&file, &manifest, &hashing).unwrap_err();
+        let error = chunks_present(&file, &manifest, None, &hashing).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
     }
 }

@@ -1,10 +1,10 @@
 //! Sealed files: what the swarm moves of a file is its ciphertext, and only a ticket opens it.
 //!
-//! - secret of a share: the first 16 bytes of BLAKE3 `derive_key` with the context
+//! - secret of a share: the first 16 bytes of what BLAKE3's `derive_key` makes with the context
 //!   `psp-relay v2 secret of a share`, over the user's secret, `plain`, and the size (8 bytes, little-endian);
 //! - key of a file: `derive_key` with the context `psp-relay v2 key of a sealed file`, over the share's secret,
 //!   `plain` and the size;
-//! - ciphertext: the file, each byte XORed with the key stream of AES-256 in counter mode. The counter is one
+//! - ciphertext: the file, each byte combined by XOR with the key stream of AES-256 in counter mode. The counter is one
 //!   big-endian number of 128 bits and begins with 0 at the file's first byte.
 //!
 //! `plain` is the BLAKE3 of the file itself. It is part of every key, so two contents never share a key stream,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use shards::{Offload, bell::LocalBell};
 
 use super::contract::StoreEvent;
+use relay_protocol::Digest;
 
 /// Jobs that lie between the loop and the thread, at most: enough that the thread always finds the
 /// next, whatever the loop does meanwhile.
@@ -24,10 +25,18 @@ const JOBS_QUEUED_MAX: usize = 64;
 /// network; a slower one gains nothing by more.
 pub(super) const DISK_QUEUE_BYTES_MAX: u64 = 64 << 20;
 
+/// What the thread has done.
+#[derive(Debug)]
+enum Done {
+    /// Written, and with which digest, if it was opened for that.
+    Written(Option<Digest>),
+    Read(Bytes),
+}
+
 /// A disk thread. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    offload: Offload<io::Result<Option<Bytes>>>,
+    offload: Offload<io::Result<Done>>,
     queued_bytes: Rc<Cell<u64>>,
 }
 
@@ -41,20 +50,23 @@ impl Disk {
         Ok(Self { offload, queued_bytes: Rc::default() })
     }
 
-    /// Has the thread write; `done` is told the outcome.
+    /// Has the thread write; `done` is told the outcome, and a digest if the thread has made one.
     pub(super) fn write(
         &self,
         bytes: Bytes,
-        write: impl FnOnce(&[u8]) -> io::Result<()> + Send + 'static,
-        done: impl FnOnce(io::Result<()>) + 'static,
+        write: impl FnOnce(Bytes) -> io::Result<Option<Digest>> + Send + 'static,
+        done: impl FnOnce(io::Result<Option<Digest>>) + 'static,
     ) {
         let len = bytes.len() as u64;
         self.queued_bytes.set(self.queued_bytes.get() + len);
-        self.run(move || write(&bytes).map(|()| None), {
+        self.run(move || write(bytes).map(Done::Written), {
             let queued_bytes = Rc::clone(&self.queued_bytes);
             move |result| {
                 queued_bytes.set(queued_bytes.get() - len);
-                done(result.map(|_| ()));
+                done(result.map(|outcome| match outcome {
+                    Done::Written(digest) => digest,
+                    Done::Read(_) => unreachable!("a write reads nothing"),
+                }));
             }
         });
     }
@@ -66,8 +78,13 @@ impl Disk {
         done: impl FnOnce(io::Result<Bytes>) + 'static,
     ) {
         self.run(
-            move || read().map(Some),
-            move |result| done(result.map(|bytes| bytes.expect("a read brings bytes"))),
+            move || read().map(Done::Read),
+            move |result| {
+                done(result.map(|outcome| match outcome {
+                    Done::Read(bytes) => bytes,
+                    Done::Written(_) => unreachable!("a read brings bytes"),
+                }));
+            },
         );
     }
 
@@ -78,8 +95,8 @@ impl Disk {
 
     fn run(
         &self,
-        job: impl FnOnce() -> io::Result<Option<Bytes>> + Send + 'static,
-        done: impl FnOnce(io::Result<Option<Bytes>>) + 'static,
+        job: impl FnOnce() -> io::Result<Done> + Send + 'static,
+        done: impl FnOnce(io::Result<Done>) + 'static,
     ) {
         self.offload.submit(job, |result| {
             done(result.unwrap_or_else(|panicked| Err(io::Error::other(panicked))));

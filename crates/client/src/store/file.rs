@@ -1,5 +1,9 @@
 //! Content in a file: chunks are written where they belong once they are verified, by a disk
 //! thread. What is read is checked before it is given away: others may write to the file, too.
+//!
+//! In the file lies what people see. Of a sealed one the disk thread opens what it writes, and seals what it
+//! reads; what it gives away has the digest that the swarm knows, or is not given away: a checksum would not do,
+//! as a second content under one key tells what both are.
 
 use std::{
     cell::Cell,
@@ -11,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rustix::{
     buffer::spare_capacity,
     io::{Errno, pread},
@@ -22,7 +26,10 @@ use super::{
     contract::{ChunkStore, StoreEvent},
     disk::{DISK_QUEUE_BYTES_MAX, Disk, Mailbox},
 };
-use crate::hashing::chunk_checksum;
+use crate::{
+    hashing::chunk_checksum,
+    sealing::{Opening, Seal},
+};
 use relay_protocol::{Digest, SwarmKey, digest_chunk, limits::CHUNK_SIZE_LOG2_MAX};
 
 /// Bytes of one file that wait to be written, at most, before its connection is read no further.
@@ -38,6 +45,10 @@ pub struct FileStore {
     is_writable: bool,
     /// Of each chunk, where they are known.
     checksums: Option<Arc<[u64]>>,
+    /// How the file is sealed, if it is.
+    seal: Option<Seal>,
+    /// Is told of what was opened.
+    opening: Option<Opening>,
     disk: Disk,
     mailbox: Mailbox,
     /// Bytes that wait to be written.
@@ -78,6 +89,8 @@ impl FileStore {
             file: file.into(),
             is_writable,
             checksums: None,
+            seal: None,
+            opening: None,
             disk: disk.clone(),
             mailbox: Mailbox::default(),
             queued_bytes: Rc::default(),
@@ -93,8 +106,27 @@ impl FileStore {
     #[must_use]
     pub fn with_checksums(self, checksums: Arc<[u64]>) -> Self {
         assert!(!self.is_writable, "what is written has other checksums");
+        assert!(self.seal.is_none(), "what is sealed is checked by digests");
         assert_eq!(checksums.len(), self.key.chunk_count() as usize, "one for each chunk");
         Self { checksums: Some(checksums), ..self }
+    }
+
+    /// Seals what it reads: what the swarm moves is not what lies in the file.
+    ///
+    /// # Panics
+    /// It has checksums, or is written to without an [`Opening`].
+    #[must_use]
+    pub fn with_seal(self, seal: Seal) -> Self {
+        assert!(!self.is_writable, "what is opened is told to somebody");
+        assert!(self.checksums.is_none(), "what is sealed is checked by digests");
+        Self { seal: Some(seal), ..self }
+    }
+
+    /// Opens what it writes, seals what it reads, and tells what was opened. The chunk that makes the file whole
+    /// is not kept if the file is not the ticket's.
+    #[must_use]
+    pub fn with_opening(self, opening: Opening) -> Self {
+        Self { seal: Some(opening.seal().clone()), opening: Some(opening), ..self }
     }
 }
 
@@ -109,28 +141,31 @@ impl ChunkStore for FileStore {
     }
 
     fn put(&mut self, chunk: u32, bytes: Bytes) {
-        let (file, mailbox) = (Arc::clone(&self.file), self.mailbox.clone());
+        let (file, mailbox, key) = (Arc::clone(&self.file), self.mailbox.clone(), self.key);
         let queued_bytes = Rc::clone(&self.queued_bytes);
-        let (offset, len) = (self.key.chunk_offset_bytes(chunk), bytes.len() as u64);
+        let len = bytes.len() as u64;
+        let (seal, opening) = (self.seal.clone(), self.opening.clone());
         queued_bytes.set(queued_bytes.get() + len);
-        self.disk.write(
-            bytes,
-            move |bytes| file.write_all_at(bytes, offset),
-            move |result| {
-                queued_bytes.set(queued_bytes.get() - len);
-                mailbox.push(StoreEvent::Kept { chunk, result });
-            },
-        );
+        let write = move |bytes: Bytes| {
+            let (bytes, plain) = opened(seal.as_ref(), &key, chunk, bytes);
+            file.write_all_at(&bytes, key.chunk_offset_bytes(chunk)).map(|()| plain)
+        };
+        self.disk.write(bytes, write, move |result| {
+            queued_bytes.set(queued_bytes.get() - len);
+            let result = result.and_then(|plain| note(opening.as_ref(), chunk, plain));
+            mailbox.push(StoreEvent::Kept { chunk, result });
+        });
     }
 
     fn get(&mut self, tag: u32, chunk: u32, digest: Digest) -> io::Result<Option<Bytes>> {
         let (file, mailbox, key) = (Arc::clone(&self.file), self.mailbox.clone(), self.key);
-        let checksums = self.checksums.clone();
+        let (checksums, seal) = (self.checksums.clone(), self.seal.clone());
         self.disk.read(
             move || {
-                let is_right = |bytes: &[u8]| match &checksums {
-                    Some(checksums) => chunk_checksum(bytes) == checksums[chunk as usize],
-                    None => digest_chunk(&key, chunk, bytes) == digest,
+                let is_right = |bytes: &mut [u8]| match (&seal, &checksums) {
+                    (Some(seal), _) => seal.turn(&key, chunk, bytes, None) == digest,
+                    (None, Some(checksums)) => chunk_checksum(bytes) == checksums[chunk as usize],
+                    (None, None) => digest_chunk(&key, chunk, bytes) == digest,
                 };
                 read_chunk(&file, &key, chunk, is_right)
             },
@@ -150,12 +185,34 @@ impl ChunkStore for FileStore {
     }
 }
 
-/// Reads a chunk and checks that it still is what it was.
+/// A verified chunk as it is to lie on disk, and its digest then, if it was sealed. In place: nothing else has the
+/// bytes of a chunk that was put.
+pub(super) fn opened(
+    seal: Option<&Seal>,
+    key: &SwarmKey,
+    chunk: u32,
+    bytes: Bytes,
+) -> (Bytes, Option<Digest>) {
+    let Some(seal) = seal else { return (bytes, None) };
+    let mut bytes = BytesMut::from(bytes);
+    let plain = seal.turn(key, chunk, &mut bytes, None);
+    (bytes.freeze(), Some(plain))
+}
+
+/// Tells of a chunk that was opened, and is on disk.
+pub(super) fn note(opening: Option<&Opening>, chunk: u32, plain: Option<Digest>) -> io::Result<()> {
+    match (opening, plain) {
+        (Some(opening), Some(plain)) => opening.note_kept(chunk, plain),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a chunk and checks that it still is what it was; what `is_right` makes of the bytes is the result.
 fn read_chunk(
     file: &File,
     key: &SwarmKey,
     chunk: u32,
-    is_right: impl Fn(&[u8]) -> bool,
+    is_right: impl Fn(&mut [u8]) -> bool,
 ) -> io::Result<Bytes> {
     let changed = |how: String| io::Error::new(io::ErrorKind::InvalidData, how);
     let len = key.chunk_len_bytes(chunk) as usize;
@@ -174,7 +231,7 @@ fn read_chunk(
     }
     // The allocator may have given more than was asked for.
     bytes.truncate(len);
-    if !is_right(&bytes) {
+    if !is_right(&mut bytes) {
         return Err(changed(format!("the file has changed at bytes {offset} and following")));
     }
     Ok(bytes.into())

@@ -9,10 +9,12 @@ mod contract;
 mod disk;
 mod file;
 mod memory;
+mod opening;
 mod stream;
 
 pub use contract::{ChunkStore, StoreEvent};
 pub use disk::Disk;
 pub use file::FileStore;
 pub use memory::{MemoryStore, Nowhere};
+pub use opening::OpeningStore;
 pub use stream::{Sink, StreamStore};

@@ -1,5 +1,5 @@
 //! Content that flows out in order, for example to stdout, and is not kept: chunks wait until those
-//! before them are written. Supplies nothing.
+//! before them are written. What is sealed is opened right before. Supplies nothing.
 
 use std::{
     cell::Cell,
@@ -15,8 +15,10 @@ use shards::bell::LocalBell;
 use super::{
     contract::{ChunkStore, StoreEvent},
     disk::{Disk, Mailbox},
+    file::{note, opened},
 };
-use relay_protocol::Digest;
+use crate::sealing::Opening;
+use relay_protocol::{Digest, SwarmKey};
 
 /// Where a stream goes: a shared descriptor, since writes happen on the disk thread.
 pub type Sink = Arc<std::fs::File>;
@@ -34,6 +36,8 @@ pub struct StreamStore {
     next: u32,
     /// Chunks that came before those that precede them.
     waiting: BTreeMap<u32, Bytes>,
+    /// Of a sealed file.
+    sealed: Option<(SwarmKey, Opening)>,
 }
 
 impl StreamStore {
@@ -47,7 +51,15 @@ impl StreamStore {
             writes: Rc::default(),
             next,
             waiting: BTreeMap::new(),
+            sealed: None,
         }
+    }
+
+    /// Opens what it writes, of the file that the key names. The last chunk is reported as not kept if the file is not the
+    /// ticket's.
+    #[must_use]
+    pub fn with_opening(self, key: SwarmKey, opening: Opening) -> Self {
+        Self { sealed: Some((key, opening)), ..self }
     }
 
     /// How many chunks are being written: while there are some, the reader of the stream is waited
@@ -60,15 +72,21 @@ impl StreamStore {
     fn write(&self, chunk: u32, bytes: Bytes) {
         let (sink, mailbox) = (Arc::clone(&self.sink), self.mailbox.clone());
         let writes = Rc::clone(&self.writes);
+        let opening = self.sealed.as_ref().map(|(_, opening)| opening.clone());
+        let sealed = self.sealed.as_ref().map(|(key, opening)| (*key, opening.seal().clone()));
         writes.set(writes.get() + 1);
-        self.disk.write(
-            bytes,
-            move |bytes| (&*sink).write_all(bytes),
-            move |result| {
-                writes.set(writes.get() - 1);
-                mailbox.push(StoreEvent::Kept { chunk, result });
-            },
-        );
+        let write = move |bytes: Bytes| {
+            let (bytes, plain) = match &sealed {
+                Some((key, seal)) => opened(Some(seal), key, chunk, bytes),
+                None => (bytes, None),
+            };
+            (&*sink).write_all(&bytes).map(|()| plain)
+        };
+        self.disk.write(bytes, write, move |result| {
+            writes.set(writes.get() - 1);
+            let result = result.and_then(|plain| note(opening.as_ref(), chunk, plain));
+            mailbox.push(StoreEvent::Kept { chunk, result });
+        });
     }
 }
 

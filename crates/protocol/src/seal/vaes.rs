@@ -62,14 +62,14 @@ impl RoundKeys {
         let (strides, rest) = bytes.as_chunks_mut::<STRIDE_BYTES>();
         assert!(rest.is_empty(), "whole strides only");
         #[expect(unsafe_code, reason = "instructions that not every machine has")]
-        // SAFETY: a machine that lacks one of them makes no `RoundKeys`.
+        // SAFETY: a machine that lacks one of them makes no round keys.
         unsafe {
             apply(&self.0, first_block, strides);
         }
     }
 }
 
-/// The key schedule of FIPS 197.
+/// The key schedule of the standard (FIPS 197).
 #[target_feature(enable = "aes,sse2")]
 fn expand(key: &[u8; FILE_KEY_BYTES]) -> [[u8; BLOCK_BYTES]; ROUND_KEYS] {
     let (halves, _) = key.as_chunks::<BLOCK_BYTES>();
@@ -98,7 +98,7 @@ fn expand(key: &[u8; FILE_KEY_BYTES]) -> [[u8; BLOCK_BYTES]; ROUND_KEYS] {
     keys
 }
 
-/// Each of the four words XORed with all before it.
+/// To each of the four words all before it are added, by XOR.
 #[target_feature(enable = "sse2")]
 fn running_xor(words: __m128i) -> __m128i {
     let twice = _mm_xor_si128(words, _mm_slli_si128::<4>(words));

@@ -101,7 +101,7 @@ pub(super) fn decode(bytes: &[u8], version: Version) -> Result<Ticket, TicketErr
         }
         Version::Two => {
             let (body, marks) = take::<BodyTwo<'_>>(bytes)?;
-            (of_two(body)?, marks)
+            (of_two(&body)?, marks)
         }
     };
     match marks {
@@ -115,7 +115,7 @@ fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Ticket
     postcard::take_from_bytes(bytes).map_err(|_| TicketError::Damaged("its content can't be read"))
 }
 
-fn of_two(body: BodyTwo<'_>) -> Result<Ticket, TicketError> {
+fn of_two(body: &BodyTwo<'_>) -> Result<Ticket, TicketError> {
     let relays: Result<Vec<RelayAddr>, _> =
         body.relays.iter().map(|text| RelayAddr::with_port(text)).collect();
     let mut relays = relays?.into_iter();
