@@ -9,6 +9,7 @@ pub mod buffers;
 pub mod log_level;
 pub mod machine;
 pub mod pages;
+pub mod secret_file;
 pub mod signals;
 pub mod stderr;
 pub mod stdout;
