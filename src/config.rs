@@ -66,6 +66,15 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_SERVE", value_name = "FILE")]
     pub serve: Vec<PathBuf>,
 
+    /// Serve files as they are, so that this relay and all between can read them, by tickets that open nothing
+    #[arg(long, env = "RELAY_PLAIN", value_parser = FalseyValueParser::new())]
+    pub plain: bool,
+
+    /// File of the secret that seals what --serve names, made if it is not there [default: relay/secret in
+    /// $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, env = "RELAY_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+
     /// What tickets of --serve say [default: the first listen address]
     #[arg(long, env = "RELAY_ADVERTISE", value_name = "HOST:PORT", value_parser = RelayAddr::with_port)]
     pub advertise: Option<RelayAddr>,

@@ -23,7 +23,8 @@
 
 pub use relay_client as client;
 pub use relay_program::{
-    allocator, arguments, buffers, log_level, machine, pages, signals, stderr, stdout, token_file,
+    allocator, arguments, buffers, log_level, machine, pages, secret_file, signals, stderr, stdout,
+    token_file,
 };
 pub use relay_protocol::{self as protocol, path, rng, time};
 #[cfg(feature = "server")]
@@ -34,6 +35,7 @@ pub use relay_transport as transport;
 pub use relay_units as units;
 
 pub mod peer;
+mod user_secret;
 
 #[cfg(feature = "server")]
 pub mod config;

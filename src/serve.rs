@@ -30,7 +30,7 @@ use crate::{
     client::{
         ChunkOrder, Disk, FileState, Notice, OriginFile, Patience, Peer, PeerConfig, PeerHandle,
         Reaction, Scratch, SessionConfig, new_scratch,
-        origin::{Change, OpenFile},
+        origin::{Change, OpenFile, Sealing},
     },
     config::RelayArgs,
     doctor::{self, DoctorArgs},
@@ -41,6 +41,7 @@ use crate::{
     stderr::{self, Pace},
     time::Time,
     units::bytes_text,
+    user_secret,
 };
 
 /// The origin is accepted within this, or the relay does not start.
@@ -150,16 +151,26 @@ impl Origins {
         config: &Config,
         driver: Driver,
     ) -> anyhow::Result<Box<dyn Companion>> {
+        let secret = match args.serve.is_empty() || args.plain {
+            true => None,
+            false => {
+                let secret = user_secret::open(args.secret_file.as_deref());
+                Some(secret.map_err(anyhow::Error::msg)?)
+            }
+        };
+        let sealing = secret.as_ref().map_or(Sealing::Plain, Sealing::By);
+        let doing = if secret.is_some() { "hashing and sealing" } else { "hashing" };
         let mut files = Vec::new();
         for path in &args.serve {
             let file = OpenFile::open(path)?;
-            tracing::info!("hashing {}", path.display());
+            tracing::info!("{doing} {}", path.display());
             let chunk_size_log2 = file.chunk_size_log2(config.chunk_size_log2_max)?;
             let mut pace = Pace::new(clock::now());
-            let all = bytes_text(file.size_bytes());
-            files.push(file.hash(chunk_size_log2, &mut |done| {
+            // All passes together.
+            let all = bytes_text(file.size_bytes() * sealing.passes());
+            files.push(file.hash(chunk_size_log2, sealing, &mut |done| {
                 if pace.is_due(clock::now()) {
-                    tracing::info!("hashing {}: {} of {all}", path.display(), bytes_text(done));
+                    tracing::info!("{doing} {}: {} of {all}", path.display(), bytes_text(done));
                 }
             })?);
         }
@@ -205,7 +216,7 @@ impl Companion for Origins {
         }
         let mut lines = Vec::new();
         for file in &self.files {
-            let (ticket, fault) = file.ticket(relay.clone())?;
+            let (ticket, fault) = file.ticket(relay.clone(), None)?;
             if let Some(fault) = fault {
                 let (path, name) = (file.path().display(), ticket.name());
                 tracing::warn!("the ticket of {path} calls it {name}: its own name {fault}");

@@ -5,11 +5,12 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
 use shards::DriverChoice;
 
+use super::ticket_source::TicketSource;
 use crate::{
     arguments::parse_driver,
     pages::PageCommand,
     protocol::{
-        RelayAddr, Ticket, check_label,
+        RelayAddr, check_label,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
     },
     transport::Transport,
@@ -22,7 +23,7 @@ use crate::{
     name = "peer",
     version,
     after_help = "Example:\n  peer share movie.mkv --relay relay.example.org:7440\n  peer get \
-                  relay1abc...\n\nExit codes: 0 done and verified, 1 the job failed, 2 wrong \
+                  relay2abc...\n\nExit codes: 0 done and verified, 1 the job failed, 2 wrong \
                   usage.\nEvery option can also be given by a variable: PEER_RELAY, PEER_TIMEOUT."
 )]
 pub struct PeerArgs {
@@ -75,7 +76,8 @@ pub struct CommonArgs {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  peer share movie.mkv --relay relay.example.org:7440\n\nThe ticket \
-                        is the only line on stdout. Give it to whoever shall get the file."
+                        is the only line on stdout. Give it to those who shall get the file, and to nobody \
+                        else: it opens the file, and the relay can't."
 )]
 pub struct ShareArgs {
     /// The file
@@ -92,8 +94,18 @@ pub struct ShareArgs {
     pub relay: Option<RelayAddr>,
 
     /// Share it as this ticket says, so that those who have the ticket find it [relay: the ticket's]
-    #[arg(long, env = "PEER_TICKET", value_name = "TICKET")]
-    pub ticket: Option<Ticket>,
+    /// (- for stdin, @FILE for a file)
+    #[arg(long, env = "PEER_TICKET", value_name = "TICKET", hide_env_values = true)]
+    pub ticket: Option<TicketSource>,
+
+    /// Share it as it is, so that the relay and all between can read it; a --ticket decides for itself
+    #[arg(long, env = "PEER_PLAIN", value_parser = FalseyValueParser::new())]
+    pub plain: bool,
+
+    /// File of the secret that seals your shares, made if it is not there [default: relay/secret in
+    /// $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, env = "PEER_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
 
     /// Cut it into chunks of this size, a power of two from 1K to 16M [default: as the relay recommends]
     #[arg(long, env = "PEER_CHUNK", value_name = "SIZE", conflicts_with = "ticket", value_parser = parse_chunk)]
@@ -133,13 +145,14 @@ fn parse_label(text: &str) -> Result<String, String> {
 /// `peer get`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Example:\n  peer get relay1abc... -o movie.mkv\n\nAn interrupted get is resumed \
-                  by the same command."
+    after_help = "Examples:\n  peer get relay2abc... -o movie.mkv\n  peer get @ticket.txt\n  peer get - \
+                  <ticket.txt\n\nAn interrupted get is resumed by the same command.\nA ticket opens the file, \
+                  and every user of this machine can read command lines: where that matters, give - or @FILE."
 )]
 pub struct GetArgs {
-    /// The ticket that `peer share` printed
+    /// The ticket that `peer share` printed; - reads it from stdin, @FILE from a file
     #[arg(value_name = "TICKET")]
-    pub ticket: Ticket,
+    pub ticket: TicketSource,
 
     /// Where to put it: a directory, a file name, or - for stdout [default: the ticket's name]
     #[arg(long, short, env = "PEER_OUTPUT", value_name = "PATH")]
@@ -181,7 +194,7 @@ fn parse_seed_for(text: &str) -> Result<SeedFor, String> {
 /// `peer check`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Example:\n  peer check movie.mkv relay1abc...\n\nExits 0 if the file is the \
+    after_help = "Example:\n  peer check movie.mkv relay2abc...\n\nExits 0 if the file is the \
                   ticket's, 1 if not. Only where it differs is asked of the relay."
 )]
 pub struct CheckArgs {
@@ -189,9 +202,9 @@ pub struct CheckArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// The ticket
+    /// The ticket; - reads it from stdin, @FILE from a file
     #[arg(value_name = "TICKET")]
-    pub ticket: Ticket,
+    pub ticket: TicketSource,
 
     /// File whose first line is the token that the relay asks for
     #[arg(long, env = "PEER_TOKEN_FILE", value_name = "FILE")]
@@ -212,11 +225,11 @@ pub struct CheckArgs {
 
 /// `peer info`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  peer info relay1abc...")]
+#[command(after_help = "Examples:\n  peer info relay2abc...\n  peer info @ticket.txt")]
 pub struct InfoArgs {
-    /// The ticket
+    /// The ticket; - reads it from stdin, @FILE from a file
     #[arg(value_name = "TICKET")]
-    pub ticket: Ticket,
+    pub ticket: TicketSource,
 
     /// Print a JSON object
     #[arg(long, env = "PEER_JSON", value_parser = FalseyValueParser::new())]

@@ -19,10 +19,12 @@ use crate::{
     client::{
         ChunkOrder, FileState, Notice, Patience, Peer, PeerConfig, PeerHandle, Reaction, Remote,
         SessionConfig, hashing, new_scratch,
-        origin::{OpenFile, OriginFile},
+        origin::{OpenFile, OriginFile, Sealing},
         store::{ChunkStore, StoreEvent},
     },
-    protocol::{Digest, Manifest, Token, chunk_size_log2_for, limits::NONCE_BYTES},
+    protocol::{
+        Digest, Manifest, SwarmKey, Ticket, Token, chunk_size_log2_for, limits::NONCE_BYTES,
+    },
     units::{bytes_text, count_text},
 };
 
@@ -49,39 +51,50 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
     }
     let token = read_token(args.token_file.as_deref())?;
     let voice = Voice { quiet: args.quiet };
-    let key = args.ticket.key;
+    let ticket = args.ticket.read()?;
+    let key = ticket.key;
     let file = OpenFile::open(&args.file).map_err(ProgramError::job)?;
     let verdict = if file.size_bytes() != key.size_bytes {
         Verdict::OtherSize { size_bytes: file.size_bytes() }
     } else {
         let what = format!("checking {}", args.file.display());
         let mut progress = voice.progress(&what, key.size_bytes);
-        let origin = file.hash(key.chunk_size_log2, &mut |done| progress.set(done));
+        let sealing = Sealing::Plain;
+        let origin = file.hash(key.chunk_size_log2, sealing, &mut |done| progress.set(done));
         progress.finish();
         let origin = origin.map_err(ProgramError::job)?;
-        if origin.manifest().key().id == key.id {
+        if origin.plain() == ticket.plain() {
             Verdict::Same
         } else {
-            locate(args, token, &origin)
+            locate(args, &ticket, token, &origin)
         }
     };
-    report(args, voice, &verdict)
+    report(args, &key, voice, &verdict)
 }
 
-/// Where the file differs, if a peer can tell.
-fn locate(args: &CheckArgs, token: Option<Token>, origin: &OriginFile) -> Verdict {
-    let asked = ask_for_manifest(args, token);
-    match asked {
-        Ok(manifest) => {
-            let first = hashing::first_difference(origin.manifest(), &manifest);
-            Verdict::Differs { first, why_not: String::new() }
-        }
+/// Where the file differs, if a peer can tell. What it tells of a sealed file is of the ciphertext: this one is
+/// sealed as the ticket says, and compared with that.
+fn locate(args: &CheckArgs, ticket: &Ticket, token: Option<Token>, origin: &OriginFile) -> Verdict {
+    let find = || {
+        let manifest = ask_for_manifest(args, ticket, token)?;
+        let sealed = ticket.sealed.as_ref();
+        let own = sealed.map(|sealed| origin.manifest_as(sealed, &mut |_| {})).transpose();
+        let own = own.map_err(|error| error.to_string())?;
+        let own = own.as_ref().unwrap_or_else(|| origin.manifest());
+        Ok(hashing::first_difference(own, &manifest))
+    };
+    match find() {
+        Ok(first) => Verdict::Differs { first, why_not: "the list of digests is not of it".into() },
         Err(why_not) => Verdict::Differs { first: None, why_not },
     }
 }
 
 /// The list of digests from a peer that has it, or why it can't be had.
-fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manifest>, String> {
+fn ask_for_manifest(
+    args: &CheckArgs,
+    ticket: &Ticket,
+    token: Option<Token>,
+) -> Result<Arc<Manifest>, String> {
     let session = SessionConfig {
         order: ChunkOrder::Relay,
         seeding: None,
@@ -93,10 +106,10 @@ fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manife
     };
     // The answer is known without the relay: one that is not there is not waited for.
     let patience = Patience { first: Duration::ZERO, later: Duration::ZERO };
-    let remote: Remote = args.ticket.relay.clone().into();
+    let remote: Remote = ticket.relay.clone().into();
     let config = PeerConfig { remote: remote.clone(), session, patience, seed: 0 };
     let asked = Rc::new(Asked::default());
-    let file = FileState::lacking(args.ticket.key);
+    let file = FileState::lacking(ticket.key);
     let watch = Rc::clone(&asked);
     let watch = move |_, notice: &Notice<'_>, _: &FileState| watch.notice(notice);
     let peer = Peer::new(config, file, Box::new(Nowhere), Box::new(watch));
@@ -120,7 +133,7 @@ fn ask_for_manifest(args: &CheckArgs, token: Option<Token>) -> Result<Arc<Manife
         (Some(manifest), _) => Ok(Arc::clone(manifest)),
         (None, Some(Err(error))) => Err(error.to_string()),
         (None, _) if asked.is_accepted.get() => {
-            let key = &args.ticket.key;
+            let key = &ticket.key;
             let log2 = chunk_size_log2_for(key.size_bytes, asked.recommended_log2.get());
             let other = match log2 == key.chunk_size_log2 {
                 true => "",
@@ -200,9 +213,13 @@ impl ChunkStore for Nowhere {
     }
 }
 
-fn report(args: &CheckArgs, voice: Voice, verdict: &Verdict) -> Result<(), ProgramError> {
+fn report(
+    args: &CheckArgs,
+    key: &SwarmKey,
+    voice: Voice,
+    verdict: &Verdict,
+) -> Result<(), ProgramError> {
     let path = args.file.display();
-    let key = &args.ticket.key;
     if args.json {
         let first = match verdict {
             Verdict::Differs { first, .. } => *first,

@@ -46,16 +46,19 @@ use super::{
 };
 use crate::{
     client::{
-        FileState, Remote,
+        FileState, Opening, Remote,
         resume::{self, Hashing},
     },
-    protocol::{Manifest, Token, digest_file, shown_name},
+    protocol::{Manifest, Ticket, Token, digest_file, shown_name},
     units::{bytes_text, bytes_texts, count_text},
 };
 
 /// What every step needs.
 struct Context<'a> {
     args: &'a GetArgs,
+    ticket: &'a Ticket,
+    /// Of a sealed file: opens it, and knows what was opened.
+    opening: Option<Opening>,
     token: Option<Token>,
     /// Permissions to execute that the file gets.
     execute: u32,
@@ -71,7 +74,7 @@ struct Context<'a> {
 /// # Errors
 /// What the user should know; the exit code follows from it.
 pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
-    let ticket = &args.ticket;
+    let ticket = &args.ticket.read()?;
     let target = target::resolve(args.output.as_deref(), ticket.name());
     let target = target.map_err(ProgramError::Usage)?;
     if target == Target::Stdout && args.common.json {
@@ -100,7 +103,9 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
         let screen = screen.map_err(|error| no_thread("for the screen", &error))?;
         let (status, hashing) = (Arc::clone(status), Arc::clone(hashing));
         let is_checked = Cell::new(false);
-        let context = Context { args, token, execute, status, hashing, news, is_checked };
+        let opening = ticket.sealed.as_ref().map(|sealed| Opening::new(sealed, &ticket.key));
+        let context =
+            Context { args, ticket, opening, token, execute, status, hashing, news, is_checked };
         let result = context.get(&target);
         drop(context);
         // A screen that panicked takes nothing of the result away.
@@ -133,7 +138,7 @@ impl Context<'_> {
     fn stream(&self) -> Result<(), String> {
         let stdout = crate::stdout::open();
         let stdout = stdout.map_err(|error| format!("failed to write to stdout: {error}"))?;
-        let file = FileState::lacking(self.args.ticket.key);
+        let file = FileState::lacking(self.ticket.key);
         if self.is_empty()? {
             return Ok(());
         }
@@ -142,7 +147,7 @@ impl Context<'_> {
 
     /// What is at the target already, if it is the very file.
     fn existing(&self, target: &FileTarget) -> Result<Option<(File, Manifest)>, String> {
-        let (path, key) = (target.path(), &self.args.ticket.key);
+        let (path, key) = (target.path(), &self.ticket.key);
         let metadata = match fs::symlink_metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -172,10 +177,18 @@ impl Context<'_> {
         }
         let unreadable = |error: io::Error| format!("could not read {path}: {error}");
         let file = File::open(target.path()).map_err(unreadable)?;
-        let manifest =
-            resume::manifest_of(&file, key.size_bytes, key.chunk_size_log2, &self.hashing);
+        let manifest = resume::manifest_of(
+            &file,
+            key.size_bytes,
+            key.chunk_size_log2,
+            self.opening.as_ref(),
+            &self.hashing,
+        );
         match manifest.map_err(|error| hashing_error(&error, target.path()))? {
-            Some(manifest) if manifest.key() == key => Ok(Some((file, manifest))),
+            Some(manifest) if manifest.key() == key => {
+                self.check_opened()?;
+                Ok(Some((file, manifest)))
+            }
             _ => Err(other()),
         }
     }
@@ -218,20 +231,21 @@ impl Context<'_> {
             Ok(()) => self.tell_of_permissions(target),
             Err(_) => {
                 let kept_chunks = self.status.have_chunks.load(Relaxed);
-                part.discard_if_empty(&self.args.ticket.key, kept_chunks);
+                part.discard_if_empty(&self.ticket.key, kept_chunks);
             }
         }
         got
     }
 
     fn fill(&self, part: &Part) -> Result<(), String> {
-        let key = self.args.ticket.key;
+        let key = self.ticket.key;
         part.prepare(&key).map_err(|error| self.with_hint(&error, part))?;
         if self.is_empty()? {
             return part.finish(&key, self.args.force);
         }
         let state = self.resume(part)?;
         if state.is_whole() {
+            self.check_opened()?;
             part.finish(&key, self.args.force)?;
             return self.serve(Arc::clone(part.file()), state);
         }
@@ -260,7 +274,7 @@ impl Context<'_> {
 
     /// What is here of the file, found out by hashing it.
     fn resume(&self, part: &Part) -> Result<FileState, String> {
-        let key = self.args.ticket.key;
+        let key = self.ticket.key;
         let path = part.target().part_path();
         let has_data = part
             .had_data()
@@ -295,7 +309,8 @@ impl Context<'_> {
             return Ok(state);
         }
         self.status.enter(Phase::Hashing);
-        let have = resume::chunks_present(part.file(), &manifest, &self.hashing);
+        let have =
+            resume::chunks_present(part.file(), &manifest, self.opening.as_ref(), &self.hashing);
         let have = have.map_err(|error| {
             self.with_hint(&hashing_error(&error, &part.target().part_path()), part)
         })?;
@@ -317,15 +332,16 @@ impl Context<'_> {
         let key = *file.key();
         if !manifest_only {
             let chunks = count_text(u64::from(key.chunk_count()), "chunk");
-            let (name, size) = (shown_name(args.ticket.name()), bytes_text(key.size_bytes));
-            let relay = &args.ticket.relay;
+            let (name, size) = (shown_name(self.ticket.name()), bytes_text(key.size_bytes));
+            let relay = &self.ticket.relay;
             self.note(format!("getting {name} ({size}, {chunks}) through {relay}"));
         }
         let job = Job {
-            remote: Remote::from(args.ticket.relay.clone()),
+            remote: Remote::from(self.ticket.relay.clone()),
             token: self.token.clone(),
             transport: args.common.transport,
             place,
+            opening: self.opening.clone(),
             manifest_only,
             timeout: args.timeout,
             seed_for: args.seed_for,
@@ -338,11 +354,12 @@ impl Context<'_> {
 
     /// Whether the ticket's file is the empty one: then there is nothing to get.
     fn is_empty(&self) -> Result<bool, String> {
-        let key = &self.args.ticket.key;
+        let key = &self.ticket.key;
         if key.size_bytes > 0 {
             return Ok(false);
         }
-        if key.id != digest_file(&[]) {
+        let is_empty = |digest| digest == digest_file(&[]);
+        if !is_empty(key.id) || !is_empty(self.ticket.plain()) {
             return Err(
                 "the ticket contradicts itself: a file of 0 bytes has another id: ask for \
                         the ticket again"
@@ -352,15 +369,24 @@ impl Context<'_> {
         Ok(true)
     }
 
+    /// Whether what was opened is the ticket's file, once all of it was.
+    fn check_opened(&self) -> Result<(), String> {
+        let check = self.opening.as_ref().map_or(Ok(()), Opening::check);
+        check.map_err(|error| error.to_string())
+    }
+
     /// Adds what is kept, as it is now, and how to go on.
     fn with_hint(&self, error: &str, part: &Part) -> String {
-        let (have, size) = (self.status.have_bytes.load(Relaxed), self.args.ticket.key.size_bytes);
+        let (have, size) = (self.status.have_bytes.load(Relaxed), self.ticket.key.size_bytes);
         if have == size {
             // What went wrong is its finish, which says what became of it.
             return error.to_owned();
         }
         let path = part.target().part_path();
         let path = path.display();
+        if self.check_opened().is_err() {
+            return format!("{error}; what came of it stays in {path}");
+        }
         if !part.is_in_place() {
             return format!(
                 "{error}; {path} was moved or deleted meanwhile: nothing is kept there"

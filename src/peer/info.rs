@@ -1,4 +1,4 @@
-//! `peer info`: what a ticket holds.
+//! `peer info`: what a ticket holds, but for what makes it a key.
 
 use super::{
     args::InfoArgs,
@@ -11,8 +11,8 @@ use crate::{
 
 /// Prints it.
 pub(super) fn run(args: &InfoArgs) -> Result<(), ProgramError> {
-    let text =
-        if args.json { format!("{}\n", describe(&args.ticket)) } else { prose(&args.ticket) };
+    let ticket = args.ticket.read()?;
+    let text = if args.json { format!("{}\n", describe(&ticket)) } else { prose(&ticket) };
     crate::stdout::print(text.as_bytes()).map_err(|error| output_error(&error))
 }
 
@@ -25,6 +25,10 @@ pub(super) fn describe(ticket: &Ticket) -> serde_json::Value {
         "chunk_size_bytes": ticket.key.chunk_size_bytes(),
         "chunk_count": ticket.key.chunk_count(),
         "relay": ticket.relay.to_string(),
+        "relays": ticket.relays().map(ToString::to_string).collect::<Vec<_>>(),
+        "pin": ticket.pin.map(|pin| pin.to_string()),
+        "sealed": ticket.sealed.is_some(),
+        "plain_digest": ticket.plain().to_string(),
         "executable": ticket.is_executable,
     })
 }
@@ -32,16 +36,31 @@ pub(super) fn describe(ticket: &Ticket) -> serde_json::Value {
 fn prose(ticket: &Ticket) -> String {
     let key = &ticket.key;
     // A name comes from another user: what could steer a terminal is shown as an escape.
-    let name = shown_name(ticket.name());
-    let executable = if ticket.is_executable { "mode   executable\n" } else { "" };
+    let mut lines = vec![
+        ("name", shown_name(ticket.name())),
+        (
+            "size",
+            format!("{} ({})", bytes_text(key.size_bytes), count_text(key.size_bytes, "byte")),
+        ),
+    ];
+    if ticket.sealed.is_some() {
+        lines.push(("digest", format!("{} (BLAKE3, as b3sum prints it)", ticket.plain())));
+        lines.push(("id", format!("{} (of the sealed file, as the relay knows it)", key.id)));
+        lines
+            .push(("sealed", "yes: this ticket opens the file, keep it as you would a key".into()));
+    } else {
+        lines.push(("id", format!("{} (BLAKE3, as b3sum prints it)", key.id)));
+        lines.push(("sealed", "no: the relay and all on the way can read the file".into()));
+    }
     let chunks = count_text(u64::from(key.chunk_count()), "chunk");
-    format!(
-        "name   {name}\nsize   {} ({})\nid     {} (BLAKE3, as b3sum prints it)\nchunks {chunks} of \
-         {}\nrelay  {}\n{executable}",
-        bytes_text(key.size_bytes),
-        count_text(key.size_bytes, "byte"),
-        key.id,
-        bytes_text(u64::from(key.chunk_size_bytes())),
-        ticket.relay,
-    )
+    let chunk_size = bytes_text(u64::from(key.chunk_size_bytes()));
+    lines.push(("chunks", format!("{chunks} of {chunk_size}")));
+    lines.extend(ticket.relays().map(|relay| ("relay", relay.to_string())));
+    if let Some(pin) = ticket.pin {
+        lines.push(("pin", format!("{pin} (which the relay must prove)")));
+    }
+    if ticket.is_executable {
+        lines.push(("mode", "executable".into()));
+    }
+    lines.iter().map(|(what, text)| format!("{what:<6} {text}\n")).collect()
 }

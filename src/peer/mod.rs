@@ -18,12 +18,14 @@ mod get;
 mod info;
 mod probe;
 mod share;
+mod ticket_source;
 mod voice;
 
 use std::{ffi::OsString, process::ExitCode};
 
 pub use args::PeerArgs;
 pub use error::ProgramError;
+pub use ticket_source::TicketSource;
 
 use args::Command;
 

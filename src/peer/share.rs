@@ -53,14 +53,18 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     })?;
     let token = read_token(args.common.token_file.as_deref())?;
     let wish = Wish::of(args)?;
+    let sealing = wish.sealing();
     let file = OpenFile::open(&args.file).map_err(ProgramError::job)?;
     wish.check_size(&file)?;
     let remote = Remote::from(wish.relay().clone());
     let chunk_size_log2_max = ask_relay(args, voice, remote.clone(), token.clone())?;
     let chunk_size_log2 = wish.chunk_size_log2(&file, chunk_size_log2_max)?;
-    let mut progress =
-        voice.progress(&format!("hashing {}", args.file.display()), file.size_bytes());
-    let origin = file.hash(chunk_size_log2, &mut |done| progress.set(done));
+    let what = match sealing.passes() {
+        1 => format!("hashing {}", args.file.display()),
+        passes => format!("hashing and sealing {}, {passes} passes", args.file.display()),
+    };
+    let mut progress = voice.progress(&what, file.size_bytes() * sealing.passes());
+    let origin = file.hash(chunk_size_log2, sealing, &mut |done| progress.set(done));
     progress.finish();
     let origin = origin.map_err(ProgramError::job)?;
     let (ticket, notes) = wish.ticket(&origin)?;

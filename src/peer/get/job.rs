@@ -8,7 +8,7 @@ use std::{
 
 use super::{super::args::SeedFor, part::Part, screen::News, status::Status};
 use crate::{
-    client::Remote,
+    client::{Opening, Remote},
     protocol::{Manifest, Token},
     transport::Transport,
 };
@@ -31,6 +31,8 @@ pub(super) struct Job {
     pub(super) token: Option<Token>,
     pub(super) transport: Transport,
     pub(super) place: Place,
+    /// Of a sealed file.
+    pub(super) opening: Option<Opening>,
     /// Only the list of digests is wanted: what is on disk must be hashed before anything is got.
     pub(super) manifest_only: bool,
     pub(super) timeout: Duration,

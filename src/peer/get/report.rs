@@ -35,7 +35,7 @@ impl Report<'_> {
         let line = match self.target {
             _ if common.json => self.json().to_string(),
             Target::File(target) if self.error.is_none() => {
-                checksum_line(self.ticket.key.id, target.path())
+                checksum_line(self.ticket.plain(), target.path())
             }
             _ => String::new(),
         };
@@ -93,6 +93,8 @@ impl Report<'_> {
             "name": self.ticket.name(),
             "path": path,
             "id": key.id.to_string(),
+            "sealed": self.ticket.sealed.is_some(),
+            "plain_digest": self.ticket.plain().to_string(),
             "size_bytes": key.size_bytes,
             "chunk_size_bytes": key.chunk_size_bytes(),
             "chunk_count": key.chunk_count(),

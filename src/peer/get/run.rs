@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fs::File,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc::SyncSender},
     time::Duration,
@@ -25,7 +26,7 @@ use crate::{
     client::{
         ChunkOrder, ChunkStore, ConnectionError, Disk, FileState, FileStore, Notice, Observer,
         Patience, Peer, PeerConfig, PeerHandle, Reaction, SessionConfig, SessionError, StreamStore,
-        new_scratch,
+        new_scratch, wrong_plain,
     },
     machine,
     protocol::{FailureCode, limits::NONCE_BYTES},
@@ -152,16 +153,25 @@ impl Local {
 
     fn store(&self, disk: &Disk, file: &FileState) -> Box<dyn ChunkStore> {
         let key = *file.key();
-        match &self.job.place {
-            Place::Part { part, .. } => {
-                Box::new(FileStore::new(key, Arc::clone(part.file()), true, disk))
+        let opening = self.job.opening.clone();
+        let file_store = |file: &Arc<File>, is_writable| {
+            let store = FileStore::new(key, Arc::clone(file), is_writable, disk);
+            match opening.clone() {
+                Some(opening) => store.with_opening(opening),
+                None => store,
             }
-            Place::Whole(whole) => Box::new(FileStore::new(key, Arc::clone(whole), false, disk)),
+        };
+        match &self.job.place {
+            Place::Part { part, .. } => Box::new(file_store(part.file(), true)),
+            Place::Whole(whole) => Box::new(file_store(whole, false)),
             Place::Stream(sink) => {
                 // A stream has a beginning, and no holes.
                 let store = StreamStore::new(Arc::clone(sink), file.have().count(), disk);
                 self.state.borrow_mut().writes = Some(store.writes());
-                Box::new(store)
+                Box::new(match opening {
+                    Some(opening) => store.with_opening(key, opening),
+                    None => store,
+                })
             }
         }
     }
@@ -281,6 +291,11 @@ impl Local {
 
     /// What ended the last peer, and what that means for the user.
     fn explain(&self, error: &ConnectionError) -> String {
+        if let ConnectionError::Store { error, .. } = error
+            && let Some(wrong) = wrong_plain(error)
+        {
+            return wrong.to_string();
+        }
         let hint = match error {
             ConnectionError::Connect { .. } => {
                 ": is the relay running, and can this machine reach it?"

@@ -2,29 +2,56 @@
 //!
 //! Connects to nothing and hashes nothing itself.
 
-use super::super::{args::ShareArgs, error::ProgramError};
+use super::super::{args::ShareArgs, error::ProgramError, ticket_source::TicketSource};
 use crate::{
-    client::{OriginFile, origin::OpenFile},
+    client::{
+        OriginFile,
+        origin::{OpenFile, Sealing},
+    },
     protocol::{
-        Digest, RelayAddr, SwarmKey, Ticket,
+        Digest, RelayAddr, SwarmKey, Ticket, UserSecret,
         limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_SLACK},
     },
     units::{bytes_text, bytes_texts},
+    user_secret,
 };
 
 /// A checked command line.
 pub(super) struct Wish<'a> {
     args: &'a ShareArgs,
     relay: RelayAddr,
+    /// As which it is to be shared.
+    wanted: Option<Ticket>,
+    /// Seals it, unless a ticket does, or nothing.
+    secret: Option<UserSecret>,
 }
 
 impl<'a> Wish<'a> {
     /// What the user wants.
     pub(super) fn of(args: &'a ShareArgs) -> Result<Self, ProgramError> {
-        let of_ticket = args.ticket.as_ref().map(|ticket| &ticket.relay);
+        let wanted = args.ticket.as_ref().map(TicketSource::read).transpose()?;
+        let of_ticket = wanted.as_ref().map(|ticket| &ticket.relay);
         let relay = args.relay.as_ref().or(of_ticket).cloned();
         let missing = || ProgramError::Usage("--relay or --ticket must say which relay".into());
-        Ok(Self { args, relay: relay.ok_or_else(missing)? })
+        let relay = relay.ok_or_else(missing)?;
+        let secret = match (&wanted, args.plain) {
+            (None, false) => {
+                let secret = user_secret::open(args.secret_file.as_deref());
+                Some(secret.map_err(ProgramError::Usage)?)
+            }
+            _ => None,
+        };
+        Ok(Self { args, relay, wanted, secret })
+    }
+
+    /// How it is sealed: as the ticket says, with the user's secret, or not at all.
+    pub(super) fn sealing(&self) -> Sealing<'_> {
+        let of_ticket = self.wanted.as_ref().and_then(|ticket| ticket.sealed.as_ref());
+        match (of_ticket, &self.secret) {
+            (Some(sealed), _) => Sealing::As(sealed),
+            (None, Some(secret)) => Sealing::By(secret),
+            (None, None) => Sealing::Plain,
+        }
     }
 
     /// Through which relay.
@@ -34,7 +61,7 @@ impl<'a> Wish<'a> {
 
     /// A file of another length need not be hashed to be another one than the ticket's.
     pub(super) fn check_size(&self, file: &OpenFile) -> Result<(), ProgramError> {
-        match &self.args.ticket {
+        match &self.wanted {
             Some(ticket) if ticket.key.size_bytes != file.size_bytes() => {
                 let (has, wanted) = bytes_texts(file.size_bytes(), ticket.key.size_bytes);
                 Err(self.another(&format!("it has {has}, the ticket's has {wanted}")))
@@ -49,7 +76,7 @@ impl<'a> Wish<'a> {
         file: &OpenFile,
         most_log2: u8,
     ) -> Result<u8, ProgramError> {
-        let of_ticket = self.args.ticket.as_ref().map(|ticket| ticket.key.chunk_size_log2);
+        let of_ticket = self.wanted.as_ref().map(|ticket| ticket.key.chunk_size_log2);
         let Some(log2) = of_ticket.or(self.args.chunk) else {
             return file.chunk_size_log2(most_log2).map_err(ProgramError::job);
         };
@@ -83,9 +110,10 @@ impl<'a> Wish<'a> {
         &self,
         origin: &OriginFile,
     ) -> Result<(Ticket, Vec<String>), ProgramError> {
-        let (mut ticket, fault) = origin.ticket(self.relay.clone()).map_err(ProgramError::job)?;
+        let (mut ticket, fault) =
+            origin.ticket(self.relay.clone(), None).map_err(ProgramError::job)?;
         let mut notes = Vec::new();
-        match &self.args.ticket {
+        match &self.wanted {
             Some(wanted) if wanted.key != ticket.key => {
                 return Err(self.another("its content differs; peer check FILE TICKET says where"));
             }
