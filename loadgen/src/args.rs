@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::FalseyValueParser};
 use relay::{
     client::look_up_blocking,
     config::{parse_count, parse_duration, parse_size},
@@ -87,6 +87,9 @@ pub(crate) struct Args {
     /// verify: check every byte, keep none; dir:PATH: each client writes a real file there
     #[arg(long, env = "LOADGEN_STORE", value_name = "MODE", default_value = "verify", value_parser = parse_store)]
     store: Store,
+    /// Seal what is distributed: the origin seals, and each client opens what it gets
+    #[arg(long, env = "LOADGEN_SEALED", value_parser = FalseyValueParser::new())]
+    sealed: bool,
     /// Limit each client's intake, in payload bytes a second
     #[arg(long, env = "LOADGEN_RATE", value_name = "SIZE", value_parser = parse_rate)]
     rate: Option<NonZeroU64>,
@@ -208,6 +211,7 @@ pub(crate) struct Config {
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) token: Option<Token>,
     pub(crate) store: Store,
+    pub(crate) sealed: bool,
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) slow: Option<Slow>,
     pub(crate) churn: Churn,
@@ -264,6 +268,7 @@ impl Args {
             token_file: self.token_file,
             token,
             store: self.store,
+            sealed: self.sealed,
             rate: self.rate,
             slow: self.slow,
             churn,

@@ -17,8 +17,8 @@ use std::{
 use bytes::Bytes;
 use relay::{
     client::{
-        ChunkStore, ConnectionError, FileState, FileStore, Notice, Observer, Patience, Peer,
-        PeerConfig, Reaction, SessionConfig, SessionError, StoreEvent,
+        ChunkStore, ConnectionError, FileState, FileStore, Notice, Observer, OpeningStore,
+        Patience, Peer, PeerConfig, Reaction, SessionConfig, SessionError, StoreEvent,
     },
     protocol::{Digest, FailureCode, Manifest, Seeding, limits::NONCE_BYTES},
     time::Time,
@@ -90,7 +90,14 @@ pub(crate) fn client_peer(
             FileState::whole(Arc::clone(&content.manifest)),
             Box::new(WrongStore(content.store(&local.disk)?)),
         ),
-        (Store::Verify, _) => (FileState::lacking(key), content.store(&local.disk)?),
+        (Store::Verify, _) => {
+            let source = content.store(&local.disk)?;
+            let store = match content.opening() {
+                Some(opening) => Box::new(OpeningStore::new(key, opening, source)),
+                None => source,
+            };
+            (FileState::lacking(key), store)
+        }
         (Store::Dir(dir), _) => {
             let path = client_path(dir, plan.index, &content.name);
             let store = path.parent().map_or(Ok(()), std::fs::create_dir_all);
@@ -101,6 +108,10 @@ pub(crate) fn client_peer(
             let store = store.map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", path.display()))
             })?;
+            let store = match content.opening() {
+                Some(opening) => store.with_opening(opening),
+                None => store,
+            };
             (FileState::lacking(key), Box::new(store))
         }
     };

@@ -18,10 +18,10 @@ use std::{
 
 use bytes::Bytes;
 use relay::{
-    client::{ChunkStore, Disk, FileStore, MemoryStore, origin::holds_more},
+    client::{ChunkStore, Disk, FileStore, MemoryStore, Opening, Seal, origin::holds_more},
     machine,
     protocol::{
-        ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey,
+        ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, Sealed, SwarmKey, UserSecret,
         limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX},
     },
     stderr::{Pace, say},
@@ -36,8 +36,12 @@ pub(crate) struct Content {
     pub(crate) name: OsString,
     /// Whether its owner may execute it.
     pub(crate) is_executable: bool,
-    /// Its digests, and with them its key.
+    /// The digests of what is moved, and with them its key.
     pub(crate) manifest: Arc<Manifest>,
+    /// BLAKE3 of the file itself, what `b3sum` prints.
+    pub(crate) plain: Digest,
+    /// How it is sealed, if it is.
+    seal: Option<Seal>,
     bytes: Source,
 }
 
@@ -148,7 +152,7 @@ impl Content {
             Ok(())
         })?;
         let name = format!("file-{index}.bin").into();
-        Ok(Self { name, is_executable: false, manifest, bytes: Source::Memory(bytes.into()) })
+        Ok(Self::plain(name, false, manifest, Source::Memory(bytes.into())))
     }
 
     /// An existing file.
@@ -174,7 +178,55 @@ impl Content {
         }
         let name = path.file_name().unwrap_or("file".as_ref()).to_owned();
         let is_executable = metadata.permissions().mode() & EXECUTABLE != 0;
-        Ok(Self { name, is_executable, manifest, bytes: Source::Path(path.to_owned()) })
+        Ok(Self::plain(name, is_executable, manifest, Source::Path(path.to_owned())))
+    }
+
+    fn plain(name: OsString, is_executable: bool, manifest: Arc<Manifest>, bytes: Source) -> Self {
+        let plain = manifest.key().id;
+        Self { name, is_executable, manifest, plain, seal: None, bytes }
+    }
+
+    /// The same, sealed as a user of this seed would.
+    ///
+    /// # Errors
+    /// The system's, if it is a file.
+    pub(crate) fn sealed(self, seed: u64) -> Result<Self, ContentError> {
+        let key = *self.manifest.key();
+        let user = UserSecret(*blake3::hash(&seed.to_le_bytes()).as_bytes());
+        let sealed = Sealed::by(&user, self.plain, key.size_bytes);
+        let cipher = sealed.cipher(key.size_bytes);
+        let read_error = |path: &Path, error| ContentError::Read { path: path.to_owned(), error };
+        let file = match &self.bytes {
+            Source::Path(path) => {
+                Some((path, File::open(path).map_err(|error| read_error(path, error))?))
+            }
+            Source::Memory(_) => None,
+        };
+        let manifest = digest(key.size_bytes, key.chunk_size_log2, |chunk, hasher| {
+            let start = key.chunk_offset_bytes(chunk);
+            let mut bytes = vec![0; key.chunk_len_bytes(chunk) as usize];
+            match (&self.bytes, &file) {
+                (Source::Memory(content), _) => {
+                    let from = usize::try_from(start).expect("it is in memory");
+                    let len = bytes.len();
+                    bytes.copy_from_slice(&content[from..from + len]);
+                }
+                (_, Some((path, file))) => {
+                    let read = file.read_exact_at(&mut bytes, start);
+                    read.map_err(|error| read_error(path, error))?;
+                }
+                (Source::Path(_), None) => unreachable!("it was opened"),
+            }
+            cipher.apply(start, &mut bytes);
+            hasher.update(&bytes);
+            Ok(())
+        })?;
+        Ok(Self { manifest, seal: Some(Seal::new(&sealed, key.size_bytes)), ..self })
+    }
+
+    /// What a client that gets it opens it with, if it is sealed.
+    pub(crate) fn opening(&self) -> Option<Opening> {
+        self.seal.as_ref().map(|seal| Opening::with(seal.clone(), self.manifest.key()))
     }
 
     /// Copies it to a new file.
@@ -196,8 +248,16 @@ impl Content {
     pub(crate) fn store(&self, disk: &Disk) -> io::Result<Box<dyn ChunkStore>> {
         let key = *self.manifest.key();
         Ok(match &self.bytes {
-            Source::Memory(bytes) => Box::new(MemoryStore::new(key, bytes.clone())),
-            Source::Path(path) => Box::new(FileStore::open(key, path, disk)?),
+            Source::Memory(bytes) => {
+                Box::new(MemoryStore::new(key, bytes.clone()).with_seal(self.seal.clone()))
+            }
+            Source::Path(path) => {
+                let store = FileStore::open(key, path, disk)?;
+                Box::new(match &self.seal {
+                    Some(seal) => store.with_seal(seal.clone()),
+                    None => store,
+                })
+            }
         })
     }
 }
@@ -321,6 +381,13 @@ mod tests {
             assert_eq!(opened.manifest.key(), content.manifest.key());
             let on_disk = digest_files(&[path]).remove(0).unwrap();
             assert_eq!(on_disk, content.manifest.key().id);
+            let sealed = [content.clone().sealed(5).unwrap(), opened.sealed(5).unwrap()];
+            for sealed in sealed {
+                assert_eq!(sealed.plain, content.plain);
+                assert_eq!(sealed.manifest.key().id == content.plain, size == 0);
+                let again = content.clone().sealed(5).unwrap();
+                assert_eq!(again.manifest, sealed.manifest, "from memory and from a file");
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use clap::ValueEnum;
 use relay::{
     protocol::{Stats, chunk_size_log2_for},
     stderr::{self, say},
@@ -19,10 +20,10 @@ use relay::{
 use shards::{Placement, clock};
 
 use crate::{
-    args::{Config, FileChoice, OrderMode, RelayChoice, SeedingMode, Store},
+    args::{Config, FileChoice, RelayChoice, SeedingMode, Store},
     board::Board,
     client::client_path,
-    content::{Content, digest_files},
+    content::{Content, ContentError, digest_files},
     fleet::{self, Outcome},
     latency::{ChunkSeconds, ClientSeconds, Latencies},
     member::{Job, Record},
@@ -189,7 +190,8 @@ fn make_contents(config: &Config, relay_max: u8) -> anyhow::Result<Vec<Content>>
         FileChoice::Generated(bytes) => {
             let log2 =
                 config.chunk_size_log2.unwrap_or_else(|| chunk_size_log2_for(*bytes, relay_max));
-            let content = |index| Content::generate(*bytes, log2, config.seed, index);
+            let content =
+                |index| seal(config, Content::generate(*bytes, log2, config.seed, index)?);
             Ok((0..config.files).map(content).collect::<Result<_, _>>()?)
         }
         FileChoice::Path(path) => {
@@ -199,9 +201,14 @@ fn make_contents(config: &Config, relay_max: u8) -> anyhow::Result<Vec<Content>>
             let log2 = config
                 .chunk_size_log2
                 .unwrap_or_else(|| chunk_size_log2_for(metadata.len(), relay_max));
-            Ok(vec![Content::open(path, log2)?])
+            Ok(vec![seal(config, Content::open(path, log2)?)?])
         }
     }
+}
+
+/// Sealed, if that was asked for.
+fn seal(config: &Config, content: Content) -> Result<Content, ContentError> {
+    if config.sealed { content.sealed(config.seed) } else { Ok(content) }
 }
 
 fn make_job(config: &Config, contents: Vec<Content>, relay: &Relay) -> Arc<Job> {
@@ -312,7 +319,7 @@ fn digest_stores(job: &Job, outcome: &Outcome, errors: &mut Vec<String>) -> Vec<
     for ((&client, path), digest) in clients.iter().zip(&paths).zip(digests) {
         let name = &content(client).name;
         match digest {
-            Ok(digest) if digest == content(client).manifest.key().id => {
+            Ok(digest) if digest == content(client).plain => {
                 let path = client_path(Path::new(""), client, name);
                 lines.push((client, checksum_line(digest, &path)));
             }
@@ -355,9 +362,10 @@ fn make_report(
         chunk_size_bytes: key.chunk_size_bytes(),
         chunk_count: key.chunk_count(),
         transport: config.transport.to_string(),
-        order: order_name(config.order).into(),
-        seeding: seeding_name(config.seeding).into(),
+        order: name_of(&config.order),
+        seeding: name_of(&config.seeding),
         seed: config.seed,
+        sealed: config.sealed,
         driver: after.driver.clone(),
         congestion: after.congestion.clone(),
         wall_seconds,
@@ -420,19 +428,9 @@ fn relay_figures(before: &Stats, after: &Stats, content_bytes: u64, is_own: bool
     }
 }
 
-fn order_name(order: OrderMode) -> &'static str {
-    match order {
-        OrderMode::Relay => "relay",
-        OrderMode::Sequential => "sequential",
-        OrderMode::Random => "random",
-    }
-}
-
-fn seeding_name(seeding: SeedingMode) -> &'static str {
-    match seeding {
-        SeedingMode::Spread => "spread",
-        SeedingMode::Origin => "origin",
-    }
+/// As it is written on the command line.
+fn name_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().expect("no value is skipped").get_name().to_owned()
 }
 
 fn write_page(config: &Config, ran: &Ran) -> anyhow::Result<()> {
@@ -490,9 +488,10 @@ fn failed_report(config: &Config, error: String) -> Report {
         file_size_bytes,
         chunk_size_bytes: config.chunk_size_log2.map_or(0, |log2| 1 << log2),
         transport: config.transport.to_string(),
-        order: order_name(config.order).into(),
-        seeding: seeding_name(config.seeding).into(),
+        order: name_of(&config.order),
+        seeding: name_of(&config.seeding),
         seed: config.seed,
+        sealed: config.sealed,
         bound_by: "neither".into(),
         errors: vec![error],
         ..Report::default()

@@ -41,6 +41,8 @@ pub(crate) struct Report {
     pub(crate) order: String,
     pub(crate) seeding: String,
     pub(crate) seed: u64,
+    /// Whether the origin sealed what it gave, and the clients opened it.
+    pub(crate) sealed: bool,
     /// Of the relay.
     pub(crate) driver: String,
     /// Of the relay.
@@ -178,8 +180,13 @@ impl Display for Report {
             f,
             "run",
             &format!(
-                "{} over {}, {} order, {} seeding, seed {}",
-                self.transport, self.driver, self.order, self.seeding, self.seed
+                "{} over {}, {} order, {} seeding, {}, seed {}",
+                self.transport,
+                self.driver,
+                self.order,
+                self.seeding,
+                if self.sealed { "sealed" } else { "not sealed" },
+                self.seed
             ),
         )?;
         for error in self.errors.iter().take(ERRORS_SHOWN_MAX) {
@@ -279,6 +286,7 @@ mod tests {
             order: "relay".into(),
             seeding: "spread".into(),
             seed: 7,
+            sealed: false,
             driver: "epoll".into(),
             congestion: "cubic".into(),
             wall_seconds: 2.0,
@@ -301,7 +309,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&report().to_json()).unwrap();
         for key in
             "clients clients_verified file_size_bytes chunk_size_bytes chunk_count transport \
-                    order seeding seed driver congestion wall_seconds seeding_seconds \
+                    order seeding seed sealed driver congestion wall_seconds seeding_seconds \
                     exchange_seconds goodput_bytes_per_second client_seconds chunk_latency_seconds \
                     relay loadgen bound_by errors"
                 .split_whitespace()

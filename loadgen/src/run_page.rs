@@ -29,9 +29,10 @@ pub(crate) fn draw(recorded: &Recorded<'_>, files: &[String]) -> String {
     let title =
         format!("{} to {} clients", size(report.file_size_bytes), thousands(report.clients as u64));
     let subtitle = format!(
-        "{} chunks of {} · {} over {} · {} order · {} seeding · seed {}",
+        "{} chunks of {}{} · {} over {} · {} order · {} seeding · seed {}",
         thousands(report.chunk_count.into()),
         size(report.chunk_size_bytes.into()),
+        if report.sealed { ", sealed" } else { "" },
         report.transport,
         report.driver,
         report.order,

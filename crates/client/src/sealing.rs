@@ -82,9 +82,17 @@ impl Opening {
     /// The key is not valid, which a ticket's is.
     #[must_use]
     pub fn new(sealed: &Sealed, key: &SwarmKey) -> Self {
+        Self::with(Seal::new(sealed, key.size_bytes), key)
+    }
+
+    /// The same with a seal that others of this file have, too.
+    ///
+    /// # Panics
+    /// The key is not valid, which a ticket's is.
+    #[must_use]
+    pub fn with(seal: Seal, key: &SwarmKey) -> Self {
         let opened = ManifestHasher::new(key.size_bytes, key.chunk_size_log2);
-        let opened = Rc::new(RefCell::new(opened.expect("a ticket's key is valid")));
-        Self { seal: Seal::new(sealed, key.size_bytes), opened }
+        Self { seal, opened: Rc::new(RefCell::new(opened.expect("a ticket's key is valid"))) }
     }
 
     /// How the file is sealed.
