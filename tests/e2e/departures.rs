@@ -87,8 +87,8 @@ fn who_left_a_file_before_it_was_shared_again_is_told_all_the_same() {
     let path = dir.path().join("shared");
     std::fs::write(&path, &file.bytes).expect("written");
     let share = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
-        command.arg("share").arg(&path).args(["--relay", &relay.addr.to_string()]).args(args);
+        let mut command = crate::programs::peer(&["share"]);
+        command.arg(&path).args(["--relay", &relay.addr.to_string()]).args(args);
         let running = Running::start(&mut command);
         let ticket = wait_for("the ticket", || running.stdout().lines().next().map(str::to_owned));
         (running, ticket)

@@ -75,7 +75,7 @@ impl Stage {
     /// Chunks that lie verified in a partial file.
     pub(crate) fn chunks_in(&self, name: &str) -> u32 {
         let Ok(part) = File::open(self.path(name)) else { return 0 };
-        chunks_present(&part, &self.file.manifest, &Hashing::default())
+        chunks_present(&part, &self.file.manifest, None, &Hashing::default())
             .map_or(0, |have| have.count())
     }
 
@@ -122,7 +122,7 @@ impl Ran {
         self
     }
 
-    fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).expect("one JSON object")
     }
 }

@@ -23,8 +23,8 @@ fn relay() -> RelayProcess {
 }
 
 fn share(path: &Path, relay: std::net::SocketAddr, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
-    command.arg("share").arg(path).args(["--relay", &relay.to_string()]).args(more);
+    let mut command = crate::programs::peer(&["share"]);
+    command.arg(path).args(["--relay", &relay.to_string()]).args(more);
     command
 }
 

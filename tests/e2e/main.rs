@@ -21,6 +21,7 @@ mod page;
 mod parts;
 mod relay_program;
 mod results;
+mod sealed;
 mod share;
 mod standing;
 mod tokens;

@@ -19,13 +19,13 @@ const PEER: &str = env!("CARGO_BIN_EXE_peer");
 fn redirected(how: &str, program: &str, args: &[&str]) -> Ended {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec \"$0\" \"$@\" {how}"), program]).args(args);
+    shell.env("PEER_PLAIN", "1");
     run(&mut shell)
 }
 
 fn share(path: &Path, relay: &RelayProcess) -> (Running, String) {
-    let mut command = Command::new(PEER);
-    let running =
-        Running::start(command.arg("share").arg(path).args(["--relay", &relay.addr.to_string()]));
+    let mut command = crate::programs::peer(&["share"]);
+    let running = Running::start(command.arg(path).args(["--relay", &relay.addr.to_string()]));
     let ticket = wait_for("the ticket", || {
         running.stdout().split_once('\n').map(|(line, _)| line.to_owned())
     });
@@ -117,6 +117,6 @@ fn what_holds_more_or_less_than_the_system_states_is_not_shared() {
         }
     }
     let serve = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--serve", "/proc/cpuinfo"];
-    let end = run(Command::new(RELAY).args(serve).stdin(Stdio::null()));
+    let end = run(Command::new(RELAY).args(serve).env("RELAY_PLAIN", "1").stdin(Stdio::null()));
     assert_eq!((end.code, end.stdout.as_str()), (1, ""), "{}", end.stderr);
 }

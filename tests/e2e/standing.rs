@@ -229,7 +229,7 @@ fn what_is_meant_for_others_ends_no_share() {
     let addr = relay.addr.to_string();
     let mut share = deaf(env!("CARGO_BIN_EXE_peer"), &["share", path, "--relay", &addr]);
     // That one is for gets.
-    let mut share = Running::start(share.env("PEER_TIMEOUT", "300ms"));
+    let mut share = Running::start(share.env("PEER_TIMEOUT", "300ms").env("PEER_PLAIN", "1"));
     wait_until("the ticket", || share.stdout().contains("relay1"));
     share.signal(Signal::INT);
     pause(Duration::from_millis(1_000));

@@ -7,5 +7,6 @@ mod bitfield;
 mod golden;
 mod limits;
 mod manifests;
+mod seal;
 mod streams;
 mod ticket;

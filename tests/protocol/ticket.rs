@@ -4,8 +4,12 @@
 
 use proptest::prelude::*;
 use relay::protocol::{
-    Digest, RelayAddr, SwarmKey, Ticket, TicketError, check_name, fit_name,
-    limits::{TICKET_CHARS_MAX, TICKET_NAME_BYTES_MAX, TICKET_TEXT_BYTES_MAX},
+    Digest, Pin, RelayAddr, Sealed, ShareSecret, SwarmKey, Ticket, TicketError, check_name,
+    fit_name,
+    limits::{
+        HOST_BYTES_MAX, TICKET_CHARS_MAX, TICKET_NAME_BYTES_MAX, TICKET_RELAYS_MAX,
+        TICKET_TEXT_BYTES_MAX,
+    },
 };
 
 fn ticket(relay: &str, size_bytes: u64, name: &str) -> Ticket {
@@ -13,7 +17,11 @@ fn ticket(relay: &str, size_bytes: u64, name: &str) -> Ticket {
     Ticket::new(relay.parse().unwrap(), key, name).unwrap()
 }
 
-fn samples() -> [(&'static str, Ticket); 5] {
+fn samples() -> [(&'static str, Ticket); 9] {
+    let sealed = Some(Sealed { secret: ShareSecret([0xcd; 16]), plain: Digest([0xef; 32]) });
+    let movie = || ticket("relay.example.org:7440", 100 << 20, "movie.mkv");
+    let more =
+        ["[2001:db8::1]:7440", "192.0.2.1:1", "localhost:9"].map(|text| text.parse().unwrap());
     [
         ("name", ticket("relay.example.org:7440", 100 << 20, "movie.mkv")),
         ("ipv4", ticket("192.0.2.1:1", 0, "empty")),
@@ -22,6 +30,18 @@ fn samples() -> [(&'static str, Ticket); 5] {
         (
             "executable",
             ticket("relay.example.org:7440", 100 << 20, "movie.mkv").with_executable(true),
+        ),
+        ("sealed", movie().with_sealed(sealed.clone())),
+        ("pinned", movie().with_pin(Some(Pin([0x12; 16])))),
+        ("relays", movie().with_more_relays(more.to_vec()).unwrap()),
+        (
+            "all",
+            movie()
+                .with_sealed(sealed)
+                .with_pin(Some(Pin([0x12; 16])))
+                .with_more_relays(more.to_vec())
+                .unwrap()
+                .with_executable(true),
         ),
     ]
 }
@@ -74,7 +94,8 @@ fn what_is_no_ticket_is_told_apart_from_a_damaged_one() {
         ("relay", "not a ticket"),
         ("http://example.org", "not a ticket"),
         ("relay.example.org:7440", "not a ticket"),
-        (&format!("relay2{}", &text[6..]), "version 2"),
+        (&format!("relay2{}", &text[6..]), "damaged"),
+        (&format!("relay3{}", &text[6..]), "version 3, this program reads versions 1 and 2"),
         (&text[..text.len() - 1], "damaged"),
         (&text[..7], "damaged"),
         (&format!("{text}a"), "damaged"),
@@ -114,6 +135,85 @@ fn names_and_keys_have_limits() {
     assert!(matches!(Ticket::new(ticket.relay.clone(), key, "x"), Err(TicketError::Key(_))));
 }
 
+#[test]
+fn what_only_the_second_version_can_say_makes_a_ticket_of_that_version() {
+    for (name, ticket) in samples() {
+        let is_of_2 = ["sealed", "pinned", "relays", "all"].contains(&name);
+        let word = if is_of_2 { "relay2" } else { "relay1" };
+        assert!(ticket.to_string().starts_with(word), "{name}");
+        assert_eq!(ticket.plain() == ticket.key.id, ticket.sealed.is_none(), "{name}");
+        assert_eq!(ticket.relays().next(), Some(&ticket.relay));
+    }
+}
+
+#[test]
+fn nothing_of_a_ticket_that_opens_a_file_is_printed_for_debugging() {
+    let (_, ticket) = samples().into_iter().find(|(name, _)| *name == "all").unwrap();
+    let text = format!("{ticket:?}");
+    assert!(!text.contains("205") && !text.contains("cd"), "{text}");
+    assert!(
+        text.contains("movie.mkv") && text.contains("efef"),
+        "it is a ticket all the same: {text}"
+    );
+}
+
+/// What the second version encodes, as anybody may write it.
+fn body_of_2(relays: &[&str], key: SwarmKey, name: &str, marks: &[u8]) -> Vec<u8> {
+    let sealed = Some(([1u8; 16], Digest([2; 32])));
+    let body = (relays.to_vec(), [0u8; 16], key, name, sealed);
+    [&postcard::to_stdvec(&body).unwrap(), marks].concat()
+}
+
+#[test]
+fn tickets_that_no_honest_program_writes_are_refused_with_the_reason() {
+    let key = SwarmKey { id: Digest([0xab; 32]), size_bytes: 5, chunk_size_log2: 18 };
+    let relay = "localhost:1";
+    let read = |body: Vec<u8>| Ticket::decode(&body, true).map_err(|error| error.to_string());
+    // The positive control.
+    let ticket = read(body_of_2(&[relay], key, "name", &[])).unwrap();
+    assert_eq!((ticket.pin, ticket.sealed.is_some(), ticket.key), (None, true, key));
+    assert!(read(body_of_2(&[relay; TICKET_RELAYS_MAX], key, "name", &[1])).unwrap().is_executable);
+    let whole = body_of_2(&[relay], key, "name", &[]);
+    let too_small = SwarmKey { chunk_size_log2: 9, ..key };
+    let too_large = SwarmKey { size_bytes: u64::MAX, ..key };
+    for (body, part) in [
+        (body_of_2(&[], key, "name", &[]), "names 0 relays"),
+        (body_of_2(&[relay; 5], key, "name", &[]), "names 5 relays, and a ticket names 1 to 4"),
+        (body_of_2(&["nonsense"], key, "name", &[]), "names no relay"),
+        (body_of_2(&[relay, "http://x"], key, "name", &[]), "names no relay"),
+        (body_of_2(&[relay], too_small, "name", &[]), "names no file that can be"),
+        (body_of_2(&[relay], too_large, "name", &[]), "names no file that can be"),
+        (body_of_2(&[relay], key, &"x".repeat(256), &[]), "256 bytes"),
+        (body_of_2(&[relay], key, "name", &[2]), "newer program"),
+        (body_of_2(&[relay], key, "name", &[1, 0]), "newer program"),
+        (whole[..whole.len() - 1].to_vec(), "damaged"),
+        (Vec::new(), "damaged"),
+    ] {
+        let error = read(body).unwrap_err();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let (_, ticket) = &samples()[0];
+    let more = vec![ticket.relay.clone(); TICKET_RELAYS_MAX];
+    let error = ticket.clone().with_more_relays(more).unwrap_err();
+    assert_eq!(error, TicketError::RelayCount(5));
+}
+
+#[test]
+fn the_longest_ticket_can_be_read() {
+    let host = format!("{}.{}", "a".repeat(126), "b".repeat(126));
+    assert_eq!(host.len(), HOST_BYTES_MAX);
+    let relay = RelayAddr::new(&host, 65535).unwrap();
+    let key = SwarmKey { id: Digest([7; 32]), size_bytes: 1 << 42, chunk_size_log2: 24 };
+    let ticket = Ticket::new(relay.clone(), key, "x".repeat(TICKET_NAME_BYTES_MAX)).unwrap();
+    let sealed = Sealed { secret: ShareSecret([9; 16]), plain: Digest([8; 32]) };
+    let ticket = ticket.with_more_relays(vec![relay; TICKET_RELAYS_MAX - 1]).unwrap();
+    let ticket =
+        ticket.with_sealed(Some(sealed)).with_pin(Some(Pin([1; 16]))).with_executable(true);
+    let text = ticket.to_string();
+    assert!(text.len() <= TICKET_CHARS_MAX, "{}", text.len());
+    assert_eq!(text.parse(), Ok(ticket));
+}
+
 /// Without a percent sign, which names that were altered have.
 fn name_part() -> impl Strategy<Value = Vec<u8>> {
     let text = "[^%/\u{0}]|[a .-]|\u{200c}|\u{200d}|\u{fe0f}|\u{20e3}|\u{94d}|é|.part|日|❤";
@@ -128,10 +228,19 @@ prop_compose! {
         port in 1u16..,
         host in "[a-z0-9]{1,63}(\\.[a-z0-9_-]{1,63}){0,2}",
         name in "\\PC{0,63}",
+        seal in prop::option::of(any::<([u8; 16], [u8; 32])>()),
+        pin in prop::option::of(any::<[u8; 16]>()),
+        more in 0usize..4,
     ) -> Ticket {
         let size_bytes = size % (1 << (18 + chunk_size_log2));
         let key = SwarmKey { id: Digest(id), size_bytes, chunk_size_log2 };
-        Ticket::new(RelayAddr::new(&host, port).unwrap(), key, name).unwrap()
+        let relay = RelayAddr::new(&host, port).unwrap();
+        let sealed = seal.map(|(secret, plain)| {
+            Sealed { secret: ShareSecret(secret), plain: Digest(plain) }
+        });
+        let pin = pin.map(Pin).filter(|&pin| pin != Pin([0; 16]));
+        let ticket = Ticket::new(relay.clone(), key, name).unwrap().with_sealed(sealed);
+        ticket.with_pin(pin).with_more_relays(vec![relay; more]).unwrap()
     }
 }
 
@@ -171,7 +280,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in "(relay1)?.{0,300}") {
+    fn no_text_makes_it_panic(text in "(relay[12])?.{0,300}") {
         prop_assert!(text.parse::<Ticket>().is_err());
     }
 }

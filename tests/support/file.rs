@@ -15,6 +15,11 @@ impl TestFile {
     pub(crate) fn new(seed: u64, len: usize, chunk_size_log2: u8) -> Self {
         let mut bytes = vec![0; len];
         blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+        Self::of(bytes, chunk_size_log2)
+    }
+
+    /// These bytes, cut into chunks of 2^`chunk_size_log2`.
+    pub(crate) fn of(bytes: Vec<u8>, chunk_size_log2: u8) -> Self {
         let manifest = Manifest::of(&bytes, chunk_size_log2).expect("test files are within limits");
         Self { bytes, manifest }
     }

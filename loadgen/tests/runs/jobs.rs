@@ -311,3 +311,39 @@ fn a_loop_whose_clients_are_done_lends_its_core() {
     wait_for((1, 1));
     assert_eq!(running.0.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn sealed_content_is_sealed_opened_and_checked_by_every_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = format!("dir:{}", dir.path().join("out").display());
+    let common = ["--clients", "8", "--chunk", "64K", "--sealed"];
+    for more in [
+        &["--file", "2M"][..],
+        &["--file", "2M", "--seeding", "origin", "--order", "sequential"],
+        &["--file", "1M", "--files", "3"],
+        &["--file", "2M", "--corrupt", "2", "--churn", "kill=1,join=2"],
+        &["--file", "2M", "--rate", "2M"],
+        &["--file", "1000001", "--store", &out],
+        &["--file", "0"],
+    ] {
+        let run = run(&[&common[..], more].concat());
+        run.assert_success();
+        assert_eq!(run.report["sealed"], json!(true), "{more:?}");
+        assert!(run.stdout.contains(", sealed, seed"), "{}", run.stdout);
+    }
+    let plain = run(&["--clients", "2", "--file", "1000001", "--chunk", "64K"]);
+    plain.assert_success();
+    assert_eq!(plain.report["sealed"], json!(false));
+    // What clients of the sealed run wrote is the file of this seed, as it is.
+    let written = std::fs::read(dir.path().join("out/client-3/file-0.bin")).unwrap();
+    let source = dir.path().join("source");
+    std::fs::write(&source, &written).unwrap();
+    let source = source.to_str().unwrap();
+    let again = dir.path().join("again");
+    let store = format!("dir:{}", again.display());
+    let run = run(&["--clients", "2", "--file", source, "--sealed", "--store", &store]);
+    run.assert_success();
+    assert!(std::fs::read(again.join("client-1/source")).unwrap() == written);
+    let digest = blake3::hash(&written).to_hex();
+    assert!(run.stdout.contains(&format!("{digest}  client-1/source")), "{}", run.stdout);
+}

@@ -5,8 +5,8 @@ use std::sync::mpsc;
 use shards::{Driver, block_on};
 
 use super::*;
-use crate::store::MemoryStore;
-use relay_protocol::Manifest;
+use crate::store::{MemoryStore, OpeningStore};
+use relay_protocol::{Manifest, Sealed, ShareSecret, digest_file};
 
 const LOG2: u8 = 10;
 
@@ -144,5 +144,116 @@ fn a_file_of_another_length_is_refused() {
         let key = *Manifest::of(&content(11), LOG2).unwrap().key();
         let error = FileStore::open(key, &path, &disk).unwrap_err();
         assert!(error.to_string().contains("10 bytes now"), "{error}");
+    });
+}
+
+/// A file, how it is sealed, and what the swarm moves of it.
+fn sealed(len: usize) -> (Vec<u8>, Sealed, Bytes, Manifest) {
+    let bytes = content(len);
+    let sealed = Sealed { secret: ShareSecret([5; 16]), plain: digest_file(&bytes) };
+    let mut moved = bytes.clone();
+    sealed.cipher(len as u64).apply(0, &mut moved);
+    let manifest = Manifest::of(&moved, LOG2).unwrap();
+    (bytes, sealed, moved.into(), manifest)
+}
+
+#[test]
+fn a_sealed_file_lies_open_on_disk_and_leaves_it_sealed() {
+    on_a_loop(async |disk| {
+        let dir = tempfile::tempdir().unwrap();
+        for len in [0, 1, 1023, 1024, 1025, 5000] {
+            let (bytes, sealed, moved, manifest) = sealed(len);
+            let key = *manifest.key();
+            let moved = MemoryStore::new(key, moved);
+            let path = dir.path().join(format!("{len}"));
+            let opening = Opening::new(&sealed, &key);
+            let store = FileStore::create(key, &path, &disk).unwrap();
+            let mut store = store.with_opening(opening.clone());
+            for chunk in (0..key.chunk_count()).rev() {
+                store.put(chunk, moved.chunk(chunk));
+                let kept = next(&mut store).await;
+                assert!(matches!(kept, StoreEvent::Kept { result: Ok(()), .. }), "{kept:?}");
+            }
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+            assert!(opening.check().is_ok());
+            let seal = Seal::new(&sealed, key.size_bytes);
+            let mut shared = FileStore::open(key, &path, &disk).unwrap().with_seal(seal.clone());
+            let memory = MemoryStore::new(key, bytes.clone().into());
+            let mut memory = memory.with_seal(Some(seal));
+            for chunk in 0..key.chunk_count() {
+                let expected = moved.chunk(chunk);
+                assert_eq!(get(&mut store, &manifest, chunk).await.unwrap(), expected);
+                assert_eq!(get(&mut shared, &manifest, chunk).await.unwrap(), expected);
+                let given = memory.get(1, chunk, manifest.digest(chunk)).unwrap();
+                assert_eq!(given, Some(expected));
+                assert!(memory.get(1, chunk, Digest([1; 32])).is_err(), "it is checked");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_sealed_chunk_that_changed_by_one_bit_never_leaves_the_disk() {
+    on_a_loop(async |disk| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let (bytes, sealed, _, manifest) = sealed(1024 + 40);
+        std::fs::write(&path, &bytes).unwrap();
+        let seal = Seal::new(&sealed, bytes.len() as u64);
+        let mut store = FileStore::open(*manifest.key(), &path, &disk).unwrap().with_seal(seal);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        assert!(get(&mut store, &manifest, 1).await.is_ok(), "it is what it was");
+        for bit in 0..40 * 8_u64 {
+            let at = 1024 + bit / 8;
+            let was = bytes[usize::try_from(at).unwrap()];
+            file.write_all_at(&[was ^ 1 << (bit % 8)], at).unwrap();
+            let error = get(&mut store, &manifest, 1).await.unwrap_err();
+            assert!(error.to_string().contains("has changed at bytes 1024"), "{error}");
+            file.write_all_at(&[was], at).unwrap();
+        }
+        assert!(get(&mut store, &manifest, 0).await.is_ok());
+        assert!(get(&mut store, &manifest, 1).await.is_ok(), "it is what it was again");
+    });
+}
+
+#[test]
+fn the_last_chunk_of_a_wrong_ticket_is_not_kept_in_any_store() {
+    on_a_loop(async |disk| {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, right, moved, manifest) = sealed(5000);
+        let key = *manifest.key();
+        let moved = MemoryStore::new(key, moved);
+        for (is_right, sealed) in [
+            (true, right.clone()),
+            (false, Sealed { secret: ShareSecret([6; 16]), ..right.clone() }),
+            (false, Sealed { plain: Digest([6; 32]), ..right.clone() }),
+        ] {
+            let file = FileStore::create(key, &dir.path().join("x"), &disk).unwrap();
+            let file = file.with_opening(Opening::new(&sealed, &key));
+            let source = Box::new(moved.clone());
+            let opens = OpeningStore::new(key, Opening::new(&sealed, &key), source);
+            let stores: [Box<dyn ChunkStore>; 2] = [Box::new(file), Box::new(opens)];
+            for mut store in stores {
+                for chunk in [4, 0, 3, 1, 2] {
+                    store.put(chunk, moved.chunk(chunk));
+                    let bell = Rc::new(LocalBell::new());
+                    assert!(store.watch(&bell));
+                    let result = loop {
+                        match store.poll_event() {
+                            Some(StoreEvent::Kept { chunk: kept, result }) if kept == chunk => {
+                                break result;
+                            }
+                            Some(event) => panic!("{event:?}"),
+                            None => bell.wait().await,
+                        }
+                    };
+                    assert_eq!(result.is_ok(), is_right || chunk != 2, "chunk {chunk}");
+                    if let Err(error) = result {
+                        let wrong = crate::sealing::wrong_plain(&error).expect("that is why");
+                        assert_eq!(wrong.plain, sealed.plain);
+                    }
+                }
+            }
+        }
     });
 }
