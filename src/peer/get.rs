@@ -337,7 +337,7 @@ impl Context<'_> {
             self.note(format!("getting {name} ({size}, {chunks}) through {relay}"));
         }
         let job = Job {
-            remote: Remote::from(self.ticket.relay.clone()),
+            remote: Remote::from(self.ticket),
             token: self.token.clone(),
             transport: args.common.transport,
             place,

@@ -19,7 +19,7 @@ use std::{
 use shards::{bell::LocalBell, clock, net::Socket, task};
 
 use super::{dial::dial, error::ConnectionError};
-use relay_protocol::RelayAddr;
+use relay_protocol::{RelayAddr, Ticket};
 
 /// How long an address may be silent before the next is tried beside it.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
@@ -40,6 +40,13 @@ pub enum Remote {
     Addr(SocketAddr),
     /// By its name or address as text; looked up for each connection, as it may move.
     Named(RelayAddr),
+    /// The first of several that can be reached.
+    AnyOf {
+        /// The best one.
+        first: RelayAddr,
+        /// Those that are tried after it, in this order.
+        more: Vec<RelayAddr>,
+    },
 }
 
 impl From<SocketAddr> for Remote {
@@ -54,11 +61,19 @@ impl From<RelayAddr> for Remote {
     }
 }
 
+impl From<&Ticket> for Remote {
+    fn from(ticket: &Ticket) -> Self {
+        let first = ticket.relay.clone();
+        let more: Vec<_> = ticket.relays().skip(1).cloned().collect();
+        if more.is_empty() { Self::Named(first) } else { Self::AnyOf { first, more } }
+    }
+}
+
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Addr(addr) => addr.fmt(f),
-            Self::Named(addr) => addr.fmt(f),
+            Self::Named(addr) | Self::AnyOf { first: addr, .. } => addr.fmt(f),
         }
     }
 }
@@ -67,11 +82,27 @@ impl Remote {
     /// Connects from this shard; also the address that answered.
     ///
     /// # Errors
-    /// The name has no address, or none of its addresses answers: the error of the first.
+    /// The name has no address, or none of its addresses answers: the error of the first, of the first name.
     pub async fn connect(&self) -> Result<(Socket, SocketAddr), ConnectionError> {
         match self {
             Self::Addr(addr) => connect_first(vec![*addr]).await,
             Self::Named(name) => connect_first(look_up(name).await?).await,
+            Self::AnyOf { first, more } => {
+                let of_first = match look_up(first).await {
+                    Ok(addresses) => connect_first(addresses).await,
+                    Err(error) => Err(error),
+                };
+                if of_first.is_ok() {
+                    return of_first;
+                }
+                for name in more {
+                    let Ok(addresses) = look_up(name).await else { continue };
+                    if let Ok(connected) = connect_first(addresses).await {
+                        return Ok(connected);
+                    }
+                }
+                of_first
+            }
         }
     }
 }
@@ -260,7 +291,15 @@ mod tests {
             let error = connect_first(vec![shut, shut]).await.unwrap_err();
             assert!(error.is_transient() && error.to_string().contains(&shut.to_string()));
             let name: RelayAddr = format!("localhost:{}", open.port()).parse().unwrap();
-            assert!(Remote::Named(name).connect().await.is_ok());
+            assert!(Remote::Named(name.clone()).connect().await.is_ok());
+            let refusing: RelayAddr = shut.to_string().parse().unwrap();
+            for more in [vec![name.clone()], vec![refusing.clone(), name]] {
+                let several = Remote::AnyOf { first: refusing.clone(), more };
+                assert_eq!(several.connect().await.unwrap().1.port(), open.port());
+            }
+            let several = Remote::AnyOf { first: refusing.clone(), more: vec![refusing] };
+            let error = several.connect().await.unwrap_err();
+            assert!(error.to_string().contains(&shut.to_string()));
         };
         shards::block_on(shards::Driver::Epoll, run).unwrap();
     }

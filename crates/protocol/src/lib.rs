@@ -287,8 +287,14 @@
 //!
 //! # Tickets
 //!
-//! A user hands another a ticket: the relay's address, the swarm key, the file's name, and whether it may
-//! be executed. The relay never sees it. Its form is specified in [`ticket`]; it has a version of its own.
+//! A user hands another a ticket: the relay's address, the swarm key, the file's name, whether it may
+//! be executed, and of a sealed file what opens it. The relay never sees it. Its form is specified in [`ticket`];
+//! it has versions of its own.
+//!
+//! # Sealed files
+//!
+//! What peers call a file may be the ciphertext of another: [`seal`] says how it is made. Nothing of that is on the
+//! wire, and neither a relay nor a peer without the ticket can tell it from other files.
 //!
 //! # Versions
 //!
