@@ -70,8 +70,8 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_PLAIN", value_parser = FalseyValueParser::new())]
     pub plain: bool,
 
-    /// File of the secret that seals what --serve names, made if it is not there [default: relay/secret in
-    /// $XDG_STATE_HOME or ~/.local/state]
+    /// File of the secret that seals what --serve names, made if it is not there [default:
+    /// ~/.local/state/relay/secret]
     #[arg(long, env = "RELAY_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 

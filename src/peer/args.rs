@@ -102,8 +102,8 @@ pub struct ShareArgs {
     #[arg(long, env = "PEER_PLAIN", value_parser = FalseyValueParser::new())]
     pub plain: bool,
 
-    /// File of the secret that seals your shares, made if it is not there [default: relay/secret in
-    /// $XDG_STATE_HOME or ~/.local/state]
+    /// File of the secret that seals your shares, made if it is not there [default:
+    /// ~/.local/state/relay/secret]
     #[arg(long, env = "PEER_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 
