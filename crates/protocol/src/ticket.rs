@@ -19,16 +19,20 @@
 //! limited. A ticket of a sealed file is a key: nothing prints it but `Display`.
 
 mod body;
+mod error;
 mod relay_addr;
 
 use std::{fmt, str::FromStr};
 
 use data_encoding::BASE32_NOPAD;
 
-use self::body::Version;
-pub use self::relay_addr::{RELAY_PORT, RelayAddr, RelayAddrError};
+use self::body::{Parts, Version};
+pub use self::{
+    error::TicketError,
+    relay_addr::{RELAY_PORT, RelayAddr, RelayAddrError},
+};
 use super::{
-    key::{KeyError, SwarmKey},
+    key::{Digest, SwarmKey},
     limits::{
         TICKET_CHARS_MAX, TICKET_CHECKSUM_BYTES, TICKET_NAME_BYTES_MAX, TICKET_RELAYS_MAX,
         TICKET_TEXT_BYTES_MAX,
@@ -57,50 +61,6 @@ pub struct Ticket {
     more_relays: Vec<RelayAddr>,
     /// What its owner calls it.
     name: String,
-}
-
-/// Why a text is not a ticket that can be used.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum TicketError {
-    /// It is something else.
-    #[error(
-        "this is not a ticket: a ticket begins with relay2 or relay1; copy the line that `peer share` printed"
-    )]
-    NotATicket,
-    /// A newer program wrote it.
-    #[error(
-        "this ticket is of version {0}, this program reads versions 1 and 2: use the program that \
-         made it, or a newer one"
-    )]
-    Version(char),
-    /// It is longer than any.
-    #[error(
-        "the ticket is damaged: it is longer than {TICKET_CHARS_MAX} characters; copy it again"
-    )]
-    TooLong,
-    /// A character that no ticket holds.
-    #[error("the ticket is damaged: it holds the character {0:?}; copy it again")]
-    Character(char),
-    /// Something is missing or was altered.
-    #[error("the ticket is damaged: {0}; copy it again, whole")]
-    Damaged(&'static str),
-    /// The checksum is right, the content makes no sense: its writer is at fault.
-    #[error("the ticket names no file that can be: {0}; ask for a new one")]
-    Key(#[from] KeyError),
-    /// The ticket's address of a relay can't be one.
-    #[error("the ticket names no relay: {0}; ask for a new one")]
-    Relay(#[from] RelayAddrError),
-    /// There is none to ask, or more than a ticket holds.
-    #[error(
-        "the ticket names {0} relays, and a ticket names 1 to {TICKET_RELAYS_MAX}; ask for a new one"
-    )]
-    RelayCount(usize),
-    /// A newer program wrote it.
-    #[error("a newer program made this ticket: use that program, or a newer one")]
-    Marks,
-    /// The name is too long.
-    #[error("the file's name has {0} bytes, a ticket holds {TICKET_NAME_BYTES_MAX}: rename it")]
-    NameTooLong(usize),
 }
 
 impl Ticket {
@@ -158,7 +118,7 @@ impl Ticket {
 
     /// BLAKE3 of the file itself, sealed or not: what `b3sum` prints.
     #[must_use]
-    pub fn plain(&self) -> super::Digest {
+    pub fn plain(&self) -> Digest {
         self.sealed.as_ref().map_or(self.key.id, |sealed| sealed.plain)
     }
 
@@ -178,7 +138,7 @@ impl Ticket {
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = self.version();
-        let mut bytes = body::encode(self, version);
+        let mut bytes = body::encode(&self.to_parts(), version);
         bytes.extend_from_slice(&version.checksum(&bytes));
         let text = format!("{WORD}{}{}", version.digit(), BASE32_NOPAD.encode(&bytes));
         f.write_str(&text.to_ascii_lowercase())
@@ -212,18 +172,38 @@ impl FromStr for Ticket {
         if version.checksum(body) != *sum {
             return Err(TicketError::Damaged("a part of it is missing or was altered"));
         }
-        body::decode(body, version)
+        Self::of_parts(body::decode(body, version)?)
     }
 }
 
 impl Ticket {
+    fn to_parts(&self) -> Parts {
+        Parts {
+            relays: self.relays().cloned().collect(),
+            pin: self.pin,
+            key: self.key,
+            name: self.name.clone(),
+            sealed: self.sealed.clone(),
+            is_executable: self.is_executable,
+        }
+    }
+
+    fn of_parts(parts: Parts) -> Result<Self, TicketError> {
+        let mut relays = parts.relays.into_iter();
+        let first = relays.next().ok_or(TicketError::RelayCount(0))?;
+        let ticket = Self::new(first, parts.key, parts.name)?;
+        let ticket = ticket.with_more_relays(relays.collect())?.with_pin(parts.pin);
+        Ok(ticket.with_sealed(parts.sealed).with_executable(parts.is_executable))
+    }
+
     /// Reads what a ticket's text holds: of version 1, or of version 2 if `is_of_2`. For fuzz targets, which find
     /// no checksum.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn decode(body: &[u8], is_of_2: bool) -> Result<Self, TicketError> {
-        body::decode(body, if is_of_2 { Version::Two } else { Version::One })
+        let version = if is_of_2 { Version::Two } else { Version::One };
+        Self::of_parts(body::decode(body, version)?)
     }
 }
 

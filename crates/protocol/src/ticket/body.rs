@@ -1,8 +1,8 @@
-//! What a ticket's text holds, as bytes, in either version. What is read is judged before it is used.
+//! What a ticket's text holds, as bytes, in either version. Whether it makes a ticket is not judged here.
 
 use serde::{Deserialize, Serialize};
 
-use super::{RelayAddr, Ticket, TicketError};
+use super::{error::TicketError, relay_addr::RelayAddr};
 use crate::{
     key::{Digest, SwarmKey},
     limits::{PIN_BYTES, SHARE_SECRET_BYTES, TICKET_CHECKSUM_BYTES},
@@ -71,57 +71,63 @@ struct BodyTwo<'a> {
     sealed: Option<([u8; SHARE_SECRET_BYTES], Digest)>,
 }
 
-/// The bytes of a ticket without their checksum.
-pub(super) fn encode(ticket: &Ticket, version: Version) -> Vec<u8> {
-    let relays: Vec<String> = ticket.relays().map(ToString::to_string).collect();
-    let (key, name) = (ticket.key, ticket.name.as_str());
+/// What a ticket holds.
+pub(super) struct Parts {
+    pub(super) relays: Vec<RelayAddr>,
+    pub(super) pin: Option<Pin>,
+    pub(super) key: SwarmKey,
+    pub(super) name: String,
+    pub(super) sealed: Option<Sealed>,
+    pub(super) is_executable: bool,
+}
+
+/// The bytes of a ticket without their checksum. There is a relay.
+pub(super) fn encode(parts: &Parts, version: Version) -> Vec<u8> {
+    let relays: Vec<String> = parts.relays.iter().map(ToString::to_string).collect();
+    let (key, name) = (parts.key, parts.name.as_str());
     let encoded = match version {
         Version::One => postcard::to_stdvec(&BodyOne { relay: &relays[0], key, name }),
         Version::Two => {
             let relays = relays.iter().map(String::as_str).collect();
-            let pin = ticket.pin.unwrap_or(NO_PIN);
-            let sealed = ticket.sealed.as_ref().map(|sealed| (sealed.secret.0, sealed.plain));
+            let pin = parts.pin.unwrap_or(NO_PIN);
+            let sealed = parts.sealed.as_ref().map(|sealed| (sealed.secret.0, sealed.plain));
             postcard::to_stdvec(&BodyTwo { relays, pin, key, name, sealed })
         }
     };
     let mut bytes = encoded.expect("plain fields can be encoded");
-    bytes.extend(ticket.is_executable.then_some(MARK_EXECUTABLE));
+    bytes.extend(parts.is_executable.then_some(MARK_EXECUTABLE));
     bytes
 }
 
-/// The ticket of such bytes.
+/// What such bytes hold.
 ///
 /// # Errors
-/// What is wrong with it.
-pub(super) fn decode(bytes: &[u8], version: Version) -> Result<Ticket, TicketError> {
-    let (ticket, marks) = match version {
+/// What is wrong with them.
+pub(super) fn decode(bytes: &[u8], version: Version) -> Result<Parts, TicketError> {
+    let (body, marks) = match version {
         Version::One => {
-            let (body, marks) = take::<BodyOne<'_>>(bytes)?;
-            (Ticket::new(RelayAddr::with_port(body.relay)?, body.key, body.name)?, marks)
+            let (BodyOne { relay, key, name }, marks) = take(bytes)?;
+            (BodyTwo { relays: vec![relay], pin: NO_PIN, key, name, sealed: None }, marks)
         }
-        Version::Two => {
-            let (body, marks) = take::<BodyTwo<'_>>(bytes)?;
-            (of_two(&body)?, marks)
-        }
+        Version::Two => take::<BodyTwo<'_>>(bytes)?,
     };
-    match marks {
-        [] => Ok(ticket),
-        [MARK_EXECUTABLE] => Ok(ticket.with_executable(true)),
-        _ => Err(TicketError::Marks),
-    }
+    let is_executable = match marks {
+        [] => false,
+        [MARK_EXECUTABLE] => true,
+        _ => return Err(TicketError::Marks),
+    };
+    let relays = body.relays.iter().map(|text| RelayAddr::with_port(text));
+    let sealed = body.sealed.map(|(secret, plain)| Sealed { secret: ShareSecret(secret), plain });
+    Ok(Parts {
+        relays: relays.collect::<Result<_, _>>()?,
+        pin: Some(body.pin).filter(|&pin| pin != NO_PIN),
+        key: body.key,
+        name: body.name.to_owned(),
+        sealed,
+        is_executable,
+    })
 }
 
 fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), TicketError> {
     postcard::take_from_bytes(bytes).map_err(|_| TicketError::Damaged("its content can't be read"))
-}
-
-fn of_two(body: &BodyTwo<'_>) -> Result<Ticket, TicketError> {
-    let relays: Result<Vec<RelayAddr>, _> =
-        body.relays.iter().map(|text| RelayAddr::with_port(text)).collect();
-    let mut relays = relays?.into_iter();
-    let first = relays.next().ok_or(TicketError::RelayCount(0))?;
-    let sealed = body.sealed.map(|(secret, plain)| Sealed { secret: ShareSecret(secret), plain });
-    let pin = Some(body.pin).filter(|&pin| pin != NO_PIN);
-    let ticket = Ticket::new(first, body.key, body.name)?.with_more_relays(relays.collect())?;
-    Ok(ticket.with_pin(pin).with_sealed(sealed))
 }
