@@ -20,7 +20,7 @@ use relay::{
 use rustix::process::Signal;
 
 use super::get::{CHUNK_BYTES, Ran, hesitant_origin};
-use crate::programs::{peer, relay, sealing};
+use crate::programs::{peer, relay};
 use crate::support::{
     file::TestFile,
     honest::{Origin, download},
@@ -97,6 +97,12 @@ impl Stage {
             assert!(!self.path(&format!("{name}{left}")).exists(), "{name}{left} is left over");
         }
     }
+}
+
+/// Has a program seal what it shares, as it does by default, by a secret that it makes below this directory.
+fn sealing(mut command: Command, state: &Path) -> Command {
+    command.env_remove("PEER_PLAIN").env_remove("RELAY_PLAIN").env("XDG_STATE_HOME", state);
+    command
 }
 
 /// `peer share` of a file, as it is by default, once its ticket is printed.
