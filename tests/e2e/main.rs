@@ -22,6 +22,7 @@ mod parts;
 mod relay_program;
 mod results;
 mod sealed;
+mod secrets;
 mod share;
 mod standing;
 mod tokens;

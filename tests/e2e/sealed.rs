@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
+    net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -106,8 +107,13 @@ fn sealing(mut command: Command, state: &Path) -> Command {
 }
 
 /// `peer share` of a file, as it is by default, once its ticket is printed.
-fn share(path: &Path, relay: &RelayProcess, state: &Path, more: &[&str]) -> (Running, Ticket) {
-    let addr = relay.addr.to_string();
+pub(super) fn share(
+    path: &Path,
+    relay: SocketAddr,
+    state: &Path,
+    more: &[&str],
+) -> (Running, Ticket) {
+    let addr = relay.to_string();
     let mut command = sealing(peer(&["share", "--relay", &addr]), state);
     let running = Running::start(command.arg(path).args(more));
     let line = wait_for("the ticket", || {
@@ -116,7 +122,7 @@ fn share(path: &Path, relay: &RelayProcess, state: &Path, more: &[&str]) -> (Run
     (running, line.parse().expect("it prints a ticket"))
 }
 
-fn end(running: Running) {
+pub(super) fn end(running: Running) {
     running.signal(Signal::INT);
     let ended = running.wait();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -130,7 +136,7 @@ fn a_share_is_sealed_and_the_swarm_moves_what_only_its_ticket_opens() {
         let (path, state) = (dir.path().join("movie.mkv"), dir.path().join("state"));
         let plain = TestFile::new(1, len, 18);
         fs::write(&path, &plain.bytes).expect("a file can be written");
-        let (running, ticket) = share(&path, &relay, &state, &[]);
+        let (running, ticket) = share(&path, relay.addr, &state, &[]);
         assert!(ticket.to_string().starts_with("relay2"));
         let sealed = ticket.sealed.clone().expect("it is sealed");
         assert_eq!((sealed.plain, ticket.name()), (plain.key().id, "movie.mkv"));
@@ -155,17 +161,17 @@ fn a_share_is_sealed_and_the_swarm_moves_what_only_its_ticket_opens() {
         let mode = fs::metadata(&secret).expect("it was made").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read(&secret).expect("it can be read").len(), 65);
-        let (again, same) = share(&path, &relay, &state, &[]);
+        let (again, same) = share(&path, relay.addr, &state, &[]);
         assert_eq!(same, ticket, "the same file of the same user is the same swarm");
-        let (other, another) = share(&path, &relay, &dir.path().join("another user"), &[]);
+        let (other, another) = share(&path, relay.addr, &dir.path().join("another user"), &[]);
         assert_ne!(another.sealed, ticket.sealed);
         assert_eq!(another.key == ticket.key, len == 0, "nobody can tell that it is the same file");
         let given = state.join("relay/secret").display().to_string();
         let elsewhere = dir.path().join("unused");
-        let (by_file, same) = share(&path, &relay, &elsewhere, &["--secret-file", &given]);
+        let (by_file, same) = share(&path, relay.addr, &elsewhere, &["--secret-file", &given]);
         assert_eq!(same, ticket);
         assert!(!elsewhere.exists(), "a secret that was given is not made");
-        let (as_it_is, open) = share(&path, &relay, &elsewhere, &["--plain"]);
+        let (as_it_is, open) = share(&path, relay.addr, &elsewhere, &["--plain"]);
         let addr = relay.addr.to_string().parse().expect("an address");
         let expected = Ticket::new(addr, plain.key(), "movie.mkv").expect("a short name");
         assert_eq!(open.to_string(), expected.to_string(), "today's ticket, byte for byte");
@@ -378,7 +384,7 @@ fn a_file_is_sealed_as_its_ticket_says_whoever_shares_it() {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let (path, state) = (dir.path().join("x"), dir.path().join("state"));
     fs::write(&path, TestFile::new(8, 300_000, 18).bytes).expect("writable");
-    let (running, ticket) = share(&path, &relay, &state, &[]);
+    let (running, ticket) = share(&path, relay.addr, &state, &[]);
     end(running);
     let text = ticket.to_string();
     let copy = dir.path().join("copy");
@@ -440,7 +446,7 @@ fn a_sealed_file_that_changes_while_it_is_shared_is_never_served_under_the_same_
     let path = dir.path().join("x");
     let mut bytes = TestFile::new(10, 700_000, 18).bytes;
     fs::write(&path, &bytes).expect("writable");
-    let (running, ticket) = share(&path, &relay, &dir.path().join("state"), &[]);
+    let (running, ticket) = share(&path, relay.addr, &dir.path().join("state"), &[]);
     bytes[300_000] ^= 1;
     fs::write(&path, &bytes).expect("writable");
     let mut get = peer(&["get", &ticket.to_string(), "--timeout", "2s", "-o"]);
