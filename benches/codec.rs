@@ -1,4 +1,4 @@
-//! What bytes cost: control messages, data frames, checksums, digests, manifests.
+//! What bytes cost: control messages, data frames, checksums, digests, seals, manifests.
 //!
 //! `cargo bench --bench codec`. Of what is on the hot path of a delivery, only the frame's header and
 //! (once a chunk, not once a delivery) the checksums and digests are here; copies are the kernel's.
@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use relay::{
     protocol::{
-        DataHeader, Decoder, Digest, Manifest, ManifestHasher, Message,
+        DataHeader, Decoder, Digest, Manifest, ManifestHasher, Message, Sealed, ShareSecret,
         codec::{encode_control, encode_preamble},
         digest_chunk, frame_crc,
         limits::{CHUNK_COUNT_MAX, FRAME_PAYLOAD_BYTES_MAX},
@@ -119,6 +119,22 @@ fn verification(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn sealing(criterion: &mut Criterion) {
+    let mut chunk = chunk();
+    let sealed = Sealed { secret: ShareSecret([7; 16]), plain: Digest([8; 32]) };
+    let cipher = sealed.cipher(1 << 30);
+    let mut group = criterion.benchmark_group("seal one chunk of 256 KiB");
+    group.throughput(Throughput::Bytes(CHUNK_BYTES as u64));
+    group.bench_function("AES-256-CTR", |bencher| {
+        bencher.iter(|| cipher.apply(black_box(1 << 20), &mut chunk));
+    });
+    // An offset within a block takes the crate `aes` alone, whatever wider instructions there are.
+    group.bench_function("AES-256-CTR, by the library", |bencher| {
+        bencher.iter(|| cipher.apply(black_box((1 << 20) + 1), &mut chunk));
+    });
+    group.finish();
+}
+
 fn manifests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("manifest");
     for count in [400, CHUNK_COUNT_MAX] {
@@ -140,5 +156,5 @@ fn hashed(count: u32) -> ManifestHasher {
     hasher
 }
 
-criterion_group!(benches, control, data, verification, manifests);
+criterion_group!(benches, control, data, verification, sealing, manifests);
 criterion_main!(benches);
