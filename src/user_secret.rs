@@ -1,14 +1,18 @@
 //! The user's secret, by which this user's shares are sealed: a file of 64 hexadecimal digits, made once, for its
-//! owner alone. Whoever has it opens every share of this user of which the size and the digest are known.
+//! owner alone. One who has it opens every share of this user of which the size and the digest are known.
 
 use std::{io, path::Path};
 
-use zeroize::{Zeroize as _, Zeroizing};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use zeroize::Zeroizing;
 
 use crate::{
     protocol::{UserSecret, limits::USER_SECRET_BYTES},
     secret_file,
 };
+
+/// Digits that the file holds.
+const FILE_DIGITS: usize = 2 * USER_SECRET_BYTES;
 
 /// Name of its file among the program's state.
 const FILE_NAME: &str = "secret";
@@ -28,9 +32,8 @@ pub(crate) fn open(given: Option<&Path>) -> Result<UserSecret, String> {
     parse(&text).ok_or_else(|| {
         let file = given.map_or_else(|| format!("its file {FILE_NAME}"), |path| path.display().to_string());
         format!(
-            "{WHAT} can't be read: {file} does not hold {} hexadecimal digits: put back what it held, or remove \
+            "{WHAT} can't be read: {file} does not hold {FILE_DIGITS} hexadecimal digits: put back what it held, or remove \
              it, which makes other tickets of all files",
-            2 * USER_SECRET_BYTES
         )
     })
 }
@@ -42,28 +45,19 @@ fn make() -> io::Result<Zeroizing<Vec<u8>>> {
     if filled < secret.len() {
         return Err(io::Error::other("the system has too little randomness"));
     }
-    let mut text = Zeroizing::new(Vec::with_capacity(2 * USER_SECRET_BYTES + 1));
-    let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
-    for byte in *secret {
-        text.extend([digit(byte >> 4), digit(byte & 15)]);
-    }
-    text.push(b'\n');
+    let mut text = Zeroizing::new(vec![b'\n'; FILE_DIGITS + 1]);
+    HEXLOWER.encode_mut(&*secret, &mut text[..FILE_DIGITS]);
     Ok(text)
 }
 
 fn parse(text: &[u8]) -> Option<UserSecret> {
     let digits = text.trim_ascii();
-    if digits.len() != 2 * USER_SECRET_BYTES {
+    if digits.len() != FILE_DIGITS {
         return None;
     }
-    let mut bytes = [0; USER_SECRET_BYTES];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        let value = |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok());
-        *byte = value(pair[0])? << 4 | value(pair[1])?;
-    }
-    let secret = UserSecret(bytes);
-    bytes.zeroize();
-    Some(secret)
+    let mut bytes = Zeroizing::new([0; USER_SECRET_BYTES]);
+    HEXLOWER_PERMISSIVE.decode_mut(digits, &mut *bytes).ok()?;
+    Some(UserSecret(*bytes))
 }
 
 #[cfg(test)]

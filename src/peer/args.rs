@@ -76,7 +76,7 @@ pub struct CommonArgs {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  peer share movie.mkv --relay relay.example.org:7440\n\nThe ticket \
-                        is the only line on stdout. Give it to those who shall get the file, and to nobody \
+                        is the only line on stdout. Give it to those who shall get the file, and to no one \
                         else: it opens the file, and the relay can't."
 )]
 pub struct ShareArgs {
@@ -158,7 +158,7 @@ pub struct GetArgs {
     #[arg(long, short, env = "PEER_OUTPUT", value_name = "PATH")]
     pub output: Option<PathBuf>,
 
-    /// After completion serve others for DUR, or `auto`: until nobody depends on us
+    /// After completion serve others for DUR, or `auto`: until no peer depends on us
     #[arg(long, env = "PEER_SEED_FOR", value_name = "DUR", default_value = "auto", value_parser = parse_seed_for)]
     pub seed_for: SeedFor,
 

@@ -2,7 +2,7 @@
 //! 256 bits.
 //!
 //! The crate `aes` has such code, and finds VAES only where the system also has registers of 512 bits. Without
-//! them it takes AES-NI, at three fifths of the speed (4.6 GB/s and 7.8 GB/s on the machine of BENCHMARKS.md).
+//! them it takes AES-NI, at little more than half of the speed (docs/decisions/0015-a-kernel-of-our-own-for-aes.md).
 //! What this file makes is compared with that crate's in the tests. It holds the only unsafe code of the
 //! protocol: loads and stores, and calls of what the machine was asked for.
 
