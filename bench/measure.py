@@ -15,16 +15,19 @@ Absolute figures of one machine move between minutes: only those of one table ma
 and only if the machine had nothing else to do. Each table says what else it did.
 """
 
+import atexit
 import contextlib
 import json
 import os
 import platform
 import re
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -39,6 +42,11 @@ MIB = 1 << 20
 # what sealing costs. An older build ignores both.
 os.environ.setdefault("PEER_PLAIN", "1")
 os.environ.setdefault("RELAY_PLAIN", "1")
+# What is made once stays in a directory that goes with the script: relays that it starts have one key, so ports that
+# come back are no surprise to peers.
+STATE = tempfile.mkdtemp(prefix="relay-bench-")
+os.environ["XDG_STATE_HOME"] = STATE
+atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

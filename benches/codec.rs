@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use relay::{
     protocol::{
         DataHeader, Decoder, Digest, Manifest, ManifestHasher, Message, Sealed, ShareSecret,
-        codec::{encode_control, encode_preamble},
+        codec::{MessageDecoder, encode_message, encode_preamble},
         digest_chunk, frame_crc,
         limits::{CHUNK_COUNT_MAX, FRAME_PAYLOAD_BYTES_MAX},
         message::ChunkRange,
@@ -38,12 +38,12 @@ fn control(criterion: &mut Criterion) {
         group.bench_function(format!("encode {name}"), |bencher| {
             bencher.iter(|| {
                 out.clear();
-                encode_control(black_box(&message), &mut out);
+                encode_message(black_box(&message), &mut out);
             });
         });
         let mut wire = Vec::new();
-        encode_control(&message, &mut wire);
-        let mut decoder = greeted();
+        encode_message(&message, &mut wire);
+        let mut decoder = MessageDecoder::new();
         group.bench_function(format!("decode {name}"), |bencher| {
             bencher.iter(|| {
                 let mut input = black_box(&wire[..]);
@@ -97,7 +97,7 @@ fn header(index: usize, payload: &[u8]) -> DataHeader {
         offset: u32::try_from(index * FRAME_PAYLOAD_BYTES_MAX).expect("within a chunk"),
         payload_len: u32::try_from(payload.len()).expect("a frame"),
         tag: 0,
-        crc: frame_crc(payload),
+        checksum: frame_crc(payload),
     }
 }
 

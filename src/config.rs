@@ -14,11 +14,16 @@ use shards::{DriverChoice, Placement};
 
 use relay_program::token_file;
 use relay_protocol::{
-    RelayAddr, Token,
+    RelayAddr,
     limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
 };
-use relay_server::{Config, Congestion, MemoryPlan, config::CACHE_CHUNKS_MIN};
+use relay_server::{
+    Config, Congestion, MemoryPlan,
+    config::{CACHE_CHUNKS_MIN, TokenRules},
+    identity,
+};
 use relay_swarm::Eviction;
+use relay_transport::Identity;
 
 pub use relay_program::arguments::parse_driver;
 pub use relay_server::config::DATA_PORT_DEFAULT;
@@ -50,7 +55,7 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_HTTP_TOKEN_FILE", value_name = "FILE")]
     pub http_token_file: Option<PathBuf>,
 
-    /// Have /healthz and /readyz want the HTTP token as well; otherwise they answer anybody
+    /// Have /healthz and /readyz want the HTTP token as well; otherwise they answer without it
     #[arg(long, env = "RELAY_HTTP_PROBES_NEED_TOKEN", value_parser = FalseyValueParser::new())]
     pub http_probes_need_token: bool,
 
@@ -58,10 +63,60 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_CACHE", value_name = "SIZE", value_parser = parse_size)]
     pub cache: Option<u64>,
 
-    /// What to drop first: `demand` (what nobody lacks) or `lru` (for comparison)
+    /// What to drop first: `demand` (what no peer lacks) or `lru` (for comparison)
     #[arg(long, env = "RELAY_EVICTION", value_name = "POLICY", default_value = "demand")]
     pub eviction: EvictionArg,
 
+    /// What the relay is the origin of.
+    #[command(flatten)]
+    pub origin: OriginArgs,
+
+    /// What drives the event loops: auto, io-uring or epoll
+    #[arg(long, env = "RELAY_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
+    pub driver: DriverChoice,
+
+    /// TCP congestion control [default: the system's; cubic if every --listen is loopback]
+    #[arg(long, env = "RELAY_CONGESTION", value_name = "NAME")]
+    pub congestion: Option<String>,
+
+    /// File of tokens, one a line; peers must know one of them: TOKEN, or publish:TOKEN or get:TOKEN for peers that
+    /// may only do that
+    #[arg(long, env = "RELAY_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Peers without a token may get what is published; only publishers need one (of --token-file)
+    #[arg(long, env = "RELAY_OPEN_GET", value_parser = FalseyValueParser::new())]
+    pub open_get: bool,
+
+    /// What the relay is known by.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+
+    /// Introduced peers, at most; lowered to what descriptors allow
+    #[arg(long, env = "RELAY_MAX_PEERS", value_name = "N", default_value = "16384", value_parser = parse_count::<NonZeroUsize>)]
+    pub max_peers: NonZeroUsize,
+
+    /// On SIGINT or SIGTERM, how long chunks in flight may take to finish
+    #[arg(long, env = "RELAY_DRAIN_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// How long peers wait for chunks that no connected peer holds
+    #[arg(long, env = "RELAY_MISSING_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = parse_duration)]
+    pub missing_timeout: Duration,
+
+    /// How datagrams find their event loop: by a program in the kernel where there is one, or
+    /// always passed on between event loops
+    #[arg(long, env = "RELAY_DATAGRAM_STEERING", value_name = "S", default_value = "auto")]
+    pub datagram_steering: SteeringArg,
+
+    /// Form of the log on stderr
+    #[arg(long, env = "RELAY_LOG_FORMAT", value_name = "F", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// What the relay itself is the origin of.
+#[derive(clap::Args, Clone, Debug)]
+pub struct OriginArgs {
     /// File that the relay itself is the origin of; repeatable
     #[arg(long, env = "RELAY_SERVE", value_name = "FILE")]
     pub serve: Vec<PathBuf>,
@@ -78,45 +133,61 @@ pub struct RelayArgs {
     /// What tickets of --serve say [default: the first listen address]
     #[arg(long, env = "RELAY_ADVERTISE", value_name = "HOST:PORT", value_parser = RelayAddr::with_port)]
     pub advertise: Option<RelayAddr>,
+}
 
-    /// What drives the event loops: auto, io-uring or epoll
-    #[arg(long, env = "RELAY_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
-    pub driver: DriverChoice,
+/// What peers know the relay by.
+#[derive(clap::Args, Clone, Debug)]
+pub struct IdentityArgs {
+    /// File of the relay's private key, made at the first start; peers know the relay by its pin [default:
+    /// ~/.local/state/relay/identity]
+    #[arg(long, env = "RELAY_IDENTITY_FILE", value_name = "FILE", conflicts_with = "tls_cert")]
+    pub identity_file: Option<PathBuf>,
 
-    /// TCP congestion control [default: the system's; cubic if every --listen is loopback]
-    #[arg(long, env = "RELAY_CONGESTION", value_name = "NAME")]
-    pub congestion: Option<String>,
+    /// Certificate of an authority with its chain, in PEM, in place of --identity-file
+    #[arg(long, env = "RELAY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
 
-    /// File of tokens, one a line; peers must know one of them
-    #[arg(long, env = "RELAY_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    /// Private key of --tls-cert, in PEM
+    #[arg(long, env = "RELAY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 
-    /// Introduced peers, at most; lowered to what descriptors allow
-    #[arg(long, env = "RELAY_MAX_PEERS", value_name = "N", default_value = "16384", value_parser = parse_count::<NonZeroUsize>)]
-    pub max_peers: NonZeroUsize,
+    /// Make a key for this run alone, in no file, unless another option names one: tickets and pins end with this relay
+    #[arg(long, env = "RELAY_EPHEMERAL_IDENTITY", value_parser = FalseyValueParser::new())]
+    pub ephemeral_identity: bool,
+}
 
-    /// On SIGINT or SIGTERM, how long chunks in flight may take to finish
-    #[arg(long, env = "RELAY_DRAIN_TIMEOUT", value_name = "DUR", default_value = "10s", value_parser = parse_duration)]
-    pub drain_timeout: Duration,
+impl IdentityArgs {
+    /// The key and the certificates; a key is made if there is none yet.
+    ///
+    /// # Errors
+    /// A sentence for the user: what can't be read, made or used, and what to do.
+    pub fn open(&self) -> Result<Identity, String> {
+        match (&self.tls_cert, &self.tls_key, &self.identity_file) {
+            (Some(certificates), Some(key), _) => identity::of_authority(certificates, key),
+            (_, _, None) if self.ephemeral_identity => identity::ephemeral(),
+            (_, _, given) => identity::open(given.as_deref()),
+        }
+    }
 
-    /// How long peers wait for chunks that nobody connected holds
-    #[arg(long, env = "RELAY_MISSING_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = parse_duration)]
-    pub missing_timeout: Duration,
-
-    /// How datagrams find their event loop: by a program in the kernel where there is one, or
-    /// always passed on between event loops
-    #[arg(long, env = "RELAY_DATAGRAM_STEERING", value_name = "S", default_value = "auto")]
-    pub datagram_steering: SteeringArg,
-
-    /// Form of the log on stderr
-    #[arg(long, env = "RELAY_LOG_FORMAT", value_name = "F", default_value = "text")]
-    pub log_format: LogFormat,
+    /// What [`Self::open`] would open, without making anything: `None` if it would make a key.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn look(&self) -> Result<Option<Identity>, String> {
+        match (&self.tls_cert, &self.tls_key, &self.identity_file) {
+            (Some(certificates), Some(key), _) => {
+                identity::of_authority(certificates, key).map(Some)
+            }
+            (_, _, None) if self.ephemeral_identity => Ok(None),
+            (_, _, given) => identity::look(given.as_deref()),
+        }
+    }
 }
 
 /// `--eviction`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum EvictionArg {
-    /// What nobody lacks first; what is still wanted only by rent or buy.
+    /// What no peer lacks first; what is still wanted only by rent or buy.
     Demand,
     /// Least recently used, for comparison.
     Lru,
@@ -168,6 +239,11 @@ pub enum ConfigError {
         /// Why, and what to do.
         why: String,
     },
+    /// Getting is open without tokens, too.
+    #[error(
+        "--open-get says that only publishers need a token, and there is none: give --token-file FILE as well"
+    )]
+    OpenGetWithoutTokens,
     /// HTTP beyond loopback wants a token.
     #[error(
         "--http {0} can be reached from other machines: give --http-token-file FILE as well, or a \
@@ -191,11 +267,12 @@ impl RelayArgs {
         let log2 = u8::try_from(chunk_max.ilog2()).expect("at most 63");
         let chunk_size_log2_max = log2.clamp(CHUNK_SIZE_LOG2_MIN, CHUNK_SIZE_LOG2_MAX);
         let tokens = match &self.token_file {
-            Some(path) => read_tokens("--token-file", path)?,
+            Some(path) => read(token_file::read_grants, "--token-file", path)?,
+            None if self.open_get => return Err(ConfigError::OpenGetWithoutTokens),
             None => Vec::new(),
         };
         let http_token = match &self.http_token_file {
-            Some(path) => read_tokens("--http-token-file", path)?.into_iter().next(),
+            Some(path) => read(token_file::read, "--http-token-file", path)?.into_iter().next(),
             None => None,
         };
         if http_token.is_none() && !self.http.ip().is_loopback() {
@@ -219,7 +296,7 @@ impl RelayArgs {
             memory,
             chunk_size_log2_max,
             eviction: self.eviction.into(),
-            tokens: tokens.iter().filter_map(|line| Token::from_line(line)).collect(),
+            admission: TokenRules { tokens, open_get: self.open_get },
             http: self.http,
             http_token,
             http_probes_need_token: self.http_probes_need_token,
@@ -229,8 +306,12 @@ impl RelayArgs {
     }
 }
 
-fn read_tokens(option: &'static str, path: &Path) -> Result<Vec<String>, ConfigError> {
-    token_file::read(path).map_err(|why| {
+fn read<T>(
+    read: impl Fn(&Path) -> Result<Vec<T>, String>,
+    option: &'static str,
+    path: &Path,
+) -> Result<Vec<T>, ConfigError> {
+    read(path).map_err(|why| {
         let path = path.display().to_string();
         ConfigError::TokenFile { option, path, why }
     })
@@ -245,6 +326,21 @@ mod tests {
         let args = |cache: &str| RelayArgs::parse_from(["relay", "--cache", cache]);
         assert!(matches!(args("4095").check(), Err(ConfigError::CacheTooSmall(4095))));
         assert_eq!(args("2M").check().map(|c| c.chunk_size_log2_max).ok(), Some(18));
+    }
+
+    #[test]
+    fn getting_is_open_only_where_tokens_are_wanted() {
+        let args = RelayArgs::parse_from(["relay", "--open-get"]);
+        assert!(matches!(args.check(), Err(ConfigError::OpenGetWithoutTokens)));
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_given_together_and_in_place_of_an_identity() {
+        let parse = |args: &[&str]| RelayArgs::try_parse_from([&["relay"], args].concat()).is_ok();
+        assert!(parse(&["--tls-cert", "c", "--tls-key", "k"]));
+        assert!(parse(&["--identity-file", "i"]));
+        assert!(!parse(&["--tls-cert", "c"]) && !parse(&["--tls-key", "k"]));
+        assert!(!parse(&["--tls-cert", "c", "--tls-key", "k", "--identity-file", "i"]));
     }
 
     #[test]

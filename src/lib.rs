@@ -23,8 +23,8 @@
 
 pub use relay_client as client;
 pub use relay_program::{
-    allocator, arguments, buffers, log_level, machine, pages, secret_file, signals, stderr, stdout,
-    token_file,
+    allocator, arguments, buffers, certificates, known_relays, log_level, machine, pages,
+    secret_file, signals, stderr, stdout, token_file,
 };
 pub use relay_protocol::{self as protocol, path, rng, time};
 #[cfg(feature = "server")]

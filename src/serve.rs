@@ -36,10 +36,11 @@ use crate::{
     doctor::{self, DoctorArgs},
     logging,
     pages::PageCommand,
-    protocol::{RelayAddr, Seeding, Token, limits::NONCE_BYTES},
+    protocol::{Grant, Pin, RelayAddr, Roles, Seeding, Token},
     server::{self, Companion, Config},
     stderr::{self, Pace},
     time::Time,
+    transport::Trust,
     units::bytes_text,
     user_secret,
 };
@@ -101,10 +102,17 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString>>) -> Ex
         Some(RelayCommand::Page(page)) => return page.print::<RelayCommandLine>(),
         None => {}
     }
-    let config = match args.check() {
+    let mut config = match args.check() {
         Ok(config) => config,
         Err(error) => {
             stderr::say(format_args!("error: {error}"));
+            return ExitCode::from(2);
+        }
+    };
+    let identity = match args.identity.open() {
+        Ok(identity) => identity,
+        Err(why) => {
+            stderr::say(format_args!("error: {why}"));
             return ExitCode::from(2);
         }
     };
@@ -115,9 +123,14 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString>>) -> Ex
             return ExitCode::FAILURE;
         }
     };
+    let own =
+        (!config.admission.tokens.is_empty() && !args.origin.serve.is_empty()).then(own_grant);
+    config.admission.tokens.extend(own.clone());
     let of_origins = config.clone();
-    let prepare = |driver| Origins::prepare(&args, &of_origins, driver);
-    match server::run(config, prepare) {
+    let token = own.map(|grant| grant.token);
+    let pin = identity.pin();
+    let prepare = |driver| Origins::prepare(&args, &of_origins, (pin, token), driver);
+    match server::run(config, identity, prepare) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             stderr::say(format_args!("error: {error:#}"));
@@ -126,10 +139,22 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString>>) -> Ex
     }
 }
 
+/// What the origin in this process proves: users' tokens may be good for getting only, and none need be good for
+/// what the relay's own command line asks for.
+fn own_grant() -> Grant {
+    let mut secret = [0u8; 32];
+    let filled = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(secret.len()), "32 bytes of randomness are always to be had");
+    let token = Token::from_line(&format!("{secret:x?}")).expect("it is no empty line");
+    Grant { token, roles: Roles::PUBLISH }
+}
+
 /// The files of `--serve`.
 struct Origins {
     files: Vec<OriginFile>,
     advertised: Option<RelayAddr>,
+    /// What this relay is known by.
+    pin: Pin,
     token: Option<Token>,
     driver: Driver,
     running: Option<Running>,
@@ -149,19 +174,20 @@ impl Origins {
     fn prepare(
         args: &RelayArgs,
         config: &Config,
+        (pin, token): (Pin, Option<Token>),
         driver: Driver,
     ) -> anyhow::Result<Box<dyn Companion>> {
-        let secret = match args.serve.is_empty() || args.plain {
+        let secret = match args.origin.serve.is_empty() || args.origin.plain {
             true => None,
             false => {
-                let secret = user_secret::open(args.secret_file.as_deref());
+                let secret = user_secret::open(args.origin.secret_file.as_deref());
                 Some(secret.map_err(anyhow::Error::msg)?)
             }
         };
         let sealing = secret.as_ref().map_or(Sealing::Plain, Sealing::By);
         let doing = if secret.is_some() { "hashing and sealing" } else { "hashing" };
         let mut files = Vec::new();
-        for path in &args.serve {
+        for path in &args.origin.serve {
             let file = OpenFile::open(path)?;
             tracing::info!("{doing} {}", path.display());
             let chunk_size_log2 = file.chunk_size_log2(config.chunk_size_log2_max)?;
@@ -174,8 +200,8 @@ impl Origins {
                 }
             })?);
         }
-        let (advertised, token) = (args.advertise.clone(), config.tokens.first().cloned());
-        Ok(Box::new(Self { files, advertised, token, driver, running: None }))
+        let advertised = args.origin.advertise.clone();
+        Ok(Box::new(Self { files, advertised, pin, token, driver, running: None }))
     }
 
     /// What tickets say.
@@ -216,7 +242,7 @@ impl Companion for Origins {
         }
         let mut lines = Vec::new();
         for file in &self.files {
-            let (ticket, fault) = file.ticket(relay.clone(), None)?;
+            let (ticket, fault) = file.ticket(relay.clone(), self.pin)?;
             if let Some(fault) = fault {
                 let (path, name) = (file.path().display(), ticket.name());
                 tracing::warn!("the ticket of {path} calls it {name}: its own name {fault}");
@@ -229,6 +255,7 @@ impl Companion for Origins {
         let serving = Serving {
             files: std::mem::take(&mut self.files),
             remote: reachable(first),
+            pin: self.pin,
             token: self.token.clone(),
             reports: sender,
             stopping: Arc::clone(&stopping),
@@ -283,6 +310,7 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
 struct Serving {
     files: Vec<OriginFile>,
     remote: SocketAddr,
+    pin: Pin,
     token: Option<Token>,
     reports: mpsc::SyncSender<Report>,
     stopping: Arc<AtomicBool>,
@@ -332,14 +360,13 @@ impl Serving {
             order: ChunkOrder::Relay,
             seeding: Some(Seeding::Origin),
             token: self.token.clone(),
-            nonce: [0; NONCE_BYTES],
             intake_bytes_per_second: None,
             keeps_bytes: false,
             is_manifest_only: false,
         };
         let patience = Patience { first: ACCEPTED_WITHIN, later: FOREVER };
         let (remote, seed) = (self.remote.into(), index as u64);
-        let config = PeerConfig { remote, session, patience, seed };
+        let config = PeerConfig { remote, trust: Trust::pinned(self.pin), session, patience, seed };
         let state = FileState::whole(Arc::clone(file.manifest()));
         let watch = watch_peer(index, file, self.reports.clone());
         let peer = Peer::new(config, state, Box::new(file.store(disk)), Box::new(watch));

@@ -18,8 +18,8 @@ use relay::{
         session::Stage,
     },
     protocol::{
-        Bitfield, Channel, ChunkRange, Claims, Digest, Failure, FailureCode, Hello, Message, Order,
-        Seeding, Stats, SwarmKey, SwarmStatus, Token, Welcome,
+        Bitfield, ChunkRange, Claims, Digest, Failure, FailureCode, Hello, Message, Order, Seeding,
+        Stats, SwarmKey, SwarmStatus, Token, TokenDemand, Welcome,
         limits::{CHUNK_SIZE_LOG2_MAX, FETCHES_PER_PEER_MAX, HANDSHAKE_TIMEOUT},
     },
     time::Time,
@@ -38,14 +38,7 @@ fn a_peer_introduces_itself_with_what_it_has() {
     ] {
         let seeding = Some(Seeding::Spread { peers: 4 });
         let (_, said) = join(SessionConfig { seeding, ..config() }, file.clone());
-        let hello = Hello {
-            key: Some(key),
-            nonce: [9; _],
-            proof: None,
-            claims,
-            order: Order::Relay,
-            seeding,
-        };
+        let hello = Hello { key: Some(key), proof: None, claims, order: Order::Relay, seeding };
         assert_eq!(said[0], Message::Hello(hello));
         let parts: Vec<u8> = said[1..]
             .iter()
@@ -82,42 +75,45 @@ fn a_long_bitfield_travels_in_parts_that_follow_each_other() {
 #[test]
 fn a_token_is_proven_where_it_is_wanted_and_missed_before_anything_is_said() {
     let token = Token::from_line("secret").unwrap();
-    let wants = Message::Welcome(Welcome {
-        nonce: [1; _],
-        token_required: true,
-        chunk_size_log2_max: CHUNK_SIZE_LOG2_MAX,
-    });
     let file = FileState::lacking(*manifest_of(&content(10)).key());
-    let start = |token| {
-        let mut session =
-            Session::new(SessionConfig { token, ..config() }, file.clone(), Time::ZERO);
+    let start = |token_demand, token, seeding| {
+        let config = SessionConfig { token, seeding, ..config() };
+        let mut session = Session::new(config, file.clone(), Time::ZERO);
+        assert_eq!(said(&mut session), []);
         session.handle_preamble().unwrap();
-        let result = session.handle_message(Time::ZERO, wants.clone());
+        session.handle_secured([7; _]);
+        let welcome = Welcome { token_demand, chunk_size_log2_max: CHUNK_SIZE_LOG2_MAX };
+        let result = session.handle_message(Time::ZERO, Message::Welcome(welcome));
         (result, said(&mut session))
     };
-    let (result, said) = start(Some(token.clone()));
-    result.unwrap();
-    let Message::Hello(hello) = &said[0] else { panic!() };
-    assert!(token.verify(&[1; _], &[9; _], &hello.proof.unwrap()));
-    let (result, said) = start(None);
-    assert_eq!(result, Err(SessionError::TokenWanted));
-    assert_eq!(said, []);
+    for seeding in [None, Some(Seeding::Origin)] {
+        for demand in [TokenDemand::None, TokenDemand::ToPublish, TokenDemand::Always] {
+            let (result, said) = start(demand, Some(token.clone()), seeding);
+            result.unwrap();
+            let Message::Hello(hello) = &said[0] else { panic!() };
+            assert_eq!(hello.proof.is_some(), demand != TokenDemand::None);
+            assert!(hello.proof.is_none_or(|proof| token.verify(&[7; _], &proof)));
+            let (result, said) = start(demand, None, seeding);
+            let is_missed = match demand {
+                TokenDemand::None => false,
+                TokenDemand::ToPublish => seeding.is_some(),
+                TokenDemand::Always => true,
+            };
+            assert_eq!(matches!(result, Err(SessionError::TokenWanted)), is_missed, "{demand:?}");
+            assert_eq!((result.is_ok(), said.is_empty()), (!is_missed, is_missed));
+        }
+    }
 }
 
 #[test]
-fn a_peer_without_a_token_says_hello_before_it_is_greeted_and_only_once() {
+fn a_peer_says_nothing_before_it_is_greeted_and_hello_once() {
     let file = FileState::lacking(*manifest_of(&content(10)).key());
-    let mut session = Session::new(config(), file.clone(), Time::ZERO);
-    assert!(matches!(said(&mut session)[..], [Message::Hello(_)]));
+    let mut session = Session::new(config(), file, Time::ZERO);
+    assert_eq!(said(&mut session), []);
     session.handle_preamble().unwrap();
+    assert_eq!(said(&mut session), []);
     session.handle_message(Time::ZERO, welcome()).unwrap();
-    assert_eq!(said(&mut session), []);
-    // What a token proves is the relay's nonce, and so are the keys of datagrams.
-    let token = Token::from_line("secret");
-    let mut session = Session::new(SessionConfig { token, ..config() }, file.clone(), Time::ZERO);
-    assert_eq!(said(&mut session), []);
-    let channel = Some(Channel::Data);
-    let mut session = Session::new(config(), file, Time::ZERO).with_datagrams(channel);
+    assert!(matches!(said(&mut session)[..], [Message::Hello(_)]));
     assert_eq!(said(&mut session), []);
 }
 
@@ -126,9 +122,9 @@ fn the_manifest_is_asked_for_and_data_granted_in_one_breath_by_the_length_of_the
     let file = FileState::lacking(*manifest_of(&content(10)).key());
     let granted = |config: SessionConfig, round_trip_ms| {
         let mut session = Session::new(config, file.clone(), Time::ZERO);
-        said(&mut session);
         session.handle_preamble().unwrap();
         session.handle_message(Time::ZERO, welcome()).unwrap();
+        said(&mut session);
         let now = Time::ZERO + Duration::from_millis(round_trip_ms);
         session.handle_message(now, accepted()).unwrap();
         match said(&mut session)[..] {
@@ -149,8 +145,7 @@ fn chunks_too_large_for_the_relay_are_refused_with_advice() {
     let mut session = Session::new(config(), file, Time::ZERO);
     session.handle_preamble().unwrap();
     let small = Message::Welcome(Welcome {
-        nonce: [1; _],
-        token_required: false,
+        token_demand: TokenDemand::None,
         chunk_size_log2_max: LOG2 - 2,
     });
     let error = session.handle_message(Time::ZERO, small).unwrap_err();
@@ -302,7 +297,6 @@ fn every_message() -> Vec<Message> {
     let failure = Failure { code: FailureCode::Internal, text: "so".into() };
     let hello = Hello {
         key: None,
-        nonce: [0; _],
         proof: None,
         claims: Claims::Nothing,
         order: Order::Relay,

@@ -14,7 +14,7 @@ use relay::{
     client::look_up_blocking,
     config::{parse_count, parse_duration, parse_size},
     protocol::{
-        RelayAddr, Token,
+        Grant, Pin, PinnedRelay, Roles, Token,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
     },
     rng::Rng,
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Different files at once, clients spread over them
     #[arg(long, env = "LOADGEN_FILES", value_name = "N", default_value = "1", value_parser = parse_count::<usize>)]
     files: usize,
-    /// The relay [default: one that answers on 127.0.0.1:7440, else one of its own]
+    /// The relay, HOST[:PORT][#PIN] [default: one that answers on 127.0.0.1:7440, else one of its own]
     #[arg(long, env = "LOADGEN_RELAY", value_name = "HOST[:PORT]")]
     relay: Option<String>,
     /// Passed to the relay that it starts
@@ -142,7 +142,7 @@ pub(crate) enum OrderMode {
 /// What the relay drops first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum EvictionMode {
-    /// What nobody lacks
+    /// What no peer lacks
     Demand,
     /// What was used least recently
     Lru,
@@ -187,8 +187,8 @@ pub(crate) enum FileChoice {
 /// The relay to use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum RelayChoice {
-    /// This one.
-    At(SocketAddr),
+    /// This one, which must show the pin, if any.
+    At(SocketAddr, Option<Pin>),
     /// One that answers at the usual address, else one of its own.
     FindOrStart,
     /// One of its own, with these arguments.
@@ -298,7 +298,7 @@ impl Args {
             Some(_) if starts => Err("--cache, --eviction and --relay-args are for a relay that \
                                       loadgen starts: leave --relay out"
                 .into()),
-            Some(address) => resolve(address).map(RelayChoice::At),
+            Some(address) => resolve(address),
             None if starts => Ok(RelayChoice::Start(own)),
             None => Ok(RelayChoice::FindOrStart),
         }
@@ -331,17 +331,26 @@ fn check_counts(args: &Args, churn: Churn) -> Result<(), String> {
 }
 
 /// Names are looked up here, once, before any event loop runs.
-fn resolve(address: &str) -> Result<SocketAddr, String> {
+fn resolve(address: &str) -> Result<RelayChoice, String> {
     let fail = |why: &dyn std::fmt::Display| format!("--relay {address}: {why}");
-    let relay: RelayAddr = address.parse().map_err(|error| fail(&error))?;
-    let found = look_up_blocking(&relay).map_err(|error| fail(&error))?;
-    found.first().copied().ok_or_else(|| fail(&"the name has no address"))
+    let relay: PinnedRelay = address.parse().map_err(|error| fail(&error))?;
+    let found = look_up_blocking(&relay.addr).map_err(|error| fail(&error))?;
+    let first = found.first().ok_or_else(|| fail(&"the name has no address"))?;
+    Ok(RelayChoice::At(*first, relay.pin))
 }
 
 fn read_token(path: &Path) -> Result<Token, String> {
-    let tokens = token_file::read(path)
+    let grants = token_file::read_grants(path)
         .map_err(|why| format!("failed to read --token-file {}: {why}", path.display()))?;
-    Ok(tokens.first().and_then(|token| Token::from_line(token)).expect("a file holds tokens"))
+    let Grant { token, roles } = grants.into_iter().next().expect("a file holds tokens");
+    if roles != Roles::BOTH {
+        return Err(format!(
+            "the first line of --token-file {} is a token that may only publish or only get, and this program does \
+             both: give a token that may do both",
+            path.display()
+        ));
+    }
+    Ok(token)
 }
 
 fn random_seed() -> u64 {
@@ -435,7 +444,7 @@ mod tests {
         let args = ["--cache", "4194304", "--eviction", "lru", "--cores", "2"];
         assert_eq!(config.unwrap().relay, RelayChoice::Start(args.map(String::from).to_vec()));
         let usual = check(&["--relay", "127.0.0.1"]).map(|config| config.relay);
-        assert_eq!(usual, Ok(RelayChoice::At("127.0.0.1:7440".parse().unwrap())));
+        assert_eq!(usual, Ok(RelayChoice::At("127.0.0.1:7440".parse().unwrap(), None)));
         let error = check(&["--cache", "4M", "--relay", "127.0.0.1:1"]).unwrap_err();
         assert!(error.contains("leave --relay out"), "{error}");
     }

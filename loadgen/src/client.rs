@@ -20,7 +20,7 @@ use relay::{
         ChunkStore, ConnectionError, FileState, FileStore, Notice, Observer, OpeningStore,
         Patience, Peer, PeerConfig, Reaction, SessionConfig, SessionError, StoreEvent,
     },
-    protocol::{Digest, FailureCode, Manifest, Seeding, limits::NONCE_BYTES},
+    protocol::{Digest, FailureCode, Manifest, Seeding},
     time::Time,
 };
 use shards::{bell::LocalBell, clock};
@@ -119,7 +119,6 @@ pub(crate) fn client_peer(
         order: plan.order,
         seeding: None,
         token: job.token.clone(),
-        nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: plan.rate,
         keeps_bytes: store.keeps_bytes(),
         is_manifest_only: false,
@@ -153,7 +152,6 @@ pub(crate) fn origin_peer(
         order: relay::client::ChunkOrder::Relay,
         seeding: Some(seeding),
         token: job.token.clone(),
-        nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: None,
         keeps_bytes: false,
         is_manifest_only: false,
@@ -182,7 +180,7 @@ pub(crate) fn client_path(dir: &Path, client: usize, name: &OsStr) -> PathBuf {
 fn peer_config(job: &Job, session: SessionConfig, seed: u64) -> PeerConfig {
     // The run's own deadline ends it; until then a relay may come back.
     let patience = Patience { first: job.timeout, later: job.timeout };
-    PeerConfig { remote: job.remote.into(), session, patience, seed }
+    PeerConfig { remote: job.remote.into(), trust: job.trust.clone(), session, patience, seed }
 }
 
 /// Watches a client.

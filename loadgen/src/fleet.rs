@@ -43,6 +43,12 @@ const CONNECTING_MAX: usize = 64;
 /// How often a full shard looks whether it may connect the next.
 const CONNECT_TICK: Duration = Duration::from_millis(1);
 
+/// How often a shard that is ahead looks at once whether the others have come as far. Where all have a core, they have.
+const LOOKS_AWAKE_MAX: u32 = 4;
+
+/// How often it looks afterwards: some tens of a connection's time, so clients come as fast as before.
+const STEP_TICK: Duration = Duration::from_micros(100);
+
 /// For the members of a shard to end after they were stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -309,9 +315,16 @@ fn report_no_disk(
 
 /// Shards start their clients in turn. A relay places a connection on the core that its other end
 /// works on, but only while its own shards stay balanced: a burst of one core would be spread.
+///
+/// A shard that is ahead sleeps: it would take the core from the relay, or from the shard that is behind.
 async fn in_step(shard: &Shard<(), ()>, board: &Board, index: usize, shard_count: usize) {
+    let mut looks = 0u32;
     while index > board.started() + shard_count && !shard.draining() {
-        task::yield_now().await;
+        looks += 1;
+        match looks {
+            ..=LOOKS_AWAKE_MAX => task::yield_now().await,
+            _ => clock::sleep(STEP_TICK).await,
+        }
     }
 }
 

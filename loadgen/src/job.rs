@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::Duration,
 };
 
 use anyhow::Context;
@@ -15,7 +14,7 @@ use relay::{
     stderr::{self, say},
     stdout,
     time::Time,
-    units::{checksum_line, count_text},
+    units::checksum_line,
 };
 use shards::{Placement, clock};
 
@@ -24,9 +23,10 @@ use crate::{
     board::Board,
     client::client_path,
     content::{Content, ContentError, digest_files},
+    errors::errors_of,
     fleet::{self, Outcome},
     latency::{ChunkSeconds, ClientSeconds, Latencies},
-    member::{Job, Record},
+    member::Job,
     plan::Plan,
     prepare::{prepare, relay_cache_bytes},
     progress::Progress,
@@ -38,12 +38,6 @@ use crate::{
     stats::Observer,
     usage,
 };
-
-/// Clients that are named when time is up; the others are counted.
-const WAITING_SHOWN_MAX: usize = 10;
-
-/// What the relay said of chunks that no peer holds counts for so long: it repeats it every second.
-const UNHELD_HOLDS: Duration = Duration::from_secs(8);
 
 /// What a run came to is nowhere.
 pub(crate) const NO_STDOUT: &str = "could not write to stdout";
@@ -92,15 +86,17 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
     let contents = make_contents(config, observer.chunk_size_log2_max())?;
     // Another connection: a relay waits for one to introduce itself, and content takes longer to make.
     drop(observer);
-    let before = Observer::connect(relay.address)?.stats(config.token.as_ref())?;
+    let before = Observer::connect(relay.address, &relay.trust)?.stats(config.token.as_ref())?;
     let job = make_job(config, contents, &relay);
     let bytes_total = bytes_total(&job);
     let progress = Progress::new(config.clients, bytes_total);
     let shard_count = placement.shard_count();
     let sampler = RefCell::new(make_sampler(config, &job, &relay, &before)?);
-    let address = relay.address;
-    let stats =
-        || Observer::connect(address).and_then(|observer| observer.stats(config.token.as_ref()));
+    let (address, trust) = (relay.address, relay.trust.clone());
+    let stats = || {
+        Observer::connect(address, &trust)
+            .and_then(|observer| observer.stats(config.token.as_ref()))
+    };
     let close = || {
         let (ended_at, after) = (now(), stats());
         let last = after.as_ref().unwrap_or(&before);
@@ -134,7 +130,7 @@ fn perform(config: &Config) -> anyhow::Result<Ran> {
         shards: shard_count,
         driver: driver.driver.to_string(),
     };
-    let mut errors = errors_of(&outcome, &job);
+    let mut errors = errors_of(&outcome, &job, now());
     let after = after.unwrap_or_else(|error| {
         errors.push(format!("could not ask for the relay's counters: {error}"));
         before.clone()
@@ -161,7 +157,7 @@ fn make_sampler(
     if job.recording.is_none() {
         return Ok(None);
     }
-    let watch = Observer::connect(relay.address)?.watch(config.token.as_ref())?;
+    let watch = Observer::connect(relay.address, &relay.trust)?.watch(config.token.as_ref())?;
     Ok(Some(Sampler::new(now(), before.clone(), Some(watch), relay.own_process())))
 }
 
@@ -179,7 +175,7 @@ fn find_relay(config: &Config) -> anyhow::Result<(Relay, Observer)> {
         args
     };
     Ok(match &config.relay {
-        RelayChoice::At(address) => Relay::at(*address)?,
+        RelayChoice::At(address, pin) => Relay::at(*address, *pin)?,
         RelayChoice::FindOrStart => Relay::find_or_start(&own_args(&[]))?,
         RelayChoice::Start(args) => Relay::start(&own_args(args))?,
     })
@@ -233,6 +229,7 @@ fn make_job(config: &Config, contents: Vec<Content>, relay: &Relay) -> Arc<Job> 
         plan,
         contents,
         remote: relay.address,
+        trust: relay.trust.clone(),
         token: config.token.clone(),
         store: config.store.clone(),
         seeding: config.seeding,
@@ -246,64 +243,6 @@ fn make_job(config: &Config, contents: Vec<Content>, relay: &Relay) -> Arc<Job> 
 fn bytes_total(job: &Job) -> u64 {
     let size = |file: usize| job.contents[file].manifest.key().size_bytes;
     job.plan.clients.iter().filter(|c| c.role.must_succeed()).map(|c| size(c.file)).sum()
-}
-
-/// Everything that went wrong, in words.
-fn errors_of(outcome: &Outcome, job: &Job) -> Vec<String> {
-    let mut errors = Vec::new();
-    if let Some(reason) = &outcome.cut_short {
-        errors.push(reason.clone());
-    }
-    let failed = outcome.records.iter().filter(|record| record.has_failed);
-    errors.extend(
-        failed.map(|record| {
-            format!("{}: {}", record.name, record.error.as_deref().unwrap_or("failed"))
-        }),
-    );
-    if outcome.cut_short.is_some() {
-        errors.extend(who_waits(outcome, job));
-    }
-    errors
-}
-
-fn who_waits(outcome: &Outcome, job: &Job) -> Vec<String> {
-    let must_succeed = |record: &&Record| {
-        record.client.is_some_and(|client| job.plan.clients[client].role.must_succeed())
-    };
-    let waiting = |record: &&Record| record.whole_at.is_none() && !record.has_failed;
-    let waiting: Vec<&Record> =
-        outcome.records.iter().filter(must_succeed).filter(waiting).collect();
-    let mut lines: Vec<String> =
-        waiting.iter().take(WAITING_SHOWN_MAX).map(|record| wait_of(record)).collect();
-    if let Some(more @ 1..) = waiting.len().checked_sub(WAITING_SHOWN_MAX) {
-        lines.push(format!("{more} more clients wait"));
-    }
-    lines
-}
-
-fn wait_of(record: &Record) -> String {
-    let Record { name, chunks_have, chunk_count, .. } = record;
-    let mut text = format!("{name} has {chunks_have} of {chunk_count} chunks");
-    match (record.was_accepted, record.first_missing) {
-        (false, _) => text.push_str(" and was never accepted by the relay"),
-        (true, Some(chunk)) => text.push_str(&format!(" and waits for chunk {chunk}")),
-        (true, None) => {}
-    }
-    if let Some((count, first, _)) =
-        record.unheld.filter(|&(.., at)| now().since(at) < UNHELD_HOLDS)
-    {
-        text.push_str(&match count {
-            1 => format!("; no connected peer held chunk {first}"),
-            _ => {
-                let chunks = count_text(count.into(), "chunk");
-                format!("; no connected peer held {chunks}, the first is chunk {first}")
-            }
-        });
-    }
-    if let Some(error) = &record.error {
-        text.push_str(&format!("; its last connection: {error}"));
-    }
-    text
 }
 
 /// Reads back what clients wrote: (digest, path below the directory) of each whole file.

@@ -18,6 +18,7 @@ mod board;
 mod client;
 mod compare;
 mod content;
+mod errors;
 mod fleet;
 mod job;
 mod latency;

@@ -14,7 +14,7 @@ use relay::{
     client::{ConnectionError, Disk, Ended, FileState, PeerHandle, Scratch},
     protocol::Token,
     time::Time,
-    transport::Transport,
+    transport::{Transport, Trust},
 };
 use shards::Shard;
 
@@ -33,6 +33,7 @@ pub(crate) struct Job {
     pub(crate) plan: Plan,
     pub(crate) contents: Vec<Content>,
     pub(crate) remote: SocketAddr,
+    pub(crate) trust: Trust,
     pub(crate) token: Option<Token>,
     pub(crate) store: Store,
     pub(crate) seeding: SeedingMode,

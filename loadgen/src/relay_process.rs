@@ -9,10 +9,12 @@ use std::{
     os::fd::AsFd,
     path::PathBuf,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    str::FromStr,
     thread,
     time::Duration,
 };
 
+use relay::{protocol::Pin, transport::Trust};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, Signal, kill_process},
@@ -33,6 +35,9 @@ const USUAL_ADDRESS: SocketAddr =
 /// What a relay prints before its data address.
 const LISTENING: &str = "relay listening on ";
 
+/// What it prints before its pin, in its last line.
+const PIN: &str = "relay pin ";
+
 /// For an own relay to begin to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -42,7 +47,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often it is looked at whether it has.
 const END_TICK: Duration = Duration::from_millis(5);
 
-/// Bytes that a relay may print before its address.
+/// Bytes that a relay may print before its pin.
 const OUTPUT_BYTES_MAX: usize = 16 << 10;
 
 /// Why there is no relay.
@@ -79,6 +84,8 @@ pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     /// One line about where it came from.
     pub(crate) origin: String,
+    /// How it is known: by the pin that was given or that an own one printed, else by the key that it showed first.
+    pub(crate) trust: Trust,
     own: Option<OwnRelay>,
 }
 
@@ -90,19 +97,24 @@ struct OwnRelay {
 }
 
 impl Relay {
-    /// The relay at this address, which must answer.
-    pub(crate) fn at(address: SocketAddr) -> Result<(Self, Observer), RelayError> {
-        let observer = Observer::connect(address).map_err(RelayError::Named)?;
+    /// The relay at this address, which must answer, and prove the pin, if that is known.
+    pub(crate) fn at(
+        address: SocketAddr,
+        pin: Option<Pin>,
+    ) -> Result<(Self, Observer), RelayError> {
+        let trust = pin.map_or_else(Trust::first_seen, Trust::pinned);
+        let observer = Observer::connect(address, &trust).map_err(RelayError::Named)?;
         let origin = format!("the one at {address}");
-        Ok((Self { address, origin, own: None }, observer))
+        Ok((Self { address, origin, trust, own: None }, observer))
     }
 
     /// A relay at the usual address, else an own one.
     pub(crate) fn find_or_start(args: &[String]) -> Result<(Self, Observer), RelayError> {
-        match Observer::connect(USUAL_ADDRESS) {
+        let trust = Trust::first_seen();
+        match Observer::connect(USUAL_ADDRESS, &trust) {
             Ok(observer) => {
                 let origin = format!("one that was running at {USUAL_ADDRESS}");
-                Ok((Self { address: USUAL_ADDRESS, origin, own: None }, observer))
+                Ok((Self { address: USUAL_ADDRESS, origin, trust, own: None }, observer))
             }
             Err(StatsError::Connect(..)) => Self::start(args),
             Err(error) => {
@@ -115,10 +127,11 @@ impl Relay {
     /// An own relay, on loopback, on ports that are free.
     pub(crate) fn start(args: &[String]) -> Result<(Self, Observer), RelayError> {
         let mut own = OwnRelay::spawn(args).map_err(RelayError::Start)?;
-        let address = own.wait_for_address()?;
-        let observer = Observer::connect(address).map_err(RelayError::Useless)?;
+        let (address, pin) = own.wait_until_ready()?;
+        let trust = Trust::pinned(pin);
+        let observer = Observer::connect(address, &trust).map_err(RelayError::Useless)?;
         let origin = format!("its own, process {} at {address}", own.child.id());
-        Ok((Self { address, origin, own: Some(own) }, observer))
+        Ok((Self { address, origin, trust, own: Some(own) }, observer))
     }
 
     /// The process of an own relay.
@@ -150,6 +163,8 @@ impl OwnRelay {
         let mut command = Command::new(own_executable()?);
         command.arg(ROLE_ARGUMENT);
         command.args(["--listen", "127.0.0.1:0"]);
+        // Other runs know nothing of it, and there may be no place for its key.
+        command.arg("--ephemeral-identity");
         if !names(args, "--http") {
             command.args(["--http", "127.0.0.1:0"]);
         }
@@ -168,8 +183,8 @@ impl OwnRelay {
         Ok(Self { child, stdout })
     }
 
-    /// Reads what the relay prints until it names its address.
-    fn wait_for_address(&mut self) -> Result<SocketAddr, RelayError> {
+    /// Reads what the relay prints until it names its address and its pin.
+    fn wait_until_ready(&mut self) -> Result<(SocketAddr, Pin), RelayError> {
         let deadline = shards::clock::now() + START_TIMEOUT;
         let mut output = Vec::new();
         let mut buffer = [0; 1024];
@@ -182,8 +197,8 @@ impl OwnRelay {
                 0 => return Err(RelayError::Ended(self.child.wait().map_err(RelayError::Start)?)),
                 count => output.extend_from_slice(&buffer[..count]),
             }
-            if let Some(address) = address_in(&output) {
-                return Ok(address);
+            if let Some(found) = value_in(&output, LISTENING).zip(value_in(&output, PIN)) {
+                return Ok(found);
             }
         }
         Err(RelayError::Silent)
@@ -219,12 +234,12 @@ impl Drop for OwnRelay {
     }
 }
 
-/// The address in what a relay printed, once the line is complete.
-fn address_in(output: &[u8]) -> Option<SocketAddr> {
+/// What follows this in a line that a relay printed, once the line is complete.
+fn value_in<T: FromStr>(output: &[u8], before: &str) -> Option<T> {
     let text = String::from_utf8_lossy(output);
     text.split_inclusive('\n')
-        .filter_map(|line| line.strip_suffix('\n')?.strip_prefix(LISTENING))
-        .find_map(|address| address.trim().parse().ok())
+        .filter_map(|line| line.strip_suffix('\n')?.strip_prefix(before))
+        .find_map(|value| value.trim().parse().ok())
 }
 
 /// In the relay's role: end when the load generator does, however it ends.
@@ -244,10 +259,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_is_found_once_its_line_is_complete() {
+    fn an_address_and_a_pin_are_found_once_their_lines_are_complete() {
+        let address_in = |output: &[u8]| value_in::<SocketAddr>(output, LISTENING);
         assert_eq!(address_in(b"relay listening on 127.0.0.1:70"), None);
         let found = address_in(b"something\nrelay listening on 127.0.0.1:7000\nrelay http on x\n");
         assert_eq!(found, Some("127.0.0.1:7000".parse().unwrap()));
         assert_eq!(address_in(b"relay http on 127.0.0.1:1\n"), None);
+        let pin = Pin::of_public_key(b"a key");
+        let line = format!("relay http on 127.0.0.1:1\nrelay pin {pin}\n");
+        assert_eq!(value_in(line.as_bytes(), PIN), Some(pin));
+        assert_eq!(value_in::<Pin>(line.trim_end().as_bytes(), PIN), None);
     }
 }

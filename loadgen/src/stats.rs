@@ -9,9 +9,12 @@ use std::{
     time::Duration,
 };
 
-use relay::protocol::{
-    Claims, DecodeError, Decoder, Event, Failure, Hello, Message, Order, Stats, Token, Welcome,
-    encode_control, encode_preamble, limits::NONCE_BYTES,
+use relay::{
+    protocol::{
+        Claims, Failure, Hello, Message, Order, Stats, Token, TokenDemand, Welcome,
+        limits::BINDING_BYTES,
+    },
+    transport::{Dialogue, DialogueError, Heard, Trust},
 };
 
 /// For connecting, and for each answer.
@@ -31,7 +34,7 @@ pub(crate) enum StatsError {
     Io(SocketAddr, io::Error),
     /// Something else is there, or another version.
     #[error("what answers at {0} is no relay that this program can use: {1}")]
-    Decode(SocketAddr, DecodeError),
+    Decode(SocketAddr, String),
     /// It said why not.
     #[error("the relay at {0} refuses: {text}", text = .1.reason())]
     Refused(SocketAddr, Failure),
@@ -48,20 +51,22 @@ pub(crate) enum StatsError {
 pub(crate) struct Observer {
     remote: SocketAddr,
     stream: TcpStream,
-    decoder: Decoder,
+    talk: Dialogue,
     welcome: Welcome,
+    binding: [u8; BINDING_BYTES],
 }
 
 impl Observer {
     /// Connects and waits for the relay's welcome, which only a relay of this version sends.
-    pub(crate) fn connect(remote: SocketAddr) -> Result<Self, StatsError> {
+    pub(crate) fn connect(remote: SocketAddr, trust: &Trust) -> Result<Self, StatsError> {
         let connect_error = |error| StatsError::Connect(remote, error);
         let stream = TcpStream::connect_timeout(&remote, STEP_TIMEOUT).map_err(connect_error)?;
         stream.set_read_timeout(Some(STEP_TIMEOUT)).map_err(connect_error)?;
         stream.set_write_timeout(Some(STEP_TIMEOUT)).map_err(connect_error)?;
-        let welcome = Welcome { nonce: [0; _], token_required: false, chunk_size_log2_max: 0 };
-        let mut observer = Self { remote, stream, decoder: Decoder::new(), welcome };
-        observer.write(&encode_preamble())?;
+        let welcome = Welcome { token_demand: TokenDemand::None, chunk_size_log2_max: 0 };
+        let talk = Dialogue::new(trust.connect(&remote.ip().to_string()));
+        let mut observer = Self { remote, stream, talk, welcome, binding: [0; BINDING_BYTES] };
+        observer.write()?;
         match observer.read()? {
             Message::Welcome(welcome) => observer.welcome = welcome,
             _ => return Err(StatsError::Unexpected(remote)),
@@ -93,20 +98,13 @@ impl Observer {
     }
 
     fn introduce(&mut self, token: Option<&Token>) -> Result<(), StatsError> {
-        let nonce = [0x5c; NONCE_BYTES];
-        let proof = match (self.welcome.token_required, token) {
-            (false, _) => None,
-            (true, Some(token)) => Some(token.proof(&self.welcome.nonce, &nonce)),
-            (true, None) => return Err(StatsError::TokenWanted(self.remote)),
+        let proof = match (self.welcome.token_demand, token) {
+            (TokenDemand::None, _) => None,
+            (_, Some(token)) => Some(token.proof(&self.binding)),
+            (_, None) => return Err(StatsError::TokenWanted(self.remote)),
         };
-        let hello = Hello {
-            key: None,
-            nonce,
-            proof,
-            claims: Claims::Nothing,
-            order: Order::Relay,
-            seeding: None,
-        };
+        let hello =
+            Hello { key: None, proof, claims: Claims::Nothing, order: Order::Relay, seeding: None };
         self.say(&Message::Hello(hello))?;
         match self.read()? {
             Message::Accepted(_) => Ok(()),
@@ -115,13 +113,14 @@ impl Observer {
     }
 
     fn say(&mut self, message: &Message) -> Result<(), StatsError> {
-        let mut bytes = Vec::new();
-        encode_control(message, &mut bytes);
-        self.write(&bytes)
+        self.talk.say(message);
+        self.write()
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StatsError> {
-        self.stream.write_all(bytes).map_err(|error| StatsError::Io(self.remote, error))
+    /// Writes what waits.
+    fn write(&mut self) -> Result<(), StatsError> {
+        let bytes = self.talk.take_out();
+        self.stream.write_all(&bytes).map_err(|error| StatsError::Io(self.remote, error))
     }
 
     /// The next message; the relay sends none that isn't awaited, but may ping.
@@ -146,29 +145,43 @@ impl Observer {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(StatsError::Io(self.remote, error)),
             };
-            return self.decode(&buffer[..count]);
+            return self.take(&buffer[..count]);
         }
     }
 
     /// Answers come one at a time: what follows the first message can only be a ping.
-    fn decode(&mut self, mut input: &[u8]) -> Result<Option<Message>, StatsError> {
-        let mut answer = None;
-        let remote = self.remote;
-        while let Some(event) =
-            self.decoder.decode(&mut input).map_err(|error| StatsError::Decode(remote, error))?
-        {
-            match event {
-                Event::Preamble { .. } => {}
-                Event::Control(Message::Ping { token }) => self.say(&Message::Pong { token })?,
-                Event::Control(Message::Failure(failure)) => {
-                    return Err(StatsError::Refused(remote, failure));
-                }
-                Event::Control(message) if answer.is_none() => answer = Some(message),
-                Event::Control(_) | Event::Data(_) => {
-                    return Err(StatsError::Unexpected(remote));
-                }
+    fn take(&mut self, input: &[u8]) -> Result<Option<Message>, StatsError> {
+        let (remote, mut answer, mut pings) = (self.remote, None, Vec::new());
+        let mut is_secured = false;
+        let mut handler = |heard: Heard<'_>| match heard {
+            Heard::Preamble { .. } => Ok(()),
+            Heard::Secured => {
+                is_secured = true;
+                Ok(())
             }
+            Heard::Message(Message::Ping { token }) => {
+                pings.push(token);
+                Ok(())
+            }
+            Heard::Message(Message::Failure(failure)) => Err(StatsError::Refused(remote, failure)),
+            Heard::Message(message) if answer.is_none() => {
+                answer = Some(message);
+                Ok(())
+            }
+            Heard::Message(_) | Heard::Data(_) => Err(StatsError::Unexpected(remote)),
+        };
+        let heard = self.talk.hear(input, &mut handler);
+        heard.map_err(|error| match error {
+            DialogueError::Handler(error) => error,
+            error => StatsError::Decode(remote, error.to_string()),
+        })?;
+        if is_secured && let Some(binding) = self.talk.secure().poll_secured() {
+            self.binding = binding;
         }
+        for token in pings {
+            self.talk.say(&Message::Pong { token });
+        }
+        self.write()?;
         Ok(answer)
     }
 }

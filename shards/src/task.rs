@@ -20,6 +20,12 @@ pub async fn yield_now() {
     Yield { since: None }.await;
 }
 
+/// The number of this event loop's turn: what may happen only so often in a turn compares it with that of last time.
+#[must_use]
+pub fn turn_number() -> u64 {
+    turn::number()
+}
+
 /// Waits for the first of two to end; the other is dropped, so both must bear that.
 ///
 /// # Errors

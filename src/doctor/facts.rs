@@ -18,6 +18,7 @@ use relay_program::{
     buffers,
     machine::{Groups, setting},
 };
+use relay_protocol::Pin;
 use relay_server::{Config, Congestion, Descriptors, MemoryPlan};
 
 use crate::config::RelayArgs;
@@ -59,6 +60,8 @@ pub(super) struct Facts {
     pub(super) memory: MemoryPlan,
     pub(super) loopback: Result<(), String>,
     pub(super) ipv6: Result<(), String>,
+    /// What peers know the relay by, `None` if it is made at the first start; or what is wrong with its file.
+    pub(super) pin: Result<Option<Pin>, String>,
     /// The files of `--serve` that can't be read, and why.
     pub(super) unreadable: Vec<(PathBuf, String)>,
     pub(super) ports: Vec<Port>,
@@ -73,7 +76,7 @@ impl Facts {
             .map_err(|error| error.to_string());
         let ports = ports::ports(config);
         let addresses = ports.iter().filter(|port| port.what == ports::Use::Streams).count();
-        let (shard_count, own) = (placement.shard_count(), args.serve.len());
+        let (shard_count, own) = (placement.shard_count(), args.origin.serve.len());
         let buffer = |name| Some((name, setting(name)?));
         Self {
             is_linux: cfg!(target_os = "linux"),
@@ -107,7 +110,8 @@ impl Facts {
             memory: config.memory,
             loopback: ports::loopback(),
             ipv6: ports::ipv6(),
-            unreadable: args.serve.iter().filter_map(|path| unreadable(path)).collect(),
+            pin: args.identity.look().map(|identity| identity.map(|identity| identity.pin())),
+            unreadable: args.origin.serve.iter().filter_map(|path| unreadable(path)).collect(),
             ports,
         }
     }

@@ -30,6 +30,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         memory(facts),
         loopback(facts),
         ipv6(facts),
+        identity(facts),
     ];
     findings.extend(facts.unreadable.iter().map(|(path, why)| {
         bad(
@@ -40,6 +41,19 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     }));
     findings.extend(facts.ports.iter().map(port));
     findings
+}
+
+fn identity(facts: &Facts) -> Finding {
+    let what = "identity";
+    match &facts.pin {
+        Ok(Some(pin)) => fine(what, format!("peers know this relay by the pin {pin}")),
+        Ok(None) => fine(what, "the first start makes a key, and prints its pin"),
+        Err(why) => bad(
+            what,
+            why.clone(),
+            "relay --identity-file FILE   (--ephemeral-identity for one run)",
+        ),
+    }
 }
 
 fn event_loops(facts: &Facts) -> Finding {

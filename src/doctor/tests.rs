@@ -48,6 +48,7 @@ fn healthy() -> Facts {
         memory: memory(None, 8 << 30),
         loopback: Ok(()),
         ipv6: Ok(()),
+        pin: Ok(None),
         unreadable: Vec::new(),
         ports: vec![Port { what: Use::Http, addr: ([127, 0, 0, 1], 7441).into(), outcome: Ok(()) }],
     }
@@ -73,7 +74,21 @@ fn only(change: impl FnOnce(&mut Facts), grade: Grade, what: &str, command: &str
 #[test]
 fn a_healthy_machine_is_told_so() {
     assert_eq!(amiss(|_| {}), []);
-    assert_eq!(judge(&healthy()).len(), 10);
+    assert_eq!(judge(&healthy()).len(), 11);
+}
+
+#[test]
+fn an_identity_that_can_not_be_read_is_mended() {
+    only(
+        |facts| facts.pin = Err("others may read it".into()),
+        Grade::Bad,
+        "identity",
+        "--identity-file",
+    );
+    assert_eq!(
+        amiss(|facts| facts.pin = Ok(Some(relay_protocol::Pin::of_public_key(b"a key")))),
+        []
+    );
 }
 
 #[test]

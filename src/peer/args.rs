@@ -10,7 +10,7 @@ use crate::{
     arguments::parse_driver,
     pages::PageCommand,
     protocol::{
-        RelayAddr, check_label,
+        PinnedRelay, check_label,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
     },
     transport::Transport,
@@ -55,6 +55,11 @@ pub struct CommonArgs {
     #[arg(long, env = "PEER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
+    /// Certificates of authorities, in PEM, that say which relay it is, beside a ticket's pin [default: the relays that
+    /// were met before, and the system's authorities]
+    #[arg(long, env = "PEER_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+
     /// How messages and data travel: tcp, udp-control or udp-data
     #[arg(long, env = "PEER_TRANSPORT", value_name = "T", default_value = "tcp")]
     pub transport: Transport,
@@ -84,14 +89,15 @@ pub struct ShareArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// The relay; tickets name it, so others must reach it by this name or address [port: 7440]
+    /// The relay; tickets name it, so others must reach it by this name or address [port: 7440]; with the pin that it
+    /// prints at its start no other is believed
     #[arg(
         long,
         env = "PEER_RELAY",
-        value_name = "HOST[:PORT]",
+        value_name = "HOST[:PORT][#PIN]",
         required_unless_present = "ticket"
     )]
-    pub relay: Option<RelayAddr>,
+    pub relay: Option<PinnedRelay>,
 
     /// Share it as this ticket says, so that those who have the ticket find it [relay: the ticket's]
     /// (- for stdin, @FILE for a file)
@@ -209,6 +215,11 @@ pub struct CheckArgs {
     /// File whose first line is the token that the relay asks for
     #[arg(long, env = "PEER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+
+    /// Certificates of authorities, in PEM, that say which relay it is, beside the ticket's pin [default: the relays that
+    /// were met before, and the system's authorities]
+    #[arg(long, env = "PEER_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
 
     /// What drives the event loop: auto, io-uring or epoll
     #[arg(long, env = "PEER_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]

@@ -11,7 +11,8 @@ use shards::{bell::LocalBell, clock, task};
 
 use super::{
     args::CheckArgs,
-    error::{ProgramError, output_error, read_token},
+    belief::{Belief, PinSource},
+    error::{ProgramError, output_error, read_grant},
     event_loop,
     voice::Voice,
 };
@@ -22,9 +23,7 @@ use crate::{
         origin::{OpenFile, OriginFile, Sealing},
         store::{ChunkStore, StoreEvent},
     },
-    protocol::{
-        Digest, Manifest, SwarmKey, Ticket, Token, chunk_size_log2_for, limits::NONCE_BYTES,
-    },
+    protocol::{Digest, Grant, Manifest, SwarmKey, Ticket, chunk_size_log2_for},
     units::{bytes_text, count_text},
 };
 
@@ -49,7 +48,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
     if args.json {
         crate::stdout::check().map_err(|error| output_error(&error))?;
     }
-    let token = read_token(args.token_file.as_deref())?;
+    let token = read_grant(args.token_file.as_deref())?;
     let voice = Voice { quiet: args.quiet };
     let ticket = args.ticket.read()?;
     let key = ticket.key;
@@ -74,7 +73,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
 
 /// Where the file differs, if a peer can tell. What it tells of a sealed file is of the ciphertext: this one is
 /// sealed as the ticket says, and compared with that.
-fn locate(args: &CheckArgs, ticket: &Ticket, token: Option<Token>, origin: &OriginFile) -> Verdict {
+fn locate(args: &CheckArgs, ticket: &Ticket, token: Option<Grant>, origin: &OriginFile) -> Verdict {
     let find = || {
         let manifest = ask_for_manifest(args, ticket, token)?;
         let sealed = ticket.sealed.as_ref();
@@ -93,21 +92,34 @@ fn locate(args: &CheckArgs, ticket: &Ticket, token: Option<Token>, origin: &Orig
 fn ask_for_manifest(
     args: &CheckArgs,
     ticket: &Ticket,
-    token: Option<Token>,
+    token: Option<Grant>,
 ) -> Result<Arc<Manifest>, String> {
+    if token.as_ref().is_some_and(|grant| !grant.roles.may_get()) {
+        return Err(
+            "the token of --token-file may only publish files, so the relay was not asked".into()
+        );
+    }
+    let pin = ticket.pin.map(|pin| (pin, PinSource::Ticket));
+    let belief = Belief::of(&ticket.relay, pin, args.tls_ca.as_deref());
+    let belief = belief.map_err(|error| error.to_string())?;
     let session = SessionConfig {
         order: ChunkOrder::Relay,
         seeding: None,
-        token,
-        nonce: [0; NONCE_BYTES],
+        token: token.map(|grant| grant.token),
         intake_bytes_per_second: None,
         keeps_bytes: false,
         is_manifest_only: true,
     };
     // The answer is known without the relay: one that is not there is not waited for.
     let patience = Patience { first: Duration::ZERO, later: Duration::ZERO };
-    let remote: Remote = ticket.relay.clone().into();
-    let config = PeerConfig { remote: remote.clone(), session, patience, seed: 0 };
+    let remote: Remote = ticket.into();
+    let config = PeerConfig {
+        remote: remote.clone(),
+        trust: belief.trust().clone(),
+        session,
+        patience,
+        seed: 0,
+    };
     let asked = Rc::new(Asked::default());
     let file = FileState::lacking(ticket.key);
     let watch = Rc::clone(&asked);
@@ -125,13 +137,20 @@ fn ask_for_manifest(
         }
     };
     let ended = event_loop::run(args.driver, run).map_err(|error| error.to_string())?;
+    if asked.is_accepted.get()
+        && let Some(note) = belief.remember()?
+    {
+        Voice { quiet: args.quiet }.say(&note);
+    }
     let (result, file) = match ended {
         Some(Ok((result, file))) => (Some(result), Some(file)),
         _ => (None, None),
     };
     match (file.as_ref().and_then(FileState::manifest), result) {
         (Some(manifest), _) => Ok(Arc::clone(manifest)),
-        (None, Some(Err(error))) => Err(error.to_string()),
+        (None, Some(Err(error))) => {
+            Err(belief.explain(&error).unwrap_or_else(|| error.to_string()))
+        }
         (None, _) if asked.is_accepted.get() => {
             let key = &ticket.key;
             let log2 = chunk_size_log2_for(key.size_bytes, asked.recommended_log2.get());

@@ -2,7 +2,10 @@
 
 use std::{io, path::Path, process::ExitCode};
 
-use crate::{protocol::Token, token_file};
+use crate::{
+    protocol::{Grant, Roles, Token},
+    token_file,
+};
 
 /// Why, for people; decides the exit code.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -42,11 +45,25 @@ pub(super) fn no_thread(which: &str, error: &io::Error) -> String {
     format!("failed to start the thread {which}: {error}; {}", shards::mend_of_no_thread(error))
 }
 
-/// The first token of a token file.
-pub(super) fn read_token(path: Option<&Path>) -> Result<Option<Token>, ProgramError> {
+/// The first token of a token file, and what its line says that it is good for.
+pub(super) fn read_grant(path: Option<&Path>) -> Result<Option<Grant>, ProgramError> {
     let Some(path) = path else { return Ok(None) };
-    let tokens = token_file::read(path).map_err(|why| {
+    let grants = token_file::read_grants(path).map_err(|why| {
         ProgramError::Usage(format!("failed to read --token-file {}: {why}", path.display()))
     })?;
-    Ok(tokens.first().and_then(|token| Token::from_line(token)))
+    Ok(grants.into_iter().next())
+}
+
+/// The first token of a token file, for this. The relay would refuse another, but later.
+pub(super) fn read_token(path: Option<&Path>, need: Roles) -> Result<Option<Token>, ProgramError> {
+    let Some(Grant { token, roles }) = read_grant(path)? else { return Ok(None) };
+    if roles.union(need) == roles {
+        return Ok(Some(token));
+    }
+    let (is, not) = if roles.may_get() { ("get", "publish") } else { ("publish", "get") };
+    Err(ProgramError::Usage(format!(
+        "the first line of --token-file {} is a token that may only {is} files ({is}:), and not {not} them: ask the \
+         relay's operator for one that may",
+        path.unwrap_or("".as_ref()).display()
+    )))
 }

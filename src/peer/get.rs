@@ -41,6 +41,7 @@ use self::{
 };
 use super::{
     args::{GetArgs, SeedFor},
+    belief::{Belief, PinSource},
     error::{ProgramError, no_thread, output_error, read_token},
     event_loop::Interrupt,
 };
@@ -49,7 +50,7 @@ use crate::{
         FileState, Opening, Remote,
         resume::{self, Hashing},
     },
-    protocol::{Manifest, Ticket, Token, digest_file, shown_name},
+    protocol::{Manifest, Roles, Ticket, Token, digest_file, shown_name},
     units::{bytes_text, bytes_texts, count_text},
 };
 
@@ -57,6 +58,7 @@ use crate::{
 struct Context<'a> {
     args: &'a GetArgs,
     ticket: &'a Ticket,
+    belief: Belief,
     /// Of a sealed file: opens it, and knows what was opened.
     opening: Option<Opening>,
     token: Option<Token>,
@@ -84,9 +86,11 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
     if target == Target::Stdout || args.common.json {
         crate::stdout::check().map_err(|error| output_error(&error))?;
     }
+    let pin = ticket.pin.map(|pin| (pin, PinSource::Ticket));
+    let belief = Belief::of(&ticket.relay, pin, args.common.tls_ca.as_deref())?;
     let execute = if ticket.is_executable { part::execute_permissions() } else { 0 };
     let began = clock::now();
-    let token = read_token(args.common.token_file.as_deref())?;
+    let token = read_token(args.common.token_file.as_deref(), Roles::GET)?;
     let interrupt = Interrupt::watch()?;
     let hashing = Arc::new(Hashing { stop: interrupt.flag(), ..Hashing::default() });
     // A file that may not grow so large is an error of a write, not a reason to be killed.
@@ -104,8 +108,18 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
         let (status, hashing) = (Arc::clone(status), Arc::clone(hashing));
         let is_checked = Cell::new(false);
         let opening = ticket.sealed.as_ref().map(|sealed| Opening::new(sealed, &ticket.key));
-        let context =
-            Context { args, ticket, opening, token, execute, status, hashing, news, is_checked };
+        let context = Context {
+            args,
+            ticket,
+            belief,
+            opening,
+            token,
+            execute,
+            status,
+            hashing,
+            news,
+            is_checked,
+        };
         let result = context.get(&target);
         drop(context);
         // A screen that panicked takes nothing of the result away.
@@ -338,6 +352,7 @@ impl Context<'_> {
         }
         let job = Job {
             remote: Remote::from(self.ticket),
+            belief: self.belief.clone(),
             token: self.token.clone(),
             transport: args.common.transport,
             place,

@@ -3,6 +3,7 @@
 //! ```text
 //!  args ──► share, get ──► event_loop ──► the peer library
 //!    │        │  probe       signals
+//!    │        │  belief
 //!    │      check, info
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! is the library's business, not this module's.
 
 pub mod args;
+mod belief;
 mod check;
 mod error;
 mod event_loop;

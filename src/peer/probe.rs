@@ -10,10 +10,12 @@ use shards::{clock, net::Socket};
 use crate::{
     client::{ConnectionError, Remote, SessionError},
     protocol::{
-        Claims, Event, Hello, Message, Order, Token,
-        limits::{HANDSHAKE_TIMEOUT, NONCE_BYTES},
+        Claims, Event, Hello, Message, Order, Seeding, Token, TokenDemand,
+        limits::{BINDING_BYTES, HANDSHAKE_TIMEOUT},
     },
-    transport::{ReadError, ReadOutcome, Reader, ReceiveBuffer, SendQueue},
+    transport::{
+        Channels, ReadError, ReadOutcome, Reader, ReceiveBuffer, Secure, SecureError, Trust,
+    },
 };
 
 /// Between attempts.
@@ -26,6 +28,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// The last attempt's.
 pub(super) async fn probe(
     remote: &Remote,
+    trust: &Trust,
     token: Option<&Token>,
     patience: Duration,
     waits: impl FnOnce(&ConnectionError),
@@ -33,7 +36,7 @@ pub(super) async fn probe(
     let give_up_at = clock::now() + patience;
     let mut waits = Some(waits);
     loop {
-        let error = match attempt(remote, token).await {
+        let error = match attempt(remote, trust, token).await {
             Ok(chunk_size_log2_max) => return Ok(chunk_size_log2_max),
             Err(error) => error,
         };
@@ -47,11 +50,17 @@ pub(super) async fn probe(
     }
 }
 
-async fn attempt(remote: &Remote, token: Option<&Token>) -> Result<u8, ConnectionError> {
-    let (socket, remote) = remote.connect().await?;
-    let mut handshake = Handshake { token, chunk_size_log2_max: None, accepted: false };
+async fn attempt(
+    relay: &Remote,
+    trust: &Trust,
+    token: Option<&Token>,
+) -> Result<u8, ConnectionError> {
+    let (socket, remote) = relay.connect().await?;
+    let binding = [0; BINDING_BYTES];
+    let mut handshake = Handshake { token, binding, chunk_size_log2_max: None, accepted: false };
+    let secure = trust.connect(&relay.host());
     let session_error = |error| ConnectionError::Session { remote, error };
-    let answered = clock::timeout(HANDSHAKE_TIMEOUT, handshake.run(&socket)).await;
+    let answered = clock::timeout(HANDSHAKE_TIMEOUT, handshake.run(&socket, secure)).await;
     match answered {
         None => Err(session_error(SessionError::Silent(HANDSHAKE_TIMEOUT))),
         Some(Ok(Some(chunk_size_log2_max))) => Ok(chunk_size_log2_max),
@@ -64,15 +73,19 @@ async fn attempt(remote: &Remote, token: Option<&Token>) -> Result<u8, Connectio
 
 struct Handshake<'a> {
     token: Option<&'a Token>,
+    binding: [u8; BINDING_BYTES],
     chunk_size_log2_max: Option<u8>,
     accepted: bool,
 }
 
 impl Handshake<'_> {
     /// Until the relay has accepted; `None` if it closes before.
-    async fn run(&mut self, socket: &Socket) -> Result<Option<u8>, ReadError<SessionError>> {
-        let mut queue = SendQueue::new();
-        queue.push_preamble();
+    async fn run(
+        &mut self,
+        socket: &Socket,
+        secure: Secure,
+    ) -> Result<Option<u8>, ReadError<SessionError>> {
+        let mut queue = Channels::new(secure);
         let (mut reader, mut buffer) = (Reader::new(), ReceiveBuffer::new(0));
         while !self.accepted {
             // A few hundred bytes into an empty socket: all of it fits.
@@ -80,7 +93,7 @@ impl Handshake<'_> {
             socket.readable().await.map_err(ReadError::Io)?;
             let outcome = reader.read(socket, &mut buffer, &mut |event| match event {
                 Event::Preamble { .. } => Ok(()),
-                Event::Control(message) => self.handle(message, &mut queue),
+                Event::Control(piece) => self.handle_sealed(piece, &mut queue),
                 Event::Data(_) => Err(unexpected("data")),
             })?;
             if outcome == ReadOutcome::Closed {
@@ -90,19 +103,35 @@ impl Handshake<'_> {
         Ok(self.chunk_size_log2_max)
     }
 
-    fn handle(&mut self, message: Message, queue: &mut SendQueue) -> Result<(), SessionError> {
+    fn handle_sealed(
+        &mut self,
+        mut piece: &[u8],
+        queue: &mut Channels,
+    ) -> Result<(), SessionError> {
+        while queue.open(&mut piece)? {
+            if let Some(binding) = queue.poll_secured() {
+                self.binding = binding;
+            }
+            while let Some(message) = queue.poll_message().map_err(SecureError::from)? {
+                self.handle(message, queue)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, message: Message, queue: &mut Channels) -> Result<(), SessionError> {
         match message {
             Message::Welcome(welcome) => {
-                // The relay's nonce is fresh, so ours need not be.
-                let nonce = [0; NONCE_BYTES];
-                let proof = match (welcome.token_required, self.token) {
-                    (false, _) => None,
-                    (true, Some(token)) => Some(token.proof(&welcome.nonce, &nonce)),
-                    (true, None) => return Err(SessionError::TokenWanted),
+                let proof = match (welcome.token_demand, self.token) {
+                    (TokenDemand::None, _) => None,
+                    (_, Some(token)) => Some(token.proof(&self.binding)),
+                    (_, None) => return Err(SessionError::TokenWanted),
                 };
                 self.chunk_size_log2_max = Some(welcome.chunk_size_log2_max);
                 let (claims, order) = (Claims::Nothing, Order::Relay);
-                let hello = Hello { key: None, nonce, proof, claims, order, seeding: None };
+                // So that the relay says now if the token may not publish.
+                let seeding = Some(Seeding::Origin);
+                let hello = Hello { key: None, proof, claims, order, seeding };
                 queue.push_control(&Message::Hello(hello));
                 Ok(())
             }

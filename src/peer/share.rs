@@ -15,6 +15,7 @@ use shards::clock;
 
 use super::{
     args::ShareArgs,
+    belief::Belief,
     error::{ProgramError, no_thread, read_token},
     event_loop::{self, Interrupt},
     probe::probe,
@@ -26,8 +27,9 @@ use crate::{
         PeerHandle, Remote, SessionConfig, new_scratch,
         origin::{OpenFile, OriginFile},
     },
-    protocol::{Seeding, Token, limits::NONCE_BYTES},
+    protocol::{Roles, Seeding, Token},
     time::Time,
+    transport::Trust,
     units::bytes_text,
 };
 use watch::{Sharing, Verdict};
@@ -51,13 +53,17 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     crate::stdout::check().map_err(|error| {
         ProgramError::Job(format!("failed to write to stdout, where the ticket goes: {error}"))
     })?;
-    let token = read_token(args.common.token_file.as_deref())?;
+    let token = read_token(args.common.token_file.as_deref(), Roles::PUBLISH)?;
     let wish = Wish::of(args)?;
     let sealing = wish.sealing();
     let file = OpenFile::open(&args.file).map_err(ProgramError::job)?;
     wish.check_size(&file)?;
     let remote = Remote::from(wish.relay().clone());
-    let chunk_size_log2_max = ask_relay(args, voice, remote.clone(), token.clone())?;
+    let belief = wish.belief()?;
+    let chunk_size_log2_max = ask_relay(args, voice, &remote, &belief, token.clone())?;
+    if let Some(note) = belief.remember().map_err(ProgramError::Job)? {
+        voice.say(&note);
+    }
     let chunk_size_log2 = wish.chunk_size_log2(&file, chunk_size_log2_max)?;
     let what = match sealing.passes() {
         1 => format!("hashing {}", args.file.display()),
@@ -67,7 +73,8 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     let origin = file.hash(chunk_size_log2, sealing, &mut |done| progress.set(done));
     progress.finish();
     let origin = origin.map_err(ProgramError::job)?;
-    let (ticket, notes) = wish.ticket(&origin)?;
+    let pin = belief.pin().expect("the relay has proved itself");
+    let (ticket, notes) = wish.ticket(&origin, pin)?;
     voice.say(&format!(
         "sharing {} ({}) through {remote}",
         args.file.display(),
@@ -76,7 +83,7 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     notes.iter().for_each(|note| voice.say(note));
     let interrupt = Interrupt::watch()?;
     let sharing = Rc::new(RefCell::new(Sharing::new(args, ticket)));
-    let serving = serve(args.clone(), remote, token, origin, sharing, interrupt);
+    let serving = serve(args.clone(), (remote, belief), token, origin, sharing, interrupt);
     event_loop::run(args.common.driver, serving)?
 }
 
@@ -84,22 +91,24 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
 fn ask_relay(
     args: &ShareArgs,
     voice: Voice,
-    remote: Remote,
+    remote: &Remote,
+    belief: &Belief,
     token: Option<Token>,
 ) -> Result<u8, ProgramError> {
+    let (remote, trust) = (remote.clone(), belief.trust().clone());
     let asking = async move {
         let waits = |error: &ConnectionError| voice.say(&format!("{error}; trying again for 10 s"));
-        probe(&remote, token.as_ref(), FIRST_PATIENCE, waits).await
+        probe(&remote, &trust, token.as_ref(), FIRST_PATIENCE, waits).await
     };
     let asked = event_loop::run(args.common.driver, asking)?;
-    asked.map_err(|error| ProgramError::Job(watch::advise(&error)))
+    asked.map_err(|error| ProgramError::Job(watch::advise(&error, belief)))
 }
 
 /// A peer that has everything, and what it may be told.
 fn peer_of(
     origin: &OriginFile,
     disk: &Disk,
-    remote: Remote,
+    (remote, trust): (Remote, Trust),
     token: Option<Token>,
     later: Duration,
     sharing: &Rc<RefCell<Sharing>>,
@@ -108,14 +117,13 @@ fn peer_of(
         order: ChunkOrder::Relay,
         seeding: Some(Seeding::Origin),
         token,
-        nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: None,
         keeps_bytes: false,
         is_manifest_only: false,
     };
     let seed = u64::from(std::process::id());
     let patience = Patience { first: FIRST_PATIENCE, later };
-    let config = PeerConfig { remote, session, patience, seed };
+    let config = PeerConfig { remote, trust, session, patience, seed };
     let sharing = Rc::clone(sharing);
     let watch = move |now: Time, notice: &Notice<'_>, _: &FileState| {
         sharing.borrow_mut().notice(now, notice)
@@ -126,7 +134,7 @@ fn peer_of(
 
 async fn serve(
     args: ShareArgs,
-    remote: Remote,
+    (remote, belief): (Remote, Belief),
     token: Option<Token>,
     origin: OriginFile,
     sharing: Rc<RefCell<Sharing>>,
@@ -135,7 +143,8 @@ async fn serve(
     let disk = Disk::start()
         .map_err(|error| ProgramError::Job(no_thread("that reads the file", &error)))?;
     let later = args.timeout.unwrap_or(FOREVER);
-    let peer = peer_of(&origin, &disk, remote, token, later, &sharing);
+    let relay = (remote, belief.trust().clone());
+    let peer = peer_of(&origin, &disk, relay, token, later, &sharing);
     let peer = peer.with_transport(args.common.transport).with_label(args.label);
     let handle = peer.handle();
     let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);
@@ -145,7 +154,7 @@ async fn serve(
     let result = match (sharing.verdict(), result) {
         (Some(_), _) | (None, Ok(Ended::Stopped)) => Ok("interrupted"),
         (None, Ok(Ended::Left)) => Ok("done"),
-        (None, Err(error)) => Err(watch::advise(&error)),
+        (None, Err(error)) => Err(watch::advise(&error, &belief)),
     };
     sharing.end(Time::from_start(clock::now()), result)
 }

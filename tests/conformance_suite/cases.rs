@@ -146,7 +146,7 @@ pub(crate) fn chunks_of_every_length_come_byte_exact(kind: &'static Kind) {
         for frame in &far.heard().frames {
             let header = &frame.header;
             assert_eq!(header.chunk, header.tag - 100);
-            assert_eq!(relay::protocol::frame_crc(&frame.bytes), header.crc);
+            assert_eq!(relay::protocol::frame_crc(&frame.bytes), header.checksum);
         }
         if kind.is_data_ordered {
             let once: u64 = far.heard().frames.iter().map(|f| f.bytes.len() as u64).sum();

@@ -12,8 +12,12 @@ pub(crate) mod udp_data;
 use std::{collections::BTreeMap, rc::Rc};
 
 use relay::{
-    protocol::{DataHeader, Event, Message, Run},
-    transport::{Payload, SendEvent, data::RangeSet, send_queue::CutOff},
+    protocol::{DataHeader, Decoder, Event, Message, Run, encode_preamble},
+    time::Time,
+    transport::{
+        Channels, Payload, Secure, SendEvent, Trust, data::RangeSet, exercise::relay_identity,
+        send_queue::CutOff,
+    },
 };
 use shards::{Driver, DriverChoice, clock, driver::choose, task};
 
@@ -79,10 +83,18 @@ pub(crate) struct Heard {
 
 impl Heard {
     /// Books what a transport's reader hands over.
-    pub(crate) fn take(&mut self, event: Event<'_>) {
+    pub(crate) fn take(&mut self, channels: &mut Channels, event: &Event<'_>) {
         match event {
             Event::Preamble { .. } => {}
-            Event::Control(message) => self.messages.push(message),
+            Event::Control(piece) => {
+                let mut piece = *piece;
+                while channels.open(&mut piece).expect("sealed by the other end") {
+                    while let Some(message) = channels.poll_message().expect("a message") {
+                        let now = Time::from_start(clock::now());
+                        self.messages.extend(channels.handle_control(now, message));
+                    }
+                }
+            }
             Event::Data(run) => run.frames().for_each(|run| self.take_run(&run)),
         }
     }
@@ -130,6 +142,29 @@ impl Heard {
             bytes.extend_from_slice(frame.bytes.get(known..).unwrap_or_default());
         }
         bytes
+    }
+}
+
+/// Both ends of TLS, with its handshake over.
+pub(crate) fn secured() -> (Secure, Secure) {
+    let mut relay = relay_identity().accept();
+    let mut peer = Trust::first_seen().connect("relay");
+    while relay.is_handshaking() || peer.is_handshaking() {
+        pass(&mut peer, &mut relay);
+        pass(&mut relay, &mut peer);
+    }
+    (relay, peer)
+}
+
+/// Passes on what one end of TLS has for the other.
+fn pass(from: &mut Secure, to: &mut Secure) {
+    let mut stream = encode_preamble().to_vec();
+    from.seal(&mut stream);
+    let (mut decoder, mut input) = (Decoder::new(), &stream[..]);
+    while let Some(event) = decoder.decode(&mut input).expect("our own frames") {
+        if let Event::Control(mut piece) = event {
+            while to.open(&mut piece).expect("our own TLS") {}
+        }
     }
 }
 

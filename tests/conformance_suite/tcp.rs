@@ -5,19 +5,19 @@ use std::{net::Shutdown, rc::Rc};
 use relay::{
     protocol::{Event, Message},
     transport::{
-        Payload, ReadOutcome, Reader, ReceiveBuffer, SendEvent, SendQueue, send_queue::CutOff,
+        Channels, Payload, ReadOutcome, Reader, ReceiveBuffer, SendEvent, send_queue::CutOff,
     },
 };
 use shards::Socket;
 
-use super::{End, Heard, Kind};
+use super::{End, Heard, Kind, secured};
 
 /// `--transport tcp`.
 pub(crate) const KIND: Kind = Kind { name: "tcp", is_data_ordered: true, pair };
 
 struct Tcp {
     socket: Socket,
-    queue: SendQueue,
+    channels: Channels,
     reader: Reader,
     buffer: ReceiveBuffer,
     heard: Heard,
@@ -33,49 +33,47 @@ pub(crate) fn sockets() -> (Socket, Socket) {
 }
 
 fn pair() -> (Box<dyn End>, Box<dyn End>) {
-    let end = |socket: Socket| {
-        let mut queue = SendQueue::new();
-        queue.push_preamble();
+    let end = |socket: Socket, secure| {
+        let channels = Channels::new(secure);
         let buffer = ReceiveBuffer::new(16);
-        let end = Tcp { socket, queue, reader: Reader::new(), buffer, heard: Heard::default() };
-        Box::new(end)
+        Box::new(Tcp { socket, channels, reader: Reader::new(), buffer, heard: Heard::default() })
     };
-    let (near, far) = sockets();
-    (end(near), end(far))
+    let ((near, far), (relay, peer)) = (sockets(), secured());
+    (end(near, relay), end(far, peer))
 }
 
 impl End for Tcp {
     fn push_control(&mut self, message: &Message) {
-        self.queue.push_control(message);
+        self.channels.push_control(message);
     }
 
     fn push_data(&mut self, payload: Rc<Payload>, tag: u32, offset: u32) {
-        self.queue.push_data(payload, tag, offset);
+        self.channels.push_data(payload, tag, offset);
     }
 
     fn cancel(&mut self, tag: u32) -> Option<CutOff> {
-        self.queue.cancel(tag)
+        self.channels.cancel(tag)
     }
 
     fn recall(&mut self, chunk: u32) -> Option<CutOff> {
-        self.queue.recall(chunk)
+        self.channels.recall(chunk)
     }
 
     fn poll_event(&mut self) -> Option<SendEvent> {
-        self.queue.poll_event()
+        self.channels.poll_event()
     }
 
     fn control_bytes(&self) -> usize {
-        self.queue.control_bytes()
+        self.channels.control_bytes()
     }
 
     fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.channels.is_empty()
     }
 
     fn write(&mut self, data_bytes_max: u64) -> (u64, bool) {
         // A side that was told that the other has gone writes no more.
-        match self.queue.write(&self.socket, data_bytes_max) {
+        match self.channels.write(&self.socket, data_bytes_max) {
             Ok(written) => (written.data_bytes, written.total_bytes > 0),
             Err(_) => (0, false),
         }
@@ -85,9 +83,9 @@ impl End for Tcp {
         if self.heard.is_closed {
             return false;
         }
-        let heard = &mut self.heard;
+        let (heard, channels) = (&mut self.heard, &mut self.channels);
         let mut handler = |event: Event<'_>| {
-            heard.take(event);
+            heard.take(channels, &event);
             Ok::<(), std::convert::Infallible>(())
         };
         match self.reader.read(&self.socket, &mut self.buffer, &mut handler) {

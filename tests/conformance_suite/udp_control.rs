@@ -22,7 +22,7 @@ use shards::{
     datagrams::{DatagramSocket, RECEIVE_BUFFER_BYTES, RecvMeta, transmit},
 };
 
-use super::{End, Frame, Heard, Kind, tcp};
+use super::{End, Frame, Heard, Kind, secured, tcp};
 
 /// `--transport udp-control`.
 pub(crate) const KIND: Kind =
@@ -55,7 +55,7 @@ fn route_to(socket: &DatagramSocket) -> Route {
 /// Two sides that have found each other, as after a handshake and a challenge.
 fn introduced(peer: Route, relay: Route) -> (Datagrams, Datagrams) {
     let side = |side, route| {
-        let keys = DatagramKeys::derive(&[1; 32], &[2; 16], &[3; 16]);
+        let keys = DatagramKeys::derive(&[1; 32]);
         let config =
             DatagramsConfig { side, shard: 0, connection: 1, keys, route, challenge_seed: 4 };
         Datagrams::new(config, now())
@@ -83,15 +83,15 @@ pub(super) fn pair_with(data: bool) -> (Box<dyn End>, Box<dyn End>) {
     let (near_datagrams, far_datagrams) = (datagram_socket(), datagram_socket());
     let (to_near, to_far) = (route_to(&near_datagrams), route_to(&far_datagrams));
     let (relay, peer) = introduced(to_far, to_near);
-    let end = |socket, datagram_socket: DatagramSocket, mut datagrams: Datagrams, other| {
+    let (of_relay, of_peer) = secured();
+    let end = |secure, socket, datagram_socket: DatagramSocket, mut datagrams: Datagrams, other| {
         if data {
             datagrams.open_data(
                 relay::transport::data::CongestionControl::Cubic,
                 datagram_socket.room_bytes(),
             );
         }
-        let mut channels = Channels::new();
-        channels.push_preamble();
+        let mut channels = Channels::new(secure);
         channels.open_datagrams(datagrams);
         Box::new(UdpControl {
             socket,
@@ -103,7 +103,8 @@ pub(super) fn pair_with(data: bool) -> (Box<dyn End>, Box<dyn End>) {
             other,
         })
     };
-    (end(near, near_datagrams, relay, to_far), end(far, far_datagrams, peer, to_near))
+    let near = end(of_relay, near, near_datagrams, relay, to_far);
+    (near, end(of_peer, far, far_datagrams, peer, to_near))
 }
 
 impl UdpControl {
@@ -155,7 +156,7 @@ impl UdpControl {
                 continue;
             }
             let mut take = |message| {
-                self.heard.take(Event::Control(message));
+                self.heard.messages.push(message);
                 Ok::<(), std::convert::Infallible>(())
             };
             let received = datagrams.handle_datagram(now(), self.other, datagram, true, &mut take);
@@ -170,7 +171,7 @@ fn take_piece(heard: &mut Heard, piece: DataPieceHeader, bytes: &[u8]) {
     let DataPieceHeader { chunk, offset, tag } = piece;
     let payload_len = u32::try_from(bytes.len()).expect("a datagram");
     // The seal takes the checksum's place.
-    let header = DataHeader { chunk, offset, payload_len, tag, crc: frame_crc(bytes) };
+    let header = DataHeader { chunk, offset, payload_len, tag, checksum: frame_crc(bytes) };
     let messages_before = heard.messages.len();
     heard.take_frame(Frame { header, bytes: bytes.to_vec(), messages_before });
 }
@@ -219,13 +220,7 @@ impl End for UdpControl {
         }
         let (heard, channels) = (&mut self.heard, &mut self.channels);
         let mut handler = |event: Event<'_>| {
-            match event {
-                Event::Control(Message::DataAck { room_bytes, ranges }) => {
-                    let data = channels.data_mut().expect("only data in datagrams is told of");
-                    data.handle_acked(now(), room_bytes, &ranges);
-                }
-                event => heard.take(event),
-            }
+            heard.take(channels, &event);
             Ok::<(), std::convert::Infallible>(())
         };
         let read = match self.reader.read(&self.socket, &mut self.buffer, &mut handler) {

@@ -1,7 +1,7 @@
 //! The relay's control side end to end: what it announces, /metrics, /healthz, /readyz, tokens of
 //! HTTP, drivers, shards, and how it ends.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use relay::protocol::{FailureCode, Message};
 use rustix::process::Signal;
@@ -265,7 +265,7 @@ fn after_a_crash_the_same_port_is_free_at_once() {
             client.step().expect("chunks come");
         }
         relay.kill();
-        relay = RelayProcess::start_on(Command::new(env!("CARGO_BIN_EXE_relay")), addr, &[]);
+        relay = RelayProcess::start_on(crate::programs::relay(), addr, &[]);
         drop((origin, client));
     }
     let _origin = Origin::start(addr, &file);

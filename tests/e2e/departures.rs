@@ -1,13 +1,7 @@
 //! What is told of peers that have gone: one that got the file left with it, however soon it went and whether
 //! or not a page was open; one that did not is dead, and one that lied is banned.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use relay::protocol::{Message, RelayAddr, Ticket};
 use rustix::process::Signal;
@@ -28,7 +22,7 @@ use crate::support::{
 fn get(relay: SocketAddr, file: &TestFile, dir: &Path, name: &str) {
     let address = RelayAddr::new(&relay.ip().to_string(), relay.port()).expect("an address");
     let ticket = Ticket::new(address, file.key(), name).expect("a short name").to_string();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+    let mut command = crate::programs::peer(&[]);
     command.args(["get", &ticket]).current_dir(dir);
     let status = command.stdin(Stdio::null()).stderr(Stdio::null()).status();
     assert!(status.expect("the program can be started").success(), "the get of {name}");
@@ -96,7 +90,7 @@ fn who_left_a_file_before_it_was_shared_again_is_told_all_the_same() {
     for (name, is_watched) in [("one", true), ("two", false)] {
         let _page = is_watched.then(|| Events::open(relay.http, ""));
         let (running, ticket) = share(&["--once"]);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+        let mut command = crate::programs::peer(&[]);
         let got = run(command.args(["get", &ticket, "-o"]).arg(dir.path().join(name)));
         assert_eq!((got.code, running.wait().code), (0, 0), "{}", got.stderr);
         wait_until("its end", || relay.metric("relay_swarms", &[]) == 0.0);

@@ -5,7 +5,7 @@ use std::{net::TcpListener, process::Command};
 use crate::support::process::{RelayProcess, run};
 
 fn doctor(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+    let mut command = crate::programs::relay();
     command.arg("doctor").args(args);
     command
 }
@@ -47,9 +47,9 @@ fn a_port_that_is_taken_is_bad_and_a_wrong_option_is_wrong_usage() {
 
 #[test]
 fn the_subcommand_leaves_the_relay_itself_as_it_was() {
-    let relay = RelayProcess::start(Command::new(env!("CARGO_BIN_EXE_relay")), &["--cores", "1"]);
+    let relay = RelayProcess::start(crate::programs::relay(), &["--cores", "1"]);
     assert_eq!(relay.metric("relay_peers", &[]), 0.0);
-    let help = run(Command::new(env!("CARGO_BIN_EXE_relay")).arg("--help"));
+    let help = run(crate::programs::relay().arg("--help"));
     assert!(help.stdout.contains("relay doctor"), "{}", help.stdout);
-    assert_eq!(run(Command::new(env!("CARGO_BIN_EXE_relay")).arg("docto")).code, 2);
+    assert_eq!(run(crate::programs::relay().arg("docto")).code, 2);
 }

@@ -2,11 +2,7 @@
 //!
 //! A proxy adds time to each direction and holds nothing up otherwise.
 
-use std::{
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{process::Stdio, sync::Arc, time::Duration};
 
 use relay::protocol::{RelayAddr, Ticket};
 use shards::clock;
@@ -37,7 +33,7 @@ enum Side {
 
 /// The round trips that one get takes if this side is far, and what it says.
 fn round_trips(side: Side) -> (f64, String) {
-    let relay = RelayProcess::start(Command::new(env!("CARGO_BIN_EXE_relay")), &[]);
+    let relay = RelayProcess::start(crate::programs::relay(), &[]);
     let faults = Faults { delay: ROUND_TRIP / 2, ..Faults::default() };
     let proxy = Proxy::start(relay.addr, 1, faults);
     let file = Arc::new(TestFile::new(7, FILE_BYTES, 16));
@@ -48,7 +44,7 @@ fn round_trips(side: Side) -> (f64, String) {
     let ticket = Ticket::new(addr, file.key(), "got").expect("a short name").to_string();
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let began = clock::now();
-    let get = Command::new(env!("CARGO_BIN_EXE_peer"))
+    let get = crate::programs::peer(&[])
         .args(["get", &ticket])
         .current_dir(dir.path())
         .stdin(Stdio::null())

@@ -20,7 +20,7 @@ use crate::support::{
     file::TestFile,
     honest::Origin,
     in_background,
-    process::{RelayProcess, drivers},
+    process::{NO_STATE, RelayProcess, drivers, with_state},
     wait_until,
     wire::{Heard, Wire, origin_hello},
 };
@@ -58,7 +58,7 @@ impl Stage {
 
     /// A get of the file as `name`, in the directory.
     fn command(&self, name: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+        let mut command = crate::programs::peer(&[]);
         command.args(["get", &self.ticket(name)]).args(args).current_dir(self.dir.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -364,7 +364,7 @@ fn a_file_that_may_not_grow_so_large_is_an_error_and_not_a_death() {
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -f 64; exec \"$0\" get \"$1\""]);
     limited.arg(env!("CARGO_BIN_EXE_peer")).arg(stage.ticket("x")).current_dir(stage.dir.path());
-    let output = limited.output().expect("there is a shell");
+    let output = with_state(&mut limited, NO_STATE).output().expect("there is a shell");
     Ran::from(output).failed(1, &["could not make x.part 1 MiB long", "File too large", "-o"]);
     let left = fs::read_dir(stage.dir.path()).expect("readable").count();
     assert_eq!(left, 0, "neither the file nor a part of it");

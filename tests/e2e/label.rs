@@ -3,7 +3,7 @@
 
 use std::{path::Path, process::Command};
 
-use relay::protocol::{FailureCode, Message, SwarmKey, encode_control};
+use relay::protocol::{FailureCode, Message, SwarmKey, encode_body};
 use serde_json::Value;
 
 use super::page::json;
@@ -19,7 +19,7 @@ use crate::support::{
 const LABEL: u8 = 28;
 
 fn relay() -> RelayProcess {
-    RelayProcess::start(Command::new(env!("CARGO_BIN_EXE_relay")), &[])
+    RelayProcess::start(crate::programs::relay(), &[])
 }
 
 fn share(path: &Path, relay: std::net::SocketAddr, more: &[&str]) -> Command {
@@ -106,15 +106,15 @@ fn a_hostile_label_ends_its_connection_and_is_never_shown() {
     let key: SwarmKey = file.key();
     let _watched = Wire::join(relay.addr, hello(key)).expect("it may join");
     let told = |text: &str| {
-        let mut frame = Vec::new();
-        encode_control(&Message::Label { text: "x".repeat(text.len()) }, &mut frame);
-        let at = frame.len() - text.len();
-        frame[at..].copy_from_slice(text.as_bytes());
-        frame
+        let mut body = Vec::new();
+        encode_body(&Message::Label { text: "x".repeat(text.len()) }, &mut body);
+        let at = body.len() - text.len();
+        body[at..].copy_from_slice(text.as_bytes());
+        body
     };
     for text in ["\u{1b}[2J", "a\u{202e}b", " x", "\u{200b}"] {
         let mut wire = Wire::join(relay.addr, origin_hello(key)).expect("it may join");
-        wire.send_bytes(&told(text)).expect("sent");
+        wire.say_body(&told(text)).expect("sent");
         let failure = wire.hear_end().expect("it is told why");
         assert_eq!(failure.code, FailureCode::Protocol, "{failure}");
         assert_eq!(label(&relay), Value::Null, "{text:?}");
@@ -122,7 +122,7 @@ fn a_hostile_label_ends_its_connection_and_is_never_shown() {
     // Once more is no fault, and changes nothing.
     let mut wire = Wire::join(relay.addr, origin_hello(key)).expect("it may join");
     for text in ["First", "Second", "Third"] {
-        wire.send_bytes(&told(text)).expect("sent");
+        wire.say_body(&told(text)).expect("sent");
     }
     wait_until("the label", || label(&relay) == "First");
 }

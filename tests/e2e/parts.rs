@@ -10,7 +10,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     get::{CHUNK_BYTES, Ran, Stage, hesitant_origin},
-    support::{honest::Origin, wait_until},
+    support::{
+        honest::Origin,
+        process::{NO_STATE, with_state},
+        wait_until,
+    },
 };
 
 #[test]
@@ -64,7 +68,9 @@ fn a_get_remembers_what_it_made_where_holes_look_like_data() {
     let mut get = Command::new("unshare");
     get.args(["-Urm", "sh", "-c", script, env!("CARGO_BIN_EXE_peer")]).arg(&mount);
     get.arg(stage.ticket("x")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let Ok(mut get) = get.spawn() else { return println!("NOT CHECKED: there is no unshare") };
+    let Ok(mut get) = with_state(&mut get, NO_STATE).spawn() else {
+        return println!("NOT CHECKED: there is no unshare");
+    };
     let mut left = String::new();
     BufReader::new(get.stdout.take().expect("piped")).read_line(&mut left).expect("readable");
     if left.is_empty() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::support::{
-    process::{Ended, RelayProcess, Running, run},
+    process::{Ended, NO_STATE, RELAY_STATE, RelayProcess, Running, run, with_state},
     wait_for,
 };
 
@@ -20,7 +20,7 @@ fn redirected(how: &str, program: &str, args: &[&str]) -> Ended {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec \"$0\" \"$@\" {how}"), program]).args(args);
     shell.env("PEER_PLAIN", "1");
-    run(&mut shell)
+    run(with_state(&mut shell, if program == RELAY { RELAY_STATE } else { NO_STATE }))
 }
 
 fn share(path: &Path, relay: &RelayProcess) -> (Running, String) {
@@ -40,7 +40,7 @@ fn nowhere() -> Vec<&'static str> {
 
 #[test]
 fn a_program_whose_results_are_nowhere_has_failed() {
-    let relay = RelayProcess::start(Command::new(RELAY), &[]);
+    let relay = RelayProcess::start(crate::programs::relay(), &[]);
     let dir = tempfile::tempdir().expect("a directory can be made");
     let path = dir.path().join("x");
     fs::write(&path, vec![7; 300_000]).expect("writable");
@@ -75,7 +75,7 @@ fn a_program_whose_results_are_nowhere_has_failed() {
 
 #[test]
 fn who_wants_no_results_gets_the_file_all_the_same() {
-    let relay = RelayProcess::start(Command::new(RELAY), &[]);
+    let relay = RelayProcess::start(crate::programs::relay(), &[]);
     let dir = tempfile::tempdir().expect("a directory can be made");
     let path = dir.path().join("x");
     fs::write(&path, vec![7; 300_000]).expect("writable");
@@ -105,7 +105,7 @@ fn who_wants_no_results_gets_the_file_all_the_same() {
 #[test]
 #[cfg(target_os = "linux")]
 fn what_holds_more_or_less_than_the_system_states_is_not_shared() {
-    let relay = RelayProcess::start(Command::new(RELAY), &[]);
+    let relay = RelayProcess::start(crate::programs::relay(), &[]);
     let addr = relay.addr.to_string();
     let made =
         ["/proc/cpuinfo", "/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled"];
@@ -117,6 +117,7 @@ fn what_holds_more_or_less_than_the_system_states_is_not_shared() {
         }
     }
     let serve = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--serve", "/proc/cpuinfo"];
-    let end = run(Command::new(RELAY).args(serve).env("RELAY_PLAIN", "1").stdin(Stdio::null()));
+    let end =
+        run(crate::programs::relay().args(serve).env("RELAY_PLAIN", "1").stdin(Stdio::null()));
     assert_eq!((end.code, end.stdout.as_str()), (1, ""), "{}", end.stderr);
 }

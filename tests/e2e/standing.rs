@@ -224,7 +224,7 @@ fn deaf(program: &str, args: &[&str]) -> Command {
 #[test]
 fn what_is_meant_for_others_ends_no_share() {
     let stage = Stage::new(8, 1);
-    let mut relay = RelayProcess::start(Command::new(env!("CARGO_BIN_EXE_relay")), &[]);
+    let mut relay = RelayProcess::start(relay(), &[]);
     let path = stage.path.to_str().expect("temporary paths are text");
     let addr = relay.addr.to_string();
     let mut share = deaf(env!("CARGO_BIN_EXE_peer"), &["share", path, "--relay", &addr]);

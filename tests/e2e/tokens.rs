@@ -1,6 +1,6 @@
 //! The token of the HTTP service: what wants it, what does not, and what wrong ones come to.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use shards::clock;
 
@@ -96,7 +96,7 @@ fn a_token_that_is_too_long_is_wrong_usage_of_every_program() {
         command.args(usual).args([option, &tokens]);
         command
     });
-    let mut share = Command::new(env!("CARGO_BIN_EXE_peer"));
+    let mut share = crate::programs::peer(&[]);
     share.args(["share", &file, "--relay", "127.0.0.1:1", "--token-file", &tokens]);
     for command in commands.iter_mut().chain([&mut share]) {
         let ended = run(command);

@@ -3,7 +3,6 @@
 use std::{
     io,
     net::SocketAddr,
-    process::Command,
     rc::Rc,
     sync::{Arc, mpsc},
     time::Duration,
@@ -15,8 +14,9 @@ use relay::{
         ChunkOrder, ChunkStore, ConnectionError, Ended, FileState, MemoryStore, Notice, Patience,
         Peer, PeerConfig, Reaction, Remote, SessionConfig, StoreEvent, new_scratch,
     },
-    protocol::{Digest, Manifest, limits::NONCE_BYTES},
+    protocol::{Digest, Manifest},
     time::Time,
+    transport::Trust,
 };
 use shards::{bell::LocalBell, clock, task};
 use socket2::{Domain, Socket, Type};
@@ -31,12 +31,17 @@ fn config(remote: Remote, keeps_bytes: bool) -> PeerConfig {
         order: ChunkOrder::Relay,
         seeding: None,
         token: None,
-        nonce: [0; NONCE_BYTES],
         intake_bytes_per_second: None,
         keeps_bytes,
         is_manifest_only: false,
     };
-    PeerConfig { remote, session, patience: Patience { first: LONG, later: LONG }, seed: 1 }
+    PeerConfig {
+        remote,
+        trust: Trust::first_seen(),
+        session,
+        patience: Patience { first: LONG, later: LONG },
+        seed: 1,
+    }
 }
 
 /// A listener that no peer can connect to any more: the kernel drops what comes to it.
@@ -123,8 +128,7 @@ impl ChunkStore for FailsLate {
 
 #[test]
 fn a_disk_that_fails_while_the_connection_ends_ends_the_peer() {
-    let mut relay =
-        RelayProcess::start(Command::new(env!("CARGO_BIN_EXE_relay")), &["--cores", "1"]);
+    let mut relay = RelayProcess::start(crate::programs::relay(), &["--cores", "1"]);
     let file = Arc::new(TestFile::new(1, 1 << 16, 16));
     let _origin = Origin::start(relay.addr, &file);
     let (was_put, puts) = mpsc::channel();

@@ -4,7 +4,6 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
-    process::Command,
 };
 
 use crate::support::{
@@ -18,7 +17,7 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// A relay that has opened all that it opens by itself, so that the rest can be counted.
 fn relay() -> RelayProcess {
-    let relay = RelayProcess::start(Command::new(env!("CARGO_BIN_EXE_relay")), &["--cores", "2"]);
+    let relay = RelayProcess::start(crate::programs::relay(), &["--cores", "2"]);
     let answers = |path| http::get(relay.http, path).is_ok_and(|answer| answer.status == 200);
     wait_until("the relay to be ready", || answers("/readyz") && answers("/healthz"));
     relay

@@ -10,6 +10,7 @@ mod support;
 mod blame;
 mod chaos;
 mod endings;
+mod forgery;
 mod http;
 mod last_words;
 mod limits;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use relay::protocol::{DataHeader, Message, encode_control, encode_preamble, frame_crc};
+use relay::protocol::{DataHeader, encode_control, encode_preamble, frame_crc};
 use shards::clock;
 
 use crate::support::{
@@ -218,11 +218,11 @@ fn streams_are_damaged_in_their_file_bytes_only() {
     let proxy = Proxy::start(echo(), 1, Faults { damaged: MILLION, ..Faults::default() });
     let mut sent = encode_preamble().to_vec();
     let mut payloads = Vec::new();
-    for chunk in 0..100 {
-        encode_control(&Message::Lacking { chunk }, &mut sent);
+    for chunk in 0..100_u32 {
+        encode_control(&chunk.to_le_bytes(), &mut sent);
         let (payload, offset, tag) = ([7; 1000], 0, 0);
         let crc = frame_crc(&payload);
-        sent.extend(DataHeader { chunk, offset, payload_len: 1000, tag, crc }.encode());
+        sent.extend(DataHeader { chunk, offset, payload_len: 1000, tag, checksum: crc }.encode());
         payloads.push(sent.len()..sent.len() + payload.len());
         sent.extend(payload);
     }

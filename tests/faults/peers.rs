@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use relay::protocol::{
-    CONTROL_HEADER_BYTES, ChunkRange, Claims, DATA_HEADER_BYTES, DataHeader, Digest, FailureCode,
-    Message, PREAMBLE_BYTES, SwarmKey, encode_control, encode_preamble,
+    ChunkRange, Claims, DATA_HEADER_BYTES, DataHeader, Digest, FailureCode, Message,
+    PREAMBLE_BYTES, SwarmKey, encode_body, encode_preamble,
     limits::{CONTROL_BODY_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX, VERSION},
 };
 
@@ -56,17 +56,25 @@ impl Stage {
     }
 }
 
-/// A control frame with this body.
-fn control(body: &[u8]) -> Vec<u8> {
+/// What a peer says in the wrong place, or of the wrong form.
+enum Wrong {
+    /// Under TLS, where messages are expected.
+    Said(Vec<u8>),
+    /// On the stream, where a frame is expected.
+    Sent(Vec<u8>),
+}
+
+/// A message with this body.
+fn message(body: &[u8]) -> Wrong {
     let length = u16::try_from(body.len()).expect("short").to_le_bytes();
-    [&[1, 0, length[0], length[1]], body].concat()
+    Wrong::Said([&length[..], body].concat())
 }
 
 /// A message's number and fields, as they are on the wire.
 fn body_of(message: &Message) -> Vec<u8> {
-    let mut frame = Vec::new();
-    encode_control(message, &mut frame);
-    frame.split_off(CONTROL_HEADER_BYTES)
+    let mut body = Vec::new();
+    encode_body(message, &mut body);
+    body
 }
 
 /// 2^63 as a varint.
@@ -118,39 +126,44 @@ fn lengths_beyond_their_limits_end_the_connection() {
     let stage = Stage::new(&[]);
     let over = u16::try_from(CONTROL_BODY_BYTES_MAX + 1).expect("short").to_le_bytes();
     let data = |length: u32, chunk: u32, offset: u32| {
-        let header = DataHeader { chunk, offset, payload_len: 1, tag: 0, crc: 0 };
+        let header = DataHeader { chunk, offset, payload_len: 1, tag: 0, checksum: 0 };
         let mut bytes = [0; DATA_HEADER_BYTES];
         bytes[0] = 2;
         bytes[2..4].copy_from_slice(&u16::try_from(length).expect("short").to_le_bytes());
         bytes[4..8].copy_from_slice(&header.chunk.to_le_bytes());
         bytes[8..12].copy_from_slice(&header.offset.to_le_bytes());
-        bytes.to_vec()
+        Wrong::Sent(bytes.to_vec())
     };
     let have = body_of(&Message::Have { ranges: vec![ChunkRange { first: 0, count: 1 }] });
     let want = body_of(&Message::Want { chunks: vec![0] });
     let failure = 22;
-    let frames: Vec<(&str, Vec<u8>)> = vec![
-        ("a control body of no bytes", vec![1, 0, 0, 0]),
-        ("a control body of one byte too many", vec![1, 0, over[0], over[1]]),
-        ("the longest control body", vec![1, 0, 0xff, 0xff]),
-        ("2^63 ranges", control(&[&have[..1], &HUGE].concat())),
-        ("2^63 chunks", control(&[&want[..1], &HUGE].concat())),
-        ("2^63 bytes of text", control(&[&[failure, 0], &HUGE[..]].concat())),
-        ("a range that ends beyond all numbers", control(&[&have[..1], &ALL_RANGES].concat())),
-        ("a number beyond 64 bits", control(&[&have[..1], &[0xff; 10]].concat())),
-        ("an unknown message", control(&[99])),
-        ("an unknown kind of frame", vec![3, 0, 1, 0]),
-        ("a reserved byte", vec![1, 1, 1, 0]),
-        ("bytes after the message", control(&[&have[..], &[0]].concat())),
+    let wrongs: Vec<(&str, Wrong)> = vec![
+        ("a message of no bytes", Wrong::Said(vec![0, 0])),
+        ("a message of one byte too many", Wrong::Said(over.to_vec())),
+        ("the longest message", Wrong::Said(vec![0xff, 0xff])),
+        ("a control frame of no bytes", Wrong::Sent(vec![1, 0, 0, 0])),
+        ("the longest control frame", Wrong::Sent(vec![1, 0, 0xff, 0xff])),
+        ("2^63 ranges", message(&[&have[..1], &HUGE].concat())),
+        ("2^63 chunks", message(&[&want[..1], &HUGE].concat())),
+        ("2^63 bytes of text", message(&[&[failure, 0], &HUGE[..]].concat())),
+        ("a range that ends beyond all numbers", message(&[&have[..1], &ALL_RANGES].concat())),
+        ("a number beyond 64 bits", message(&[&have[..1], &[0xff; 10]].concat())),
+        ("an unknown message", message(&[99])),
+        ("an unknown kind of frame", Wrong::Sent(vec![3, 0, 1, 0])),
+        ("a reserved byte", Wrong::Sent(vec![1, 1, 1, 0])),
+        ("bytes after the message", message(&[&have[..], &[0]].concat())),
         ("a payload of no bytes", data(0, 0, 0)),
         ("a payload of one byte too many", data(FRAME_PAYLOAD_LEN_MAX + 1, 0, 0)),
         ("a chunk that no file has", data(1, u32::MAX, 0)),
         ("an offset off the frames", data(1, 0, 1)),
         ("an offset beyond the chunk", data(1, 0, 1 << 24)),
     ];
-    for (count, (what, frame)) in (1u16..).zip(&frames) {
+    for (count, (what, wrong)) in (1u16..).zip(&wrongs) {
         let mut wire = stage.join();
-        wire.send_bytes(frame).ok();
+        match wrong {
+            Wrong::Said(bytes) => wire.say_bytes(bytes).ok(),
+            Wrong::Sent(bytes) => wire.send_bytes(bytes).ok(),
+        };
         let told = wire.hear_end();
         if let Some(failure) = told {
             assert_eq!(failure.code, FailureCode::Protocol, "{what}");
@@ -214,8 +227,8 @@ fn keys_of_impossible_files_are_refused() {
         SwarmKey { chunk_size_log2: 9, ..honest },
         SwarmKey { chunk_size_log2: 255, ..honest },
     ];
-    // Patched into a frame, since our own encoder would not write them.
-    let frame = |key: SwarmKey| {
+    // Patched into a message, since our own encoder would not write them.
+    let body = |key: SwarmKey| {
         let mut body = vec![1, 1];
         body.extend_from_slice(&key.id.0);
         let mut size = key.size_bytes;
@@ -225,21 +238,17 @@ fn keys_of_impossible_files_are_refused() {
         }
         body.push(size.to_le_bytes()[0]);
         body.push(key.chunk_size_log2);
-        let rest = body_of(&Message::Hello(hello(honest)));
-        let nonce_at = body_of(&Message::Hello(hello(honest)))
-            .windows(16)
-            .position(|window| window == [7; 16])
-            .expect("the nonce is in there");
-        body.extend_from_slice(&rest[nonce_at..]);
-        control(&body)
+        // No proof, nothing, order of the relay, no seeding.
+        body.extend_from_slice(&[0; 4]);
+        body
     };
     // The patch is right: with the honest key it is an honest hello.
     let (mut wire, _) = Wire::greet(stage.relay.addr).expect("greeted");
-    wire.send_bytes(&frame(honest)).expect("sent");
+    wire.say_body(&body(honest)).expect("sent");
     assert!(matches!(wire.hear(), Ok(Heard::Control(Message::Accepted(_)))));
     for key in impossible {
         let (mut wire, _) = Wire::greet(stage.relay.addr).expect("greeted");
-        wire.send_bytes(&frame(key)).expect("sent");
+        wire.say_body(&body(key)).expect("sent");
         let failure = wire.hear_end().expect("it is told why");
         let codes = [FailureCode::Protocol, FailureCode::SwarmRefused];
         assert!(codes.contains(&failure.code), "{key:?}: {failure}");

@@ -11,7 +11,7 @@ use crate::support::{
     file::TestFile,
     honest::{Origin, download},
     http,
-    process::RelayProcess,
+    process::{NO_STATE, RelayProcess, with_state},
     wait_until,
     wire::{Wire, hello},
 };
@@ -19,12 +19,13 @@ use crate::support::{
 const RELAY: &str = env!("CARGO_BIN_EXE_relay");
 const PEER: &str = env!("CARGO_BIN_EXE_peer");
 
-/// A program under a limit that is its alone: a shell sets it and becomes the program. It seals nothing: the
-/// account that it runs as may have no place for a secret.
+/// A program under a limit that is its alone: a shell sets it and becomes the program. It seals nothing and keeps no
+/// key: the account that it runs as may have no place for secrets.
 fn limited(limit: &str, program: &str) -> Command {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("ulimit {limit}; exec \"$0\" \"$@\"")).arg(program);
-    command.env("PEER_PLAIN", "1").env("RELAY_PLAIN", "1");
+    command.env("PEER_PLAIN", "1").env("RELAY_PLAIN", "1").env("RELAY_EPHEMERAL_IDENTITY", "1");
+    with_state(&mut command, NO_STATE);
     command
 }
 
@@ -100,7 +101,7 @@ fn stage() -> (tempfile::TempDir, String, RelayProcess) {
     std::fs::write(&file, vec![7; 8 << 20]).expect("written");
     std::fs::write(&token, "secret").expect("written");
     let token = token.display().to_string();
-    let relay = RelayProcess::start(Command::new(RELAY), &["--token-file", &token]);
+    let relay = RelayProcess::start(crate::programs::relay(), &["--token-file", &token]);
     (dir, file.display().to_string(), relay)
 }
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use relay::protocol::{
-    Channel, ChunkRange, Failure, FailureCode, Message, SwarmKey, encode_control,
+    Channel, ChunkRange, Failure, FailureCode, Message, SwarmKey, encode_message,
 };
 
 use crate::programs::relay;
@@ -90,9 +90,9 @@ fn who_says_why_he_closes_and_does_not_close_is_closed() {
     let failure = Failure { code: FailureCode::ShuttingDown, text: "in a while".into() };
     // In one piece: the answer to the ping is still to be written when the last word is heard.
     let mut words = Vec::new();
-    encode_control(&Message::Ping { token: 1 }, &mut words);
-    encode_control(&Message::Failure(failure), &mut words);
-    wire.send_bytes(&words).expect("the relay is there");
+    encode_message(&Message::Ping { token: 1 }, &mut words);
+    encode_message(&Message::Failure(failure), &mut words);
+    wire.say_bytes(&words).expect("the relay is there");
     wait_until("the connection to be closed", || relay.metric("relay_connections", &[]) == 0.0);
 }
 

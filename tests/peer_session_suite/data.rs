@@ -141,11 +141,11 @@ fn a_wrong_byte_ends_the_connection_and_tells_whose_fault_it_is() {
         let mut wrong = frames(&bytes, 0, 0);
         wrong[2].1[77] ^= 1;
         if mends_crc {
-            wrong[2].0.crc = frame_crc(&wrong[2].1);
+            wrong[2].0.checksum = frame_crc(&wrong[2].1);
         }
         let error = deliver(&mut session, &wrong).unwrap_err();
         let cause = AssembleError::WrongDigest { chunk: 0, cause: expected };
-        assert_eq!(error, SessionError::Data(cause));
+        assert!(matches!(error, SessionError::Data(ref found) if *found == cause));
         let is_the_relays = expected == WrongDigestCause::Sender;
         // Otherwise another connection may bring the right bytes.
         assert_eq!(error.is_transient(), !is_the_relays);
@@ -191,7 +191,7 @@ fn data_beyond_the_file_or_before_the_manifest_is_an_error() {
     let bytes = content((1 << LOG2) + 5);
     let (mut session, manifest) = downloading(config(), &bytes);
     let beyond =
-        |chunk, offset, payload_len| DataHeader { chunk, offset, payload_len, tag: 0, crc: 0 };
+        |chunk, offset, payload_len| DataHeader { chunk, offset, payload_len, tag: 0, checksum: 0 };
     for header in [beyond(2, 0, 1), beyond(1, 0, 6), beyond(0, 1 << LOG2, 1)] {
         let piece = vec![0; header.payload_len as usize];
         let error = session.handle_data(Time::ZERO, &run(&header, 0, &piece, true)).unwrap_err();
@@ -213,7 +213,7 @@ fn a_chunk_ends_with_its_last_frame_and_what_lies_outside_ends_none() {
         assert!(ends.iter().enumerate().all(|(at, &ends)| ends == (at == last)), "{ends:?}");
     }
     let outside = |chunk, offset, payload_len| {
-        session.ends_chunk(&DataHeader { chunk, offset, payload_len, tag: 0, crc: 0 })
+        session.ends_chunk(&DataHeader { chunk, offset, payload_len, tag: 0, checksum: 0 })
     };
     assert!(!outside(2, 0, 5) && !outside(1, 0, 6) && !outside(0, u32::MAX, u32::MAX));
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use relay::{
     client::{ChunkOrder, FileState, Session, SessionConfig, SessionError, SessionEvent},
     protocol::{
-        Accepted, DataHeader, Manifest, Message, Run, Welcome, frame_crc,
-        limits::{CHUNK_SIZE_LOG2_MAX, FRAME_PAYLOAD_BYTES_MAX, NONCE_BYTES},
+        Accepted, DataHeader, Manifest, Message, Run, TokenDemand, Welcome, frame_crc,
+        limits::{CHUNK_SIZE_LOG2_MAX, FRAME_PAYLOAD_BYTES_MAX},
     },
     time::Time,
 };
@@ -31,7 +31,6 @@ pub(crate) fn config() -> SessionConfig {
         order: ChunkOrder::Relay,
         seeding: None,
         token: None,
-        nonce: [9; NONCE_BYTES],
         intake_bytes_per_second: None,
         keeps_bytes: true,
         is_manifest_only: false,
@@ -39,8 +38,8 @@ pub(crate) fn config() -> SessionConfig {
 }
 
 pub(crate) fn welcome() -> Message {
-    let (nonce, chunk_size_log2_max) = ([1; NONCE_BYTES], CHUNK_SIZE_LOG2_MAX);
-    Message::Welcome(Welcome { nonce, token_required: false, chunk_size_log2_max })
+    let chunk_size_log2_max = CHUNK_SIZE_LOG2_MAX;
+    Message::Welcome(Welcome { token_demand: TokenDemand::None, chunk_size_log2_max })
 }
 
 pub(crate) fn accepted() -> Message {
@@ -86,7 +85,7 @@ pub(crate) fn frames(bytes: &[u8], chunk: u32, from: usize) -> Vec<(DataHeader, 
             offset: u32::try_from(index * FRAME).unwrap(),
             payload_len: u32::try_from(payload.len()).unwrap(),
             tag: 0,
-            crc: frame_crc(payload),
+            checksum: frame_crc(payload),
         };
         (header, payload.to_vec())
     };

@@ -10,10 +10,10 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use relay::protocol::{
     Accepted, Ack, Channel, ChunkRange, Claims, DataHeader, DataPieceHeader, DatagramFrame,
-    DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Decoder, Digest, Event, Failure,
-    FailureCode, Hello, Manifest, Message, Order, PacketRange, Seeding, Side, Stats, SwarmKey,
-    SwarmStatus, Token, Welcome, digest_file, encode_body, encode_control, encode_preamble,
-    frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
+    DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Digest, Failure, FailureCode, Hello,
+    Manifest, Message, MessageDecoder, Order, PacketRange, Seeding, Side, Stats, SwarmKey,
+    SwarmStatus, Token, TokenDemand, UploadKey, Welcome, digest_file, encode_body, encode_control,
+    encode_message, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -70,13 +70,12 @@ fn stats() -> Stats {
 }
 
 fn offer() -> DatagramOffer {
-    DatagramOffer { shard: 3, connection: 5 << 32 | 200, secret: [0x66; 32] }
+    DatagramOffer { shard: 3, connection: 5 << 32 | 200 }
 }
 
 fn hellos() -> Vec<(&'static str, Message)> {
     let watcher = Hello {
         key: None,
-        nonce: [0x22; 16],
         proof: None,
         claims: Claims::Nothing,
         order: Order::Relay,
@@ -102,9 +101,14 @@ fn hellos() -> Vec<(&'static str, Message)> {
 
 /// One of each message, as they are declared.
 fn messages() -> Vec<(&'static str, Message)> {
-    let welcome = Welcome { nonce: [0x11; 16], token_required: true, chunk_size_log2_max: 24 };
+    let welcome =
+        |token_demand| Message::Welcome(Welcome { token_demand, chunk_size_log2_max: 24 });
     let ranges = vec![ChunkRange { first: 0, count: 1 }, ChunkRange { first: 300, count: 128 }];
-    let mut list = vec![("welcome", Message::Welcome(welcome))];
+    let mut list = vec![
+        ("welcome", welcome(TokenDemand::Always)),
+        ("welcome-open-get", welcome(TokenDemand::ToPublish)),
+        ("welcome-open", welcome(TokenDemand::None)),
+    ];
     list.extend(hellos());
     list.extend([
         ("bitfield-part", Message::BitfieldPart { offset_bytes: 1024, bytes: vec![0xff, 0x01] }),
@@ -161,7 +165,7 @@ fn messages() -> Vec<(&'static str, Message)> {
     list
 }
 
-const FAILURE_CODES: [FailureCode; 12] = [
+const FAILURE_CODES: [FailureCode; 13] = [
     FailureCode::Protocol,
     FailureCode::TokenRefused,
     FailureCode::TooManyPeers,
@@ -174,11 +178,12 @@ const FAILURE_CODES: [FailureCode; 12] = [
     FailureCode::LinkCorrupt,
     FailureCode::TransportRefused,
     FailureCode::DatagramsSilent,
+    FailureCode::NotPublished,
 ];
 
 fn encoded(message: &Message) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode_control(message, &mut bytes);
+    encode_message(message, &mut bytes);
     bytes
 }
 
@@ -203,10 +208,8 @@ fn golden_control_bytes_decode_to_their_messages() {
     let golden = include_str!("../golden/control.txt");
     for ((name, message), line) in messages().iter().zip(golden.lines()) {
         let bytes = unhex(line.strip_prefix(name).unwrap().trim());
-        let stream = [&encode_preamble()[..], &bytes].concat();
-        let (mut decoder, mut input) = (Decoder::new(), &stream[..]);
-        assert_eq!(decoder.decode(&mut input), Ok(Some(Event::Preamble { version: 1 })));
-        assert_eq!(decoder.decode(&mut input), Ok(Some(Event::Control(message.clone()))));
+        let (mut decoder, mut input) = (MessageDecoder::new(), &bytes[..]);
+        assert_eq!(decoder.decode(&mut input), Ok(Some(message.clone())));
         assert_eq!(decoder.decode(&mut input), Ok(None));
     }
 }
@@ -215,6 +218,8 @@ fn golden_control_bytes_decode_to_their_messages() {
 fn each_side_sends_its_own_messages() {
     let of_relay = [
         "welcome",
+        "welcome-open-get",
+        "welcome-open",
         "accepted",
         "fetch",
         "cancel-fetch",
@@ -237,23 +242,31 @@ fn each_side_sends_its_own_messages() {
 fn preamble_and_data_frames_have_the_golden_bytes() {
     let frame = |chunk, offset, tag, payload: &[u8]| {
         let payload_len = u32::try_from(payload.len()).unwrap();
-        let header = DataHeader { chunk, offset, payload_len, tag, crc: frame_crc(payload) };
+        let header = DataHeader { chunk, offset, payload_len, tag, checksum: frame_crc(payload) };
         [&header.encode()[..], payload].concat()
     };
     let full = vector_input(FRAME_PAYLOAD_BYTES_MAX);
+    let checksum = UploadKey::new([0x66; 32]).checksum(7, 2 * 16_384, b"123456789");
+    let header = DataHeader { chunk: 3, offset: 2 * 16_384, payload_len: 9, tag: 7, checksum };
+    let supplied = [&header.encode()[..], b"123456789"].concat();
+    // The header of a TLS record, and two bytes of what is in it.
+    let mut control = Vec::new();
+    encode_control(&[0x17, 0x03, 0x03, 0x00, 0x02, 0xaa, 0xbb], &mut control);
     check(
         "frames.txt",
         &[
             ("preamble".into(), encode_preamble().to_vec()),
+            ("control".into(), control.clone()),
             // The check value of CRC-32C is e3069283.
             ("data-check-value".into(), frame(3, 2 * 16_384, 0, b"123456789")),
             ("data-one-byte".into(), frame(262_143, 0, u32::MAX, &[0])),
             ("data-full-header".into(), frame(1, 16_384, 7, &full)[..20].to_vec()),
+            ("data-of-a-peer".into(), supplied),
         ],
     );
 }
 
-/// A datagram of both directions with these frames, as the golden offer and nonces seal it.
+/// A datagram of both directions with these frames, as keys of a golden secret seal it.
 fn datagrams(number: u64, frames: &[DatagramFrame<'_>]) -> [Vec<u8>; 2] {
     let mut body = Vec::new();
     frames.iter().for_each(|frame| frame.encode(&mut body));
@@ -261,7 +274,7 @@ fn datagrams(number: u64, frames: &[DatagramFrame<'_>]) -> [Vec<u8>; 2] {
 }
 
 fn datagrams_of(kind: DatagramKind, number: u64, body: &[u8]) -> [Vec<u8>; 2] {
-    let keys = DatagramKeys::derive(&offer().secret, &[0x11; 16], &[0x22; 16]);
+    let keys = DatagramKeys::derive(&[0x66; 32]);
     let DatagramOffer { shard, connection, .. } = offer();
     let header = DatagramHeader { shard, kind, connection, number };
     [keys.to_relay, keys.to_peer].map(|key| {
@@ -313,8 +326,7 @@ fn datagrams_have_the_golden_bytes() {
 
 #[test]
 fn proofs_have_the_golden_bytes() {
-    let proof =
-        |line: &str| Token::from_line(line).unwrap().proof(&[0x11; 16], &[0x22; 16]).to_vec();
+    let proof = |line: &str| Token::from_line(line).unwrap().proof(&[0x11; 32]).to_vec();
     check(
         "proofs.txt",
         &[

@@ -7,8 +7,8 @@
 
 use relay::protocol::{
     ChunkRange, Claims, DecodeError, Decoder, Digest, Event, Failure, FailureCode, Hello, KeyError,
-    LabelFault, Message, MessageError, Order, Stats, SwarmKey, Welcome, encode_control,
-    encode_preamble, limits::CHUNK_COUNT_MAX,
+    LabelFault, Message, MessageDecoder, MessageError, Order, Stats, SwarmKey, TokenDemand,
+    Welcome, encode_control, encode_message, encode_preamble, limits::CHUNK_COUNT_MAX,
 };
 
 /// What the decoder makes of these bytes after a preamble.
@@ -19,7 +19,7 @@ fn decode(bytes: &[u8]) -> Result<Option<Message>, DecodeError> {
     let event = decoder.decode(&mut input);
     decoder.invariants();
     match event? {
-        Some(Event::Control(message)) => Ok(Some(message)),
+        Some(Event::Control(mut piece)) => MessageDecoder::new().decode(&mut piece),
         Some(event) => panic!("{event:?}"),
         None => Ok(None),
     }
@@ -32,13 +32,21 @@ fn unchecked(message: &Message) -> Vec<u8> {
 
 fn frame(body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap().to_le_bytes();
-    [&[1, 0, length[0], length[1]][..], body].concat()
+    control(&[&length[..], body].concat())
+}
+
+/// A control frame that carries this.
+fn control(said: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_control(said, &mut frame);
+    frame
 }
 
 #[track_caller]
 fn accepted(message: &Message) {
     let mut bytes = Vec::new();
-    encode_control(message, &mut bytes);
+    encode_message(message, &mut bytes);
+    let bytes = control(&bytes);
     assert_eq!(bytes, unchecked(message));
     assert_eq!(decode(&bytes).as_ref(), Ok(&Some(message.clone())));
 }
@@ -46,7 +54,7 @@ fn accepted(message: &Message) {
 #[track_caller]
 fn refused(message: &Message, error: MessageError) {
     assert_eq!(decode(&unchecked(message)), Err(DecodeError::Message(error)));
-    let sent = std::panic::catch_unwind(|| encode_control(message, &mut Vec::new()));
+    let sent = std::panic::catch_unwind(|| encode_message(message, &mut Vec::new()));
     assert!(sent.is_err(), "our own side must not send it");
 }
 
@@ -57,7 +65,6 @@ fn too_long(what: &'static str, length: usize, length_max: usize) -> MessageErro
 fn hello(size_bytes: u64, chunk_size_log2: u8) -> Message {
     Message::Hello(Hello {
         key: Some(SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2 }),
-        nonce: [0; 16],
         proof: None,
         claims: Claims::Nothing,
         order: Order::Relay,
@@ -156,7 +163,8 @@ fn a_swarm_key_is_valid_or_refused() {
 #[test]
 fn a_welcome_names_a_chunk_size_that_there_is() {
     let welcome = |chunk_size_log2_max| {
-        Message::Welcome(Welcome { nonce: [0; 16], token_required: false, chunk_size_log2_max })
+        let token_demand = TokenDemand::None;
+        Message::Welcome(Welcome { token_demand, chunk_size_log2_max })
     };
     accepted(&welcome(24));
     refused(&welcome(25), MessageError::ChunkSizeMax(25));
@@ -174,10 +182,10 @@ fn a_list_that_announces_more_than_its_frame_holds_is_refused_at_once() {
     malformed(&[8, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 1]);
     malformed(&[9, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 1]);
     malformed(&[22, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01]);
-    // No such message, no such bool, an option that is neither, a text that is not UTF-8.
+    // No such message, no such demand, an option that is neither, a text that is not UTF-8.
     malformed(&[100]);
     malformed(&[0xff, 0xff, 0xff, 0xff, 0x0f]);
-    malformed(&[&[0][..], &[0; 16], &[2, 24]].concat());
+    malformed(&[0, 3, 24]);
     malformed(&[1, 2]);
     malformed(&[22, 0, 1, 0xff]);
 }
@@ -185,9 +193,19 @@ fn a_list_that_announces_more_than_its_frame_holds_is_refused_at_once() {
 #[test]
 fn a_message_fills_its_frame_exactly() {
     assert_eq!(decode(&frame(&[4, 0])), Err(DecodeError::Message(MessageError::TrailingBytes(1))));
+    assert_eq!(decode(&control(&[0, 0])), Err(DecodeError::MessageLength(0)));
+    assert_eq!(decode(&control(&[0x4d, 0x04])), Err(DecodeError::MessageLength(1101)));
+    assert_eq!(decode(&control(&[0x4c, 0x04])), Ok(None), "1,100 bytes are waited for");
+}
+
+#[test]
+fn a_control_frame_carries_something_and_not_too_much() {
     assert_eq!(decode(&[1, 0, 0, 0]), Err(DecodeError::ControlLength(0)));
-    assert_eq!(decode(&[1, 0, 0x4d, 0x04]), Err(DecodeError::ControlLength(1101)));
-    assert_eq!(decode(&[1, 0, 0x4c, 0x04]), Ok(None), "1,100 bytes are waited for");
+    assert_eq!(decode(&[1, 0, 0x01, 0x40]), Err(DecodeError::ControlLength(16_385)));
+    assert_eq!(decode(&[1, 0, 0x00, 0x40]), Ok(None), "16 KiB are waited for");
+    let (mut frames, long) = (Vec::new(), vec![7; (16 << 10) + 1]);
+    encode_control(&long, &mut frames);
+    assert_eq!(frames.len(), long.len() + 2 * 4, "what is longer takes two");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn near_frames() -> impl Strategy<Value = Vec<u8>> {
         });
     let body = (0..25u8, vec(any::<u8>(), 0..80)).prop_map(|(variant, rest)| {
         let length = u8::try_from(rest.len() + 1).expect("below 256");
-        [&[1, 0, length, 0, variant][..], &rest].concat()
+        [&[1, 0, length + 2, 0, length, 0, variant][..], &rest].concat()
     });
     vec(prop_oneof![header, body], 0..8).prop_map(|parts| parts.concat())
 }
@@ -92,7 +92,7 @@ proptest! {
         if is_payload {
             // The preamble is the first event.
             let Seen::Frame { header, payload } = &seen[index + 1] else { panic!("{seen:?}") };
-            prop_assert_ne!(frame_crc(payload), header.crc);
+            prop_assert_ne!(frame_crc(payload), header.checksum);
         }
     }
 
@@ -162,9 +162,9 @@ fn who_speaks_http_is_told_at_the_first_byte() {
 #[test]
 fn another_version_is_named_before_its_reserved_bytes_are_judged() {
     let mut preamble = encode_preamble();
-    preamble[8..].copy_from_slice(&[0x02, 0x01, 1, 2, 3, 4, 5, 6]);
+    preamble[8..].copy_from_slice(&[0x03, 0x01, 1, 2, 3, 4, 5, 6]);
     let seen = run(&preamble, &[3]);
-    assert_eq!(seen, [Seen::Error(DecodeError::Version { ours: 1, theirs: 0x0102 })]);
+    assert_eq!(seen, [Seen::Error(DecodeError::Version { ours: 2, theirs: 0x0103 })]);
     let mut preamble = encode_preamble();
     preamble[15] = 1;
     assert_eq!(run(&preamble, &[16]), [Seen::Error(DecodeError::Reserved(1))]);

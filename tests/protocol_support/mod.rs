@@ -5,15 +5,15 @@
 
 use proptest::{collection::vec, option, prelude::*, string::string_regex};
 use relay::protocol::{
-    Accepted, Channel, ChunkRange, Claims, DataHeader, DatagramOffer, DecodeError, Decoder, Digest,
-    Event, Failure, FailureCode, Hello, Message, Order, PacketRange, Run, Seeding, Stats, SwarmKey,
-    SwarmStatus, Welcome,
+    Accepted, Channel, ChunkRange, Claims, DATA_HEADER_BYTES, DataHeader, DatagramOffer,
+    DecodeError, Decoder, Digest, Event, Failure, FailureCode, Hello, Message, MessageDecoder,
+    Order, PacketRange, Run, Seeding, Stats, SwarmKey, SwarmStatus, TokenDemand, Welcome,
     codec::BUFFERED_BYTES_MAX,
-    encode_control, encode_preamble, frame_crc,
+    encode_control, encode_message, encode_preamble, frame_crc,
     limits::{
         BITFIELD_PART_BYTES_MAX, CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN,
         DATA_ACK_RANGES_MAX, FAILURE_TEXT_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HAVE_RANGES_MAX,
-        MANIFEST_PART_DIGESTS_MAX, STATS_NAME_BYTES_MAX, WANT_CHUNKS_MAX,
+        MANIFEST_PART_DIGESTS_MAX, STATS_NAME_BYTES_MAX, VERSION, WANT_CHUNKS_MAX,
     },
 };
 
@@ -30,7 +30,7 @@ impl Item {
     /// A data frame with the right CRC.
     pub(crate) fn frame(chunk: u32, offset: u32, tag: u32, payload: &[u8]) -> Self {
         let payload_len = u32::try_from(payload.len()).unwrap();
-        let header = DataHeader { chunk, offset, payload_len, tag, crc: frame_crc(payload) };
+        let header = DataHeader { chunk, offset, payload_len, tag, checksum: frame_crc(payload) };
         Self::Frame(header, payload.to_vec())
     }
 
@@ -38,7 +38,11 @@ impl Item {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self {
-            Self::Control(message) => encode_control(message, &mut bytes),
+            Self::Control(message) => {
+                let mut said = Vec::new();
+                encode_message(message, &mut said);
+                encode_control(&said, &mut bytes);
+            }
             Self::Frame(header, payload) => bytes = [&header.encode()[..], payload].concat(),
         }
         bytes
@@ -98,6 +102,7 @@ pub(crate) fn expected(items: &[Item]) -> Vec<Seen> {
 /// Feeds the stream in inputs of these sizes, in turn, and checks the decoder after every step.
 pub(crate) fn run(stream: &[u8], splits: &[usize]) -> Vec<Seen> {
     let (mut decoder, mut seen) = (Decoder::new(), Vec::new());
+    let mut messages = MessageDecoder::new();
     let (mut rest, mut splits) = (stream, splits.iter().cycle());
     while !rest.is_empty() {
         let size = rest.len().min(*splits.next().unwrap());
@@ -107,11 +112,23 @@ pub(crate) fn run(stream: &[u8], splits: &[usize]) -> Vec<Seen> {
             let before = input.len();
             let event = decoder.decode(&mut input);
             decoder.invariants();
-            assert!(decoder.buffered_bytes() <= BUFFERED_BYTES_MAX);
+            assert!(decoder.buffered_bytes() < DATA_HEADER_BYTES);
             match event {
+                Ok(Some(Event::Control(mut piece))) => {
+                    while let Some(message) = messages.decode(&mut piece).transpose() {
+                        match message {
+                            Ok(message) => seen.push(Seen::Control(message)),
+                            Err(error) => {
+                                seen.push(Seen::Error(error));
+                                return seen;
+                            }
+                        }
+                    }
+                    assert!(messages.buffered_bytes() <= BUFFERED_BYTES_MAX);
+                }
                 Ok(Some(event)) => {
                     assert!(input.len() < before, "an event consumes something");
-                    note(&mut seen, event);
+                    note(&mut seen, &event);
                 }
                 Ok(None) => {
                     assert!(input.is_empty(), "more is wanted only when all is used up");
@@ -128,12 +145,14 @@ pub(crate) fn run(stream: &[u8], splits: &[usize]) -> Vec<Seen> {
     seen
 }
 
-fn note(seen: &mut Vec<Seen>, event: Event<'_>) {
+fn note(seen: &mut Vec<Seen>, event: &Event<'_>) {
     let (header, piece_offset, piece, is_last) = match event {
-        Event::Preamble { version: 1 } if seen.is_empty() => return seen.push(Seen::Preamble),
+        Event::Preamble { version: VERSION } if seen.is_empty() => {
+            return seen.push(Seen::Preamble);
+        }
         Event::Preamble { .. } => panic!("a preamble in the middle, or of another version"),
-        Event::Control(message) => return seen.push(Seen::Control(message)),
-        Event::Data(Run { header, frame_offset, bytes, is_last, .. }) => {
+        Event::Control(_) => panic!("what control frames carry is messages"),
+        &Event::Data(Run { header, frame_offset, bytes, is_last, .. }) => {
             (header, frame_offset, bytes, is_last)
         }
     };
@@ -192,10 +211,11 @@ fn hello() -> impl Strategy<Value = Message> {
         any::<u32>().prop_map(|peers| Seeding::Spread { peers })
     ];
     let proof = option::of(any::<[u8; 32]>());
-    (option::of(swarm_key()), any::<[u8; 16]>(), proof, claims, order, option::of(seeding))
-        .prop_map(|(key, nonce, proof, claims, order, seeding)| {
-            Message::Hello(Hello { key, nonce, proof, claims, order, seeding })
-        })
+    (option::of(swarm_key()), proof, claims, order, option::of(seeding)).prop_map(
+        |(key, proof, claims, order, seeding)| {
+            Message::Hello(Hello { key, proof, claims, order, seeding })
+        },
+    )
 }
 
 fn stats() -> impl Strategy<Value = Message> {
@@ -235,6 +255,7 @@ fn failure() -> impl Strategy<Value = Message> {
         FailureCode::LinkCorrupt,
         FailureCode::TransportRefused,
         FailureCode::DatagramsSilent,
+        FailureCode::NotPublished,
     ]);
     (code, string_regex(&format!(".{{0,{FAILURE_TEXT_BYTES_MAX}}}")).unwrap())
         .prop_map(|(code, text)| Message::Failure(Failure::new(code, text)))
@@ -256,6 +277,10 @@ fn lists() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn token_demand() -> impl Strategy<Value = TokenDemand> {
+    prop::sample::select(vec![TokenDemand::None, TokenDemand::ToPublish, TokenDemand::Always])
+}
+
 fn fixed() -> impl Strategy<Value = Message> {
     let chunk = 0..CHUNK_COUNT_MAX;
     let bare = prop::sample::select(vec![
@@ -271,9 +296,9 @@ fn fixed() -> impl Strategy<Value = Message> {
     ]);
     prop_oneof![
         6 => bare,
-        1 => (any::<[u8; 16]>(), any::<bool>(), 0..=CHUNK_SIZE_LOG2_MAX).prop_map(
-            |(nonce, token_required, chunk_size_log2_max)| {
-                Message::Welcome(Welcome { nonce, token_required, chunk_size_log2_max })
+        1 => (token_demand(), 0..=CHUNK_SIZE_LOG2_MAX).prop_map(
+            |(token_demand, chunk_size_log2_max)| {
+                Message::Welcome(Welcome { token_demand, chunk_size_log2_max })
             }
         ),
         1 => any::<u64>().prop_map(|connection| Message::Accepted(Accepted { connection })),
@@ -298,8 +323,8 @@ fn fixed() -> impl Strategy<Value = Message> {
             Message::DataAck { room_bytes, ranges }
         }),
         1 => string_regex("[a-zé日<]{1,12}( [-/a-z]{1,12})?").unwrap().prop_map(|text| Message::Label { text }),
-        1 => any::<(u8, u64, [u8; 32])>().prop_map(|(shard, connection, secret)| {
-            Message::DatagramOffer(DatagramOffer { shard, connection, secret })
+        1 => any::<(u8, u64)>().prop_map(|(shard, connection)| {
+            Message::DatagramOffer(DatagramOffer { shard, connection })
         }),
     ]
 }

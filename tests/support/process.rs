@@ -8,6 +8,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use relay::protocol::Pin;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{http, wait_for};
@@ -25,6 +26,21 @@ fn hear_signals() {
     });
 }
 
+/// Where relays that tests start keep their key, so that one which is started again has the same.
+pub(crate) const RELAY_STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
+
+/// No place for state. Ports come back, so what one test's peers remember of a relay is wrong for another's.
+pub(crate) const NO_STATE: &str = "/dev/null";
+
+/// Says where a program keeps its state, unless the test has.
+pub(crate) fn with_state<'a>(command: &'a mut Command, place: &str) -> &'a mut Command {
+    const VARIABLE: &str = "XDG_STATE_HOME";
+    match command.get_envs().any(|(name, _)| name == VARIABLE) {
+        true => command,
+        false => command.env(VARIABLE, place),
+    }
+}
+
 /// A running relay.
 pub(crate) struct RelayProcess {
     child: Child,
@@ -34,6 +50,8 @@ pub(crate) struct RelayProcess {
     pub(crate) http: SocketAddr,
     /// What `--serve` printed, in the order of the files.
     pub(crate) tickets: Vec<String>,
+    /// What it is known by.
+    pub(crate) pin: Pin,
     stderr: File,
     reaped: bool,
 }
@@ -68,19 +86,36 @@ impl RelayProcess {
         Self::start_until(command, SocketAddr::from(([127, 0, 0, 1], 0)), args, 401)
     }
 
+    /// A port that the caller chose may be the near end of another test's connection for a moment.
     fn start_until(mut command: Command, addr: SocketAddr, args: &[&str], ready: u16) -> Self {
         hear_signals();
-        let stderr = tempfile::tempfile().expect("a temporary file can be made");
-        command
+        with_state(&mut command, RELAY_STATE)
             .args(["--listen", &addr.to_string(), "--http", "127.0.0.1:0"])
             .args(args)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr.try_clone().expect("a descriptor can be copied"));
+            .stdout(Stdio::piped());
+        wait_for("a relay that comes up", || {
+            match Self::try_start(&mut command, addr, args, ready) {
+                Ok(relay) => Some(relay),
+                Err(why) if addr.port() != 0 && why.contains("in use") => None,
+                Err(why) => panic!("the relay did not come up: {why}"),
+            }
+        })
+    }
+
+    fn try_start(
+        command: &mut Command,
+        addr: SocketAddr,
+        args: &[&str],
+        ready: u16,
+    ) -> Result<Self, String> {
+        let stderr = tempfile::tempfile().expect("a temporary file can be made");
+        command.stderr(stderr.try_clone().expect("a descriptor can be copied"));
         let mut child = command.spawn().expect("the program can be started");
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let http = SocketAddr::from(([0; 4], 0));
-        let mut relay = Self { child, addr, http, tickets: Vec::new(), stderr, reaped: false };
+        let pin = Pin::of_public_key(&[]);
+        let mut relay = Self { child, addr, http, tickets: Vec::new(), pin, stderr, reaped: false };
         let mut lines = BufReader::new(stdout).lines();
         let mut line = |start: &str| {
             let line = lines.next().and_then(Result::ok).unwrap_or_default();
@@ -89,17 +124,20 @@ impl RelayProcess {
         };
         match (line("relay listening on "), line("relay http on ")) {
             (Ok(addr), Ok(http)) => (relay.addr, relay.http) = (addr, http),
-            (Err(why), _) | (_, Err(why)) => panic!("the relay did not come up: {why}"),
+            (Err(why), _) | (_, Err(why)) => return Err(format!("{why}\n{}", relay.log())),
         }
         for _ in args.iter().filter(|arg| **arg == "--serve") {
             let line = lines.next().and_then(Result::ok).unwrap_or_default();
             let ticket = line.strip_prefix("relay ticket ").expect("a ticket follows");
             relay.tickets.push(ticket.to_owned());
         }
+        let line = lines.next().and_then(Result::ok).unwrap_or_default();
+        let pin = line.strip_prefix("relay pin ").expect("its pin comes last");
+        relay.pin = pin.parse().expect("a pin");
         wait_for("the relay to be ready", || {
             (http::get(relay.http, "/readyz").ok()?.status == ready).then_some(())
         });
-        relay
+        Ok(relay)
     }
 
     /// Its process id.
@@ -187,7 +225,7 @@ impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
         let stdout = tempfile::tempfile().expect("a temporary file can be made");
         let stderr = tempfile::tempfile().expect("a temporary file can be made");
-        let child = command
+        let child = with_state(command, NO_STATE)
             .stdin(Stdio::null())
             .stdout(stdout.try_clone().expect("a descriptor can be copied"))
             .stderr(stderr.try_clone().expect("a descriptor can be copied"))

@@ -5,10 +5,16 @@
 
 use std::process::Command;
 
+use crate::support::process::{NO_STATE, RELAY_STATE};
+
 /// `relay`, without arguments.
 pub(crate) fn relay() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
-    command.env("RELAY_PLAIN", "1").env_remove("RELAY_SECRET_FILE");
+    command
+        .env("RELAY_PLAIN", "1")
+        .env_remove("RELAY_SECRET_FILE")
+        .env_remove("RELAY_IDENTITY_FILE");
+    command.env("XDG_STATE_HOME", RELAY_STATE);
     command
 }
 
@@ -16,6 +22,6 @@ pub(crate) fn relay() -> Command {
 pub(crate) fn peer(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
     command.args(args).env_remove("PEER_TIMEOUT").env_remove("PEER_SECRET_FILE");
-    command.env("PEER_PLAIN", "1");
+    command.env("PEER_PLAIN", "1").env("XDG_STATE_HOME", NO_STATE);
     command
 }

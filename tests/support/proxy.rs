@@ -1,23 +1,29 @@
 //! A link that misbehaves: a TCP proxy that looks at, or changes, what passes, frame by frame.
 //!
-//! It cuts a stream into whole frames by their headers alone, as the wire format's page says, so
-//! that a frame can be changed before any of it goes on. Threads, since nothing here is fast.
+//! To the peer it is a relay with a key of its own, to the relay a peer: so it reads messages, and only peers
+//! that expect no key talk to it. Threads, since nothing here is fast.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "both directions of a connection share what is said; no shard runs here"
+)]
 
 use std::{
+    convert::Infallible,
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use relay::protocol::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, PREAMBLE_BYTES, frame_crc};
+use relay::{
+    protocol::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, encode_body, frame_crc},
+    transport::{Dialogue, DialogueError, Heard, Trust, exercise::relay_identity},
+};
 
 use super::in_background;
-
-/// Bytes of a frame's header that say how long it is.
-const LENGTH_BYTES: usize = 4;
 
 /// What is done with each frame of one direction of one connection. It may change it.
 pub(crate) type OnFrame = Box<dyn FnMut(&mut Frame) + Send>;
@@ -30,7 +36,7 @@ pub(crate) struct Handlers {
     pub(crate) down: OnFrame,
 }
 
-/// A whole frame, or a preamble.
+/// A whole frame; what is around messages is taken off.
 pub(crate) struct Frame(Vec<u8>);
 
 impl Frame {
@@ -44,9 +50,14 @@ impl Frame {
         self.0[0] == 2 && self.0.len() > DATA_HEADER_BYTES
     }
 
-    /// The number of the message that it carries.
+    /// The body of the message that it carries.
+    pub(crate) fn body(&self) -> Option<&[u8]> {
+        (self.0[0] == 1).then(|| &self.0[CONTROL_HEADER_BYTES..])
+    }
+
+    /// The number of that message.
     pub(crate) fn message(&self) -> Option<u8> {
-        (self.0[0] == 1).then(|| self.0[CONTROL_HEADER_BYTES])
+        self.body().map(|body| body[0])
     }
 
     /// Makes the message one that no build knows.
@@ -121,48 +132,105 @@ impl Drop for Proxy {
     }
 }
 
+/// Both ends that the proxy plays: to the peer it is a relay, to the relay a peer.
+struct Middle {
+    to_peer: Dialogue,
+    to_relay: Dialogue,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
 fn connect(client: &TcpStream, relay: &TcpStream, handlers: Handlers) -> io::Result<()> {
     client.set_nodelay(true)?;
     relay.set_nodelay(true)?;
-    let (from, to) = (client.try_clone()?, relay.try_clone()?);
-    in_background(move || pass(from, to, handlers.up));
-    let (from, to) = (relay.try_clone()?, client.try_clone()?);
-    in_background(move || pass(from, to, handlers.down));
+    let middle = Middle {
+        to_peer: Dialogue::new(relay_identity().accept()),
+        to_relay: Dialogue::new(Trust::first_seen().connect("relay")),
+    };
+    let middle = Arc::new(Mutex::new(middle));
+    for (direction, on_frame) in [(Direction::Up, handlers.up), (Direction::Down, handlers.down)] {
+        let (client, relay) = (client.try_clone()?, relay.try_clone()?);
+        let middle = Arc::clone(&middle);
+        in_background(move || pass(direction, &client, &relay, &middle, on_frame));
+    }
     Ok(())
 }
 
 /// Passes one direction on until it ends.
-fn pass(mut from: TcpStream, mut to: TcpStream, mut on_frame: OnFrame) {
-    let (mut buffer, mut waiting) = (vec![0; 64 << 10], Vec::new());
-    let mut is_first = true;
+fn pass(
+    direction: Direction,
+    client: &TcpStream,
+    relay: &TcpStream,
+    middle: &Mutex<Middle>,
+    mut on_frame: OnFrame,
+) {
+    let (mut from, to) = match direction {
+        Direction::Up => (client, relay),
+        Direction::Down => (relay, client),
+    };
+    let (mut buffer, mut payload) = (vec![0; 64 << 10], Vec::new());
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        waiting.extend_from_slice(&buffer[..count]);
-        let mut done = 0;
-        while let Some(len) = frame_len(&waiting[done..], is_first) {
-            is_first = false;
-            let mut frame = Frame(waiting[done..done + len].to_vec());
-            on_frame(&mut frame);
-            if to.write_all(frame.bytes()).is_err() {
-                // It is not taken: the other direction ends by itself.
-                from.shutdown(Shutdown::Both).ok();
-                return;
-            }
-            done += len;
+        let mut middle = middle.lock().expect("the other direction did not panic");
+        let heard = middle.hear(direction, &buffer[..count], &mut payload, &mut on_frame);
+        // Whoever does not take it is gone: the other direction ends by itself.
+        if heard.is_err() || middle.write(client, relay).is_err() {
+            from.shutdown(Shutdown::Both).ok();
+            return;
         }
-        waiting.drain(..done);
     }
     to.shutdown(Shutdown::Write).ok();
 }
 
-/// Length of the frame at the front, if it is whole.
-fn frame_len(bytes: &[u8], is_preamble: bool) -> Option<usize> {
-    let len = match bytes {
-        _ if is_preamble => PREAMBLE_BYTES,
-        [kind, _, low, high, ..] => {
-            let header = if *kind == 2 { DATA_HEADER_BYTES } else { LENGTH_BYTES };
-            header + usize::from(u16::from_le_bytes([*low, *high]))
-        }
-        _ => return None,
-    };
-    (bytes.len() >= len).then_some(len)
+impl Middle {
+    /// Passes on what one end said. `payload`: of a data frame that is not whole yet.
+    fn hear(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        payload: &mut Vec<u8>,
+        on_frame: &mut OnFrame,
+    ) -> Result<(), DialogueError<Infallible>> {
+        let (near, far) = match direction {
+            Direction::Up => (&mut self.to_peer, &mut self.to_relay),
+            Direction::Down => (&mut self.to_relay, &mut self.to_peer),
+        };
+        near.hear(bytes, &mut |heard| {
+            match heard {
+                Heard::Preamble { .. } | Heard::Secured => {}
+                Heard::Message(message) => {
+                    let mut body = Vec::new();
+                    encode_body(&message, &mut body);
+                    let length = u16::try_from(body.len()).expect("a message is short");
+                    let head = [&[1, 0][..], &length.to_le_bytes()].concat();
+                    let mut frame = Frame([&head[..], &body].concat());
+                    on_frame(&mut frame);
+                    far.say_bytes(&frame.bytes()[2..]);
+                }
+                Heard::Data(run) => {
+                    for run in run.frames() {
+                        payload.extend_from_slice(run.bytes);
+                        if run.is_last {
+                            let head = run.header.encode();
+                            let bytes = std::mem::take(payload);
+                            let mut frame = Frame([&head[..], &bytes].concat());
+                            on_frame(&mut frame);
+                            far.push_frame(frame.bytes());
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Sends what waits for both ends.
+    fn write(&mut self, mut client: &TcpStream, mut relay: &TcpStream) -> io::Result<()> {
+        client.write_all(&self.to_peer.take_out())?;
+        relay.write_all(&self.to_relay.take_out())
+    }
 }

@@ -2,14 +2,17 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
 };
 
-use relay::protocol::{
-    Claims, DataHeader, Decoder, Event, Failure, Hello, Message, Order, Run, Seeding, SwarmKey,
-    Token, Welcome, encode_control, encode_preamble, frame_crc,
-    limits::{FRAME_PAYLOAD_BYTES_MAX, NONCE_BYTES},
+use relay::{
+    protocol::{
+        Claims, DataHeader, Failure, Hello, Message, Order, Run, Seeding, SwarmKey, Token, Welcome,
+        limits::FRAME_PAYLOAD_BYTES_MAX,
+    },
+    transport::{self, Dialogue, DialogueError, Trust},
 };
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
@@ -37,7 +40,7 @@ pub(crate) enum Heard {
 /// A connection.
 pub(crate) struct Wire {
     stream: TcpStream,
-    decoder: Decoder,
+    talk: Dialogue,
     heard: VecDeque<Heard>,
     frame: Vec<u8>,
 }
@@ -45,14 +48,10 @@ pub(crate) struct Wire {
 /// A relay that takes nothing for so long has stopped reading.
 const FLOOD_PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// The nonce of all test peers: tests have nothing to hide.
-const NONCE: [u8; NONCE_BYTES] = [7; NONCE_BYTES];
-
 /// A hello of a peer that has nothing.
 pub(crate) fn hello(key: SwarmKey) -> Hello {
     Hello {
         key: Some(key),
-        nonce: NONCE,
         proof: None,
         claims: Claims::Nothing,
         order: Order::Relay,
@@ -94,7 +93,8 @@ impl Wire {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, decoder: Decoder::new(), heard: VecDeque::new(), frame: Vec::new() })
+        let talk = Dialogue::new(Trust::first_seen().connect("relay"));
+        Ok(Self { stream, talk, heard: VecDeque::new(), frame: Vec::new() })
     }
 
     /// Connects, greets, and waits for the welcome.
@@ -110,7 +110,7 @@ impl Wire {
     /// # Errors
     /// The relay is gone.
     pub(crate) fn greeted(mut self) -> io::Result<(Self, Welcome)> {
-        self.send_bytes(&encode_preamble())?;
+        self.write()?;
         loop {
             match self.hear()? {
                 Heard::Preamble => {}
@@ -150,8 +150,8 @@ impl Wire {
         mut hello: Hello,
         token: &Token,
     ) -> io::Result<Self> {
-        let (mut wire, welcome) = Self::greet(addr)?;
-        hello.proof = Some(token.proof(&welcome.nonce, &hello.nonce));
+        let (mut wire, _) = Self::greet(addr)?;
+        hello.proof = Some(wire.proof(token));
         wire.send(&Message::Hello(hello))?;
         match wire.hear()? {
             Heard::Control(Message::Accepted(_)) => Ok(wire),
@@ -159,14 +159,45 @@ impl Wire {
         }
     }
 
+    /// That it knows a token, on this connection. Once, when it was greeted.
+    pub(crate) fn proof(&mut self, token: &Token) -> [u8; 32] {
+        token.proof(&self.talk.secure().poll_secured().expect("TLS has begun"))
+    }
+
     /// Sends a message.
     ///
     /// # Errors
     /// The relay is gone.
     pub(crate) fn send(&mut self, message: &Message) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        encode_control(message, &mut bytes);
-        self.send_bytes(&bytes)
+        self.talk.say(message);
+        self.write()
+    }
+
+    /// Says these bytes, under TLS, where messages are expected.
+    ///
+    /// # Errors
+    /// The relay is gone.
+    pub(crate) fn say_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.talk.say_bytes(bytes);
+        self.write()
+    }
+
+    /// A message with this body, whatever that is.
+    ///
+    /// # Errors
+    /// The relay is gone.
+    pub(crate) fn say_body(&mut self, body: &[u8]) -> io::Result<()> {
+        let length = u16::try_from(body.len()).expect("a body is short").to_le_bytes();
+        self.say_bytes(&[&length[..], body].concat())
+    }
+
+    /// Sends what waits.
+    ///
+    /// # Errors
+    /// The relay is gone.
+    pub(crate) fn write(&mut self) -> io::Result<()> {
+        let bytes = self.talk.take_out();
+        self.stream.write_all(&bytes)
     }
 
     /// Sends whatever bytes.
@@ -185,17 +216,22 @@ impl Wire {
 
     /// The same, until it took so many bytes at most.
     pub(crate) fn flood_at_most(&mut self, message: &Message, bytes_max: usize) -> usize {
-        let mut bytes = Vec::new();
-        encode_control(message, &mut bytes);
-        let many = bytes.repeat(1000);
+        self.talk.say(message);
+        let one = self.talk.take_out();
         self.stream.set_write_timeout(Some(FLOOD_PATIENCE)).expect("a socket");
-        let mut taken = 0;
+        let (mut taken, mut waiting) = (0, one.clone());
         while taken < bytes_max
-            && let Ok(count) = self.stream.write(&many[taken % bytes.len()..])
+            && let Ok(count) = self.stream.write(&waiting)
         {
             taken += count;
+            waiting.drain(..count);
+            // Each is sealed for itself: none may come twice.
+            while waiting.len() < 1000 * one.len() {
+                self.talk.say(message);
+                waiting.extend(self.talk.take_out());
+            }
         }
-        taken / bytes.len()
+        taken / one.len()
     }
 
     /// Answers a fetch: the whole chunk in frames.
@@ -203,6 +239,7 @@ impl Wire {
     /// # Errors
     /// The relay is gone.
     pub(crate) fn send_chunk(&mut self, fetch_id: u32, chunk: u32, bytes: &[u8]) -> io::Result<()> {
+        let key = self.talk.secure().upload_key().expect("TLS has begun");
         let mut out = Vec::with_capacity(bytes.len() + 1024);
         for (index, payload) in bytes.chunks(FRAME_PAYLOAD_BYTES_MAX).enumerate() {
             let header = DataHeader {
@@ -210,8 +247,10 @@ impl Wire {
                 offset: u32::try_from(index * FRAME_PAYLOAD_BYTES_MAX).expect("chunks are small"),
                 payload_len: u32::try_from(payload.len()).expect("frames are small"),
                 tag: fetch_id,
-                crc: frame_crc(payload),
+                checksum: 0,
             };
+            let checksum = key.checksum(fetch_id, header.offset, payload);
+            let header = DataHeader { checksum, ..header };
             out.extend_from_slice(&header.encode());
             out.extend_from_slice(payload);
         }
@@ -239,21 +278,26 @@ impl Wire {
         }
     }
 
-    fn decode(&mut self, mut input: &[u8]) -> io::Result<()> {
-        while let Some(event) = self.decoder.decode(&mut input).map_err(io::Error::other)? {
+    fn decode(&mut self, input: &[u8]) -> io::Result<()> {
+        let (heard, frame) = (&mut self.heard, &mut self.frame);
+        let mut handler = |event: transport::Heard<'_>| {
             match event {
-                Event::Preamble { .. } => self.heard.push_back(Heard::Preamble),
-                Event::Control(message) => self.heard.push_back(Heard::Control(message)),
-                Event::Data(Run { header, bytes, is_last, .. }) => {
-                    self.frame.extend_from_slice(bytes);
+                transport::Heard::Preamble { .. } => heard.push_back(Heard::Preamble),
+                transport::Heard::Secured => {}
+                transport::Heard::Message(message) => heard.push_back(Heard::Control(message)),
+                transport::Heard::Data(Run { header, bytes, is_last, .. }) => {
+                    frame.extend_from_slice(bytes);
                     if is_last {
-                        let bytes = std::mem::take(&mut self.frame);
-                        self.heard.push_back(Heard::Data { header, bytes });
+                        heard.push_back(Heard::Data { header, bytes: std::mem::take(frame) });
                     }
                 }
             }
-        }
-        Ok(())
+            Ok::<(), Infallible>(())
+        };
+        let heard = self.talk.hear(input, &mut handler);
+        // An answer of the handshake; the relay may be gone, as its words that came before tell.
+        self.write().ok();
+        heard.map_err(|error: DialogueError<Infallible>| io::Error::other(error.to_string()))
     }
 
     /// Waits for the end of the connection; the failure that the relay named, if it did.

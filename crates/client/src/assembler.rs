@@ -76,7 +76,7 @@ pub enum AssembleError {
 pub enum WrongDigestCause {
     /// A frame's checksum is wrong too: it was damaged on the way.
     Link,
-    /// Every frame's checksum is right: the relay sent wrong bytes.
+    /// Every frame's checksum is right: the relay sent wrong bytes, or the path forged them.
     Sender,
     /// The bytes were not kept, so it can't be told.
     Unknown,
@@ -86,7 +86,7 @@ impl std::fmt::Display for WrongDigestCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Link => "damaged on the way",
-            Self::Sender => "the relay sent wrong bytes: use another relay",
+            Self::Sender => "its checksums fit: the relay sent wrong bytes, or the path forged them: use another relay or path",
             Self::Unknown => "bytes not kept, so the cause is unknown",
         })
     }
@@ -178,11 +178,11 @@ impl Assembler {
                 self.frame = known.filter(|&index| self.partials[index].received == offset);
             }
             let Some(index) = self.frame else { return Ok(self.lose(chunk, known)) };
-            self.partials[index].prefix.begin_frame(run.header.crc);
+            self.partials[index].prefix.begin_frame(run.header.checksum);
         }
         let Some(index) = self.frame else { return Ok(Assembled::Nothing) };
         let partial = &mut self.partials[index];
-        run.followers.iter().for_each(|header| partial.prefix.begin_frame(header.crc));
+        run.followers.iter().for_each(|header| partial.prefix.begin_frame(header.checksum));
         partial.append(run.bytes);
         debug_assert!(partial.received <= partial.len, "frames were checked when they began");
         if partial.received < partial.len {
@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn who_sends_on_the_stream_and_in_datagrams_is_refused() {
         let (bytes, manifest) = (content(), manifest());
-        let header = DataHeader { chunk: 0, offset: 0, payload_len: 16 << 10, tag: 0, crc: 0 };
+        let header = DataHeader { chunk: 0, offset: 0, payload_len: 16 << 10, tag: 0, checksum: 0 };
         let bytes = &bytes[..16 << 10];
         let run = Run { header, frame_offset: 0, followers: &[], bytes, is_last: true };
         let (nothing, mixed) = (Ok(Assembled::Nothing), Err(AssembleError::Mixed));

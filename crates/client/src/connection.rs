@@ -121,20 +121,16 @@ impl Link {
     ) -> Result<(ReadOutcome, bool), ConnectionError> {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
-        let (session, queue) = (&mut core.session, &mut core.queue);
         let started = now();
         let buffer = &mut scratch.borrow_mut();
         let outcome = reader.read(&self.socket, buffer, &mut |event: Event<'_>| match event {
             Event::Data(run) => {
                 // Latency counts to the moment of verification, so chunks' ends ask the clock.
-                let ends_chunk = run.is_last && session.ends_chunk(run.last_header());
-                session.handle_data(if ends_chunk { now() } else { started }, &run)
+                let ends_chunk = run.is_last && core.session.ends_chunk(run.last_header());
+                core.session.handle_data(if ends_chunk { now() } else { started }, &run)
             }
-            Event::Control(message) => match queue.handle_control(started, message) {
-                Some(message) => session.handle_message(started, message),
-                None => Ok(()),
-            },
-            Event::Preamble { .. } => session.handle_preamble(),
+            Event::Control(piece) => core.handle_sealed(started, piece),
+            Event::Preamble { .. } => core.session.handle_preamble(),
         });
         // What was verified before an error counts all the same.
         core.handle_events();

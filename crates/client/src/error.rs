@@ -7,10 +7,11 @@ use relay_protocol::{
     DecodeError, Failure, FailureCode, ManifestError, RelayAddr,
     limits::{CHUNK_SIZE_LOG2_SLACK, FAILURE_TEXT_BYTES_MAX},
 };
+use relay_transport::SecureError;
 use relay_units::bytes_text;
 
 /// Why a session ended.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SessionError {
     /// The relay sent a message that has no place here.
     #[error("the relay sent {message} while the session was {stage}")]
@@ -20,6 +21,9 @@ pub enum SessionError {
         /// Name of the state.
         stage: &'static str,
     },
+    /// What is said could not be secured, or is not what the relay sealed.
+    #[error(transparent)]
+    Secure(#[from] SecureError),
     /// The relay asks for a token and none was given.
     #[error("the relay wants a token and none was given: name one with --token-file")]
     TokenWanted,
@@ -64,18 +68,25 @@ impl SessionError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            // A relay whose checksums are right and whose bytes are wrong would lie again.
+            // A relay whose checksums are right and whose bytes are wrong would lie again; whether it was the path, the
+            // next connections tell.
             Self::Data(AssembleError::WrongDigest { cause, .. }) => {
                 *cause != WrongDigestCause::Sender
             }
             Self::Silent(_) => true,
+            // A link that turned a bit may turn none next time. An alert while TLS begins would come again, but
+            // for the relay that refuses what the link has turned; patience bounds how often it is tried.
+            Self::Secure(error) => {
+                matches!(error, SecureError::Damaged(_) | SecureError::Refused(_))
+            }
             Self::Relay(failure) => match failure.code {
                 FailureCode::TooManyPeers
                 | FailureCode::Stalled
                 | FailureCode::ShuttingDown
                 | FailureCode::Internal
                 | FailureCode::LinkCorrupt
-                | FailureCode::DatagramsSilent => true,
+                | FailureCode::DatagramsSilent
+                | FailureCode::NotPublished => true,
                 FailureCode::Protocol
                 | FailureCode::TokenRefused
                 | FailureCode::SwarmRefused
@@ -87,11 +98,19 @@ impl SessionError {
         }
     }
 
+    /// Whether the peer may only get, and no peer that may publish the file has come yet.
+    #[must_use]
+    pub fn is_not_published(&self) -> bool {
+        matches!(self, Self::Relay(failure) if failure.code == FailureCode::NotPublished)
+    }
+
     /// What to tell the relay before closing; nothing if it closed, or knows by itself.
     #[must_use]
     pub fn to_failure(&self) -> Option<Failure> {
         let code = match self {
             Self::Relay(_)
+            // TLS says so itself.
+            | Self::Secure(_)
             | Self::LabelRefused(_)
             | Self::TokenWanted
             | Self::ChunkTooLarge { .. } => return None,
@@ -191,6 +210,20 @@ impl ConnectionError {
             Self::Decode { .. } | Self::Store { .. } | Self::DatagramsUnanswered { .. } => false,
         }
     }
+
+    /// Whether a chunk was wrong though its checksums fitted: the relay lied, or the path forged it.
+    #[must_use]
+    pub fn is_forgery(&self) -> bool {
+        let cause = WrongDigestCause::Sender;
+        matches!(self, Self::Session { error: SessionError::Data(AssembleError::WrongDigest { cause: found, .. }), .. }
+            if *found == cause)
+    }
+
+    /// Whether the relay waits for a peer that may publish the file, as this one does then.
+    #[must_use]
+    pub fn is_not_published(&self) -> bool {
+        matches!(self, Self::Session { error, .. } if error.is_not_published())
+    }
 }
 
 #[cfg(test)]
@@ -211,6 +244,9 @@ mod tests {
         let failure = |code| SessionError::Relay(Failure { code, text: "so".into() });
         assert!(!failure(FailureCode::Banned).is_transient());
         assert!(failure(FailureCode::ShuttingDown).is_transient());
+        assert!(failure(FailureCode::NotPublished).is_transient());
+        assert!(failure(FailureCode::NotPublished).is_not_published());
+        assert!(!failure(FailureCode::TokenRefused).is_not_published());
         let manifest = ManifestError::Mismatch { merged: Digest([0; 32]), id: Digest([1; 32]) };
         assert!(!SessionError::Manifest(manifest).is_transient());
     }

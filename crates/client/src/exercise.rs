@@ -5,12 +5,15 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use crate::{ChunkOrder, FileState, Session, SessionConfig, SessionEvent};
 use relay_protocol::{
-    DataHeader, DataPieceHeader, Event, Manifest, Message, Seeding, encode_control,
+    DataHeader, DataPieceHeader, Manifest, Message, Seeding, encode_control, encode_message,
     encode_preamble, frame_crc,
     limits::{CONTROL_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
 };
-use relay_transport::exercise::{Ear, Script};
+use relay_transport::{
+    Heard,
+    exercise::{Ear, Script},
+};
 
 const CHUNK_SIZE_LOG2: u8 = 15;
 const CHUNK_COUNT: u32 = 5;
@@ -45,7 +48,6 @@ pub fn peer_session(script: &[u8]) {
         order: if how & 4 == 0 { ChunkOrder::Relay } else { ChunkOrder::Sequential },
         seeding: (how & 8 == 0).then_some(Seeding::Origin),
         token: None,
-        nonce: [1; 16],
         intake_bytes_per_second: NonZeroU64::new(u64::from(how & 16) << 12),
         keeps_bytes: how & 32 == 0,
         is_manifest_only: false,
@@ -70,17 +72,19 @@ impl Run {
     fn hear(&mut self, bytes: &[u8]) -> bool {
         let (now, session) = (self.now, &mut self.session);
         let goes_on = self.ear.hear(bytes, &mut |event| match event {
-            Event::Preamble { .. } => session.handle_preamble(),
-            Event::Control(message) => session.handle_message(now, message),
-            Event::Data(run) => session.handle_data(now, &run),
+            Heard::Preamble { .. } => session.handle_preamble(),
+            Heard::Message(message) => session.handle_message(now, message),
+            Heard::Secured => Ok(()),
+            Heard::Data(run) => session.handle_data(now, &run),
         });
         self.take_events();
         goes_on
     }
 
     fn say(&mut self, message: &Message) -> bool {
-        let mut frame = Vec::new();
-        encode_control(message, &mut frame);
+        let (mut said, mut frame) = (Vec::new(), Vec::new());
+        encode_message(message, &mut said);
+        encode_control(&said, &mut frame);
         self.hear(&frame)
     }
 
@@ -144,7 +148,7 @@ impl Run {
             }
             let crc = frame_crc(&payload) ^ u32::from(how & 7 == 2);
             let payload_len = u32::try_from(payload.len()).expect("a frame is short");
-            let header = DataHeader { chunk, offset, payload_len, tag: 0, crc };
+            let header = DataHeader { chunk, offset, payload_len, tag: 0, checksum: crc };
             stream.extend_from_slice(&header.encode());
             stream.extend_from_slice(&payload);
         }
@@ -189,8 +193,8 @@ impl Run {
                 self.granted = granted_bytes;
             }
             let mut frame = Vec::new();
-            encode_control(&message, &mut frame);
-            assert!(frame.len() <= CONTROL_BODY_BYTES_MAX + 4);
+            encode_message(&message, &mut frame);
+            assert!(frame.len() <= CONTROL_BODY_BYTES_MAX + 2);
         }
         panic!("it never ends speaking");
     }

@@ -36,7 +36,8 @@
 //!     ChunkOrder, FileState, Notice, Nowhere, Patience, Peer, PeerConfig, Reaction, Remote, SessionConfig,
 //!     new_scratch,
 //! };
-//! use relay_protocol::{Ticket, limits::NONCE_BYTES, time::Time};
+//! use relay_protocol::{Ticket, time::Time};
+//! use relay_transport::Trust;
 //!
 //! fn watch(_: Time, notice: &Notice<'_>, file: &FileState) -> Reaction {
 //!     if let Notice::Verified { chunk, .. } = notice {
@@ -49,11 +50,11 @@
 //! let ticket: Ticket = text.parse()?;
 //! let config = PeerConfig {
 //!     remote: Remote::Named(ticket.relay.clone()),
+//!     trust: Trust::first_seen(),
 //!     session: SessionConfig {
 //!         order: ChunkOrder::Relay,
 //!         seeding: None,
 //!         token: None,
-//!         nonce: [0; NONCE_BYTES],
 //!         intake_bytes_per_second: None,
 //!         keeps_bytes: true,
 //!         is_manifest_only: false,

@@ -356,12 +356,13 @@ impl OriginFile {
     pub fn ticket(
         &self,
         relay: RelayAddr,
-        pin: Option<Pin>,
+        pin: Pin,
     ) -> Result<(Ticket, Option<NameFault>), TicketError> {
         let name = self.path.file_name().unwrap_or(self.path.as_os_str());
         let (name, fault) = fit_name(name.as_bytes());
         let sealed = self.sealed.as_ref().map(|(sealed, _)| sealed.clone());
         let ticket = Ticket::new(relay, *self.manifest.key(), name)?;
+        let pin = sealed.is_some().then_some(pin);
         let ticket = ticket.with_pin(pin).with_sealed(sealed);
         Ok((ticket.with_executable(self.is_executable), fault))
     }

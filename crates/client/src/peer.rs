@@ -4,13 +4,7 @@
 //! and goes on where it was. What makes a connection hopeless is said by
 //! [`ConnectionError::is_transient`].
 
-use std::{
-    cell::Cell,
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use shards::{bell::LocalBell, clock, task};
 
@@ -23,8 +17,8 @@ use super::{
     session::{Session, SessionConfig},
     store::ChunkStore,
 };
-use relay_protocol::{Channel, limits::NONCE_BYTES, rng::Rng};
-use relay_transport::Transport;
+use relay_protocol::{Channel, rng::Rng};
+use relay_transport::{Transport, Trust};
 
 /// Waits before the first new attempt; each further one waits twice as long.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -33,15 +27,23 @@ const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// don't get through: a relay's machine that stood still for seconds is not silent twice.
 const UNANSWERED_MAX: u32 = 2;
 
+/// Wrong chunks whose checksums fit, before the relay or the path is given up.
+const FORGED_MAX: u32 = 3;
+
 /// A relay that was restarted is found again within this.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// For a publisher that has not come yet a peer asks no more often: thousands may wait, and each attempt is a
+/// handshake.
+const BACKOFF_UNPUBLISHED_MAX: Duration = Duration::from_secs(4);
 
 /// How long a peer tries to get a connection before it gives up.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// At first.
     pub first: Duration,
-    /// After it was accepted once; the time begins anew with every acceptance.
+    /// After it was accepted once; the time begins anew with every acceptance. Or after a relay answered that the
+    /// file is not published yet.
     pub later: Duration,
 }
 
@@ -50,7 +52,9 @@ pub struct Patience {
 pub struct PeerConfig {
     /// The relay.
     pub remote: Remote,
-    /// How it behaves on each connection. The nonce is made anew for each.
+    /// How it is known.
+    pub trust: Trust,
+    /// How it behaves on each connection.
     pub session: SessionConfig,
     /// How long it tries.
     pub patience: Patience,
@@ -80,6 +84,8 @@ pub struct Peer {
     has_heard_datagrams: bool,
     /// Connections that ended because no datagram was answered.
     unanswered: u32,
+    /// Connections that ended because a chunk was wrong and its checksums fitted.
+    forged: u32,
 }
 
 /// Tells a running peer what to do. For the same shard.
@@ -182,6 +188,7 @@ impl Peer {
             label: None,
             has_heard_datagrams: false,
             unanswered: 0,
+            forged: 0,
         }
     }
 
@@ -218,7 +225,7 @@ impl Peer {
     async fn connect_repeatedly(&mut self, scratch: &Scratch) -> Result<Ended, ConnectionError> {
         let mut rng = Rng::new(self.config.seed, 0);
         let mut give_up_at = now() + self.config.patience.first;
-        let mut attempts = 0;
+        let (mut attempts, mut is_awaited) = (0, false);
         loop {
             if self.handle.0.is_stopping() {
                 return Ok(Ended::Stopped);
@@ -232,12 +239,16 @@ impl Peer {
             };
             if was_accepted {
                 give_up_at = now() + self.config.patience.later;
-                attempts = 0;
+                (attempts, is_awaited) = (0, false);
+            } else if error.is_not_published() && !std::mem::replace(&mut is_awaited, true) {
+                // The relay is found: now it is the publisher that is waited for.
+                give_up_at = give_up_at.max(now() + self.config.patience.later);
             }
             if !error.is_transient() && !self.may_pass(&error) || now() >= give_up_at {
                 return Err(error);
             }
-            let retry_in = backoff(attempts, &mut rng);
+            let most = if error.is_not_published() { BACKOFF_UNPUBLISHED_MAX } else { BACKOFF_MAX };
+            let retry_in = backoff(attempts, most, &mut rng);
             attempts += 1;
             match self.tell(&Notice::Disconnected { error: &error, retry_in }) {
                 Reaction::Vanish | Reaction::GiveUp => return Ok(Ended::Stopped),
@@ -249,13 +260,21 @@ impl Peer {
         }
     }
 
-    /// Whether unanswered datagrams may be answered on another connection.
+    /// Whether what only happens again and again where it is hopeless may not happen on another connection.
     fn may_pass(&mut self, error: &ConnectionError) -> bool {
-        if !matches!(error, ConnectionError::DatagramsUnanswered { .. }) {
-            return false;
+        match error {
+            // Unanswered datagrams may be answered.
+            ConnectionError::DatagramsUnanswered { .. } => {
+                self.unanswered += 1;
+                self.has_heard_datagrams || self.unanswered < UNANSWERED_MAX
+            }
+            // It may have been the path that forged a chunk.
+            error if error.is_forgery() => {
+                self.forged += 1;
+                self.forged < FORGED_MAX
+            }
+            _ => false,
         }
-        self.unanswered += 1;
-        self.has_heard_datagrams || self.unanswered < UNANSWERED_MAX
     }
 
     async fn connect_once(&mut self, scratch: &Scratch) -> (Result<End, ConnectionError>, bool) {
@@ -269,12 +288,14 @@ impl Peer {
         if self.handle.0.is_stopping() {
             return (Ok(End::Stopped), false);
         }
-        let config = SessionConfig { nonce: fresh_nonce(), ..self.config.session.clone() };
+        let config = self.config.session.clone();
         let file = self.file.clone();
         let channel = channel_of(self.transport);
         let session = Session::new(config, file, now());
         let session = session.with_datagrams(channel).with_label(self.label.clone());
-        let link = Link::new(socket, remote, session, std::mem::take(&mut self.surroundings));
+        let secure = self.config.trust.connect(&self.config.remote.host());
+        let surroundings = std::mem::take(&mut self.surroundings);
+        let link = Link::new(socket, remote, session, secure, surroundings);
         self.handle.0.link.set(Some(Rc::clone(&link)));
         if self.handle.0.wish.get() == Wish::Leave {
             link.leave();
@@ -302,19 +323,9 @@ fn channel_of(transport: Transport) -> Option<Channel> {
 
 /// Doubles with every attempt, then only half of it is certain: peers that lost their relay at
 /// the same moment don't come back at the same moment.
-fn backoff(attempts: u32, rng: &mut Rng) -> Duration {
-    let whole = BACKOFF_MIN.saturating_mul(1 << attempts.min(16)).min(BACKOFF_MAX);
+fn backoff(attempts: u32, most: Duration, rng: &mut Rng) -> Duration {
+    let whole = BACKOFF_MIN.saturating_mul(1 << attempts.min(16)).min(most);
     whole / 2 + (whole / 2).mul_f64(rng.fraction())
-}
-
-/// Not secret and need not be: the relay's nonce makes each proof a new one. It must only differ.
-fn fresh_nonce() -> [u8; NONCE_BYTES] {
-    let mut nonce = [0; NONCE_BYTES];
-    for half in nonce.chunks_mut(8) {
-        // The standard library keys every one of these from the system's randomness.
-        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
-    }
-    nonce
 }
 
 #[cfg(test)]
@@ -325,15 +336,12 @@ mod tests {
     fn attempts_back_off_up_to_a_bound_and_never_all_at_once() {
         let mut rng = Rng::new(1, 0);
         for attempts in 0..40 {
-            let wait = backoff(attempts, &mut rng);
-            assert!(wait >= BACKOFF_MIN / 2 && wait <= BACKOFF_MAX, "{wait:?}");
+            for most in [BACKOFF_MAX, BACKOFF_UNPUBLISHED_MAX] {
+                let wait = backoff(attempts, most, &mut rng);
+                assert!(wait >= BACKOFF_MIN / 2 && wait <= most, "{wait:?}");
+            }
         }
-        assert_ne!(backoff(10, &mut Rng::new(1, 0)), backoff(10, &mut Rng::new(2, 0)));
-    }
-
-    #[test]
-    fn nonces_differ() {
-        assert_ne!(fresh_nonce(), fresh_nonce());
-        assert_ne!(fresh_nonce()[..8], fresh_nonce()[8..]);
+        let tenth = |seed| backoff(10, BACKOFF_MAX, &mut Rng::new(seed, 0));
+        assert_ne!(tenth(1), tenth(2));
     }
 }

@@ -6,6 +6,7 @@
 //! again when all have failed: that is the peer's business.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     collections::VecDeque,
     fmt, io,
@@ -64,7 +65,13 @@ impl From<RelayAddr> for Remote {
 impl From<&Ticket> for Remote {
     fn from(ticket: &Ticket) -> Self {
         let first = ticket.relay.clone();
-        let more: Vec<_> = ticket.relays().skip(1).cloned().collect();
+        // Without a pin nothing says that the others are the relay that is meant: one of them would be remembered, or
+        // vouched for, under the name of the first.
+        let more = if ticket.pin.is_some() {
+            ticket.relays().skip(1).cloned().collect()
+        } else {
+            Vec::new()
+        };
         if more.is_empty() { Self::Named(first) } else { Self::AnyOf { first, more } }
     }
 }
@@ -79,6 +86,15 @@ impl fmt::Display for Remote {
 }
 
 impl Remote {
+    /// The name, or the address, that a certificate would have to name.
+    #[must_use]
+    pub fn host(&self) -> Cow<'_, str> {
+        match self {
+            Self::Addr(addr) => addr.ip().to_string().into(),
+            Self::Named(addr) | Self::AnyOf { first: addr, .. } => addr.host().into(),
+        }
+    }
+
     /// Connects from this shard; also the address that answered.
     ///
     /// # Errors

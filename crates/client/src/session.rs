@@ -8,8 +8,8 @@
 //!  Greeting ──preamble──► Challenged ──Welcome / Hello──► Introduced ──Accepted──► Joined
 //! ```
 //!
-//! Round trips count on a long path. A peer that has no token to prove and wants no datagrams says hello
-//! before it is greeted. In `Joined` a peer that lacks something asks for the manifest, and grants in the
+//! Round trips count on a long path. The welcome comes with the relay's part of the TLS handshake, and the hello
+//! goes with the peer's last. In `Joined` a peer that lacks something asks for the manifest, and grants in the
 //! same breath: on one stream the relay sends the whole manifest before any data. In datagrams data could
 //! overtake it, and what can't be verified would have to be thrown away: there grants wait for it.
 //!
@@ -38,8 +38,8 @@ use super::{
     wants::ChunkOrder,
 };
 use relay_protocol::{
-    Bitfield, Channel, Claims, DataHeader, DataPieceHeader, DatagramKeys, DatagramOffer, Digest,
-    Hello, Manifest, ManifestBuilder, Message, Order, Run, Welcome, time::Time,
+    Bitfield, Channel, Claims, DataHeader, DataPieceHeader, Digest, Hello, Manifest,
+    ManifestBuilder, Message, Order, Run, Welcome, limits::BINDING_BYTES, time::Time,
 };
 
 /// The state of one connection.
@@ -96,10 +96,9 @@ impl Session {
         self.handshake.channel()
     }
 
-    /// What proves this connection's datagrams.
-    #[must_use]
-    pub fn datagram_keys(&self, offer: &DatagramOffer) -> DatagramKeys {
-        self.handshake.datagram_keys(offer, &self.config.nonce)
+    /// TLS has begun: what binds a token's proof to it.
+    pub fn handle_secured(&mut self, binding: [u8; BINDING_BYTES]) {
+        self.handshake.handle_secured(binding);
     }
 
     /// What is here of the file.
@@ -176,28 +175,25 @@ impl Session {
 
     fn handle_welcome(&mut self, now: Time, welcome: &Welcome) -> Result<(), SessionError> {
         let (chunk_size_log2, config) = (self.file.key().chunk_size_log2, &self.config);
-        let token = config.token.as_ref();
-        let proof =
-            self.handshake.handle_welcome(welcome, chunk_size_log2, token, &config.nonce)?;
-        if !self.handshake.is_introduced() {
-            if let Some(channel) = self.handshake.channel() {
-                self.outbox.push(Message::DatagramRequest { channel });
-            }
-            self.introduce(now, proof);
+        let (token, publishes) = (config.token.as_ref(), config.seeding.is_some());
+        let proof = self.handshake.handle_welcome(welcome, chunk_size_log2, token, publishes)?;
+        if let Some(channel) = self.handshake.channel() {
+            self.outbox.push(Message::DatagramRequest { channel });
         }
+        self.introduce(now, proof);
         Ok(())
     }
 
     fn introduce(&mut self, now: Time, proof: Option<[u8; 32]>) {
         self.handshake.handle_introduced(now);
-        let SessionConfig { nonce, order, seeding, .. } = self.config;
+        let SessionConfig { order, seeding, .. } = self.config;
         let order = match order {
             ChunkOrder::Relay => Order::Relay,
             ChunkOrder::Sequential | ChunkOrder::Random { .. } => Order::Peer,
         };
         let (key, have) = (Some(*self.file.key()), self.file.have());
         let claims = claims(have);
-        self.outbox.introduce(Hello { key, nonce, proof, claims, order, seeding }, have);
+        self.outbox.introduce(Hello { key, proof, claims, order, seeding }, have);
     }
 
     fn handle_accepted(&mut self, now: Time) -> Result<(), SessionError> {
@@ -427,12 +423,6 @@ impl Session {
 
     /// The next message to send. Ask until there is none, or there is no room for more.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Message> {
-        if !self.handshake.is_introduced() {
-            if !self.handshake.may_introduce_early(self.config.token.is_some()) {
-                return None;
-            }
-            self.introduce(now, None);
-        }
         self.outbox
             .poll(self.receiving.intake.may_hold_back())
             .or_else(|| self.receiving.poll_transmit(now, &self.file))

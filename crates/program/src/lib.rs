@@ -6,6 +6,8 @@
 pub mod allocator;
 pub mod arguments;
 pub mod buffers;
+pub mod certificates;
+pub mod known_relays;
 pub mod log_level;
 pub mod machine;
 pub mod pages;

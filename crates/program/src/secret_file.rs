@@ -52,15 +52,7 @@ pub fn open(
     option: &str,
     make: &mut dyn FnMut() -> io::Result<Zeroizing<Vec<u8>>>,
 ) -> Result<Zeroizing<Vec<u8>>, String> {
-    let path = match given {
-        Some(path) => path.to_owned(),
-        None => state_directory().map(|directory| directory.join(name)).ok_or_else(|| {
-            format!(
-                "there is no place to keep {what}: neither XDG_STATE_HOME nor HOME is set to an absolute path: \
-                 set one of them, or give {option} FILE"
-            )
-        })?,
-    };
+    let path = path_of(given, name, what, option)?;
     let file = SecretFile { path: &path, what, option };
     if let Some(content) = file.read()? {
         return Ok(content);
@@ -73,6 +65,32 @@ pub fn open(
         format!(
             "failed to read {what} from {path}: it is a link to a file that is not there, or was removed just \
              now: remove the link, or give {option} another file"
+        )
+    })
+}
+
+/// The content of a file, if it is there: as [`open`], but makes nothing.
+///
+/// # Errors
+/// A sentence for the user: the file can't be read, others may read it, or it has no place.
+pub fn look(
+    given: Option<&Path>,
+    name: &str,
+    what: &str,
+    option: &str,
+) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
+    let path = path_of(given, name, what, option)?;
+    SecretFile { path: &path, what, option }.read()
+}
+
+fn path_of(given: Option<&Path>, name: &str, what: &str, option: &str) -> Result<PathBuf, String> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    state_directory().map(|directory| directory.join(name)).ok_or_else(|| {
+        format!(
+            "there is no place to keep {what}: neither XDG_STATE_HOME nor HOME is set to an absolute path: \
+             set one of them, or give {option} FILE"
         )
     })
 }

@@ -1,9 +1,9 @@
-//! Bytes to messages and back: preamble, control frames, data frames, as [`super`] specifies.
+//! Bytes to frames and messages, and back, as [`super`] specifies.
 //!
-//! Pure and incremental: it reads no socket and holds no file byte. Payload is handed on as pieces
-//! of the input; only a control frame that was split between two inputs is gathered, in a buffer
-//! of at most [`BUFFERED_BYTES_MAX`]. What a message means in the state that a session is in, and
-//! whether that side may send it, is the session's to judge.
+//! Pure and incremental: it reads no socket and holds no file byte. [`Decoder`] cuts a stream into frames, and
+//! hands on what is in them as pieces of the input. What control frames carry is under TLS; of what is
+//! inside of that [`MessageDecoder`] makes messages. What a message means in the state that a session is in,
+//! and whether that side may send it, is the session's to judge.
 
 use super::{
     check::{self, MessageError},
@@ -11,19 +11,21 @@ use super::{
         CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, KIND_CONTROL, KIND_DATA,
         PREAMBLE_BYTES,
     },
-    limits::{CONTROL_BODY_BYTES_MAX, MAGIC, VERSION},
+    limits::{CONTROL_BODY_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, MAGIC, VERSION},
     message::Message,
     run::Run,
 };
 
-/// What a decoder ever holds back of its input: never more than one control message.
-pub const BUFFERED_BYTES_MAX: usize = CONTROL_HEADER_BYTES + CONTROL_BODY_BYTES_MAX;
+/// Bytes before a message's body, where messages follow one another: the length of the body.
+pub const MESSAGE_HEADER_BYTES: usize = 2;
+
+/// What a message decoder ever holds back of its input: never more than one message.
+pub const BUFFERED_BYTES_MAX: usize = MESSAGE_HEADER_BYTES + CONTROL_BODY_BYTES_MAX;
 
 const _: () = {
     assert!(MAGIC.len() + 8 == PREAMBLE_BYTES);
     // The scratch for headers holds a preamble and a whole data header.
     assert!(PREAMBLE_BYTES <= DATA_HEADER_BYTES && CONTROL_HEADER_BYTES <= DATA_HEADER_BYTES);
-    assert!(DATA_HEADER_BYTES <= BUFFERED_BYTES_MAX);
 };
 
 /// What either side sends first.
@@ -35,20 +37,25 @@ pub fn encode_preamble() -> [u8; PREAMBLE_BYTES] {
     bytes
 }
 
-/// Appends the message's frame, header and body.
+/// Appends control frames that carry these bytes: as many as it takes.
+pub fn encode_control(bytes: &[u8], out: &mut Vec<u8>) {
+    for piece in bytes.chunks(CONTROL_FRAME_BYTES_MAX) {
+        let length = u16::try_from(piece.len()).expect("CONTROL_FRAME_BYTES_MAX fits");
+        let [low, high] = length.to_le_bytes();
+        out.extend_from_slice(&[KIND_CONTROL, 0, low, high]);
+        out.extend_from_slice(piece);
+    }
+}
+
+/// Appends the message as it follows others: the length of its body, then the body.
 ///
 /// # Panics
 /// If our own message breaks a limit, which is our bug, never a peer's doing.
-pub fn encode_control(message: &Message, out: &mut Vec<u8>) {
+pub fn encode_message(message: &Message, out: &mut Vec<u8>) {
     let start = out.len();
-    out.resize(start + CONTROL_HEADER_BYTES, 0);
+    out.resize(start + MESSAGE_HEADER_BYTES, 0);
     let length = encode_body(message, out).to_le_bytes();
-    out[start..start + CONTROL_HEADER_BYTES].copy_from_slice(&[
-        KIND_CONTROL,
-        0,
-        length[0],
-        length[1],
-    ]);
+    out[start..start + MESSAGE_HEADER_BYTES].copy_from_slice(&length);
 }
 
 /// Appends the message's body alone, as datagrams carry it; its length.
@@ -76,8 +83,9 @@ pub enum Event<'a> {
         /// Its version, which is ours.
         version: u16,
     },
-    /// A control message, within all limits.
-    Control(Message),
+    /// A piece of what control frames carry, never empty. The pieces make one stream, whatever frames they
+    /// came in.
+    Control(&'a [u8]),
     /// A piece of a data frame's payload. The pieces of one frame follow each other without anything
     /// between them. A reader may join those that lie together: a decoder gives one at a time.
     Data(Run<'a>),
@@ -85,24 +93,27 @@ pub enum Event<'a> {
 
 /// Cuts a stream into [`Event`]s, however it was split on its way.
 ///
-/// Invariants: `buffered_bytes() <= BUFFERED_BYTES_MAX`; a decoder that has failed gives the same
-/// error for ever.
+/// Invariants: it holds back less than a header; a decoder that has failed gives the same error for ever.
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
     /// The beginning of a header of which the rest is still to come.
     head: [u8; DATA_HEADER_BYTES],
     head_len: usize,
-    /// The beginning of a control body; empty between frames.
-    body: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum State {
     Preamble,
     Header,
-    Body { length: usize },
-    Payload { header: DataHeader, done: u32 },
+    /// Bytes of a control frame that are still to come.
+    Control {
+        left: usize,
+    },
+    Payload {
+        header: DataHeader,
+        done: u32,
+    },
     Failed(DecodeError),
 }
 
@@ -116,7 +127,7 @@ impl Decoder {
     /// A decoder that expects the preamble.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: State::Preamble, head: [0; DATA_HEADER_BYTES], head_len: 0, body: Vec::new() }
+        Self { state: State::Preamble, head: [0; DATA_HEADER_BYTES], head_len: 0 }
     }
 
     /// The next event; consumes what it was made of. `None`: the input is used up, more is needed.
@@ -127,7 +138,7 @@ impl Decoder {
         let result = self.step(input);
         if let Err(error) = &result {
             self.state = State::Failed(error.clone());
-            (self.head_len, self.body) = (0, Vec::new());
+            self.head_len = 0;
         }
         result
     }
@@ -135,7 +146,7 @@ impl Decoder {
     /// Bytes held back of the input until the rest of their frame comes.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
-        self.head_len + self.body.len()
+        self.head_len
     }
 
     /// Payload bytes of the frame under way that are still to come.
@@ -152,12 +163,10 @@ impl Decoder {
     /// # Panics
     /// If it does not hold.
     pub fn invariants(&self) {
-        assert!(self.buffered_bytes() <= BUFFERED_BYTES_MAX);
-        assert!(self.body.capacity() <= CONTROL_BODY_BYTES_MAX);
         match &self.state {
-            State::Preamble => assert!(self.head_len < PREAMBLE_BYTES && self.body.is_empty()),
-            State::Header => assert!(self.head_len < DATA_HEADER_BYTES && self.body.is_empty()),
-            State::Body { length } => assert!(self.head_len == 0 && self.body.len() < *length),
+            State::Preamble => assert!(self.head_len < PREAMBLE_BYTES),
+            State::Header => assert!(self.head_len < DATA_HEADER_BYTES),
+            State::Control { left } => assert!(self.head_len == 0 && *left > 0),
             State::Payload { header, done } => {
                 assert!(*done < header.payload_len && self.buffered_bytes() == 0);
             }
@@ -179,10 +188,14 @@ impl Decoder {
                     let Some(state) = self.take_header(input)? else { return Ok(None) };
                     self.state = state;
                 }
-                &mut State::Body { length } => {
-                    let Some(message) = self.take_body(length, input)? else { return Ok(None) };
-                    self.state = State::Header;
-                    return Ok(Some(Event::Control(message)));
+                State::Control { left } => {
+                    let (piece, rest) = input.split_at(input.len().min(*left));
+                    *input = rest;
+                    *left -= piece.len();
+                    if *left == 0 {
+                        self.state = State::Header;
+                    }
+                    return Ok((!piece.is_empty()).then_some(Event::Control(piece)));
                 }
                 State::Preamble => {
                     if !self.take_preamble(input)? {
@@ -242,11 +255,11 @@ impl Decoder {
         }
         if head[0] == KIND_CONTROL {
             let length = u16::from_le_bytes([head[2], head[3]]);
-            if length == 0 || usize::from(length) > CONTROL_BODY_BYTES_MAX {
+            if length == 0 || usize::from(length) > CONTROL_FRAME_BYTES_MAX {
                 return Err(DecodeError::ControlLength(length));
             }
             self.head_len = 0;
-            return Ok(Some(State::Body { length: usize::from(length) }));
+            return Ok(Some(State::Control { left: usize::from(length) }));
         }
         self.fill_head(DATA_HEADER_BYTES, input);
         if self.head_len < DATA_HEADER_BYTES {
@@ -254,32 +267,6 @@ impl Decoder {
         }
         self.head_len = 0;
         Ok(Some(State::Payload { header: DataHeader::decode(&self.head)?, done: 0 }))
-    }
-
-    /// The control message of `length` bytes, if it is complete.
-    fn take_body(
-        &mut self,
-        length: usize,
-        input: &mut &[u8],
-    ) -> Result<Option<Message>, DecodeError> {
-        if self.body.is_empty()
-            && let Some((body, rest)) = input.split_at_checked(length)
-        {
-            *input = rest;
-            return Ok(Some(decode_body(body)?));
-        }
-        let (part, rest) = input.split_at(input.len().min(length - self.body.len()));
-        *input = rest;
-        if self.body.is_empty() {
-            self.body.reserve_exact(length);
-        }
-        self.body.extend_from_slice(part);
-        if self.body.len() < length {
-            return Ok(None);
-        }
-        // Split messages are rare: the memory is given back rather than kept per connection.
-        let body = std::mem::take(&mut self.body);
-        Ok(Some(decode_body(&body)?))
     }
 
     /// Takes input until `wanted` bytes of a header are gathered, or there is no more.
@@ -308,6 +295,85 @@ fn take_piece<'a>(
     let is_last = *done == header.payload_len;
     let run = Run { header: *header, frame_offset, followers: &[], bytes: piece, is_last };
     (Some(Event::Data(run)), is_last)
+}
+
+/// Makes messages of what is inside of TLS, however that was split.
+///
+/// Invariants: `buffered_bytes() <= BUFFERED_BYTES_MAX`; a decoder that has failed gives the same error for ever.
+#[derive(Debug, Default)]
+pub struct MessageDecoder {
+    /// The beginning of a message of which the rest is still to come.
+    begun: Vec<u8>,
+    failed: Option<DecodeError>,
+}
+
+impl MessageDecoder {
+    /// A decoder that expects a message.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next message; consumes what it was made of. `None`: the input is used up, more is needed.
+    ///
+    /// # Errors
+    /// The other side broke the protocol; what is left of the input is of no use.
+    pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Message>, DecodeError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let result = self.step(input);
+        if let Err(error) = &result {
+            self.failed = Some(error.clone());
+            self.begun = Vec::new();
+        }
+        result
+    }
+
+    /// Bytes held back of the input until the rest of their message comes.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.begun.len()
+    }
+
+    fn step(&mut self, input: &mut &[u8]) -> Result<Option<Message>, DecodeError> {
+        // Most messages lie whole in the input: nothing of them is copied.
+        if self.begun.is_empty()
+            && let Some((head, rest)) = input.split_first_chunk::<MESSAGE_HEADER_BYTES>()
+            && let Some((body, rest)) = rest.split_at_checked(message_len(*head)?)
+        {
+            *input = rest;
+            return Ok(Some(decode_body(body)?));
+        }
+        self.gather(MESSAGE_HEADER_BYTES, input);
+        let Some(head) = self.begun.first_chunk() else { return Ok(None) };
+        let length = MESSAGE_HEADER_BYTES + message_len(*head)?;
+        self.gather(length, input);
+        if self.begun.len() < length {
+            return Ok(None);
+        }
+        // Split messages are rare: the memory is given back rather than kept per connection.
+        let begun = std::mem::take(&mut self.begun);
+        Ok(Some(decode_body(&begun[MESSAGE_HEADER_BYTES..])?))
+    }
+
+    /// Takes input until `wanted` bytes are gathered, or there is no more.
+    fn gather(&mut self, wanted: usize, input: &mut &[u8]) {
+        let missing = wanted.saturating_sub(self.begun.len());
+        let (part, rest) = input.split_at(input.len().min(missing));
+        self.begun.reserve_exact(part.len());
+        self.begun.extend_from_slice(part);
+        *input = rest;
+    }
+}
+
+/// The length of a message's body, as it is stated.
+fn message_len(head: [u8; MESSAGE_HEADER_BYTES]) -> Result<usize, DecodeError> {
+    let length = u16::from_le_bytes(head);
+    if length == 0 || usize::from(length) > CONTROL_BODY_BYTES_MAX {
+        return Err(DecodeError::MessageLength(length));
+    }
+    Ok(usize::from(length))
 }
 
 /// The message that a whole body holds, no byte more.

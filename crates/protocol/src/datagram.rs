@@ -1,18 +1,18 @@
-//! Datagrams: header, keys, proof, and the frames of control datagrams, as [`super`] specifies.
+//! Datagrams: header, and the frames of control datagrams, as [`super`] specifies.
 //!
 //! Pure. Which datagrams are sent when, and which are new, is the transport's business; nothing
 //! here keeps state.
 
 use super::{
     crc::frame_crc,
-    limits::{CONTROL_BODY_BYTES_MAX, DATAGRAM_BYTES_MAX, DATAGRAM_SECRET_BYTES, NONCE_BYTES},
-    message::Side,
+    limits::{CONTROL_BODY_BYTES_MAX, DATAGRAM_BYTES_MAX},
 };
 
 /// Bytes before a datagram's body: shard, kind, reserved zeros, connection, packet number.
 pub const DATAGRAM_HEADER_BYTES: usize = 20;
 
-/// Bytes after the body: the proof that a holder of the key made the datagram.
+/// Bytes after the body: the proof that a holder of the key made the datagram. The tag of the cipher where
+/// messages are sealed, a MAC where file bytes are.
 pub const DATAGRAM_MAC_BYTES: usize = 16;
 
 /// Bytes of a control datagram's frames, at most.
@@ -41,11 +41,8 @@ pub const DATA_PIECE_HEADER_BYTES: usize = 16;
 /// The chunk of a data datagram that is only there to find out whether its length comes through.
 const CHUNK_OF_PROBE: u32 = u32::MAX;
 
-/// Bytes of a data datagram that its MAC is taken of: all that is before the file's.
-const DATA_PROVEN_BYTES: usize = DATAGRAM_HEADER_BYTES + DATA_PIECE_HEADER_BYTES;
-
 const KIND_CONTROL: u8 = 1;
-const KIND_DATA: u8 = 2;
+pub(super) const KIND_DATA: u8 = 2;
 
 const FRAME_PING: u8 = 1;
 const FRAME_ACK: u8 = 2;
@@ -61,89 +58,7 @@ const _: () = {
         MESSAGE_FRAME_HEADER_BYTES + CONTROL_BODY_BYTES_MAX + ACK_FRAME_BYTES
             <= DATAGRAM_BODY_BYTES_MAX
     );
-    assert!(DATAGRAM_SECRET_BYTES == blake3::KEY_LEN);
 };
-
-/// Proves datagrams of one direction of one connection. Never printed.
-#[derive(Clone)]
-pub struct DatagramKey([u8; blake3::KEY_LEN]);
-
-/// The keys of one connection, one for each direction: a datagram that is sent back proves nothing.
-#[derive(Clone, Debug)]
-pub struct DatagramKeys {
-    /// For what the peer sends.
-    pub to_relay: DatagramKey,
-    /// For what the relay sends.
-    pub to_peer: DatagramKey,
-}
-
-impl std::fmt::Debug for DatagramKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DatagramKey(..)")
-    }
-}
-
-impl DatagramKeys {
-    /// From the offer's secret and both nonces of the handshake.
-    #[must_use]
-    pub fn derive(
-        secret: &[u8; DATAGRAM_SECRET_BYTES],
-        relay_nonce: &[u8; NONCE_BYTES],
-        peer_nonce: &[u8; NONCE_BYTES],
-    ) -> Self {
-        let key = |direction: u8| {
-            let mut hasher = blake3::Hasher::new_keyed(secret);
-            hasher.update(relay_nonce).update(peer_nonce).update(&[direction]);
-            DatagramKey(*hasher.finalize().as_bytes())
-        };
-        Self { to_relay: key(0), to_peer: key(1) }
-    }
-
-    /// The keys that `side` proves with, and those that it checks by.
-    #[must_use]
-    pub fn of(self, side: Side) -> (DatagramKey, DatagramKey) {
-        match side {
-            Side::Relay => (self.to_peer, self.to_relay),
-            Side::Peer => (self.to_relay, self.to_peer),
-        }
-    }
-}
-
-impl DatagramKey {
-    /// Appends the proof to a datagram that begins at `start` of `out`.
-    pub fn seal(&self, out: &mut Vec<u8>, start: usize) {
-        let mac = blake3::keyed_hash(&self.0, proven(&out[start..]));
-        out.extend_from_slice(&mac.as_bytes()[..DATAGRAM_MAC_BYTES]);
-    }
-
-    /// The body, if the datagram was sealed with this key and came as it was sent.
-    #[must_use]
-    pub fn open<'a>(&self, datagram: &'a [u8]) -> Option<&'a [u8]> {
-        let (sealed, mac) = datagram.split_last_chunk::<DATAGRAM_MAC_BYTES>()?;
-        let hash = blake3::keyed_hash(&self.0, proven(sealed));
-        // Takes equally long wherever they differ.
-        let differs = hash
-            .as_bytes()
-            .iter()
-            .zip(mac)
-            .fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs));
-        let body = (differs == 0).then(|| sealed.get(DATAGRAM_HEADER_BYTES..)).flatten()?;
-        let is_whole = !is_data(sealed) || DataPieceHeader::is_undamaged(body);
-        is_whole.then_some(body)
-    }
-}
-
-/// What of a datagram without its MAC the MAC is taken of. All of it; but of data the bytes of the
-/// file are left out, which their checksum stands for: they are hashed once already, against the
-/// manifest, and a MAC of them all took each side as long again.
-fn proven(sealed: &[u8]) -> &[u8] {
-    let end = if is_data(sealed) { DATA_PROVEN_BYTES.min(sealed.len()) } else { sealed.len() };
-    &sealed[..end]
-}
-
-fn is_data(datagram: &[u8]) -> bool {
-    datagram.get(1) == Some(&KIND_DATA)
-}
 
 /// What a datagram carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,7 +93,7 @@ impl DataPieceHeader {
     }
 
     /// Whether a data datagram's body has the checksum that it states.
-    fn is_undamaged(body: &[u8]) -> bool {
+    pub(super) fn is_undamaged(body: &[u8]) -> bool {
         let Some((header, piece)) = body.split_first_chunk::<DATA_PIECE_HEADER_BYTES>() else {
             // Too short, which is for the decoder to say.
             return true;
@@ -404,64 +319,6 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn keys() -> DatagramKeys {
-        DatagramKeys::derive(&[7; 32], &[1; 16], &[2; 16])
-    }
-
-    fn sealed(key: &DatagramKey) -> Vec<u8> {
-        let kind = DatagramKind::Control;
-        let header = DatagramHeader { shard: 3, kind, connection: 5, number: 9 };
-        let mut bytes = header.encode().to_vec();
-        DatagramFrame::Ping.encode(&mut bytes);
-        key.seal(&mut bytes, 0);
-        assert_eq!(DatagramHeader::peek(&bytes), Some(header));
-        bytes
-    }
-
-    fn sealed_data(key: &DatagramKey) -> Vec<u8> {
-        let header =
-            DatagramHeader { shard: 3, kind: DatagramKind::Data, connection: 5, number: 9 };
-        let mut bytes = header.encode().to_vec();
-        let piece = [7; 100];
-        bytes.extend_from_slice(
-            &DataPieceHeader { chunk: 1, offset: 2, tag: 3 }.encode(frame_crc(&piece)),
-        );
-        bytes.extend_from_slice(&piece);
-        key.seal(&mut bytes, 0);
-        bytes
-    }
-
-    #[test]
-    fn a_datagram_opens_with_its_key_only_and_not_in_the_other_direction() {
-        let keys = keys();
-        let bytes = sealed(&keys.to_relay);
-        assert_eq!(keys.to_relay.open(&bytes), Some(&[FRAME_PING][..]));
-        assert_eq!(keys.to_peer.open(&bytes), None);
-        for other in [
-            DatagramKeys::derive(&[8; 32], &[1; 16], &[2; 16]),
-            DatagramKeys::derive(&[7; 32], &[0; 16], &[2; 16]),
-            DatagramKeys::derive(&[7; 32], &[2; 16], &[1; 16]),
-        ] {
-            assert_eq!(other.to_relay.open(&bytes), None);
-        }
-    }
-
-    #[test]
-    fn a_datagram_with_any_other_bit_does_not_open() {
-        let key = keys().to_peer;
-        for bytes in [sealed(&key), sealed_data(&key)] {
-            assert!(key.open(&bytes).is_some());
-            for bit in 0..bytes.len() * 8 {
-                let mut wrong = bytes.clone();
-                wrong[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(key.open(&wrong), None);
-            }
-            for len in 0..bytes.len() {
-                assert_eq!(key.open(&bytes[..len]), None);
-            }
-        }
-    }
 
     #[test]
     fn an_acknowledgement_covers_what_it_says_and_nothing_beyond() {

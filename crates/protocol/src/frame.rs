@@ -5,14 +5,15 @@
 use super::{
     check::MessageError,
     limits::{
-        CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, CONTROL_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX,
+        CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, CONTROL_BODY_BYTES_MAX, CONTROL_FRAME_BYTES_MAX,
+        FRAME_PAYLOAD_BYTES_MAX,
     },
 };
 
 /// Bytes of the preamble: magic, version, six reserved zeros.
 pub const PREAMBLE_BYTES: usize = 16;
 
-/// Bytes before a control message's body: kind, reserved zero, body length.
+/// Bytes before what a control frame carries: kind, reserved zero, length.
 pub const CONTROL_HEADER_BYTES: usize = 4;
 
 /// Bytes before a data frame's payload: kind, reserved zero, payload length, then chunk, offset,
@@ -27,6 +28,7 @@ pub(super) const KIND_DATA: u8 = 2;
 
 const _: () = {
     assert!(CONTROL_BODY_BYTES_MAX <= u16::MAX as usize);
+    assert!(CONTROL_FRAME_BYTES_MAX <= u16::MAX as usize);
     // A frame's end fits the offset's type.
     assert!(CHUNK_SIZE_LOG2_MAX < 32);
 };
@@ -43,8 +45,9 @@ pub struct DataHeader {
     pub payload_len: u32,
     /// From a peer to the relay the id of the fetch that it answers; 0 from relay to peer.
     pub tag: u32,
-    /// [`frame_crc`](crate::crc::frame_crc) of the payload.
-    pub crc: u32,
+    /// From a relay [`frame_crc`](crate::crc::frame_crc) of the payload, from a peer what its
+    /// [`UploadKey`](crate::upload::UploadKey) makes of it.
+    pub checksum: u32,
 }
 
 impl DataHeader {
@@ -62,7 +65,7 @@ impl DataHeader {
         bytes[4..8].copy_from_slice(&self.chunk.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.offset.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.tag.to_le_bytes());
-        bytes[16..20].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.checksum.to_le_bytes());
         bytes
     }
 
@@ -76,7 +79,7 @@ impl DataHeader {
             offset: word(8),
             payload_len: u32::from(u16::from_le_bytes([bytes[2], bytes[3]])),
             tag: word(12),
-            crc: word(16),
+            checksum: word(16),
         };
         header.check().map(|()| header)
     }
@@ -124,9 +127,12 @@ pub enum DecodeError {
     /// A frame is neither control nor data.
     #[error("{0} is no kind of frame")]
     Kind(u8),
-    /// A control body of no or too many bytes.
-    #[error("a control message of {0} bytes is not between 1 and {CONTROL_BODY_BYTES_MAX}")]
+    /// A control frame of no or too many bytes.
+    #[error("a control frame of {0} bytes is not between 1 and {CONTROL_FRAME_BYTES_MAX}")]
     ControlLength(u16),
+    /// A control message of no or too many bytes.
+    #[error("a control message of {0} bytes is not between 1 and {CONTROL_BODY_BYTES_MAX}")]
+    MessageLength(u16),
     /// A data payload of no or too many bytes.
     #[error("a data payload of {0} bytes is not between 1 and {FRAME_PAYLOAD_BYTES_MAX}")]
     PayloadLength(u32),

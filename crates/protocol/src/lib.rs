@@ -14,13 +14,13 @@
 //! One connection joins one **swarm**: the peers of one file, cut in one way. Peers never see each
 //! other.
 //!
-//! Goals: no wrong byte reaches a file; every side can bound its memory before it trusts the
-//! other; a connection may break at any moment and the next one goes on; a repeated, late or
-//! reordered control message does no harm; bulk data needs no copy.
+//! Goals: no wrong byte reaches a file; what is said is read by the two ends alone; every side can bound its
+//! memory before it trusts the other; a connection may break at any moment and the next one goes on; a
+//! repeated, late or reordered control message does no harm; bulk data needs no copy.
 //!
-//! Non-goals: secrecy (put a tunnel around it), names of files (the relay learns a label only where an
-//! origin tells one), discovery of files (a ticket names the relay and the swarm key), relays that talk to
-//! relays.
+//! Non-goals: secrecy of file bytes on the way (an origin seals them before it shares them, see [`ticket`]),
+//! names of files (the relay learns a label only where an origin tells one), discovery of files (a ticket
+//! names the relay and the swarm key), relays that talk to relays.
 //!
 //! # Content identity
 //!
@@ -51,14 +51,16 @@
 //!
 //! The receiver closes at the first byte that differs from the magic, and on another version
 //! after having sent its own preamble, so that both sides can name both versions. Frames follow,
-//! of two kinds. A **control frame** carries one [`Message`]:
+//! of two kinds. A **control frame** carries a piece of what TLS has to send:
 //!
 //! | bytes | field |
 //! |---|---|
 //! | 0 | 1 |
 //! | 1 | zero |
-//! | 2..4 | length of the body, 1 to [`CONTROL_BODY_BYTES_MAX`](limits::CONTROL_BODY_BYTES_MAX) |
-//! | 4.. | body: the message, no byte more |
+//! | 2..4 | length of the piece, 1 to [`CONTROL_FRAME_BYTES_MAX`](limits::CONTROL_FRAME_BYTES_MAX) |
+//! | 4.. | the piece |
+//!
+//! The pieces of one direction make one stream of TLS records, wherever they are cut.
 //!
 //! A **data frame** carries bytes of one chunk:
 //!
@@ -70,8 +72,26 @@
 //! | 4..8 | chunk index |
 //! | 8..12 | offset in the chunk, a multiple of `FRAME_PAYLOAD_BYTES_MAX` |
 //! | 12..16 | tag: from a peer the id of the fetch that it answers; from a relay 0 |
-//! | 16..20 | CRC-32C (Castagnoli) of the payload |
+//! | 16..20 | checksum, see below |
 //! | 20.. | payload |
+//!
+//! The **checksum** of what a relay sends is the CRC-32C (Castagnoli) of the payload: all peers get the same. That of
+//! what a peer sends is the first four bytes, as a little-endian number, of the keyed BLAKE3 of the payload, the tag and
+//! the offset, under the 32 bytes that both sides export of their TLS session (label `EXPORTER-psp-relay-uploads`, no
+//! context): only the peer can make it ([`UploadKey`]).
+//!
+//! # TLS
+//!
+//! TLS 1.3 (RFC 8446) in control frames: its handshake begins with the peer, right behind the preamble. ALPN is
+//! `psp-relay/2`. The relay has a certificate, by itself or an authority; the peer has none. A peer compares the
+//! relay's public key with a [`Pin`], or has an authority's word for it. There is no resumption, no early data
+//! and no `close_notify`: each side may close at any time. Before its handshake is over a side takes at most
+//! [`TLS_HANDSHAKE_BYTES_MAX`](limits::TLS_HANDSHAKE_BYTES_MAX) of it. A relay may send its welcome with its
+//! own part of the handshake.
+//!
+//! Inside of TLS **messages** follow one another: two bytes with the length of the body, 1 to
+//! [`CONTROL_BODY_BYTES_MAX`](limits::CONTROL_BODY_BYTES_MAX), then the body. Data frames are outside of TLS: they
+//! carry what anybody with the ticket may have, sealed by its origin, and are verified chunk by chunk.
 //!
 //! A message's body is its [postcard](https://postcard.jamesmunns.com/wire-format) encoding: fields
 //! in the order of their declaration, without names or padding; `u8` and `bool` one byte; wider
@@ -84,22 +104,30 @@
 //!
 //! ```text
 //! peer                                      relay
-//!   │ preamble ──────────────────────────────► │
-//!   │ ◄───────────────────── preamble, Welcome │
-//!   │ Hello ─────────────────────────────────► │
+//!   │ preamble, TLS: ClientHello ────────────► │
+//!   │ ◄ preamble, TLS: ServerHello … Finished, │
+//!   │                                  Welcome │
+//!   │ TLS: Finished, Hello ──────────────────► │
 //!   │ BitfieldPart × n, if claims are Some ──► │
 //!   │ ◄─────────────────── Accepted or Failure │
 //! ```
 //!
-//! The welcome carries a fresh nonce. If it wants a token, the hello's proof is keyed BLAKE3 of the
-//! relay's nonce, then the peer's, 32 bytes in all, under the key that BLAKE3's `derive_key` makes
-//! from the token (a line of text, white space around it trimmed) with the context string
-//! `psp-relay v1 proof that a peer knows the relay's token`. A token never travels, and a proof is
-//! of no use on another connection.
+//! The welcome says of which peers the relay wants a token ([`TokenDemand`]): of none, of those that publish, or of
+//! all. A peer that has a token proves it unless it is wanted of none: the hello's proof is keyed BLAKE3 of what
+//! both sides export of their TLS session (label `EXPORTER-Channel-Binding`, no context, 32 bytes: RFC 9266), under
+//! the key that BLAKE3's `derive_key` makes from the token (a line of text, white space around it trimmed) with the
+//! context string `psp-relay v2 proof that a peer knows the relay's token`. A token never travels, and a proof is
+//! of no use in another session: one who stands between two sessions can't pass it on.
+//!
+//! A token may be good for publishing only, or for getting only. A peer publishes if its hello states a seeding:
+//! it must have a token that may publish. With a token that may only publish it must claim everything as well. A
+//! peer that may only get joins a swarm that there is, and never begins one: before a peer that may publish has come
+//! the relay answers `NotPublished`, whatever the hello claims.
 //!
 //! Before `Accepted` a peer sends nothing else, except `DatagramRequest`, `Ping`, `Pong` and `Failure`. All
 //! of it must have arrived [`HANDSHAKE_TIMEOUT`](limits::HANDSHAKE_TIMEOUT) after the connection began. A hello
-//! without a key joins no swarm: its other wishes are ignored, and after `Accepted` it may only ask
+//! without a key joins no swarm: its other wishes are ignored (but a seeding wants a token that may publish, so a
+//! publisher can ask beforehand whether it may), and after `Accepted` it may only ask
 //! for statistics, ping and close.
 //!
 //! # Messages
@@ -167,11 +195,11 @@
 //! **Verification.** A receiver digests each chunk and compares with the manifest before it keeps
 //! the chunk, and before it passes it on. Nothing else is trusted.
 //!
-//! **Blame.** The CRC is looked at only when the digest is wrong, so the receiver keeps the CRCs of
-//! an unfinished chunk's frames. If one of them does not fit its payload, the link did it: `Failure`
-//! with `LinkCorrupt`, the peer connects again, no peer is blamed. If all fit, the sender lied: the
-//! relay cuts that peer off with `Banned` and refuses it for this swarm, and no other peer; a peer gives
-//! up on that relay. The same holds for a manifest whose digests are too many or do not merge
+//! **Blame.** Checksums are looked at only when the digest is wrong, so the receiver keeps those of
+//! an unfinished chunk's frames. If one of them does not fit its payload, the path did it: `Failure`
+//! with `LinkCorrupt`, the peer connects again, no peer is blamed. If all fit, a peer lied: the
+//! relay cuts it off with `Banned` and refuses it for this swarm, and no other peer. A relay's checksums can be
+//! forged on the path: a peer connects again, and gives up after the third such chunk. Blame holds for a manifest whose digests are too many or do not merge
 //! ([`ManifestError`]).
 //!
 //! # Datagrams
@@ -183,8 +211,10 @@
 //! all messages stay on the stream, no data frame goes there after `Accepted`, and of the datagrams
 //! below those of control hold pings, acknowledgements and path frames only.
 //!
-//! **Keys.** One for each direction: keyed BLAKE3, under the offer's secret as key, of the relay's
-//! nonce, the peer's nonce, and one byte, 0 for datagrams to the relay, 1 for those to the peer.
+//! **Keys.** Of each direction one that seals messages and one that proves data: keyed BLAKE3, under the 32 bytes
+//! that both sides export of their TLS session (label `EXPORTER-psp-relay-datagrams`, no context), of two
+//! bytes: 0 for datagrams to the relay, 1 for those to the peer; then 0 for the key of the MAC, 1 for that of the
+//! cipher.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -193,12 +223,14 @@
 //! | 2..4 | zero |
 //! | 4..12 | the connection, as the offer named it |
 //! | 12..20 | packet number: of each direction, from 0, never used twice |
-//! | 20..n-16 | control: frames, at least one; data: a piece |
-//! | n-16..n | MAC: the first 16 bytes of keyed BLAKE3, of control of all before it, of data of bytes 0..36 |
+//! | 20..n-16 | control: frames, at least one, under AES-256-GCM; data: a piece, as it is |
+//! | n-16..n | control: the tag of the cipher; data: MAC, the first 16 bytes of keyed BLAKE3 of bytes 0..36 |
 //!
-//! n of control is at most [`DATAGRAM_BYTES_MAX`](limits::DATAGRAM_BYTES_MAX). A datagram with another MAC, or
+//! The cipher's nonce is four zeros and bytes 12..20, its additional data bytes 0..20.
+//!
+//! n of control is at most [`DATAGRAM_BYTES_MAX`](limits::DATAGRAM_BYTES_MAX). A datagram with another tag or MAC, or
 //! with a number that has come before (or is so old that the receiver can't tell), is dropped without
-//! an answer. One with the right MAC that can't be read is a fault. Frames follow one another, each a
+//! an answer. One with the right one that can't be read is a fault. Frames follow one another, each a
 //! type byte and:
 //!
 //! | type | frame | fields |
@@ -212,9 +244,8 @@
 //! | 7 | path response | the challenge's token |
 //!
 //! A **piece** is the index of a chunk, an offset in it, a tag as in a data frame, and the CRC-32C of
-//! what follows (4 bytes each), and at least one byte of that chunk, from that offset on. The MAC
-//! stands for the checksum, the checksum for the bytes: one with a wrong checksum is dropped like one
-//! with a wrong MAC. Pieces come in any order, and may overlap
+//! what follows (4 bytes each), and at least one byte of that chunk, from that offset on. One with a wrong checksum is
+//! dropped like one with a wrong MAC. Pieces come in any order, and may overlap
 //! what has come; a receiver puts them together and says `Lacking` at once when it gives up what it has
 //! of a chunk. A piece of chunk 2^32 - 1 is no file's: it tries whether a datagram of its length comes
 //! through. Every data datagram that is new is acknowledged by `DataAck` on the stream, with what the
@@ -284,10 +315,11 @@
 //! | 9 | `LinkCorrupt` | connects again and goes on |
 //! | 10 | `TransportRefused` | reports it: another transport may do |
 //! | 11 | `DatagramsSilent` | connects again and goes on |
+//! | 12 | `NotPublished` | connects again later: a peer that may publish the file may come |
 //!
 //! # Tickets
 //!
-//! A user hands another a ticket: the relay's address, the swarm key, the file's name, whether it may
+//! A user hands another a ticket: the relay's address and pin, the swarm key, the file's name, whether it may
 //! be executed, and of a sealed file what opens it. The relay never sees it. Its form is specified in [`ticket`];
 //! it has versions of its own.
 //!
@@ -312,20 +344,25 @@
 //! # In code
 //!
 //! ```
-//! use relay_protocol::{Decoder, Event, Message, encode_control, encode_preamble};
+//! use relay_protocol::{
+//!     Decoder, Event, Message, MessageDecoder, encode_control, encode_message, encode_preamble,
+//! };
 //!
-//! let mut stream = encode_preamble().to_vec();
-//! encode_control(&Message::Ping { token: 7 }, &mut stream);
+//! // What a side says goes through TLS, which is left out here, and into control frames.
+//! let (mut said, mut stream) = (Vec::new(), encode_preamble().to_vec());
+//! encode_message(&Message::Ping { token: 7 }, &mut said);
+//! encode_control(&said, &mut stream);
 //!
-//! // However the bytes are cut, the same events come out.
-//! let (mut decoder, mut events) = (Decoder::new(), Vec::new());
-//! for piece in stream.chunks(3) {
-//!     let mut input = piece;
-//!     while let Some(event) = decoder.decode(&mut input)? {
-//!         events.push(format!("{event:?}"));
+//! // However the bytes are cut, the same messages come out.
+//! let (mut frames, mut messages) = (Decoder::new(), MessageDecoder::new());
+//! let mut heard = Vec::new();
+//! for mut input in stream.chunks(3) {
+//!     while let Some(event) = frames.decode(&mut input)? {
+//!         let Event::Control(mut piece) = event else { continue };
+//!         heard.extend(messages.decode(&mut piece)?);
 //!     }
 //! }
-//! assert!(events[0].starts_with("Preamble") && events[1].contains("token: 7"));
+//! assert_eq!(heard, [Message::Ping { token: 7 }]);
 //! # Ok::<(), relay_protocol::DecodeError>(())
 //! ```
 
@@ -336,6 +373,7 @@ pub mod bitfield;
 pub mod codec;
 pub mod crc;
 pub mod datagram;
+pub mod datagram_keys;
 pub mod digest;
 pub mod frame;
 pub mod key;
@@ -345,21 +383,26 @@ pub mod message;
 pub mod name;
 pub mod path;
 pub mod pin;
+pub mod pinned_relay;
 pub mod rng;
 pub mod run;
 pub mod seal;
 pub mod ticket;
 pub mod time;
+pub mod upload;
 
-pub use auth::Token;
+pub use auth::{Grant, Roles, Token, TokenDemand};
 pub use bitfield::Bitfield;
 pub use check::MessageError;
-pub use codec::{Decoder, Event, decode_body, encode_body, encode_control, encode_preamble};
+pub use codec::{
+    Decoder, Event, MessageDecoder, decode_body, encode_body, encode_control, encode_message,
+    encode_preamble,
+};
 pub use crc::{frame_crc, joined_crc};
 pub use datagram::{
-    Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind,
-    FrameError, next_frame,
+    Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKind, FrameError, next_frame,
 };
+pub use datagram_keys::{DatagramKey, DatagramKeys};
 pub use digest::{ChunkHasher, digest_chunk, digest_file};
 pub use frame::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, PREAMBLE_BYTES};
 pub use key::{Digest, KeyError, SwarmKey, chunk_size_log2_for};
@@ -370,6 +413,8 @@ pub use message::{
 };
 pub use name::{LabelFault, NameFault, check_label, check_name, fit_name, shown_name};
 pub use pin::{Pin, PinError};
+pub use pinned_relay::{PinnedRelay, PinnedRelayError};
 pub use run::Run;
 pub use seal::{Cipher, Sealed, ShareSecret, UserSecret};
 pub use ticket::{RELAY_PORT, RelayAddr, RelayAddrError, Ticket, TicketError};
+pub use upload::UploadKey;

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const MAGIC: [u8; 8] = *b"PSPRELAY";
 
 /// Version of the wire format. A relay and a peer of different versions part at once.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// File bytes in one data frame, at most. Small enough that a half-written frame may be copied
 /// (it is part of the constant per connection), and gathering makes small frames free.
@@ -14,6 +14,21 @@ pub const FRAME_PAYLOAD_BYTES_MAX: usize = 16 << 10;
 
 /// [`FRAME_PAYLOAD_BYTES_MAX`], where lengths within a chunk are computed.
 pub const FRAME_PAYLOAD_LEN_MAX: u32 = 16 << 10;
+
+/// Bytes of what one control frame carries, at most. Below the longest record of TLS (RFC 8446, 5.2): a longer
+/// record takes two frames.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes of a TLS handshake from either side, at most: a chain of some certificates fits. Bounds what a side
+/// holds for the other before it knows who that is.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes of TLS that say nothing, at most, once the handshake is over: the longest record (RFC 8446, 5.2), and some that
+/// only renew keys.
+pub const TLS_RECORD_BYTES_MAX: usize = 18 << 10;
+
+/// Bytes that both sides export of their TLS session for the checksums of what the peer supplies.
+pub const UPLOAD_SECRET_BYTES: usize = 32;
 
 /// Bytes of one control message's body, at most: with its header it fits one datagram of 1,200
 /// bytes, the size that every path carries.
@@ -71,8 +86,8 @@ pub const FETCHES_PER_PEER_MAX: usize = 256;
 /// A connection that has not introduced itself by then is closed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Length of the nonces and of the proof that a peer knows a token.
-pub const NONCE_BYTES: usize = 16;
+/// Length of what binds a token's proof to one TLS session (RFC 9266).
+pub const BINDING_BYTES: usize = 32;
 
 /// Length of a relay's pin. Making a second key with the pin of a given one takes 2^128 attempts.
 pub const PIN_BYTES: usize = 16;

@@ -6,8 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    auth::TokenDemand,
     key::{Digest, SwarmKey},
-    limits::{DATAGRAM_SECRET_BYTES, FAILURE_TEXT_BYTES_MAX, NONCE_BYTES},
+    limits::FAILURE_TEXT_BYTES_MAX,
 };
 
 /// One control message. Each says which side sends it; from the other side it is an error.
@@ -222,10 +223,8 @@ impl Message {
 /// What a relay says first.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The challenge: fresh for every connection.
-    pub nonce: [u8; NONCE_BYTES],
-    /// Whether [`Hello::proof`] is wanted.
-    pub token_required: bool,
+    /// Of which peers [`Hello::proof`] is wanted.
+    pub token_demand: TokenDemand,
     /// Largest chunk that this relay's cache is fit for (an eighth of it); publishers choose
     /// within it. [`super::limits::CHUNK_SIZE_LOG2_SLACK`] above it is not refused yet.
     pub chunk_size_log2_max: u8,
@@ -236,9 +235,7 @@ pub struct Welcome {
 pub struct Hello {
     /// The swarm it joins; `None` joins none: such a connection may only ask for statistics.
     pub key: Option<SwarmKey>,
-    /// The peer's own nonce.
-    pub nonce: [u8; NONCE_BYTES],
-    /// Keyed BLAKE3 of the relay's nonce, then the peer's, under a key derived from the token.
+    /// That it knows a token: keyed BLAKE3 of what binds it to this TLS session, see [`super::Token::proof`].
     pub proof: Option<[u8; 32]>,
     /// Which chunks it has.
     pub claims: Claims,
@@ -297,23 +294,13 @@ pub enum Channel {
     Data,
 }
 
-/// How a peer's datagrams find the relay's end of the connection, and how both prove theirs.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// How a peer's datagrams find the relay's end of the connection. The keys of both come of the TLS session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DatagramOffer {
     /// The first byte of every datagram: which of the relay's shards serves the connection.
     pub shard: u8,
     /// Names the connection in every datagram.
     pub connection: u64,
-    /// Fresh for every connection; the keys are derived from it.
-    pub secret: [u8; DATAGRAM_SECRET_BYTES],
-}
-
-impl fmt::Debug for DatagramOffer {
-    /// Without the secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shard, connection, .. } = self;
-        write!(f, "DatagramOffer {{ shard: {shard}, connection: {connection} }}")
-    }
 }
 
 /// A run of packet numbers.
@@ -423,7 +410,7 @@ impl fmt::Display for Failure {
 pub enum FailureCode {
     /// The other side broke the protocol.
     Protocol,
-    /// The proof was missing or wrong.
+    /// The proof was missing or wrong, or its token is not good for what the peer wants.
     TokenRefused,
     /// As many peers, or files, as the relay takes.
     TooManyPeers,
@@ -446,6 +433,8 @@ pub enum FailureCode {
     TransportRefused,
     /// Datagrams of the other side stopped coming.
     DatagramsSilent,
+    /// The peer may only get, and no peer that may publish the file has begun its swarm.
+    NotPublished,
 }
 
 impl fmt::Display for FailureCode {
@@ -464,6 +453,7 @@ impl fmt::Display for FailureCode {
             Self::LinkCorrupt => "bytes were damaged on the way",
             Self::TransportRefused => "transport refused",
             Self::DatagramsSilent => "datagrams stopped coming",
+            Self::NotPublished => "no peer that may publish this file has shared it here yet",
         })
     }
 }

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     fn header(offset: u32, payload_len: u32) -> DataHeader {
-        DataHeader { chunk: 3, offset, payload_len, tag: 0, crc: offset }
+        DataHeader { chunk: 3, offset, payload_len, tag: 0, checksum: offset }
     }
 
     #[test]

@@ -94,6 +94,12 @@ impl Ticket {
         Self { pin, ..self }
     }
 
+    /// Says what another ticket of the file says of it: its name, and whether its owner may execute it.
+    #[must_use]
+    pub fn with_name_of(self, other: &Self) -> Self {
+        Self { name: other.name.clone(), is_executable: other.is_executable, ..self }
+    }
+
     /// Says how the file is sealed. The key is the ciphertext's then.
     #[must_use]
     pub fn with_sealed(self, sealed: Option<Sealed>) -> Self {

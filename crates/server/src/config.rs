@@ -6,11 +6,13 @@ use std::{
     time::Duration,
 };
 
-use relay_protocol::{RELAY_PORT, Token};
+use relay_protocol::RELAY_PORT;
 use relay_swarm::Eviction;
 use shards::DriverChoice;
 
 use crate::{memory::MemoryPlan, session::SessionConfig};
+
+pub use crate::session::admission::TokenRules;
 
 /// Where peers connect unless told otherwise.
 pub const DATA_PORT_DEFAULT: u16 = RELAY_PORT;
@@ -42,8 +44,8 @@ pub struct Config {
     pub chunk_size_log2_max: u8,
     /// What to drop first.
     pub eviction: Eviction,
-    /// Peers must know one; empty: anyone.
-    pub tokens: Vec<Token>,
+    /// Which peers are taken, and what they may do.
+    pub admission: TokenRules,
     /// Address for the status page, `/api/v1`, `/metrics` and the probes.
     pub http: SocketAddr,
     /// HTTP requests must present it.
@@ -61,7 +63,7 @@ impl Config {
     pub(crate) fn session(&self) -> SessionConfig {
         let least = self.memory.cache_bytes / CACHE_CHUNKS_MIN;
         SessionConfig {
-            tokens: self.tokens.clone(),
+            admission: self.admission.clone(),
             chunk_size_log2_max: self.chunk_size_log2_max,
             chunk_size_log2_limit: u8::try_from(least.ilog2()).expect("at most 63"),
         }
@@ -92,7 +94,7 @@ impl Config {
             memory: MemoryPlan::of_this_machine(None, 1),
             chunk_size_log2_max: relay_protocol::limits::CHUNK_SIZE_LOG2_DEFAULT,
             eviction: Eviction::Demand,
-            tokens: Vec::new(),
+            admission: TokenRules::default(),
             http: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             http_token: None,
             http_probes_need_token: false,

@@ -24,10 +24,7 @@ use std::{
 use shards::{bell::LocalBell, net::Socket};
 
 use self::link::{Link, ReadCounts};
-use crate::{
-    message::ConnectionRef,
-    session::{Fault, Session},
-};
+use crate::{message::ConnectionRef, session::Fault};
 use relay_protocol::{Failure, time::Time};
 use relay_transport::{ReadError, ReadOutcome, Reader, ReceiveBuffer, Written};
 
@@ -65,7 +62,7 @@ impl Connection {
         reference: ConnectionRef,
         remote: SocketAddr,
         socket: Socket,
-        session: Session,
+        link: Link,
         now: Time,
     ) -> Rc<Self> {
         // An end whose address is not known is not treated as near.
@@ -79,7 +76,7 @@ impl Connection {
             read_bell: LocalBell::new(),
             blocked_bell: LocalBell::new(),
             marks: Marks::default(),
-            link: RefCell::new(Link::new(session, now)),
+            link: RefCell::new(link),
         })
     }
 
@@ -98,7 +95,7 @@ impl Connection {
         let link = &mut *self.link();
         let received_before = link.received_bytes();
         let outcome =
-            reader.read(&self.socket, buffer, &mut |event| link.handle_event(event, counts))?;
+            reader.read(&self.socket, buffer, &mut |event| link.handle_event(&event, counts))?;
         if let ReadOutcome::Read { bytes, .. } = outcome {
             counts.total_bytes += bytes as u64;
         }

@@ -11,15 +11,20 @@ use shards::{Budget, ShardId, Shards, Waiter};
 use crate::{
     message::FetchOrder,
     one_shard,
-    session::{Effect, NEWS_ITEMS_MAX, Session, SessionConfig, window::Window},
+    session::{
+        Effect, NEWS_ITEMS_MAX, Session, SessionConfig, admission::TokenRules, window::Window,
+    },
 };
 use relay_protocol::{
-    DataHeader, Event, Manifest, Token, encode_preamble, frame_crc,
-    limits::{FETCHES_PER_PEER_MAX, FRAME_PAYLOAD_BYTES_MAX},
+    DataHeader, Grant, Manifest, UploadKey, encode_preamble,
+    limits::{BINDING_BYTES, FETCHES_PER_PEER_MAX, FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
 };
 use relay_swarm::FetchId;
-use relay_transport::exercise::{Ear, Script};
+use relay_transport::{
+    Heard,
+    exercise::{Ear, Script},
+};
 
 const CHUNK_SIZE_LOG2: u8 = 15;
 const CHUNK_COUNT: u32 = 5;
@@ -55,19 +60,25 @@ struct Run {
     news: usize,
 }
 
+/// What the peer's checksums are made by.
+fn key() -> UploadKey {
+    UploadKey::new([0; _])
+}
+
 /// First byte: whether a token is asked for. Then steps.
 pub fn server_session(script: &[u8]) {
     let mut script = Script(script);
     let (_, _, shards) = stage();
     let tokens = match script.byte() % 8 {
-        0 => vec![Token::from_line("secret").expect("a token")],
+        0 => vec![Grant::from_line("secret").expect("a token")],
         _ => Vec::new(),
     };
-    let config = SessionConfig { tokens, chunk_size_log2_max: 24, chunk_size_log2_limit: 24 };
+    let admission = TokenRules { tokens, open_get: false };
+    let config = SessionConfig { admission, chunk_size_log2_max: 24, chunk_size_log2_limit: 24 };
     let budget = Budget::new(CACHE_BYTES, 1);
     let waiter = budget.waiter(shards.ringer(ShardId(0))).expect("a place");
     let mut run = Run {
-        session: Session::new(Arc::new(config), [1; 16], Window::new(1 << 18)),
+        session: Session::new(Arc::new(config), Window::new(1 << 18)),
         ear: Ear::default(),
         budget,
         waiter,
@@ -76,6 +87,7 @@ pub fn server_session(script: &[u8]) {
         open: Vec::new(),
         news: 0,
     };
+    run.session.handle_secured([0; BINDING_BYTES], key());
     if run.hear(&encode_preamble()) {
         while !script.is_over() && run.step(&mut script) {
             run.check();
@@ -91,9 +103,10 @@ impl Run {
     fn hear(&mut self, bytes: &[u8]) -> bool {
         let (now, session) = (self.now, &mut self.session);
         let goes_on = self.ear.hear(bytes, &mut |event| match event {
-            Event::Preamble { version } => session.handle_preamble(version),
-            Event::Control(message) => session.handle_control(now, message),
-            Event::Data(run) => session.handle_data(&run),
+            Heard::Preamble { version } => session.handle_preamble(version),
+            Heard::Message(message) => session.handle_control(now, message),
+            Heard::Secured => Ok(()),
+            Heard::Data(run) => session.handle_data(&run),
         });
         self.drain();
         goes_on
@@ -164,12 +177,13 @@ impl Run {
         if how & 3 == 1 {
             bytes[usize::from(script.byte())] ^= 1;
         }
+        let key = key();
         let mut stream = Vec::new();
         for (index, payload) in (0u32..).zip(bytes.chunks(FRAME_PAYLOAD_BYTES_MAX)) {
             let payload_len = u32::try_from(payload.len()).expect("a frame is short");
             let offset = index * (1 << 14);
-            let crc = frame_crc(payload) ^ u32::from(how & 3 == 2);
-            let header = DataHeader { chunk, offset, payload_len, tag, crc };
+            let checksum = key.checksum(tag, offset, payload) ^ u32::from(how & 3 == 2);
+            let header = DataHeader { chunk, offset, payload_len, tag, checksum };
             stream.extend_from_slice(&header.encode());
             stream.extend_from_slice(payload);
         }

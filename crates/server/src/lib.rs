@@ -17,6 +17,7 @@ mod descriptors;
 #[cfg(feature = "exercise")]
 pub mod exercise;
 mod home;
+pub mod identity;
 mod listener;
 mod memory;
 mod message;
@@ -59,7 +60,8 @@ use self::{
     process::{About, Policy, Setup, Shared},
     shard::{ShardState, turn},
 };
-use relay_protocol::limits::CHUNK_SIZE_LOG2_DEFAULT;
+use relay_protocol::{Pin, limits::CHUNK_SIZE_LOG2_DEFAULT};
+use relay_transport::Identity;
 
 /// Sockets that wait for one shard to take them over.
 const HANDOFF_CAPACITY: usize = 1024;
@@ -96,12 +98,13 @@ pub fn renounce_huge_pages() {
     rustix::thread::disable_transparent_huge_pages(true).ok();
 }
 
-/// Runs a relay until a signal ends it. `prepare` makes what runs beside it.
+/// Runs a relay until a signal ends it: `identity` is what it proves itself by, `prepare` makes what runs beside it.
 ///
 /// # Errors
 /// It could not start, or an event loop failed: a sentence for people.
 pub fn run(
     config: Config,
+    identity: Identity,
     prepare: impl FnOnce(Driver) -> anyhow::Result<Box<dyn Companion>>,
 ) -> anyhow::Result<()> {
     relay_program::stdout::check().context(NO_STDOUT)?;
@@ -135,7 +138,7 @@ pub fn run(
     let driver = chosen.driver.to_string();
     let shared = Shared::new(Setup {
         budget: Budget::new(cache_bytes, SWARMS_MAX),
-        policy: Policy::of(&config),
+        policy: Policy::of(&config, identity),
         about: About { driver, congestion: listeners.congestion.clone() },
         cells: metrics::cells(&recorder, placement.shard_count()),
         peers_max: own + places.peers,
@@ -165,7 +168,7 @@ pub fn run(
     let accepting = Accepting::start(listeners, &shards, &shared)?;
     let served = companion.start(&listening)?;
     // Only now is everything there that may be missing.
-    announce(&listening, http_addr, served)?;
+    announce(&listening, http_addr, shared.policy.identity.pin(), served)?;
     shared.set_ready();
     first_signal.wait();
     let joined = drain(&shared, config.drain_timeout, accepting, shards);
@@ -258,11 +261,18 @@ impl Accepting {
 }
 
 /// What scripts read to learn which ports were picked.
-fn announce(listening: &[SocketAddr], http: SocketAddr, served: Vec<String>) -> anyhow::Result<()> {
+fn announce(
+    listening: &[SocketAddr],
+    http: SocketAddr,
+    pin: Pin,
+    served: Vec<String>,
+) -> anyhow::Result<()> {
     let mut lines: Vec<_> =
         listening.iter().map(|addr| format!("relay listening on {addr}")).collect();
     lines.push(format!("relay http on {http}"));
     lines.extend(served);
+    // Last: scripts count on the order of the others.
+    lines.push(format!("relay pin {pin}"));
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     relay_program::stdout::print(text.as_bytes()).context(NO_STDOUT)
 }

@@ -113,12 +113,14 @@ pub(crate) struct Join {
     pub claims: Bitfield,
     pub order: Order,
     pub seeding: Option<Seeding>,
+    /// Whether the swarm begins with it, if there is none.
+    pub may_begin: bool,
 }
 
 impl Join {
     pub(crate) fn request(self, from: ConnectionRef, remote: SocketAddr) -> JoinRequest {
-        let Self { key, claims, order, seeding } = self;
-        JoinRequest { from, remote, key, claims, order, seeding }
+        let Self { key, claims, order, seeding, may_begin } = self;
+        JoinRequest { from, remote, key, claims, order, seeding, may_begin }
     }
 }
 
@@ -132,6 +134,8 @@ pub(crate) struct JoinRequest {
     pub claims: Bitfield,
     pub order: Order,
     pub seeding: Option<Seeding>,
+    /// Whether the swarm begins with it, if there is none.
+    pub may_begin: bool,
 }
 
 /// What one peer has to tell since the last time.

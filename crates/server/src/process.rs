@@ -26,8 +26,9 @@ use crate::{
     },
     shard::window_pool::{WINDOW_POOL_BYTES, WindowPool},
 };
-use relay_protocol::{Stats, SwarmKey, limits::NONCE_BYTES, time::Time};
+use relay_protocol::{Stats, SwarmKey, time::Time};
 use relay_swarm::Eviction;
+use relay_transport::Identity;
 
 /// Shared by reference by everything in the process.
 pub(crate) struct Shared {
@@ -50,14 +51,16 @@ pub(crate) struct Shared {
 
 /// What the relay was told to do.
 pub(crate) struct Policy {
+    pub identity: Identity,
     pub session: Arc<SessionConfig>,
     pub eviction: Eviction,
     pub missing_timeout: Duration,
 }
 
 impl Policy {
-    pub(crate) fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config, identity: Identity) -> Self {
         Self {
+            identity,
             session: Arc::new(config.session()),
             eviction: config.eviction,
             missing_timeout: config.missing_timeout,
@@ -213,6 +216,9 @@ pub(crate) struct Setup {
     pub watch: Watch,
 }
 
+/// Bytes of what is made up for one page.
+const NONCE_BYTES: usize = 16;
+
 /// Unpredictable numbers that are used once: a keyed hash of a counter.
 pub(crate) struct Nonces {
     key: [u8; 32],
@@ -227,7 +233,7 @@ impl Nonces {
         Self { key, counter: AtomicU64::new(0) }
     }
 
-    /// A key of this process for another purpose than nonces.
+    /// A key of this process for another purpose than these.
     pub(crate) fn secret(&self) -> [u8; 32] {
         *blake3::keyed_hash(&self.key, b"http session").as_bytes()
     }

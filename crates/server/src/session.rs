@@ -4,6 +4,7 @@
 //! peer has to tell its swarm is collected as news, coalesced until it is taken. Architecture
 //! invariant: before a hello was accepted nothing here grows beyond one bitfield.
 
+pub(crate) mod admission;
 mod effects;
 mod fetching;
 mod manifest;
@@ -16,6 +17,7 @@ pub(crate) use self::effects::{Effect, Fault};
 #[cfg(feature = "exercise")]
 pub(crate) use self::news::NEWS_ITEMS_MAX;
 use self::{
+    admission::TokenRules,
     effects::Effects,
     fetching::{Ended, Fetching},
     manifest::ManifestState,
@@ -28,8 +30,8 @@ use crate::{
 };
 use relay_protocol::{
     Accepted, Bitfield, Channel, Claims, DataPieceHeader, Digest, FailureCode, Hello, Manifest,
-    Message, Run, SwarmKey, Token, Welcome, auth,
-    limits::{NONCE_BYTES, VERSION},
+    Message, Run, SwarmKey, UploadKey, Welcome,
+    limits::{BINDING_BYTES, VERSION},
     time::Time,
 };
 use relay_swarm::{FetchFailure, FetchId};
@@ -41,7 +43,7 @@ const CLAIMS_PER_CHUNK_MAX: u64 = 8;
 enum Phase {
     Preamble,
     Hello,
-    Bitfield { hello: Box<Hello>, bytes: Vec<u8> },
+    Bitfield { hello: Box<Hello>, may_begin: bool, bytes: Vec<u8> },
     Joining(SwarmKey),
     Joined(SwarmKey),
     Observer,
@@ -50,8 +52,8 @@ enum Phase {
 /// What every session of a process shares.
 #[derive(Debug)]
 pub(crate) struct SessionConfig {
-    /// Any of them admits; empty: none is asked for.
-    pub tokens: Vec<Token>,
+    /// Which peers are taken.
+    pub admission: TokenRules,
     /// Largest chunk that the cache is fit for.
     pub chunk_size_log2_max: u8,
     /// Of larger chunks the cache would hold fewer than four: they are refused.
@@ -62,7 +64,8 @@ pub(crate) struct SessionConfig {
 #[derive(Debug)]
 pub(crate) struct Session {
     config: Arc<SessionConfig>,
-    nonces: Nonces,
+    /// What binds a token's proof to this connection; zeros before TLS has begun, when no proof can come.
+    binding: [u8; BINDING_BYTES],
     phase: Phase,
     window: Window,
     /// When it was accepted; until it says something, which it does at once.
@@ -75,16 +78,15 @@ pub(crate) struct Session {
     manifest: ManifestState,
     /// The channel that the peer wants in datagrams.
     datagrams: Option<Channel>,
-    labelling: Labelling,
+    rights: Rights,
 }
 
-/// What both sides of the handshake have made up for it.
+/// What the peer may do, beside being asked for chunks.
 #[derive(Debug)]
-struct Nonces {
-    /// The challenge that the relay gave.
-    own: [u8; NONCE_BYTES],
-    /// Zeros before the peer's hello.
-    peer: [u8; NONCE_BYTES],
+struct Rights {
+    labelling: Labelling,
+    /// File bytes may be sent to it.
+    may_get: bool,
 }
 
 /// Whether the peer may say what the file is called.
@@ -99,14 +101,10 @@ enum Labelling {
 
 impl Session {
     /// Before the first byte.
-    pub(crate) fn new(
-        config: Arc<SessionConfig>,
-        nonce: [u8; NONCE_BYTES],
-        window: Window,
-    ) -> Self {
+    pub(crate) fn new(config: Arc<SessionConfig>, window: Window) -> Self {
         Self {
             config,
-            nonces: Nonces { own: nonce, peer: [0; NONCE_BYTES] },
+            binding: [0; BINDING_BYTES],
             phase: Phase::Preamble,
             window,
             accepted_at: None,
@@ -116,7 +114,7 @@ impl Session {
             fetching: Fetching::default(),
             manifest: ManifestState::default(),
             datagrams: None,
-            labelling: Labelling::Forbidden,
+            rights: Rights { labelling: Labelling::Forbidden, may_get: false },
         }
     }
 
@@ -125,9 +123,10 @@ impl Session {
         self.effects.pop()
     }
 
-    /// The challenge that the relay gave.
-    pub(crate) fn nonce(&self) -> &[u8; NONCE_BYTES] {
-        &self.nonces.own
+    /// TLS has begun: what binds a token's proof to it, and what the peer's checksums are made by.
+    pub(crate) fn handle_secured(&mut self, binding: [u8; BINDING_BYTES], uploads: UploadKey) {
+        self.binding = binding;
+        self.fetching.set_key(uploads);
     }
 
     /// Whether the peer has introduced itself.
@@ -166,8 +165,7 @@ impl Session {
         }
         self.phase = Phase::Hello;
         self.send(Message::Welcome(Welcome {
-            nonce: self.nonces.own,
-            token_required: !self.config.tokens.is_empty(),
+            token_demand: self.config.admission.demand(),
             chunk_size_log2_max: self.config.chunk_size_log2_max,
         }));
         Ok(())
@@ -212,8 +210,9 @@ impl Session {
         if !matches!(self.phase, Phase::Hello) {
             return Err(Fault::protocol("a second hello"));
         }
-        self.check_token(&hello)?;
-        self.nonces.peer = hello.nonce;
+        let roles = self.config.admission.admit(&self.binding, &hello)?;
+        let may_begin = roles.may_publish();
+        self.rights.may_get = roles.may_get();
         let Some(key) = hello.key else {
             self.phase = Phase::Observer;
             self.effects.push(Effect::Observe);
@@ -232,31 +231,22 @@ impl Session {
             ));
         }
         match hello.claims {
-            Claims::Nothing => self.join(&hello, key, Bitfield::empty(key.chunk_count())),
-            Claims::Everything => self.join(&hello, key, Bitfield::full(key.chunk_count())),
+            Claims::Nothing => {
+                self.join(&hello, key, may_begin, Bitfield::empty(key.chunk_count()));
+            }
+            Claims::Everything => {
+                self.join(&hello, key, may_begin, Bitfield::full(key.chunk_count()));
+            }
             Claims::Some => {
-                self.phase = Phase::Bitfield { hello: Box::new(hello), bytes: Vec::new() };
+                let hello = Box::new(hello);
+                self.phase = Phase::Bitfield { hello, may_begin, bytes: Vec::new() };
             }
         }
         Ok(())
     }
 
-    fn check_token(&self, hello: &Hello) -> Result<(), Fault> {
-        if self.config.tokens.is_empty() {
-            return Ok(());
-        }
-        let refused = |text: &str| Fault::new(FailureCode::TokenRefused, "token", text);
-        let Some(proof) = &hello.proof else {
-            return Err(refused("this relay wants a token: give one with --token-file"));
-        };
-        if auth::verify_any(&self.config.tokens, &self.nonces.own, &hello.nonce, proof) {
-            return Ok(());
-        }
-        Err(refused("this relay does not know the token: check the first line of --token-file"))
-    }
-
     fn handle_bitfield_part(&mut self, offset_bytes: u32, part: &[u8]) -> Result<(), Fault> {
-        let Phase::Bitfield { hello, bytes } = &mut self.phase else {
+        let Phase::Bitfield { hello, bytes, .. } = &mut self.phase else {
             return Err(Fault::protocol("a bitfield that was not announced"));
         };
         let key = hello.key.expect("only hellos with a key announce a bitfield");
@@ -271,18 +261,19 @@ impl Session {
         let claims = Bitfield::from_bytes(bytes, key.chunk_count())
             .ok_or_else(|| Fault::protocol("a bitfield that claims chunks beyond the last"))?;
         let hello = std::mem::replace(&mut self.phase, Phase::Hello);
-        if let Phase::Bitfield { hello, .. } = hello {
-            self.join(&hello, key, claims);
+        if let Phase::Bitfield { hello, may_begin, .. } = hello {
+            self.join(&hello, key, may_begin, claims);
         }
         Ok(())
     }
 
-    fn join(&mut self, hello: &Hello, key: SwarmKey, claims: Bitfield) {
+    fn join(&mut self, hello: &Hello, key: SwarmKey, may_begin: bool, claims: Bitfield) {
         self.phase = Phase::Joining(key);
         if hello.seeding.is_some() {
-            self.labelling = Labelling::Possible;
+            self.rights.labelling = Labelling::Possible;
         }
-        let join = Join { key, claims, order: hello.order, seeding: hello.seeding };
+        let Hello { order, seeding, .. } = *hello;
+        let join = Join { key, claims, order, seeding, may_begin };
         self.effects.push(Effect::Join(Box::new(join)));
     }
 
@@ -298,8 +289,7 @@ impl Session {
             self.accepted_at = Some(now);
             let accepted = Accepted { connection };
             if let Some(channel) = self.datagrams {
-                let effect = Effect::AcceptInDatagrams(accepted, channel, self.nonces.peer);
-                self.effects.push(effect);
+                self.effects.push(Effect::AcceptInDatagrams(accepted, channel));
             } else {
                 self.send(Message::Accepted(accepted));
             }
@@ -324,6 +314,8 @@ impl Session {
         };
         match message {
             Message::Progress { received_bytes, granted_bytes } => {
+                // One that may only publish is sent nothing, whatever it says that it lacks.
+                let granted_bytes = if self.rights.may_get { granted_bytes } else { 0 };
                 self.window
                     .handle_progress(now, received_bytes, granted_bytes)
                     .map_err(|error| Fault::protocol(error.to_string()))?;
@@ -373,7 +365,7 @@ impl Session {
     }
 
     fn handle_label(&mut self, text: &str) -> Result<(), Fault> {
-        match std::mem::replace(&mut self.labelling, Labelling::Done) {
+        match std::mem::replace(&mut self.rights.labelling, Labelling::Done) {
             Labelling::Forbidden => {
                 return Err(Fault::protocol("a label from a peer that states no seeding"));
             }

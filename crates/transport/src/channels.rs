@@ -12,26 +12,65 @@ use super::{
     datagrams::Datagrams,
     lane::Transport,
     payload::Payload,
+    secure::{Secure, SecureError},
     send_queue::{CutOff, SendEvent, SendQueue, Written},
 };
-use relay_protocol::{Message, time::Time};
+use relay_protocol::{
+    DatagramKeys, DecodeError, Message, UploadKey, limits::BINDING_BYTES, time::Time,
+};
 
 /// Control bytes that wait for the stream, below which acknowledgements of data join them: what they
 /// tell of is remembered, and told together, until then.
 const ACKNOWLEDGE_BELOW_BYTES: usize = 8 << 10;
 
 /// What one connection has still to say and to send.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Channels {
+    secure: Secure,
     stream: SendQueue,
     datagrams: Option<Box<Datagrams>>,
 }
 
 impl Channels {
-    /// Both channels on the stream, nothing to write.
+    /// Both channels on the stream, whose messages go under TLS. The preamble is to be written.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(secure: Secure) -> Self {
+        let mut stream = SendQueue::new();
+        stream.push_preamble();
+        Self { secure, stream, datagrams: None }
+    }
+
+    /// Takes in some of what came in control frames, see [`Secure::open`].
+    ///
+    /// # Errors
+    /// [`SecureError`].
+    pub fn open(&mut self, input: &mut &[u8]) -> Result<bool, SecureError> {
+        self.secure.open(input)
+    }
+
+    /// The next message that came in control frames.
+    ///
+    /// # Errors
+    /// The other side broke the protocol.
+    pub fn poll_message(&mut self) -> Result<Option<Message>, DecodeError> {
+        self.secure.poll_message()
+    }
+
+    /// Once, when TLS has begun: what binds a proof to its session.
+    pub fn poll_secured(&mut self) -> Option<[u8; BINDING_BYTES]> {
+        self.secure.poll_secured()
+    }
+
+    /// Whether TLS has not begun.
+    #[must_use]
+    pub fn is_handshaking(&self) -> bool {
+        self.secure.is_handshaking()
+    }
+
+    /// What seals this connection's datagrams, once TLS has begun.
+    #[must_use]
+    pub fn datagram_keys(&self) -> Option<DatagramKeys> {
+        self.secure.datagram_keys()
     }
 
     /// From now on one channel goes in datagrams: data if they were opened for that, else control.
@@ -61,11 +100,6 @@ impl Channels {
         self.datagrams.as_deref_mut()
     }
 
-    /// The very first thing on a connection.
-    pub fn push_preamble(&mut self) {
-        self.stream.push_preamble();
-    }
-
     /// A control message. The last word goes by the stream, whose end follows it.
     pub fn push_control(&mut self, message: &Message) {
         match &mut self.datagrams {
@@ -74,7 +108,7 @@ impl Channels {
             {
                 datagrams.push_control(message);
             }
-            _ => self.stream.push_control(message),
+            _ => self.secure.push(message),
         }
     }
 
@@ -82,8 +116,13 @@ impl Channels {
     /// a side that does not take its answers.
     #[must_use]
     pub fn control_bytes(&self) -> usize {
-        self.stream.control_bytes()
+        self.stream_control_bytes()
             + self.datagrams.as_ref().map_or(0, |datagrams| datagrams.waiting_bytes())
+    }
+
+    /// The same, of those that go by the stream.
+    fn stream_control_bytes(&self) -> usize {
+        self.stream.control_bytes() + self.secure.said_bytes()
     }
 
     /// A chunk from `offset` (a whole number of frames) on.
@@ -97,7 +136,7 @@ impl Channels {
     /// Nothing is left to write or, in datagrams, to be acknowledged.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.stream.is_empty()
+        self.is_stream_empty()
             && self.datagrams.as_ref().is_none_or(|datagrams| datagrams.is_empty())
             && self.data().is_none_or(DataOut::is_empty)
     }
@@ -136,36 +175,42 @@ impl Channels {
 
     /// Asks a peer, over the stream, to say something in a datagram.
     pub fn poke(&mut self) {
-        self.stream.push_control(&Message::Ping { token: 0 });
+        self.secure.push(&Message::Ping { token: 0 });
     }
 
     /// Says what has come of data in datagrams, while the stream has room for it.
     pub fn acknowledge_data(&mut self) {
-        while self.stream.control_bytes() < ACKNOWLEDGE_BELOW_BYTES
+        while self.stream_control_bytes() < ACKNOWLEDGE_BELOW_BYTES
             && let Some(ack) = self.datagrams.as_mut().and_then(|all| all.poll_data_ack())
         {
-            self.stream.push_control(&ack);
+            self.secure.push(&ack);
         }
+    }
+
+    /// What makes the checksums of what the peer supplies on the stream; `None` before TLS has begun.
+    #[must_use]
+    pub fn upload_key(&self) -> Option<UploadKey> {
+        self.secure.upload_key()
     }
 
     /// Whether [`Self::acknowledge_data`] has something to say.
     #[must_use]
     pub fn owes_data_ack(&self) -> bool {
-        self.stream.control_bytes() < ACKNOWLEDGE_BELOW_BYTES
+        self.stream_control_bytes() < ACKNOWLEDGE_BELOW_BYTES
             && self.datagrams.as_ref().is_some_and(|datagrams| datagrams.owes_data_ack())
     }
 
-    /// Nothing is left to write to the stream.
+    /// Nothing is left that could be written to the stream now: messages wait until TLS has begun.
     #[must_use]
     pub fn is_stream_empty(&self) -> bool {
-        self.stream.is_empty()
+        self.stream.is_empty() && !self.secure.wants_write()
     }
 
     /// Something other than data of a new frame is left for the stream: it may be written whatever
     /// the window.
     #[must_use]
     pub fn has_urgent(&self) -> bool {
-        self.stream.has_urgent()
+        self.stream.has_urgent() || self.secure.wants_write()
     }
 
     /// File bytes of the frame that comes next.
@@ -212,6 +257,9 @@ impl Channels {
     /// # Errors
     /// The system's; "would block" is not one.
     pub fn write(&mut self, socket: &Socket, data_bytes_max: u64) -> io::Result<Written> {
+        if self.secure.wants_write() || self.secure.said_bytes() > 0 {
+            self.secure.seal(self.stream.control_mut());
+        }
         self.stream.write(socket, data_bytes_max)
     }
 }

@@ -58,11 +58,10 @@
 //! use std::rc::Rc;
 //!
 //! use bytes::Bytes;
-//! use relay_protocol::Message;
 //! use relay_transport::{Payload, SendQueue};
 //!
 //! let mut queue = SendQueue::new();
-//! queue.push_control(&Message::Ping { token: 7 });
+//! queue.push_preamble();
 //! // A send is a position in a chunk that others send as well.
 //! let chunk = Payload::with_crcs_of(3, Bytes::from_static(&[0; 100]));
 //! queue.push_data(Rc::clone(&chunk), 1, 0);
@@ -72,18 +71,22 @@
 pub mod channels;
 pub mod data;
 pub mod datagrams;
-#[cfg(feature = "exercise")]
+pub mod dialogue;
+#[cfg(any(test, feature = "exercise"))]
 pub mod exercise;
 pub mod lane;
 pub mod payload;
 pub mod receive_buffer;
+pub mod secure;
 pub mod send_queue;
 pub mod tcp;
 
 pub use channels::Channels;
 pub use datagrams::{Datagrams, DatagramsConfig};
+pub use dialogue::{Dialogue, DialogueError, Heard};
 pub use lane::{Lane, Route, Transport};
 pub use payload::Payload;
 pub use receive_buffer::{FRAMES_PER_READ_MAX, ReadError, ReceiveBuffer};
+pub use secure::{Identity, Secure, SecureError, Trust};
 pub use send_queue::{SendEvent, SendQueue, WRITE_BYTES_MAX, Written};
 pub use tcp::{ReadOutcome, Reader};

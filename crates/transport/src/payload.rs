@@ -17,32 +17,32 @@ pub struct Payload {
     chunk: u32,
     len_bytes: u32,
     bytes: RefCell<Option<Bytes>>,
-    /// As the sender of the chunk stated them.
-    crcs: Arc<[u32]>,
-    /// As they are. A receiver drops datagrams with a wrong one, so a sender's word will not do.
-    own_crcs: OnceCell<Arc<[u32]>>,
+    /// Checksums of its frames on a stream.
+    checksums: Arc<[u32]>,
+    /// CRC-32C of its frames, for datagrams.
+    crcs: OnceCell<Arc<[u32]>>,
 }
 
 impl Payload {
-    /// Shares `bytes` of `chunk`; `crcs` are those of its frames, in order.
+    /// Shares `bytes` of `chunk`; `checksums` are those of its frames on a stream, in order.
     ///
     /// # Panics
     /// If there is not one checksum per frame, or the chunk is empty.
     #[must_use]
-    pub fn new(chunk: u32, bytes: Bytes, crcs: Arc<[u32]>) -> Rc<Self> {
+    pub fn new(chunk: u32, bytes: Bytes, checksums: Arc<[u32]>) -> Rc<Self> {
         assert!(!bytes.is_empty(), "chunks are never empty");
-        assert_eq!(crcs.len(), bytes.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX));
+        assert_eq!(checksums.len(), bytes.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX));
         let len_bytes = u32::try_from(bytes.len()).expect("a chunk is at most 16 MiB");
-        let (bytes, own_crcs) = (RefCell::new(Some(bytes)), OnceCell::new());
-        Rc::new(Self { chunk, len_bytes, bytes, crcs, own_crcs })
+        let (bytes, crcs) = (RefCell::new(Some(bytes)), OnceCell::new());
+        Rc::new(Self { chunk, len_bytes, bytes, checksums, crcs })
     }
 
-    /// Shares `bytes` of `chunk` and computes the frames' checksums.
+    /// Shares `bytes` of `chunk`, with a CRC-32C for each frame.
     #[must_use]
     pub fn with_crcs_of(chunk: u32, bytes: Bytes) -> Rc<Self> {
         let crcs = frame_crcs(&bytes);
         let payload = Self::new(chunk, bytes, Arc::clone(&crcs));
-        payload.own_crcs.get_or_init(|| crcs);
+        payload.crcs.get_or_init(|| crcs);
         payload
     }
 
@@ -74,9 +74,9 @@ impl Payload {
         Ref::filter_map(self.bytes.borrow(), Option::as_ref).ok()
     }
 
-    /// CRC-32C of the frame that begins at `offset`.
-    pub(super) fn crc(&self, offset: u32) -> u32 {
-        self.crcs[offset as usize / FRAME_PAYLOAD_BYTES_MAX]
+    /// Checksum of the frame that begins at `offset`.
+    pub(super) fn checksum(&self, offset: u32) -> u32 {
+        self.checksums[offset as usize / FRAME_PAYLOAD_BYTES_MAX]
     }
 
     /// CRC-32C of a part of these bytes, which are the payload's. That of whole frames is computed
@@ -88,7 +88,7 @@ impl Payload {
         {
             return frame_crc(&bytes[start..end]);
         }
-        let crcs = self.own_crcs.get_or_init(|| frame_crcs(bytes));
+        let crcs = self.crcs.get_or_init(|| frame_crcs(bytes));
         joined_crc(&crcs[start / FRAME_PAYLOAD_BYTES_MAX..end / FRAME_PAYLOAD_BYTES_MAX])
     }
 }
@@ -113,6 +113,6 @@ mod tests {
             let own = frame_crc(&content[part.start as usize..part.end as usize]);
             assert_eq!(payload.part_crc(&content, &part), own, "{part:?}");
         }
-        assert_eq!(payload.crc(frame), 7, "on a stream it is passed on");
+        assert_eq!(payload.checksum(frame), 7, "on a stream it is passed on");
     }
 }

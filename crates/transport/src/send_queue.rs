@@ -10,7 +10,7 @@ use shards::net::Socket;
 
 use super::payload::Payload;
 use relay_protocol::{
-    DATA_HEADER_BYTES, DataHeader, Message, encode_control, encode_preamble,
+    DATA_HEADER_BYTES, DataHeader, encode_preamble,
     limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
 };
 
@@ -103,7 +103,7 @@ impl Send {
             offset,
             payload_len,
             tag: self.tag,
-            crc: self.payload.crc(offset),
+            checksum: self.payload.checksum(offset),
         }
     }
 }
@@ -120,13 +120,13 @@ impl SendQueue {
         self.control.extend_from_slice(&encode_preamble());
     }
 
-    /// A control message; it goes ahead of data not begun.
-    pub fn push_control(&mut self, message: &Message) {
+    /// Where control frames are appended; they go ahead of data not begun.
+    pub fn control_mut(&mut self) -> &mut Vec<u8> {
         if self.control_sent > CONTROL_COMPACT_BYTES {
             self.control.drain(..self.control_sent);
             self.control_sent = 0;
         }
-        encode_control(message, &mut self.control);
+        &mut self.control
     }
 
     /// Control bytes not yet written. The caller bounds them: it stops reading from a side that does not

@@ -6,7 +6,7 @@ use std::{
     sync::mpsc,
 };
 
-use relay::protocol::{Bitfield, Claims, Decoder, Event, Message, SwarmKey};
+use relay::protocol::{Bitfield, Claims, Message, SwarmKey, decode_body};
 
 use crate::{
     loadgen, relay,
@@ -102,14 +102,11 @@ fn watched(relay: std::net::SocketAddr) -> (Proxy, mpsc::Receiver<(usize, Seen)>
         let index = connections;
         connections += 1;
         let (up, down) = (tell.clone(), tell.clone());
-        let mut decoder = Decoder::new();
         Handlers {
             up: Box::new(move |frame| {
-                let mut input = frame.bytes();
-                while let Ok(Some(event)) = decoder.decode(&mut input) {
-                    if let Event::Control(message) = event {
-                        up.send((index, Seen::Said(message))).ok();
-                    }
+                if let Some(body) = frame.body() {
+                    let message = decode_body(body).expect("what a peer says is a message");
+                    up.send((index, Seen::Said(message))).ok();
                 }
             }),
             down: Box::new(move |frame| {

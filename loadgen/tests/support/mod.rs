@@ -37,7 +37,10 @@ pub(crate) fn clean(program: &str) -> Command {
             command.env_remove(name);
         }
     }
-    command.stdin(Stdio::null());
+    // Relays keep their key there, so that one which is started again has the same.
+    command
+        .stdin(Stdio::null())
+        .env("XDG_STATE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
     command
 }
 

@@ -6,7 +6,12 @@ use std::{
     time::Duration,
 };
 
-use super::{super::args::SeedFor, part::Part, screen::News, status::Status};
+use super::{
+    super::{args::SeedFor, belief::Belief},
+    part::Part,
+    screen::News,
+    status::Status,
+};
 use crate::{
     client::{Opening, Remote},
     protocol::{Manifest, Token},
@@ -28,6 +33,8 @@ pub(super) enum Place {
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) remote: Remote,
+    /// Which relay is believed to be that one.
+    pub(super) belief: Belief,
     pub(super) token: Option<Token>,
     pub(super) transport: Transport,
     pub(super) place: Place,

@@ -29,7 +29,7 @@ use crate::{
         new_scratch, wrong_plain,
     },
     machine,
-    protocol::{FailureCode, limits::NONCE_BYTES},
+    protocol::FailureCode,
     time::Time,
 };
 
@@ -72,6 +72,7 @@ struct Local {
     state: RefCell<State>,
     /// Whether the path to the relay was looked at.
     was_path_judged: Cell<bool>,
+    was_relay_remembered: Cell<bool>,
     /// Of the time that the process has not run, so much was seen.
     lapsed: Cell<Duration>,
 }
@@ -95,6 +96,7 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
         offload: Offload::start("peer-finish", 1).map_err(no_thread)?,
         state: RefCell::new(State { stage, last_error: None, writes: None }),
         was_path_judged: Cell::new(false),
+        was_relay_remembered: Cell::new(false),
         lapsed: Cell::new(clock::lapsed()),
         job,
     });
@@ -136,7 +138,6 @@ impl Local {
             },
             seeding: None,
             token: job.token.clone(),
-            nonce: [0; NONCE_BYTES],
             intake_bytes_per_second: None,
             keeps_bytes,
             is_manifest_only: job.manifest_only,
@@ -145,6 +146,7 @@ impl Local {
         let first = if was_accepted { job.timeout } else { FIRST_CONNECT.min(job.timeout) };
         PeerConfig {
             remote: job.remote.clone(),
+            trust: job.belief.trust().clone(),
             session,
             patience: Patience { first, later: job.timeout },
             seed: u64::from(std::process::id()),
@@ -291,6 +293,9 @@ impl Local {
 
     /// What ended the last peer, and what that means for the user.
     fn explain(&self, error: &ConnectionError) -> String {
+        if let Some(text) = self.job.belief.explain(error) {
+            return text;
+        }
         if let ConnectionError::Store { error, .. } = error
             && let Some(wrong) = wrong_plain(error)
         {
@@ -369,6 +374,22 @@ impl Local {
         Reaction::GoOn
     }
 
+    /// The relay has proved itself: the next command knows it.
+    fn remember_relay(&self) {
+        if self.was_relay_remembered.replace(true) {
+            return;
+        }
+        let (belief, news) = (self.job.belief.clone(), self.job.news.clone());
+        self.offload.submit(
+            move || belief.remember().map_or_else(Err, |note| note.map_or(Ok(()), Err)),
+            move |result| {
+                if let Err(note) = result.unwrap_or_else(|panic| Err(panic.to_string())) {
+                    tell(&news, News::Note(note));
+                }
+            },
+        );
+    }
+
     /// Says so if this machine's buffers hold the path up.
     fn judge_path(&self, round_trip: Duration) {
         const RECEIVE: &str = "net.ipv4.tcp_rmem";
@@ -399,9 +420,15 @@ fn tell(to: &SyncSender<News>, news: News) {
 }
 
 /// The relay gives up after a time of its own, and a full one may have room later; the user may have
-/// given more.
+/// given more. A publisher may come.
 fn is_worth_asking_again(error: &ConnectionError) -> bool {
-    matches!(code_of(error), Some(FailureCode::ChunksMissing | FailureCode::TooManyPeers))
+    let is_transient = |code| {
+        matches!(
+            code,
+            FailureCode::ChunksMissing | FailureCode::TooManyPeers | FailureCode::NotPublished
+        )
+    };
+    code_of(error).is_some_and(is_transient)
 }
 
 /// What the relay said, if it did.
@@ -433,6 +460,7 @@ impl Observer for Watch {
             }
             Notice::Accepted { round_trip } => {
                 local.judge_path(*round_trip);
+                local.remember_relay();
                 status.handle_accepted();
                 local.state.borrow_mut().last_error = None;
                 local.tell(News::Found);

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     super::{
         args::ShareArgs,
+        belief::Belief,
         error::{ProgramError, output_error},
         info,
     },
@@ -391,7 +392,10 @@ const SHARE_AGAIN: &str =
     "To share what it is now, run peer share again and hand out the new ticket";
 
 /// An error with what to do about it.
-pub(super) fn advise(error: &ConnectionError) -> String {
+pub(super) fn advise(error: &ConnectionError, belief: &Belief) -> String {
+    if let Some(text) = belief.explain(error) {
+        return text;
+    }
     let advice = match error {
         ConnectionError::Connect { .. } => "check --relay, and that the relay runs there",
         ConnectionError::LookUp { .. } => "check the name in --relay",

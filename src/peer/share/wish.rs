@@ -2,14 +2,19 @@
 //!
 //! Connects to nothing and hashes nothing itself.
 
-use super::super::{args::ShareArgs, error::ProgramError, ticket_source::TicketSource};
+use super::super::{
+    args::ShareArgs,
+    belief::{Belief, PinSource},
+    error::ProgramError,
+    ticket_source::TicketSource,
+};
 use crate::{
     client::{
         OriginFile,
         origin::{OpenFile, Sealing},
     },
     protocol::{
-        Digest, RelayAddr, SwarmKey, Ticket, UserSecret,
+        Digest, Pin, PinnedRelay, RelayAddr, SwarmKey, Ticket, UserSecret,
         limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_SLACK},
     },
     units::{bytes_text, bytes_texts},
@@ -19,7 +24,7 @@ use crate::{
 /// A checked command line.
 pub(super) struct Wish<'a> {
     args: &'a ShareArgs,
-    relay: RelayAddr,
+    relay: PinnedRelay,
     /// As which it is to be shared.
     wanted: Option<Ticket>,
     /// Seals it, unless a ticket does, or nothing.
@@ -30,9 +35,9 @@ impl<'a> Wish<'a> {
     /// What the user wants.
     pub(super) fn of(args: &'a ShareArgs) -> Result<Self, ProgramError> {
         let wanted = args.ticket.as_ref().map(TicketSource::read).transpose()?;
-        let of_ticket = wanted.as_ref().map(|ticket| &ticket.relay);
-        let relay = args.relay.as_ref().or(of_ticket).cloned();
         let missing = || ProgramError::Usage("--relay or --ticket must say which relay".into());
+        let relay = args.relay.clone();
+        let relay = relay.or_else(|| wanted.as_ref().map(|ticket| ticket.relay.clone().into()));
         let relay = relay.ok_or_else(missing)?;
         let secret = match (&wanted, args.plain) {
             (None, false) => {
@@ -56,7 +61,19 @@ impl<'a> Wish<'a> {
 
     /// Through which relay.
     pub(super) fn relay(&self) -> &RelayAddr {
-        &self.relay
+        &self.relay.addr
+    }
+
+    /// Which relay is believed to be that one: with the pin that the user gave, or else that of the ticket that names
+    /// it.
+    pub(super) fn belief(&self) -> Result<Belief, ProgramError> {
+        let of_option = self.relay.pin.map(|pin| (pin, PinSource::Option));
+        let of_ticket = self
+            .wanted
+            .as_ref()
+            .filter(|ticket| ticket.relays().any(|relay| relay == self.relay()));
+        let of_ticket = of_ticket.and_then(|ticket| ticket.pin).map(|pin| (pin, PinSource::Ticket));
+        Belief::of(self.relay(), of_option.or(of_ticket), self.args.common.tls_ca.as_deref())
     }
 
     /// A file of another length need not be hashed to be another one than the ticket's.
@@ -109,19 +126,27 @@ impl<'a> Wish<'a> {
     pub(super) fn ticket(
         &self,
         origin: &OriginFile,
+        pin: Pin,
     ) -> Result<(Ticket, Vec<String>), ProgramError> {
-        let (mut ticket, fault) =
-            origin.ticket(self.relay.clone(), None).map_err(ProgramError::job)?;
+        let ticket = origin.ticket(self.relay().clone(), pin);
+        let (mut ticket, fault) = ticket.map_err(ProgramError::job)?;
         let mut notes = Vec::new();
         match &self.wanted {
             Some(wanted) if wanted.key != ticket.key => {
                 return Err(self.another("its content differs; peer check FILE TICKET says where"));
             }
             Some(wanted) => {
-                ticket = wanted.clone();
-                ticket.relay = self.relay.clone();
-                let (there, here) = (&wanted.relay, &self.relay);
-                if there != here {
+                ticket = ticket.with_name_of(wanted);
+                let (there, here) = (&wanted.relay, self.relay());
+                let is_known_by = wanted.pin.is_none_or(|wanted| wanted == pin);
+                if there == here && is_known_by {
+                    ticket = wanted.clone();
+                } else if there == here {
+                    notes.push(format!(
+                        "this ticket names the pin {pin}; holders of the one that was given refuse the relay, which has \
+                         another key now"
+                    ));
+                } else {
                     notes.push(format!(
                         "this ticket names the relay {here}; holders of the one that was given look at {there}"
                     ));

@@ -13,14 +13,14 @@ use super::{
     keeping::{Keeping, Outcome},
 };
 use crate::{
-    error::ConnectionError,
+    error::{ConnectionError, SessionError},
     file_state::FileState,
     observer::{Notice, Observer, Reaction},
     session::{Session, SessionEvent},
     store::{ChunkStore, Nowhere},
 };
-use relay_protocol::{DatagramOffer, time::Time};
-use relay_transport::{Channels, Payload, SendEvent};
+use relay_protocol::{DatagramOffer, UploadKey, time::Time};
+use relay_transport::{Channels, Payload, Secure, SecureError, SendEvent};
 
 /// Control bytes that wait for the kernel, at most: beyond, the session says nothing more and the
 /// relay is not read from until it takes them.
@@ -60,6 +60,8 @@ impl Default for Surroundings {
 pub(super) struct Core {
     pub(super) session: Session,
     pub(super) queue: Channels,
+    /// Makes the checksums of what is supplied, from when TLS has begun.
+    uploads: Option<UploadKey>,
     /// Datagrams were offered and are to be opened.
     pub(super) offer: Option<DatagramOffer>,
     /// The socket of the channel that runs in datagrams.
@@ -74,12 +76,11 @@ pub(super) struct Core {
 
 impl Core {
     /// Nothing was said yet but the preamble.
-    pub(super) fn new(session: Session, surroundings: Surroundings) -> Self {
-        let mut queue = Channels::new();
-        queue.push_preamble();
+    pub(super) fn new(session: Session, secure: Secure, surroundings: Surroundings) -> Self {
         Self {
             session,
-            queue,
+            queue: Channels::new(secure),
+            uploads: None,
             offer: None,
             datagrams: None,
             keeping: Keeping::new(surroundings.store),
@@ -107,6 +108,27 @@ impl Core {
     /// So much waits to be said that nothing more is to be heard.
     pub(super) fn is_backlogged(&self) -> bool {
         self.queue.control_bytes() >= CONTROL_BACKLOG_BYTES_MAX
+    }
+
+    /// A piece of what is under TLS came: whatever it completes is handled.
+    pub(super) fn handle_sealed(
+        &mut self,
+        now: Time,
+        mut piece: &[u8],
+    ) -> Result<(), SessionError> {
+        let (session, queue) = (&mut self.session, &mut self.queue);
+        while queue.open(&mut piece)? {
+            if let Some(binding) = queue.poll_secured() {
+                session.handle_secured(binding);
+                self.uploads = queue.upload_key();
+            }
+            while let Some(message) = queue.poll_message().map_err(SecureError::from)? {
+                if let Some(message) = queue.handle_control(now, message) {
+                    session.handle_message(now, message)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Acts on what the session reports.
@@ -227,7 +249,14 @@ impl Core {
 
     fn upload(&mut self, fetch_id: u32, chunk: u32, read: io::Result<Bytes>) {
         match read {
-            Ok(bytes) => self.queue.push_data(Payload::with_crcs_of(chunk, bytes), fetch_id, 0),
+            Ok(bytes) if self.queue.data().is_some() => {
+                self.queue.push_data(Payload::with_crcs_of(chunk, bytes), fetch_id, 0);
+            }
+            Ok(bytes) => {
+                let key = self.uploads.as_ref().expect("fetches come when TLS has begun");
+                let checksums = key.checksums(fetch_id, &bytes).collect();
+                self.queue.push_data(Payload::new(chunk, bytes, checksums), fetch_id, 0);
+            }
             Err(error) => self.refuse(fetch_id, chunk, &error),
         }
     }

@@ -63,7 +63,7 @@ impl Link {
     }
 
     fn datagrams(&self, core: &Core, offer: &DatagramOffer) -> Datagrams {
-        let keys = core.session.datagram_keys(offer);
+        let keys = core.queue.datagram_keys().expect("an offer came under TLS");
         let route = Some(Route { socket: 0, remote: self.remote, local: None });
         let DatagramOffer { shard, connection, .. } = *offer;
         // A peer challenges no address: it knows where its relay is.

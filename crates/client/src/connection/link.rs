@@ -17,7 +17,7 @@ use crate::{
     session::Session,
 };
 use relay_protocol::time::Time;
-use relay_transport::{Datagrams, FRAMES_PER_READ_MAX, ReceiveBuffer};
+use relay_transport::{Datagrams, FRAMES_PER_READ_MAX, ReceiveBuffer, Secure};
 
 /// The receive buffer that all connections of a shard share. Read from, by one at a time; owned by none.
 pub type Scratch = Rc<RefCell<ReceiveBuffer>>;
@@ -60,12 +60,13 @@ impl Link {
         socket: Socket,
         remote: SocketAddr,
         session: Session,
+        secure: Secure,
         surroundings: Surroundings,
     ) -> Rc<Self> {
         Rc::new(Self {
             socket,
             remote,
-            core: RefCell::new(Core::new(session, surroundings)),
+            core: RefCell::new(Core::new(session, secure, surroundings)),
             full: LocalBell::new(),
             drained: LocalBell::new(),
             stored: Rc::default(),

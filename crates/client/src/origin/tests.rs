@@ -57,7 +57,7 @@ fn a_file_is_sealed_the_same_each_time_and_by_each_user_as_another() {
             let origin = file.hash(10, sealing, &mut |bytes| done = bytes).unwrap();
             assert_eq!(done, len as u64 * sealing.passes(), "it tells of all passes");
             let relay = "localhost:1".parse().unwrap();
-            (origin.ticket(relay, None).unwrap().0, origin.plain())
+            (origin.ticket(relay, Pin::of_public_key(b"a key")).unwrap().0, origin.plain())
         };
         let (plain_ticket, digest) = share(Sealing::Plain);
         assert!(plain_ticket.to_string().starts_with("relay1"));

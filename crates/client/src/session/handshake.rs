@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::error::SessionError;
 use relay_protocol::{
-    Channel, DatagramKeys, DatagramOffer, Failure, FailureCode, Token, Welcome,
-    limits::{CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT, NONCE_BYTES},
+    Channel, DatagramOffer, Failure, FailureCode, Token, TokenDemand, Welcome,
+    limits::{BINDING_BYTES, CHUNK_SIZE_LOG2_SLACK, HANDSHAKE_TIMEOUT},
     time::Time,
 };
 
@@ -54,7 +54,8 @@ pub(super) struct Handshake {
     /// The channel that is to run in datagrams.
     channel: Option<Channel>,
     offer: Option<DatagramOffer>,
-    relay_nonce: [u8; NONCE_BYTES],
+    /// What binds a token's proof to this connection; zeros before TLS has begun, when no welcome can come.
+    binding: [u8; BINDING_BYTES],
     /// Of the largest chunk that the relay recommends; 0 until it has said so.
     chunk_size_log2_max: u8,
 }
@@ -68,7 +69,7 @@ impl Handshake {
             introduced_at: None,
             channel: None,
             offer: None,
-            relay_nonce: [0; NONCE_BYTES],
+            binding: [0; BINDING_BYTES],
             chunk_size_log2_max: 0,
         }
     }
@@ -98,24 +99,9 @@ impl Handshake {
         self.chunk_size_log2_max
     }
 
-    /// What proves this connection's datagrams.
-    pub(super) fn datagram_keys(
-        &self,
-        offer: &DatagramOffer,
-        peer_nonce: &[u8; NONCE_BYTES],
-    ) -> DatagramKeys {
-        DatagramKeys::derive(&offer.secret, &self.relay_nonce, peer_nonce)
-    }
-
-    /// Whether the hello was ready to be sent.
-    pub(super) fn is_introduced(&self) -> bool {
-        self.introduced_at.is_some()
-    }
-
-    /// Whether the peer says hello before it is greeted: round trips count on a long path. Not where the
-    /// welcome's nonce is needed, for a token's proof or for datagrams.
-    pub(super) fn may_introduce_early(&self, has_token: bool) -> bool {
-        self.stage == Stage::Greeting && !has_token && self.channel.is_none()
+    /// TLS has begun: what binds a token's proof to it.
+    pub(super) fn handle_secured(&mut self, binding: [u8; BINDING_BYTES]) {
+        self.binding = binding;
     }
 
     /// The hello is ready to be sent.
@@ -138,17 +124,18 @@ impl Handshake {
         welcome: &Welcome,
         chunk_size_log2: u8,
         token: Option<&Token>,
-        peer_nonce: &[u8; NONCE_BYTES],
+        publishes: bool,
     ) -> Result<Option<[u8; 32]>, SessionError> {
         let chunk_size_log2_max = welcome.chunk_size_log2_max;
         if chunk_size_log2 > chunk_size_log2_max + CHUNK_SIZE_LOG2_SLACK {
             return Err(SessionError::ChunkTooLarge { chunk_size_log2, chunk_size_log2_max });
         }
-        (self.chunk_size_log2_max, self.relay_nonce) = (chunk_size_log2_max, welcome.nonce);
-        let proof = match (welcome.token_required, token) {
-            (false, _) => None,
-            (true, Some(token)) => Some(token.proof(&welcome.nonce, peer_nonce)),
-            (true, None) => return Err(SessionError::TokenWanted),
+        self.chunk_size_log2_max = chunk_size_log2_max;
+        let proof = match (welcome.token_demand, token) {
+            (TokenDemand::None, _) => None,
+            (_, Some(token)) => Some(token.proof(&self.binding)),
+            (TokenDemand::ToPublish, None) if !publishes => None,
+            (_, None) => return Err(SessionError::TokenWanted),
         };
         self.stage = Stage::Introduced;
         Ok(proof)

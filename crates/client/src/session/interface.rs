@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, time::Duration};
 use bytes::Bytes;
 
 use crate::wants::ChunkOrder;
-use relay_protocol::{DatagramOffer, Seeding, SwarmStatus, Token, limits::NONCE_BYTES};
+use relay_protocol::{DatagramOffer, Seeding, SwarmStatus, Token};
 
 /// How a peer behaves on a connection.
 #[derive(Clone, Debug)]
@@ -16,8 +16,6 @@ pub struct SessionConfig {
     pub seeding: Option<Seeding>,
     /// What the relay may ask for.
     pub token: Option<Token>,
-    /// Fresh for every connection, where a token is used.
-    pub nonce: [u8; NONCE_BYTES],
     /// Limit of the intake, in payload bytes a second.
     pub intake_bytes_per_second: Option<NonZeroU64>,
     /// Whether verified chunks come with their bytes.
@@ -70,7 +68,7 @@ pub enum SessionEvent {
     /// The channel that was asked for runs in datagrams from now on; told before
     /// [`Self::Accepted`].
     Datagrams {
-        /// How they find the relay's end; see [`Session::datagram_keys`](super::Session::datagram_keys).
+        /// How they find the relay's end.
         offer: DatagramOffer,
     },
 }

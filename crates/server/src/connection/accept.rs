@@ -9,7 +9,7 @@ use super::{
     Connection,
     closing::{finish, forget},
     follow_up::{fail, follow_up},
-    link::ReadCounts,
+    link::{Link, ReadCounts},
     pump,
 };
 use crate::{
@@ -42,12 +42,12 @@ pub(crate) fn begin(
         }
     };
     let now = now();
-    let nonce = desk.shared.nonces.next(remote);
     let window = guests.first_window(desk.shared.initial_window_bytes());
-    let session = Session::new(Arc::clone(&desk.shared.policy.session), nonce, window);
+    let session = Session::new(Arc::clone(&desk.shared.policy.session), window);
     let (index, generation) = guests.next();
     let reference = ConnectionRef { shard: desk.id(), index, generation };
-    let connection = Connection::new(reference, remote, socket, session, now);
+    let link = Link::new(session, desk.shared.policy.identity.accept(), now);
+    let connection = Connection::new(reference, remote, socket, link, now);
     let flooded = guests.insert(&connection);
     desk.cells.connections.add(1);
     desk.cells.accepted.add(1);
@@ -90,6 +90,10 @@ async fn serve(state: &ShardState, connection: &Rc<Connection>) {
                 return;
             }
             connection.read_bell.wait().await;
+        }
+        let is_handshaking = connection.link().queue.is_handshaking();
+        if is_handshaking {
+            state.desk.handshakes.place().await;
         }
         let outcome = read_once(&state.desk, &mut state.parts(), connection, &mut reader);
         match outcome {

@@ -14,8 +14,7 @@ use crate::{
     },
 };
 use relay_protocol::{
-    Accepted, Channel, DatagramKeys, DatagramOffer, DecodeError, Failure, FailureCode, Message,
-    Side, limits::NONCE_BYTES,
+    Accepted, Channel, DatagramOffer, DecodeError, Failure, FailureCode, Message, Side,
 };
 use relay_swarm::{FetchFailure, PeerSlot};
 use relay_transport::{Datagrams, DatagramsConfig, ReadError, data::CongestionControl};
@@ -38,8 +37,8 @@ fn perform(desk: &Desk, guests: &mut Guests, ready: &mut Ready, connection: &Rc<
         let Some(effect) = connection.link().session.poll_effect() else { break };
         match effect {
             Effect::Send(message) => connection.link().send(&message),
-            Effect::AcceptInDatagrams(accepted, channel, peer_nonce) => {
-                open_datagrams(desk, ready, connection, accepted, channel, &peer_nonce);
+            Effect::AcceptInDatagrams(accepted, channel) => {
+                open_datagrams(desk, ready, connection, accepted, channel);
             }
             Effect::Observe => {
                 guests.handshakes.forget(connection);
@@ -125,28 +124,26 @@ fn open_datagrams(
     connection: &Rc<Connection>,
     accepted: Accepted,
     channel: Channel,
-    peer_nonce: &[u8; NONCE_BYTES],
 ) {
     let Some(shard) = desk.sockets.shard else {
         let text = "this relay has no UDP socket for the connection: use --transport tcp";
         close(desk, ready, connection, Failure::new(FailureCode::TransportRefused, text));
         return;
     };
-    let (nonces, remote) = (&desk.shared.nonces, connection.remote);
-    let secret = nonces.next_secret(remote);
     let reference = connection.reference;
     let number = u64::from(reference.generation) << 32 | u64::from(reference.index);
-    let seed = nonces.next_secret(remote);
+    let seed = desk.shared.nonces.next_secret(connection.remote);
     let mut link = connection.link();
+    let keys = link.queue.datagram_keys().expect("a peer that joined has spoken under TLS");
     let config = DatagramsConfig {
         side: Side::Relay,
         shard,
         connection: number,
-        keys: DatagramKeys::derive(&secret, link.session.nonce(), peer_nonce),
+        keys,
         route: None,
         challenge_seed: seed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
     };
-    let offer = DatagramOffer { shard, connection: number, secret };
+    let offer = DatagramOffer { shard, connection: number };
     link.send(&Message::DatagramOffer(offer));
     link.send(&Message::Accepted(accepted));
     let now = now();

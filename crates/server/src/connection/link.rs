@@ -12,7 +12,7 @@ use crate::{
     session::{Fault, Session},
 };
 use relay_protocol::{Event, Failure, Message, time::Time};
-use relay_transport::{Channels, Payload, SendEvent, Written, data::DataOut};
+use relay_transport::{Channels, Payload, Secure, SendEvent, Written, data::DataOut};
 
 /// Control bytes that a peer may leave unread before the relay stops reading from it: a manifest
 /// part and some answers fit many times over.
@@ -55,12 +55,10 @@ pub(crate) struct Parting {
 }
 
 impl Link {
-    pub(crate) fn new(session: Session, now: Time) -> Self {
-        let mut queue = Channels::new();
-        queue.push_preamble();
+    pub(crate) fn new(session: Session, secure: Secure, now: Time) -> Self {
         Self {
             session,
-            queue,
+            queue: Channels::new(secure),
             life: Life::default(),
             membership: Membership::default(),
             is_blocked: false,
@@ -73,17 +71,35 @@ impl Link {
     /// One thing came over the stream; effects are left in the session.
     pub(crate) fn handle_event(
         &mut self,
-        event: Event<'_>,
+        event: &Event<'_>,
         counts: &mut ReadCounts<'_>,
     ) -> Result<(), Fault> {
         match event {
-            Event::Preamble { version } => self.session.handle_preamble(version),
-            Event::Control(message) => self.handle_streamed(message, counts),
+            Event::Preamble { version } => self.session.handle_preamble(*version),
+            Event::Control(piece) => self.handle_sealed(piece, counts),
             Event::Data(run) => {
                 counts.data_bytes += run.bytes.len() as u64;
-                self.session.handle_data(&run)
+                self.session.handle_data(run)
             }
         }
+    }
+
+    /// A piece of what is under TLS came: whatever it completes is handled.
+    fn handle_sealed(&mut self, mut piece: &[u8], counts: &ReadCounts<'_>) -> Result<(), Fault> {
+        while self.queue.open(&mut piece).map_err(|error| Fault::of_secure(&error))? {
+            if let Some(binding) = self.queue.poll_secured() {
+                let uploads = self.queue.upload_key().expect("TLS has begun");
+                self.session.handle_secured(binding, uploads);
+            }
+            while let Some(message) = self.poll_message()? {
+                self.handle_streamed(message, counts)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_message(&mut self) -> Result<Option<Message>, Fault> {
+        self.queue.poll_message().map_err(|error| Fault::protocol(error.to_string()))
     }
 
     /// A message came over the stream; some are for its channels.
@@ -397,11 +413,12 @@ mod tests {
 
     fn link() -> Link {
         let config = SessionConfig {
-            tokens: Vec::new(),
+            admission: Default::default(),
             chunk_size_log2_max: 20,
             chunk_size_log2_limit: 20,
         };
-        Link::new(Session::new(Arc::new(config), [1; 16], Window::new(1 << 18)), Time::ZERO)
+        let session = Session::new(Arc::new(config), Window::new(1 << 18));
+        Link::new(session, Secure::clear(), Time::ZERO)
     }
 
     fn no_clock() -> Time {

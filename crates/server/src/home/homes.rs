@@ -111,6 +111,15 @@ impl Homes {
     ) {
         let from = join.from;
         let known = self.by_key.get(&join.key).copied();
+        if known.is_none() && !join.may_begin {
+            cells.count_refused("not_published");
+            let failure = Failure::new(
+                FailureCode::NotPublished,
+                "no peer that may publish this file has shared it here yet",
+            );
+            outbox.push_peer(from.shard, PeerRequest::Close { to: from, failure });
+            return;
+        }
         let found = known.or_else(|| self.create(join.key, cells));
         let own = self.own;
         let home = found

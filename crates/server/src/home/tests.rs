@@ -78,7 +78,15 @@ impl Stage {
         self.joined += 1;
         let key = *self.home.key();
         let remote = (remote, 40_000).into();
-        let join = JoinRequest { from, remote, key, claims, order: Order::Relay, seeding: None };
+        let join = JoinRequest {
+            from,
+            remote,
+            key,
+            claims,
+            order: Order::Relay,
+            seeding: None,
+            may_begin: true,
+        };
         self.home.handle_join(now, join, &mut self.outbox);
         self.home.members.slot_of(from.index).expect("it has joined")
     }

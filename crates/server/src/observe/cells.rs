@@ -44,11 +44,12 @@ impl Seconds {
 }
 
 /// Why connections and bytes are turned away; the labels of the metrics.
-pub(crate) const REFUSALS: [&str; 15] = [
+pub(crate) const REFUSALS: [&str; 16] = [
     "protocol",
     "version",
     "magic",
     "token",
+    "not_published",
     "swarm",
     "manifest",
     "too_many_peers",

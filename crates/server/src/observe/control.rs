@@ -119,6 +119,7 @@ fn router(view: Arc<View>) -> Router {
         .route("/page.js", get(page::script))
         .route("/map.js", get(page::map_script))
         .route("/login", post(gate::login))
+        .route("/api/v1", get(api::about))
         .route("/api/v1/events", get(page::events))
         .route("/api/v1/shards", get(api::shards))
         .route("/api/v1/swarms", get(api::swarms))

@@ -417,7 +417,7 @@ fn describe() {
         "relay_peers_starving",
         "Peers that would take more and lack nothing that is cached"
     );
-    describe_gauge!("relay_chunks_missing", "Chunks that nobody connected holds");
+    describe_gauge!("relay_chunks_missing", "Chunks that no connected peer holds");
     describe_gauge!("relay_homes_waiting", "Files that wait for memory");
     describe_counter!("relay_late_bytes_total", "Bytes that came for fetches no longer wanted");
     describe_counter!("relay_cache_hits_total", "Deliveries of chunks that were cached");

@@ -3,10 +3,9 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::message::{FetchedChunk, Join};
-use relay_protocol::{
-    Accepted, Channel, Failure, FailureCode, Manifest, Message, limits::NONCE_BYTES,
-};
+use relay_protocol::{Accepted, Channel, Failure, FailureCode, Manifest, Message};
 use relay_swarm::{FetchFailure, FetchId};
+use relay_transport::SecureError;
 
 /// What the shell must do.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub(crate) enum Effect {
     /// Introduced, but joins no swarm.
     Observe,
     /// Offer datagrams, accept the peer, and go on with this channel in datagrams.
-    AcceptInDatagrams(Accepted, Channel, [u8; NONCE_BYTES]),
+    AcceptInDatagrams(Accepted, Channel),
     /// Answer with the process's counters.
     Stats,
     /// A fetch ended.
@@ -62,6 +61,9 @@ impl Effects {
 /// Label of connections that the peer closed and said why.
 const PEER_FAILED: &str = "peer_failed";
 
+/// Label of connections that the peer closed in TLS: the relay is not the one that it expects.
+const REFUSED: &str = "peer_refused";
+
 /// Why a connection ends through the peer's fault: what it is told, and the metric's label.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{text}")]
@@ -80,6 +82,16 @@ impl Fault {
         Self { code, reason, text: text.into() }
     }
 
+    /// What came under TLS makes no sense, or TLS itself does not. Bytes that were damaged on the way are the
+    /// link's fault, and look like that.
+    pub(crate) fn of_secure(error: &SecureError) -> Self {
+        match error {
+            SecureError::Decode(error) => Self::protocol(error.to_string()),
+            SecureError::Refused(_) => Self::new(FailureCode::Protocol, REFUSED, error.to_string()),
+            error => Self::new(FailureCode::LinkCorrupt, "tls", error.to_string()),
+        }
+    }
+
     /// The peer said that it gives up, and why.
     pub(crate) fn of_peer(failure: &Failure) -> Self {
         let text = format!("the peer gave up: {}", failure.reason());
@@ -88,7 +100,7 @@ impl Fault {
 
     /// Whether it is the peer that closes.
     pub(crate) fn is_of_peer(&self) -> bool {
-        self.reason == PEER_FAILED
+        [PEER_FAILED, REFUSED].contains(&self.reason)
     }
 
     pub(crate) fn failure(&self) -> Failure {

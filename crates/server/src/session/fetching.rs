@@ -1,7 +1,7 @@
 //! Chunks on their way from one peer: received into leased buffers, verified, blamed. Pure.
 //!
-//! The rule of blame: a wrong digest with right checksums means that the sender lied; with a
-//! wrong checksum the link did it.
+//! The rule of blame: a wrong digest with right checksums means that the sender lied, as no other can make them; with
+//! a wrong checksum the path did it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     observe::cells::{Drop, Dropped},
 };
 use relay_protocol::{
-    DataHeader, DataPieceHeader, Manifest, Run,
+    DataHeader, DataPieceHeader, Manifest, Run, UploadKey,
     limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
 };
 use relay_swarm::{FetchFailure, FetchId};
@@ -26,6 +26,8 @@ pub(crate) struct Fetching {
     /// The largest id that the peer was ever asked for. Ids only grow, so bytes for a smaller one
     /// that is not open are late: it was cancelled, maybe before the peer heard of it.
     asked_max: Option<FetchId>,
+    /// Makes the checksums; none before TLS has begun, when there are no fetches.
+    key: Option<UploadKey>,
     dropped: Dropped,
 }
 
@@ -44,7 +46,7 @@ struct Incoming {
     manifest: Arc<Manifest>,
     room: Room,
     /// As the sender stated them.
-    crcs: Vec<u32>,
+    checksums: Vec<u32>,
 }
 
 /// Memory is allocated when the first byte arrives, leased before it is asked for.
@@ -61,12 +63,24 @@ enum Room {
 const PIECE_BYTES_MIN: u32 = 1024;
 
 impl Fetching {
+    /// TLS has begun: what the peer's checksums are made by.
+    pub(crate) fn set_key(&mut self, key: UploadKey) {
+        self.key = Some(key);
+    }
+
     pub(crate) fn begin(&mut self, fetch: FetchOrder) {
         let FetchOrder { fetch_id, chunk, manifest, lease } = fetch;
         let len_bytes = manifest.key().chunk_len_bytes(chunk);
         let room = Room::Leased(Some(lease));
         self.asked_max = self.asked_max.max(Some(fetch_id));
-        self.open.push(Incoming { fetch_id, chunk, len_bytes, manifest, room, crcs: Vec::new() });
+        self.open.push(Incoming {
+            fetch_id,
+            chunk,
+            len_bytes,
+            manifest,
+            room,
+            checksums: Vec::new(),
+        });
     }
 
     /// Ends a fetch that the peer can't answer.
@@ -132,7 +146,7 @@ impl Fetching {
     fn end(&mut self, at: usize) -> Ended {
         let incoming = self.open.swap_remove(at);
         let (fetch_id, len_bytes) = (incoming.fetch_id, u64::from(incoming.len_bytes));
-        let result = incoming.verify();
+        let result = incoming.verify(self.key.as_ref());
         match result {
             Err(FetchFailure::Lied) => self.dropped[Drop::WrongDigest as usize] += len_bytes,
             Err(FetchFailure::Damaged) => self.dropped[Drop::LinkCorrupt as usize] += len_bytes,
@@ -212,10 +226,10 @@ impl Incoming {
 
     fn append(&mut self, run: &Run<'_>) -> Result<(), Fault> {
         for Run { header, is_last, .. } in run.frames() {
-            let offset = u32::try_from(self.crcs.len() * FRAME_PAYLOAD_BYTES_MAX)
+            let offset = u32::try_from(self.checksums.len() * FRAME_PAYLOAD_BYTES_MAX)
                 .expect("a chunk is at most 16 MiB");
             let left = self.len_bytes.saturating_sub(offset);
-            let DataHeader { chunk, offset: found, payload_len, crc, .. } = header;
+            let DataHeader { chunk, offset: found, payload_len, checksum, .. } = header;
             if (chunk, found, payload_len) != (self.chunk, offset, left.min(FRAME_PAYLOAD_LEN_MAX))
             {
                 return Err(Fault::protocol(format!(
@@ -224,7 +238,7 @@ impl Incoming {
                 )));
             }
             if is_last {
-                self.crcs.push(crc);
+                self.checksums.push(checksum);
             }
         }
         if let Room::Leased(lease) = &mut self.room {
@@ -242,7 +256,7 @@ impl Incoming {
         matches!(&self.room, Room::Filling(buffer) if buffer.is_full())
     }
 
-    fn verify(self) -> Result<FetchedChunk, FetchFailure> {
+    fn verify(self, key: Option<&UploadKey>) -> Result<FetchedChunk, FetchFailure> {
         // The peer that sealed the pieces made them: no link can have changed them.
         let (buffer, is_sealed) = match self.room {
             Room::Filling(buffer) => (buffer, false),
@@ -250,12 +264,13 @@ impl Incoming {
             Room::Leased(_) => unreachable!("only whole chunks are verified"),
         };
         if self.manifest.matches(self.chunk, &buffer) {
-            // Those that came are passed on unseen. They decide about blame alone, and that only
-            // where the digest is wrong: a peer that states wrong ones gains nothing.
-            let crcs = if is_sealed { frame_crcs(&buffer) } else { self.crcs.into() };
+            // What the peer stated decides about blame alone: all that get the chunk get checksums of the relay's.
+            let crcs = frame_crcs(&buffer);
             return Ok(FetchedChunk { bytes: buffer.freeze(), crcs });
         }
-        Err(if is_sealed || *frame_crcs(&buffer) == *self.crcs {
+        let stated = self.checksums.into_iter();
+        let are_right = |key: &UploadKey| key.checksums(self.fetch_id.0, &buffer).eq(stated);
+        Err(if is_sealed || key.is_some_and(are_right) {
             FetchFailure::Lied
         } else {
             FetchFailure::Damaged

@@ -7,6 +7,7 @@ use std::{cell::Cell, io, rc::Rc, sync::Arc};
 
 use shards::{
     Shard, ShardId, bell::LocalBell, clock, datagrams::DatagramSocket, steering::DatagramGroup,
+    task,
 };
 
 use crate::{
@@ -33,6 +34,7 @@ pub(crate) struct Desk {
     pub sockets: Sockets,
     pub bells: Bells,
     pub lingering: Lingering,
+    pub handshakes: Handshakes,
 }
 
 /// What the tasks of a shard wait for.
@@ -71,6 +73,7 @@ impl Desk {
             sockets,
             bells,
             lingering: Lingering::default(),
+            handshakes: Handshakes::default(),
             shard,
         }
     }
@@ -125,6 +128,38 @@ impl Sockets {
     }
 }
 
+/// Reads of connections that have not begun TLS, in one turn: a handshake is work that any stranger can ask for,
+/// about 0.1 ms for its first read. Others of the shard wait no longer than a millisecond for strangers.
+const HANDSHAKES_PER_TURN_MAX: u32 = 8;
+
+/// How many reads of handshakes this turn has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Handshakes {
+    turn: Cell<u64>,
+    reads: Cell<u32>,
+}
+
+impl Handshakes {
+    /// Waits for a turn that has room for one more. Those that wait are the connections that have not introduced
+    /// themselves, whose number is bounded; they go on in the order in which they came.
+    pub(crate) async fn place(&self) {
+        while !self.take(task::turn_number()) {
+            task::yield_now().await;
+        }
+    }
+
+    fn take(&self, turn: u64) -> bool {
+        if self.turn.replace(turn) != turn {
+            self.reads.set(0);
+        }
+        let has_room = self.reads.get() < HANDSHAKES_PER_TURN_MAX;
+        if has_room {
+            self.reads.set(self.reads.get() + 1);
+        }
+        has_room
+    }
+}
+
 /// How many connections of a shard linger.
 #[derive(Debug, Default)]
 pub(crate) struct Lingering(Cell<usize>);
@@ -153,6 +188,15 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_has_room_for_so_many_handshakes_and_the_next_for_as_many() {
+        let handshakes = Handshakes::default();
+        for turn in 1..4 {
+            let taken = (0..100).filter(|_| handshakes.take(turn)).count();
+            assert_eq!(taken, HANDSHAKES_PER_TURN_MAX as usize);
+        }
+    }
 
     #[test]
     fn only_so_many_linger_unless_the_relay_ends() {

@@ -5,6 +5,8 @@
 //! byte of the answer comes.
 
 use std::{
+    collections::VecDeque,
+    convert::Infallible,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::{
@@ -31,10 +33,10 @@ use crate::{
     session::SessionConfig,
 };
 use relay_protocol::{
-    ChunkRange, Claims, DataHeader, Decoder, Digest, Event, Hello, Manifest, Message, Order,
-    SwarmKey, encode_control, encode_preamble, frame_crc,
+    ChunkRange, Claims, DataHeader, Digest, Hello, Manifest, Message, Order, SwarmKey, frame_crc,
 };
 use relay_swarm::{Eviction, FetchId};
+use relay_transport::{Dialogue, Heard, Trust};
 
 const CHUNK_SIZE_LOG2: u8 = 16;
 
@@ -43,8 +45,9 @@ fn shared() -> Arc<Shared> {
     Shared::new(Setup {
         budget: Budget::new(1 << 20, 16),
         policy: Policy {
+            identity: relay_transport::exercise::relay_identity(),
             session: Arc::new(SessionConfig {
-                tokens: Vec::new(),
+                admission: Default::default(),
                 chunk_size_log2_max: CHUNK_SIZE_LOG2,
                 chunk_size_log2_limit: CHUNK_SIZE_LOG2,
             }),
@@ -87,7 +90,8 @@ fn has_joined(connection: &&Rc<Connection>) -> bool {
 
 struct Client {
     stream: TcpStream,
-    decoder: Decoder,
+    talk: Dialogue,
+    heard: VecDeque<Message>,
 }
 
 impl Client {
@@ -101,22 +105,26 @@ impl Client {
         let incoming = Incoming { stream: accepted, remote, tag: 0 };
         handoff.send(handoff.place(None), incoming).expect("there is room");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
-        let mut client = Self { stream, decoder: Decoder::new() };
-        client.stream.write_all(&encode_preamble()).expect("sent");
+        let talk = Dialogue::new(Trust::first_seen().connect("relay"));
+        let mut client = Self { stream, talk, heard: VecDeque::new() };
+        client.write();
         client
     }
 
+    /// Sends what waits.
+    fn write(&mut self) {
+        self.stream.write_all(&self.talk.take_out()).expect("sent");
+    }
+
     fn send(&mut self, message: &Message) {
-        let mut bytes = Vec::new();
-        encode_control(message, &mut bytes);
-        self.stream.write_all(&bytes).expect("sent");
+        self.talk.say(message);
+        self.write();
     }
 
     /// Joins as a holder of everything.
     fn join(&mut self, key: SwarmKey) {
         self.send(&Message::Hello(Hello {
             key: Some(key),
-            nonce: [1; 16],
             proof: None,
             claims: Claims::Everything,
             order: Order::Relay,
@@ -127,20 +135,26 @@ impl Client {
 
     /// Reads until there is such a message; false if the connection ends before.
     fn hear(&mut self, wanted: impl Fn(&Message) -> bool) -> bool {
-        let mut byte = [0; 1];
+        let mut buffer = [0; 4096];
         loop {
-            // Byte by byte, so that nothing is read beyond the message.
-            match self.stream.read(&mut byte) {
+            while let Some(message) = self.heard.pop_front() {
+                if wanted(&message) {
+                    return true;
+                }
+            }
+            let count = match self.stream.read(&mut buffer) {
                 Ok(0) | Err(_) => return false,
-                Ok(_) => {}
-            }
-            let mut input = &byte[..];
-            let event = self.decoder.decode(&mut input).expect("the relay speaks the protocol");
-            if let Some(Event::Control(message)) = event
-                && wanted(&message)
-            {
-                return true;
-            }
+                Ok(count) => count,
+            };
+            let mut take = |heard: Heard<'_>| {
+                if let Heard::Message(message) = heard {
+                    self.heard.push_back(message);
+                }
+                Ok::<(), Infallible>(())
+            };
+            let heard = self.talk.hear(&buffer[..count], &mut take);
+            heard.expect("the relay speaks the protocol");
+            self.write();
         }
     }
 }
@@ -247,8 +261,13 @@ fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
     now.store(true, Ordering::SeqCst);
     assert!(victim.hear(|message| matches!(message, Message::Fetch { fetch_id: 7, .. })));
     let payload = &bytes[..1 << 14];
-    let header =
-        DataHeader { chunk: 0, offset: 0, payload_len: 1 << 14, tag: 7, crc: frame_crc(payload) };
+    let header = DataHeader {
+        chunk: 0,
+        offset: 0,
+        payload_len: 1 << 14,
+        tag: 7,
+        checksum: frame_crc(payload),
+    };
     victim.stream.write_all(&[&header.encode(), payload].concat()).expect("sent");
     assert!(!victim.hear(|_| false), "the connection ends");
     other.send(&Message::Ping { token: 3 });

@@ -75,7 +75,7 @@ impl World {
     fn new(seed: u64, weather: Weather) -> Self {
         let now = Time::from_start(Duration::from_secs(1));
         let end = |side, route| {
-            let keys = DatagramKeys::derive(&[7; 32], &[1; 16], &[2; 16]);
+            let keys = DatagramKeys::derive(&[7; 32]);
             let config =
                 DatagramsConfig { side, shard: 0, connection: 1, keys, route, challenge_seed: 5 };
             let mut end = Datagrams::new(config, now);

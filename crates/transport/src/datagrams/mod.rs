@@ -153,10 +153,11 @@ impl Datagrams {
         takes_messages: bool,
         handler: &mut impl FnMut(Message) -> Result<(), E>,
     ) -> Result<Received, DatagramError<E>> {
-        let (number, mut body) = match self.packets.open(datagram) {
+        let (number, body) = match self.packets.open(datagram) {
             Ok(opened) => opened,
             Err(received) => return Ok(received),
         };
+        let mut body = &*body;
         self.signs.handle_heard(now);
         self.path.handle_source(now, route, self.packets.is_newest(number));
         let (mut is_refused, mut wants_ack) = (false, false);
@@ -369,7 +370,7 @@ impl Datagrams {
             Err(received) => return Ok(received),
         };
         self.signs.handle_heard(now);
-        let piece = DataPieceHeader::decode(body)?;
+        let piece = DataPieceHeader::decode(&body)?;
         self.path.handle_source(now, route, self.packets.is_newest(number));
         self.packets.insert(number);
         data.arrivals.handle_packet(number);

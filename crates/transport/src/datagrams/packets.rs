@@ -4,6 +4,8 @@
 //! Which numbers have come is a bitmap behind the largest, so it is bounded. Knows nothing of what packets
 //! hold.
 
+use std::borrow::Cow;
+
 use super::outcome::Received;
 use relay_protocol::{Ack, DatagramHeader, DatagramKey, DatagramKeys, DatagramKind, Side};
 
@@ -46,7 +48,7 @@ impl Packets {
     }
 
     /// Number and body of a packet that is new and was sealed by the other side. It is not booked yet.
-    pub(super) fn open<'a>(&self, datagram: &'a [u8]) -> Result<(u64, &'a [u8]), Received> {
+    pub(super) fn open<'a>(&self, datagram: &'a [u8]) -> Result<(u64, Cow<'a, [u8]>), Received> {
         let header = DatagramHeader::peek(datagram);
         let header = header.filter(|header| header.connection == self.connection);
         let number = header.ok_or(Received::Forged)?.number;

@@ -54,7 +54,7 @@ const PEER_SIDE: usize = 1;
 impl World {
     fn new(seed: u64, faults: Faults) -> Self {
         let side = |side: Side, route| {
-            let keys = DatagramKeys::derive(&[1; 32], &[2; 16], &[3; 16]);
+            let keys = DatagramKeys::derive(&[1; 32]);
             let config =
                 DatagramsConfig { side, shard: 1, connection: 77, keys, route, challenge_seed: 5 };
             Datagrams::new(config, Time::ZERO)

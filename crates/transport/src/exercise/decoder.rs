@@ -5,8 +5,8 @@ use std::convert::Infallible;
 
 use crate::{receive_buffer::ReceiveBuffer, tcp::Reader};
 use relay_protocol::{
-    DataHeader, Decoder, Event, Message, Run, codec::BUFFERED_BYTES_MAX, encode_control,
-    encode_preamble,
+    DATA_HEADER_BYTES, DataHeader, Decoder, Event, Message, MessageDecoder, Run,
+    codec::BUFFERED_BYTES_MAX, encode_control, encode_message, encode_preamble,
 };
 
 /// Frames of one read, at most.
@@ -16,7 +16,8 @@ pub(super) const FRAMES_PER_READ: usize = 4;
 #[derive(PartialEq, Debug)]
 enum Seen {
     Preamble(u16),
-    Control(Message),
+    /// What control frames carry, until something else comes.
+    Control(Vec<u8>),
     Data(DataHeader, Vec<u8>, bool),
 }
 
@@ -33,12 +34,13 @@ pub fn decoder(script: &[u8]) {
     assert_eq!(whole, pieces, "the same stream, cut otherwise");
     assert_eq!(whole, read(&stream, usize::from(cut >> 1) << 9 | 1), "the same stream, read");
     for seen in &whole.0 {
-        if let Seen::Control(message) = seen {
+        if let Seen::Control(carried) = seen {
             let mut bytes = encode_preamble().to_vec();
-            encode_control(message, &mut bytes);
+            encode_control(carried, &mut bytes);
             let again = decode(&bytes, bytes.len());
             assert_eq!(again.0.get(1), Some(seen), "what was understood can be said");
             assert_eq!(again.1, None);
+            messages(carried, usize::from(cut >> 1) + 1);
         }
     }
 }
@@ -49,7 +51,7 @@ fn decode(stream: &[u8], piece_len: usize) -> (Vec<Seen>, Option<String>) {
     for mut input in stream.chunks(piece_len.max(1)) {
         loop {
             match decoder.decode(&mut input) {
-                Ok(Some(event)) => add(&mut seen, event),
+                Ok(Some(event)) => add(&mut seen, &event),
                 Ok(None) => break,
                 Err(error) => {
                     let mut more: &[u8] = &[0; 4];
@@ -59,9 +61,35 @@ fn decode(stream: &[u8], piece_len: usize) -> (Vec<Seen>, Option<String>) {
             }
         }
         assert!(input.is_empty(), "everything was looked at");
-        assert!(decoder.buffered_bytes() <= BUFFERED_BYTES_MAX);
+        assert!(decoder.buffered_bytes() < DATA_HEADER_BYTES);
     }
     (seen, None)
+}
+
+/// However what is said is cut, the same messages come out of it, and what was understood can be said.
+fn messages(said: &[u8], piece_len: usize) {
+    let whole = understand(said, said.len());
+    assert_eq!(whole, understand(said, piece_len), "the same messages, cut otherwise");
+    let mut again = Vec::new();
+    whole.0.iter().for_each(|message| encode_message(message, &mut again));
+    assert_eq!(understand(&again, again.len()), (whole.0, None), "what was understood can be said");
+}
+
+/// All messages of what was said in pieces, and the error that ended it.
+fn understand(said: &[u8], piece_len: usize) -> (Vec<Message>, Option<String>) {
+    let (mut decoder, mut messages) = (MessageDecoder::new(), Vec::new());
+    for mut input in said.chunks(piece_len.max(1)) {
+        loop {
+            match decoder.decode(&mut input) {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(error) => return (messages, Some(error.to_string())),
+            }
+        }
+        assert!(input.is_empty(), "everything was looked at");
+        assert!(decoder.buffered_bytes() <= BUFFERED_BYTES_MAX);
+    }
+    (messages, None)
 }
 
 /// As [`decode`], by reads of at most so many bytes.
@@ -70,7 +98,7 @@ fn read(stream: &[u8], read_len: usize) -> (Vec<Seen>, Option<String>) {
     let mut seen = Vec::new();
     for bytes in stream.chunks(read_len) {
         let mut take = |event: Event<'_>| {
-            add(&mut seen, event);
+            add(&mut seen, &event);
             Ok::<(), Infallible>(())
         };
         if let Err(error) = reader.take(bytes, &mut buffer, &mut take) {
@@ -80,10 +108,13 @@ fn read(stream: &[u8], read_len: usize) -> (Vec<Seen>, Option<String>) {
     (seen, None)
 }
 
-fn add(seen: &mut Vec<Seen>, event: Event<'_>) {
+fn add(seen: &mut Vec<Seen>, event: &Event<'_>) {
     match event {
-        Event::Preamble { version } => seen.push(Seen::Preamble(version)),
-        Event::Control(message) => seen.push(Seen::Control(message)),
+        Event::Preamble { version } => seen.push(Seen::Preamble(*version)),
+        Event::Control(piece) => match seen.last_mut() {
+            Some(Seen::Control(carried)) => carried.extend_from_slice(piece),
+            _ => seen.push(Seen::Control(piece.to_vec())),
+        },
         Event::Data(run) => run.frames().for_each(|run| add_frame(seen, &run)),
     }
 }

@@ -1,6 +1,6 @@
 //! A script of bytes, as a fuzz target makes it up, read as what a driver needs next.
 
-use relay_protocol::{CONTROL_HEADER_BYTES, limits::CONTROL_BODY_BYTES_MAX};
+use relay_protocol::{encode_control, limits::CONTROL_BODY_BYTES_MAX};
 
 /// A script, read from its beginning; at its end everything is zero.
 #[derive(Debug)]
@@ -42,14 +42,13 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// A control frame whose body the script writes; its header is right.
+    /// A control frame with a message whose body the script writes; what is before it is right.
     pub fn control(&mut self) -> Vec<u8> {
         let len = usize::from(self.byte()) * 5 % CONTROL_BODY_BYTES_MAX + 1;
         let body = self.bytes(len);
         let length = u16::try_from(body.len()).expect("a body is short").to_le_bytes();
-        let mut frame = Vec::with_capacity(CONTROL_HEADER_BYTES + body.len());
-        frame.extend_from_slice(&[1, 0, length[0], length[1]]);
-        frame.extend_from_slice(body);
+        let mut frame = Vec::new();
+        encode_control(&[&length, body].concat(), &mut frame);
         frame
     }
 }

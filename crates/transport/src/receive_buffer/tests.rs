@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Reader;
-use relay_protocol::{Message, encode_control, encode_preamble, frame_crc, rng::Rng};
+use relay_protocol::{encode_control, encode_preamble, frame_crc, rng::Rng};
 
 const FRAMES: usize = 4;
 const FRAME: usize = FRAME_PAYLOAD_BYTES_MAX;
@@ -18,7 +18,7 @@ fn frames(chunk: u32, offset: usize, len: usize, out: &mut Vec<u8>) {
             offset: u32::try_from(offset + index * FRAME).expect("small"),
             payload_len: u32::try_from(payload.len()).expect("a frame"),
             tag: 0,
-            crc: frame_crc(payload),
+            checksum: frame_crc(payload),
         };
         out.extend_from_slice(&header.encode());
         out.extend_from_slice(payload);
@@ -28,14 +28,18 @@ fn frames(chunk: u32, offset: usize, len: usize, out: &mut Vec<u8>) {
 /// What came: messages, and frames with their bytes.
 #[derive(PartialEq, Debug)]
 enum Seen {
-    Message(Message),
+    /// What control frames carried, until something else came.
+    Control(Vec<u8>),
     Frame(DataHeader, Vec<u8>),
 }
 
-fn see(seen: &mut Vec<Seen>, event: Event<'_>) {
+fn see(seen: &mut Vec<Seen>, event: &Event<'_>) {
     match event {
         Event::Preamble { .. } => {}
-        Event::Control(message) => seen.push(Seen::Message(message)),
+        Event::Control(piece) => match seen.last_mut() {
+            Some(Seen::Control(carried)) => carried.extend_from_slice(piece),
+            _ => seen.push(Seen::Control(piece.to_vec())),
+        },
         Event::Data(run) => run.frames().for_each(|run| {
             if run.frame_offset == 0 {
                 seen.push(Seen::Frame(run.header, Vec::new()));
@@ -58,7 +62,7 @@ fn read(mut stream: &[u8], mut most: impl FnMut() -> usize) -> (Vec<Seen>, Vec<u
             if let Event::Data(run) = &event {
                 runs.push(run.bytes.len());
             }
-            see(&mut seen, event);
+            see(&mut seen, &event);
             Ok::<(), ()>(())
         };
         reader.take(now, &mut buffer, &mut handler).expect("well-formed");
@@ -118,15 +122,15 @@ fn the_same_comes_out_however_the_stream_is_cut_and_whatever_was_expected() {
         let mut stream = encode_preamble().to_vec();
         for chunk in 0..6 {
             if small(2) == 0 {
-                let token = small(1 << 30) as u64;
-                encode_control(&Message::Ping { token }, &mut stream);
+                let carried = vec![7; 1 + small(5000)];
+                encode_control(&carried, &mut stream);
             }
             let len = [FRAME, 4 * FRAME, 3 * FRAME + 1, 1, FRAME - 1][small(5)];
             frames(chunk, small(3) * FRAME, len, &mut stream);
         }
         let (mut decoder, mut input, mut whole) = (Decoder::new(), &stream[..], Vec::new());
         while let Some(event) = decoder.decode(&mut input).expect("well-formed") {
-            see(&mut whole, event);
+            see(&mut whole, &event);
         }
         let limits = [1, 30, FRAME, FRAME + DATA_HEADER_BYTES, 5 * FRAME];
         let (seen, runs) = read(&stream, || {
@@ -149,7 +153,7 @@ fn what_came_before_an_error_is_handed_on_before_it() {
     let (mut buffer, mut reader) = (ReceiveBuffer::new(FRAMES), Reader::new());
     let mut seen = Vec::new();
     let mut handler = |event: Event<'_>| {
-        see(&mut seen, event);
+        see(&mut seen, &event);
         Ok::<(), ()>(())
     };
     reader.take(&stream[..first], &mut buffer, &mut handler).expect("well-formed");

@@ -21,7 +21,7 @@ use super::{
     frame::{Why, label, milliseconds, phase, swarm_name, whole},
 };
 use crate::{message::SwarmRef, observe::snapshot::PeerSnapshot};
-use relay_protocol::time::Time;
+use relay_protocol::{limits::VERSION, time::Time};
 
 /// Entries of one answer, at most: 1,000 peers are about 300 KiB.
 const PAGE_MAX: usize = 1000;
@@ -48,6 +48,26 @@ impl Page {
         let end = self.offset.saturating_add(part.len());
         (part, (end < total && self.limit > 0).then_some(end))
     }
+}
+
+#[derive(Serialize)]
+struct About<'a> {
+    version: &'static str,
+    protocol_version: u16,
+    pin: String,
+    driver: &'a str,
+}
+
+/// What answers here, and what peers know it by.
+pub(crate) async fn about(State(view): State<Arc<View>>) -> Response {
+    let shared = &view.shared;
+    let about = About {
+        version: env!("CARGO_PKG_VERSION"),
+        protocol_version: VERSION,
+        pin: shared.policy.identity.pin().to_string(),
+        driver: &shared.about.driver,
+    };
+    Json(about).into_response()
 }
 
 #[derive(Serialize)]

@@ -4,7 +4,6 @@ use shards::{Budget, Ringer, ShardId};
 
 use super::*;
 use crate::one_shard;
-use relay_protocol::frame_crc;
 
 const LEN: usize = 5 * FRAME_PAYLOAD_BYTES_MAX + 77;
 
@@ -31,6 +30,7 @@ fn fetching_of(bytes: &[u8]) -> (Fetching, Budget) {
     let budget = Budget::new(1 << 17, 1);
     let lease = budget.waiter(ringer()).expect("one").try_lease(1 << 17).expect("all is free");
     let mut fetching = Fetching::default();
+    fetching.set_key(key());
     fetching.begin(FetchOrder { fetch_id: FetchId(7), chunk: 0, manifest, lease });
     (fetching, budget)
 }
@@ -69,6 +69,10 @@ fn a_sealed_chunk_with_a_wrong_byte_is_a_lie() {
     assert!(matches!(ended.expect("whole").result, Err(FetchFailure::Lied)));
 }
 
+fn key() -> UploadKey {
+    UploadKey::new([6; 32])
+}
+
 /// The chunk's frames, whose checksums are stated as `state` makes them of the right ones.
 fn headers(bytes: &[u8], state: impl Fn(u32) -> u32) -> Vec<DataHeader> {
     let frames = bytes.chunks(FRAME_PAYLOAD_BYTES_MAX).zip(0..);
@@ -77,7 +81,7 @@ fn headers(bytes: &[u8], state: impl Fn(u32) -> u32) -> Vec<DataHeader> {
         offset: number * FRAME_PAYLOAD_LEN_MAX,
         payload_len: u32::try_from(frame.len()).expect("a frame"),
         tag: 7,
-        crc: state(frame_crc(frame)),
+        checksum: state(key().checksum(7, number * FRAME_PAYLOAD_LEN_MAX, frame)),
     };
     frames.map(header).collect()
 }
@@ -143,8 +147,7 @@ fn checksums_decide_about_blame_and_about_nothing_else() {
     assert_eq!(right.crcs, frame_crcs(&bytes));
     let misstated = in_frames(&bytes, |crc| !crc).expect("the digest is right");
     assert!(misstated.bytes == bytes);
-    let stated: Vec<u32> = frame_crcs(&bytes).iter().map(|crc| !crc).collect();
-    assert_eq!(*misstated.crcs, stated, "as they came");
+    assert_eq!(misstated.crcs, frame_crcs(&bytes), "what is passed on is right");
     let mut wrong = bytes;
     wrong[4711] ^= 1;
     assert!(matches!(in_frames(&wrong, |crc| crc), Err(FetchFailure::Lied)));
