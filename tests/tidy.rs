@@ -12,7 +12,7 @@ const CODE: [&str; 7] = ["src", "crates", "shards", "loadgen", "tests", "example
 const LINES_MAX: usize = 500;
 
 /// Files and directories without sockets, clocks, threads, metrics or chance of their own.
-const PURE: [&str; 13] = [
+const PURE: [&str; 18] = [
     "crates/protocol/src/",
     "crates/swarm/src/",
     "crates/protocol/src/time.rs",
@@ -26,6 +26,11 @@ const PURE: [&str; 13] = [
     "crates/server/src/home/blame.rs",
     "crates/client/src/session.rs",
     "crates/client/src/session/",
+    "crates/client/src/proxy/connect.rs",
+    "crates/client/src/proxy/exceptions.rs",
+    "crates/client/src/proxy/handshake.rs",
+    "crates/client/src/proxy/socks.rs",
+    "crates/client/src/proxy/url.rs",
 ];
 
 /// Among them, tests that need a runtime: a lease is had from a budget, and that rings a shard.

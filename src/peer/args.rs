@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
 use shards::DriverChoice;
 
-use super::ticket_source::TicketSource;
+use super::{proxy_source::ProxySource, ticket_source::TicketSource};
 use crate::{
     arguments::parse_driver,
     pages::PageCommand,
@@ -16,6 +16,10 @@ use crate::{
     transport::Transport,
     units::{parse_count, parse_duration, parse_power_of_two},
 };
+
+/// Several commands have this option.
+const PROXY_HELP: &str = "Reach the relay through this proxy: SCHEME://[USER:PASSWORD@]HOST:PORT with socks5, socks5h (the proxy looks up \
+     the relay's name) or http (CONNECT); NO_PROXY lists exceptions [default: ALL_PROXY]";
 
 /// Shares files through a relay, and gets them.
 #[derive(Parser, Clone, Debug)]
@@ -59,6 +63,10 @@ pub struct CommonArgs {
     /// were met before, and the system's authorities]
     #[arg(long, env = "PEER_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
+
+    /// The proxy that leads to the relay.
+    #[arg(long, env = "PEER_PROXY", value_name = "URL", hide_env_values = true, help = PROXY_HELP)]
+    pub proxy: Option<ProxySource>,
 
     /// How messages and data travel: tcp, udp-control or udp-data
     #[arg(long, env = "PEER_TRANSPORT", value_name = "T", default_value = "tcp")]
@@ -164,6 +172,10 @@ pub struct GetArgs {
     #[arg(long, short, env = "PEER_OUTPUT", value_name = "PATH")]
     pub output: Option<PathBuf>,
 
+    /// Go to this relay instead of the ticket's [port: 7440]; it must show the pin, or without one the ticket's
+    #[arg(long, env = "PEER_RELAY", value_name = "HOST[:PORT][#PIN]")]
+    pub relay: Option<PinnedRelay>,
+
     /// After completion serve others for DUR, or `auto`: until no peer depends on us
     #[arg(long, env = "PEER_SEED_FOR", value_name = "DUR", default_value = "auto", value_parser = parse_seed_for)]
     pub seed_for: SeedFor,
@@ -212,6 +224,10 @@ pub struct CheckArgs {
     #[arg(value_name = "TICKET")]
     pub ticket: TicketSource,
 
+    /// Go to this relay instead of the ticket's [port: 7440]; it must show the pin, or without one the ticket's
+    #[arg(long, env = "PEER_RELAY", value_name = "HOST[:PORT][#PIN]")]
+    pub relay: Option<PinnedRelay>,
+
     /// File whose first line is the token that the relay asks for
     #[arg(long, env = "PEER_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -220,6 +236,10 @@ pub struct CheckArgs {
     /// were met before, and the system's authorities]
     #[arg(long, env = "PEER_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
+
+    /// The proxy that leads to the relay.
+    #[arg(long, env = "PEER_PROXY", value_name = "URL", hide_env_values = true, help = PROXY_HELP)]
+    pub proxy: Option<ProxySource>,
 
     /// What drives the event loop: auto, io-uring or epoll
     #[arg(long, env = "PEER_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]

@@ -22,6 +22,8 @@ use crate::{
 pub(super) enum PinSource {
     /// The ticket.
     Ticket,
+    /// The ticket, which names another relay than `--relay` does.
+    TicketOfOther,
     /// `--relay HOST:PORT#PIN`.
     Option,
 }
@@ -126,6 +128,11 @@ impl Belief {
                     Ground::Pin(PinSource::Option) => format!(
                         "the relay at {relay} shows the pin {found}, and --relay names {expected}: an impostor answers, \
                          or it has a new key: ask the relay's operator for the pin that `relay` prints at its start"
+                    ),
+                    Ground::Pin(PinSource::TicketOfOther) => format!(
+                        "the relay at {relay} (--relay, PEER_RELAY) shows the pin {found}, and the ticket, which names \
+                         another relay, {expected}: if you mean this relay, give its pin as well, which its operator \
+                         knows: --relay {relay}#PIN; if not, leave --relay out"
                     ),
                     Ground::Pin(PinSource::Ticket) | Ground::Authorities => format!(
                         "the relay at {relay} shows the pin {found}, and the ticket names {expected}: an impostor \

@@ -11,19 +11,21 @@ use shards::{bell::LocalBell, clock, task};
 
 use super::{
     args::CheckArgs,
-    belief::{Belief, PinSource},
+    destination::Destination,
     error::{ProgramError, output_error, read_grant},
     event_loop,
     voice::Voice,
+    way::Way,
 };
 use crate::{
     client::{
-        ChunkOrder, FileState, Notice, Patience, Peer, PeerConfig, PeerHandle, Reaction, Remote,
+        ChunkOrder, FileState, Notice, Patience, Peer, PeerConfig, PeerHandle, Reaction,
         SessionConfig, hashing, new_scratch,
         origin::{OpenFile, OriginFile, Sealing},
         store::{ChunkStore, StoreEvent},
     },
     protocol::{Digest, Grant, Manifest, SwarmKey, Ticket, chunk_size_log2_for},
+    transport::Transport,
     units::{bytes_text, count_text},
 };
 
@@ -51,6 +53,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
     let token = read_grant(args.token_file.as_deref())?;
     let voice = Voice { quiet: args.quiet };
     let ticket = args.ticket.read()?;
+    let destination = Destination::of(&ticket, args.relay.as_ref());
+    let way = destination.way(args.proxy.as_ref(), Transport::Tcp)?;
     let key = ticket.key;
     let file = OpenFile::open(&args.file).map_err(ProgramError::job)?;
     let verdict = if file.size_bytes() != key.size_bytes {
@@ -65,7 +69,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
         if origin.plain() == ticket.plain() {
             Verdict::Same
         } else {
-            locate(args, &ticket, token, &origin)
+            let ask = || ask_for_manifest(args, &ticket, (&destination, &way), token);
+            locate(&ticket, &origin, ask)
         }
     };
     report(args, &key, voice, &verdict)
@@ -73,9 +78,13 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
 
 /// Where the file differs, if a peer can tell. What it tells of a sealed file is of the ciphertext: this one is
 /// sealed as the ticket says, and compared with that.
-fn locate(args: &CheckArgs, ticket: &Ticket, token: Option<Grant>, origin: &OriginFile) -> Verdict {
+fn locate(
+    ticket: &Ticket,
+    origin: &OriginFile,
+    ask: impl FnOnce() -> Result<Arc<Manifest>, String>,
+) -> Verdict {
     let find = || {
-        let manifest = ask_for_manifest(args, ticket, token)?;
+        let manifest = ask()?;
         let sealed = ticket.sealed.as_ref();
         let own = sealed.map(|sealed| origin.manifest_as(sealed, &mut |_| {})).transpose();
         let own = own.map_err(|error| error.to_string())?;
@@ -92,6 +101,7 @@ fn locate(args: &CheckArgs, ticket: &Ticket, token: Option<Grant>, origin: &Orig
 fn ask_for_manifest(
     args: &CheckArgs,
     ticket: &Ticket,
+    (destination, way): (&Destination, &Way),
     token: Option<Grant>,
 ) -> Result<Arc<Manifest>, String> {
     if token.as_ref().is_some_and(|grant| !grant.roles.may_get()) {
@@ -99,8 +109,10 @@ fn ask_for_manifest(
             "the token of --token-file may only publish files, so the relay was not asked".into()
         );
     }
-    let pin = ticket.pin.map(|pin| (pin, PinSource::Ticket));
-    let belief = Belief::of(&ticket.relay, pin, args.tls_ca.as_deref());
+    if let Some(note) = &way.note {
+        Voice { quiet: args.quiet }.say(note);
+    }
+    let belief = destination.belief(args.tls_ca.as_deref());
     let belief = belief.map_err(|error| error.to_string())?;
     let session = SessionConfig {
         order: ChunkOrder::Relay,
@@ -112,7 +124,7 @@ fn ask_for_manifest(
     };
     // The answer is known without the relay: one that is not there is not waited for.
     let patience = Patience { first: Duration::ZERO, later: Duration::ZERO };
-    let remote: Remote = ticket.into();
+    let remote = &way.remote;
     let config = PeerConfig {
         remote: remote.clone(),
         trust: belief.trust().clone(),

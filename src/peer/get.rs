@@ -41,16 +41,18 @@ use self::{
 };
 use super::{
     args::{GetArgs, SeedFor},
-    belief::{Belief, PinSource},
+    belief::Belief,
+    destination::Destination,
     error::{ProgramError, no_thread, output_error, read_token},
     event_loop::Interrupt,
+    way::Way,
 };
 use crate::{
     client::{
         FileState, Opening, Remote,
         resume::{self, Hashing},
     },
-    protocol::{Manifest, Roles, Ticket, Token, digest_file, shown_name},
+    protocol::{Manifest, PinnedRelay, Roles, Ticket, Token, digest_file, shown_name},
     units::{bytes_text, bytes_texts, count_text},
 };
 
@@ -58,6 +60,7 @@ use crate::{
 struct Context<'a> {
     args: &'a GetArgs,
     ticket: &'a Ticket,
+    remote: Remote,
     belief: Belief,
     /// Of a sealed file: opens it, and knows what was opened.
     opening: Option<Opening>,
@@ -86,8 +89,10 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
     if target == Target::Stdout || args.common.json {
         crate::stdout::check().map_err(|error| output_error(&error))?;
     }
-    let pin = ticket.pin.map(|pin| (pin, PinSource::Ticket));
-    let belief = Belief::of(&ticket.relay, pin, args.common.tls_ca.as_deref())?;
+    let destination = Destination::of(ticket, args.relay.as_ref());
+    let Way { remote, note } =
+        destination.way(args.common.proxy.as_ref(), args.common.transport)?;
+    let belief = destination.belief(args.common.tls_ca.as_deref())?;
     let execute = if ticket.is_executable { part::execute_permissions() } else { 0 };
     let began = clock::now();
     let token = read_token(args.common.token_file.as_deref(), Roles::GET)?;
@@ -111,6 +116,7 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
         let context = Context {
             args,
             ticket,
+            remote,
             belief,
             opening,
             token,
@@ -120,6 +126,7 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
             news,
             is_checked,
         };
+        note.into_iter().for_each(|note| context.note(note));
         let result = context.get(&target);
         drop(context);
         // A screen that panicked takes nothing of the result away.
@@ -347,11 +354,17 @@ impl Context<'_> {
         if !manifest_only {
             let chunks = count_text(u64::from(key.chunk_count()), "chunk");
             let (name, size) = (shown_name(self.ticket.name()), bytes_text(key.size_bytes));
-            let relay = &self.ticket.relay;
-            self.note(format!("getting {name} ({size}, {chunks}) through {relay}"));
+            let relay = &self.remote;
+            let elsewhere = match args.relay.as_ref() {
+                Some(PinnedRelay { addr, .. }) if *addr != self.ticket.relay => {
+                    format!(" (--relay, PEER_RELAY; the ticket names {})", self.ticket.relay)
+                }
+                _ => String::new(),
+            };
+            self.note(format!("getting {name} ({size}, {chunks}) through {relay}{elsewhere}"));
         }
         let job = Job {
-            remote: Remote::from(self.ticket),
+            remote: self.remote.clone(),
             belief: self.belief.clone(),
             token: self.token.clone(),
             transport: args.common.transport,

@@ -3,8 +3,10 @@
 //! ```text
 //!  args ──► share, get ──► event_loop ──► the peer library
 //!    │        │  probe       signals
-//!    │        │  belief
+//!    │        │  belief       which relay is the one that is meant
+//!    │        │  way          how it is reached: directly, or through a proxy
 //!    │      check, info
+//!    │           destination   the relay at which a ticket's file is looked for
 //! ```
 //!
 //! One process does one thing: its main thread becomes the event loop that serves the one
@@ -14,19 +16,23 @@
 pub mod args;
 mod belief;
 mod check;
+mod destination;
 mod error;
 mod event_loop;
 mod get;
 mod info;
 mod probe;
+mod proxy_source;
 mod share;
 mod ticket_source;
 mod voice;
+mod way;
 
 use std::{ffi::OsString, process::ExitCode};
 
 pub use args::PeerArgs;
 pub use error::ProgramError;
+pub use proxy_source::ProxySource;
 pub use ticket_source::TicketSource;
 
 use args::Command;

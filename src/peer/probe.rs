@@ -59,7 +59,7 @@ async fn attempt(
     let binding = [0; BINDING_BYTES];
     let mut handshake = Handshake { token, binding, chunk_size_log2_max: None, accepted: false };
     let secure = trust.connect(&relay.host());
-    let session_error = |error| ConnectionError::Session { remote, error };
+    let session_error = |error| ConnectionError::Session { remote: remote.clone(), error };
     let answered = clock::timeout(HANDSHAKE_TIMEOUT, handshake.run(&socket, secure)).await;
     match answered {
         None => Err(session_error(SessionError::Silent(HANDSHAKE_TIMEOUT))),

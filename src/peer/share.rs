@@ -20,6 +20,7 @@ use super::{
     event_loop::{self, Interrupt},
     probe::probe,
     voice::Voice,
+    way::Way,
 };
 use crate::{
     client::{
@@ -58,7 +59,9 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     let sealing = wish.sealing();
     let file = OpenFile::open(&args.file).map_err(ProgramError::job)?;
     wish.check_size(&file)?;
-    let remote = Remote::from(wish.relay().clone());
+    let (proxy, relay) = (args.common.proxy.as_ref(), wish.relay().clone());
+    let Way { remote, note } = Way::to(&[relay], proxy, args.common.transport)?;
+    note.iter().for_each(|note| voice.say(note));
     let belief = wish.belief()?;
     let chunk_size_log2_max = ask_relay(args, voice, &remote, &belief, token.clone())?;
     if let Some(note) = belief.remember().map_err(ProgramError::Job)? {

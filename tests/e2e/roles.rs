@@ -50,7 +50,10 @@ impl Stage {
     /// A file with this line of a token.
     fn token(&self, line: &str) -> String {
         let name = format!("{} token", line.replace(':', " "));
-        fs::write(self.path(&name), format!("{line}\n")).expect("a file can be written");
+        // A program that was started with it may be reading it.
+        if !self.path(&name).exists() {
+            fs::write(self.path(&name), format!("{line}\n")).expect("a file can be written");
+        }
         self.text(&name)
     }
 

@@ -193,7 +193,9 @@ fn a_ticket_comes_from_stdin_or_a_file_as_well() {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program can be started");
         let mut stdin = child.stdin.take().expect("piped");
-        stdin.write_all(ticket.as_bytes()).expect("it reads");
+        let written = stdin.write_all(ticket.as_bytes());
+        // One that reads the ticket from a file may have ended.
+        assert!(written.is_ok() || !args.contains(&"-"), "it reads: {written:?}");
         drop(stdin);
         child.wait_with_output().expect("it ends")
     };

@@ -14,6 +14,7 @@ pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod proxy;
 mod tools;
+pub(crate) mod tunnel;
 pub(crate) mod wire;
 
 use std::time::Duration;

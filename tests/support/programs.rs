@@ -23,5 +23,8 @@ pub(crate) fn peer(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
     command.args(args).env_remove("PEER_TIMEOUT").env_remove("PEER_SECRET_FILE");
     command.env("PEER_PLAIN", "1").env("XDG_STATE_HOME", NO_STATE);
+    for name in ["PEER_RELAY", "PEER_PROXY", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
+        command.env_remove(name);
+    }
     command
 }

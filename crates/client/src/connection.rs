@@ -96,7 +96,7 @@ impl Link {
                 return Ok(end);
             }
             if outcome == ReadOutcome::Closed {
-                return Err(ConnectionError::Closed(self.remote));
+                return Err(ConnectionError::Closed(self.remote.clone()));
             }
             is_drained = !is_full;
             if is_full {
@@ -154,7 +154,9 @@ impl Link {
     fn read_error(&self, error: ReadError<SessionError>) -> ConnectionError {
         match error {
             ReadError::Io(error) => self.io_error(error),
-            ReadError::Decode(error) => ConnectionError::Decode { remote: self.remote, error },
+            ReadError::Decode(error) => {
+                ConnectionError::Decode { remote: self.remote.clone(), error }
+            }
             ReadError::Handler(error) => self.session_error(error),
         }
     }

@@ -2,7 +2,11 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use super::assembler::{AssembleError, WrongDigestCause};
+use super::{
+    assembler::{AssembleError, WrongDigestCause},
+    endpoint::Endpoint,
+    proxy::ProxyError,
+};
 use relay_protocol::{
     DecodeError, Failure, FailureCode, ManifestError, RelayAddr,
     limits::{CHUNK_SIZE_LOG2_SLACK, FAILURE_TEXT_BYTES_MAX},
@@ -147,22 +151,25 @@ pub enum ConnectionError {
         /// The system's reason.
         error: io::Error,
     },
+    /// The proxy does not lead to the relay.
+    #[error(transparent)]
+    Proxy(Box<ProxyError>),
     /// The connection broke.
     #[error("the connection to the relay at {remote} broke: {error}")]
     Io {
         /// The relay.
-        remote: SocketAddr,
+        remote: Endpoint,
         /// The system's reason.
         error: io::Error,
     },
     /// The relay closed without a word.
     #[error("the relay at {0} closed the connection without saying why")]
-    Closed(SocketAddr),
+    Closed(Endpoint),
     /// The relay's stream makes no sense, or is of another version.
     #[error("what answers at {remote} can't be used: {error}")]
     Decode {
         /// The relay.
-        remote: SocketAddr,
+        remote: Endpoint,
         /// What was wrong.
         error: DecodeError,
     },
@@ -170,7 +177,7 @@ pub enum ConnectionError {
     #[error("{error} (relay at {remote})")]
     Session {
         /// The relay.
-        remote: SocketAddr,
+        remote: Endpoint,
         /// What ended it.
         error: SessionError,
     },
@@ -181,7 +188,7 @@ pub enum ConnectionError {
     )]
     DatagramsUnanswered {
         /// The relay.
-        remote: SocketAddr,
+        remote: Endpoint,
         /// How long they were tried.
         after: Duration,
     },
@@ -205,6 +212,7 @@ impl ConnectionError {
             // An address that the system can't make sense of, and an interface that is not there.
             Self::Connect { error, .. } => error.kind() != io::ErrorKind::InvalidInput,
             Self::LookUp { error, .. } => error.kind() != io::ErrorKind::AddrNotAvailable,
+            Self::Proxy(error) => error.fault.is_transient(),
             Self::Io { .. } | Self::Closed(_) => true,
             Self::Session { error, .. } => error.is_transient(),
             Self::Decode { .. } | Self::Store { .. } | Self::DatagramsUnanswered { .. } => false,

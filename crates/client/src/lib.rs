@@ -3,7 +3,9 @@
 //! ```text
 //!  peer         SHELL: connects, and connects again when a connection breaks
 //!    ├─ observer         what its owner is told, and may want
-//!    ├─ remote, dial     find the relay, open a socket
+//!    ├─ remote, race     the way to the relay: the first of its addresses that answers
+//!    ├─ look_up, dial    find addresses, open a socket
+//!    ├─ proxy            or through a proxy, with what is said to it
 //!    ├─ store, origin    where chunks live: memory, a file, nowhere; a file that is shared
 //!    ├─ hashing          a file's manifest, on all cores
 //!    ├─ sealing          chunks of a sealed file, between disk and swarm
@@ -76,17 +78,21 @@
 pub mod assembler;
 mod connection;
 pub mod dial;
+pub mod endpoint;
 pub mod error;
 #[cfg(feature = "exercise")]
 pub mod exercise;
 pub mod file_state;
 pub mod hashing;
 pub mod intake;
+mod look_up;
 pub mod observer;
 pub mod origin;
 pub mod outbox;
 pub mod peer;
 mod prefix;
+pub mod proxy;
+mod race;
 pub mod remote;
 pub mod resume;
 pub mod sealing;
@@ -97,13 +103,16 @@ pub mod wants;
 
 pub use assembler::WrongDigestCause;
 pub use connection::{Scratch, new_scratch};
+pub use endpoint::Endpoint;
 pub use error::{ConnectionError, SessionError};
 pub use file_state::FileState;
 pub use hashing::{HashError, Hashed, hash_file};
+pub use look_up::look_up_blocking;
 pub use observer::{Notice, Observer, Reaction};
 pub use origin::{OriginError, OriginFile};
 pub use peer::{Ended, Patience, Peer, PeerConfig, PeerHandle};
-pub use remote::{Remote, look_up_blocking};
+pub use proxy::{NoProxy, Proxies, Proxy, ProxyError, ProxyFault, ProxyKind, ProxyUrlError};
+pub use remote::Remote;
 pub use sealing::{Opening, Seal, WrongPlain, wrong_plain};
 pub use session::{Session, SessionConfig, SessionEvent};
 pub use store::{

@@ -192,7 +192,7 @@ impl Peer {
         }
     }
 
-    /// Over this transport.
+    /// Over this transport; but the stream carries all where it goes through a proxy.
     #[must_use]
     pub fn with_transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
@@ -290,7 +290,8 @@ impl Peer {
         }
         let config = self.config.session.clone();
         let file = self.file.clone();
-        let channel = channel_of(self.transport);
+        // A proxy passes streams only.
+        let channel = channel_of(self.transport).filter(|_| !remote.is_proxy());
         let session = Session::new(config, file, now());
         let session = session.with_datagrams(channel).with_label(self.label.clone());
         let secure = self.config.trust.connect(&self.config.remote.host());

@@ -95,7 +95,8 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
         bell: Rc::new(LocalBell::new()),
         offload: Offload::start("peer-finish", 1).map_err(no_thread)?,
         state: RefCell::new(State { stage, last_error: None, writes: None }),
-        was_path_judged: Cell::new(false),
+        // What this machine's buffers hold up is the way to a proxy, which is another one.
+        was_path_judged: Cell::new(job.remote.may_be_proxied()),
         was_relay_remembered: Cell::new(false),
         lapsed: Cell::new(clock::lapsed()),
         job,
@@ -305,7 +306,9 @@ impl Local {
             ConnectionError::Connect { .. } => {
                 ": is the relay running, and can this machine reach it?"
             }
-            ConnectionError::LookUp { .. } => ": is the relay's name right in the ticket?",
+            ConnectionError::LookUp { .. } => {
+                ": is the relay's name right, in the ticket or in --relay?"
+            }
             ConnectionError::Io { .. } | ConnectionError::Closed(_) => {
                 ": is the relay still running?"
             }

@@ -64,7 +64,7 @@ impl Link {
 
     fn datagrams(&self, core: &Core, offer: &DatagramOffer) -> Datagrams {
         let keys = core.queue.datagram_keys().expect("an offer came under TLS");
-        let route = Some(Route { socket: 0, remote: self.remote, local: None });
+        let route = Some(Route { socket: 0, remote: self.remote.addr(), local: None });
         let DatagramOffer { shard, connection, .. } = *offer;
         // A peer challenges no address: it knows where its relay is.
         let side = Side::Peer;
@@ -105,7 +105,7 @@ impl Link {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         // It knows one address of the relay, whichever of them answers: the seal proves it.
-        let route = Route { socket: 0, remote: self.remote, local: None };
+        let route = Route { socket: 0, remote: self.remote.addr(), local: None };
         let takes = !core.is_backlogged();
         let Some(datagrams) = core.queue.datagrams_mut() else { return Ok(()) };
         let session = &mut core.session;
@@ -139,7 +139,9 @@ impl Link {
     fn datagram_error(&self, error: DatagramError<SessionError>) -> ConnectionError {
         match error {
             DatagramError::Handler(error) => self.session_error(error),
-            DatagramError::Decode(error) => ConnectionError::Decode { remote: self.remote, error },
+            DatagramError::Decode(error) => {
+                ConnectionError::Decode { remote: self.remote.clone(), error }
+            }
             error @ (DatagramError::Frame(_) | DatagramError::RunsAhead(_)) => {
                 self.io_error(io::Error::other(error.to_string()))
             }
@@ -149,7 +151,7 @@ impl Link {
     fn silence_error(&self, silence: Silence) -> ConnectionError {
         match silence {
             Silence::Unanswered(after) => {
-                ConnectionError::DatagramsUnanswered { remote: self.remote, after }
+                ConnectionError::DatagramsUnanswered { remote: self.remote.clone(), after }
             }
             Silence::Ceased(after) => {
                 let text = format!("no datagram came for {} s", after.as_secs());

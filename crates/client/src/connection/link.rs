@@ -5,7 +5,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::{Shutdown, SocketAddr},
+    net::Shutdown,
     rc::{Rc, Weak},
 };
 
@@ -13,6 +13,7 @@ use shards::{bell::LocalBell, net::Socket};
 
 use super::core::{Core, End, Surroundings, now};
 use crate::{
+    endpoint::Endpoint,
     error::{ConnectionError, SessionError},
     session::Session,
 };
@@ -41,7 +42,7 @@ enum Phase {
 /// One connection. `core` is the part that tasks take turns at.
 pub(crate) struct Link {
     pub(super) socket: Socket,
-    pub(super) remote: SocketAddr,
+    pub(super) remote: Endpoint,
     pub(super) core: RefCell<Core>,
     /// The socket was full: the writer is to go on when it no longer is.
     pub(super) full: LocalBell,
@@ -58,7 +59,7 @@ impl Link {
     /// Nothing was said yet but the preamble.
     pub(crate) fn new(
         socket: Socket,
-        remote: SocketAddr,
+        remote: Endpoint,
         session: Session,
         secure: Secure,
         surroundings: Surroundings,
@@ -192,11 +193,11 @@ impl Link {
     }
 
     pub(super) fn io_error(&self, error: io::Error) -> ConnectionError {
-        ConnectionError::Io { remote: self.remote, error }
+        ConnectionError::Io { remote: self.remote.clone(), error }
     }
 
     pub(super) fn session_error(&self, error: SessionError) -> ConnectionError {
-        ConnectionError::Session { remote: self.remote, error }
+        ConnectionError::Session { remote: self.remote.clone(), error }
     }
 }
 
