@@ -3,13 +3,14 @@
 
 pub use relay_client::exercise::peer_session;
 pub use relay_server::exercise::server_session;
-pub use relay_transport::exercise::{decoder, handshake, manifest, ticket};
+pub use relay_transport::exercise::{bundle, decoder, handshake, manifest, ticket};
 
 /// What one fuzz target runs on its input.
 pub type Entry = fn(&[u8]);
 
 /// All entry points, by the name of their fuzz target.
-pub const ALL: [(&str, Entry); 6] = [
+pub const ALL: [(&str, Entry); 7] = [
+    ("bundle", bundle),
     ("decoder", decoder),
     ("handshake", handshake),
     ("manifest", manifest),

@@ -31,7 +31,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// Compares lines `name hex` with the file of that name.
-fn check(file: &str, lines: &[(String, Vec<u8>)]) {
+pub(crate) fn check(file: &str, lines: &[(String, Vec<u8>)]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     let text = lines.iter().fold(String::new(), |mut text, (name, bytes)| {
         writeln!(text, "{name} {}", hex(bytes)).unwrap();

@@ -4,6 +4,7 @@
 mod protocol_support;
 
 mod bitfield;
+mod bundle;
 mod golden;
 mod limits;
 mod manifests;

@@ -323,6 +323,11 @@
 //! be executed, and of a sealed file what opens it. The relay never sees it. Its form is specified in [`ticket`];
 //! it has versions of its own.
 //!
+//! # Bundles
+//!
+//! What peers call a file may be a tree of them, as one string of bytes: a bundle. Its form is specified in [`bundle`];
+//! it has versions of its own. Relay and swarm know no difference.
+//!
 //! # Sealed files
 //!
 //! What peers call a file may be the ciphertext of another: [`seal`] says how it is made. Nothing of that is on the
@@ -370,6 +375,7 @@ mod check;
 
 pub mod auth;
 pub mod bitfield;
+pub mod bundle;
 pub mod codec;
 pub mod crc;
 pub mod datagram;

@@ -161,6 +161,35 @@ pub const FILE_KEY_BYTES: usize = 32;
 /// into it. What is longer is not looked at.
 pub const TICKET_TEXT_BYTES_MAX: usize = 16 << 10;
 
+/// Opens every bundle: what is shared of directories and of several paths.
+pub const BUNDLE_MAGIC: [u8; 8] = *b"PSPBUNDL";
+
+/// Version of the format of bundles.
+pub const BUNDLE_VERSION: u8 = 1;
+
+/// Entries of a bundle, at most: a large source tree with its history has a tenth of them. With what a getter
+/// keeps of each beside the index, 16 bytes, they take 16 MiB.
+pub const BUNDLE_ENTRIES_MAX: usize = 1 << 20;
+
+/// Bytes of a bundle's index, at most: 64 for each entry, if there are as many as may be. A getter holds all of it,
+/// and must have it before it can write the first file.
+pub const BUNDLE_INDEX_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of a path in a bundle and of a link's target, at most: Linux takes no longer ones (`PATH_MAX`).
+pub const BUNDLE_PATH_BYTES_MAX: usize = 4096;
+
+/// Bytes of one component of them, at most: file systems have no longer ones (`NAME_MAX`).
+pub const BUNDLE_NAME_BYTES_MAX: usize = 255;
+
+/// Components of a path in a bundle, at most: a getter may hold a directory open for each.
+pub const BUNDLE_LEVELS_MAX: usize = 64;
+
+/// Bytes of a whole bundle, at most: what a swarm takes in its largest chunks, 4 TiB.
+pub const BUNDLE_BYTES_MAX: u64 = (CHUNK_COUNT_MAX as u64) << CHUNK_SIZE_LOG2_MAX;
+
+/// Bytes of a pattern for names in a bundle, at most: it need not be longer than what it names.
+pub const GLOB_BYTES_MAX: usize = BUNDLE_PATH_BYTES_MAX;
+
 const _: () = {
     assert!(DATAGRAM_ACK_QUIET.as_millis() < DATAGRAM_ACK_DELAY_MAX.as_millis());
     assert!(DATA_ACK_RANGES_MAX * 15 + 16 <= CONTROL_BODY_BYTES_MAX);
@@ -186,6 +215,9 @@ const _: () = {
     assert!(CHUNK_SIZE_LOG2_DEFAULT >= CHUNK_SIZE_LOG2_MIN);
     assert!(CHUNK_SIZE_LOG2_DEFAULT <= CHUNK_SIZE_LOG2_DEFAULT_MAX);
     assert!(CHUNK_SIZE_LOG2_DEFAULT_MAX <= CHUNK_SIZE_LOG2_MAX);
+    assert!(BUNDLE_INDEX_BYTES_MAX <= u32::MAX as usize);
+    assert!((BUNDLE_INDEX_BYTES_MAX as u64) < BUNDLE_BYTES_MAX);
+    assert!(BUNDLE_NAME_BYTES_MAX <= BUNDLE_PATH_BYTES_MAX);
 };
 
 /// Shards that datagrams can be steered to: as many as their first byte has values.

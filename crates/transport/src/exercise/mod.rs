@@ -1,5 +1,5 @@
-//! Drives what reads strangers' bytes by scripts of bytes: streams, TLS, manifests, tickets, and what the sessions'
-//! own drivers need. Not part of a product build.
+//! Drives what reads strangers' bytes by scripts of bytes: streams, TLS, manifests, tickets, bundles, and what
+//! the sessions' own drivers need. Not part of a product build.
 //!
 //! A script is read as long as there is some; whatever it says, nothing may panic, and what is
 //! asserted on the way must hold.
@@ -9,6 +9,7 @@ mod handshake;
 mod identity;
 mod relay;
 mod script;
+mod tree;
 
 use relay_protocol::Event;
 
@@ -21,6 +22,7 @@ pub use self::{
     identity::{manifest, ticket},
     relay::{other_identity, relay_identity},
     script::Script,
+    tree::bundle,
 };
 
 /// Hears a stream as a connection does that reads all there is, without TLS around its messages.
