@@ -55,6 +55,9 @@ const OUTPUT_BYTES_MAX: usize = 16 << 10;
 pub(crate) enum RelayError {
     /// The one that was named doesn't answer.
     #[error("{0}; is it running? leave --relay out to have one started")]
+    Absent(StatsError),
+    /// The one that was named answers, and can't be used.
+    #[error("{0}")]
     Named(StatsError),
     /// It could not be started.
     #[error("could not start a relay of our own: {0}")]
@@ -103,7 +106,10 @@ impl Relay {
         pin: Option<Pin>,
     ) -> Result<(Self, Observer), RelayError> {
         let trust = pin.map_or_else(Trust::first_seen, Trust::pinned);
-        let observer = Observer::connect(address, &trust).map_err(RelayError::Named)?;
+        let observer = Observer::connect(address, &trust).map_err(|error| match error {
+            error @ StatsError::Connect(..) => RelayError::Absent(error),
+            error => RelayError::Named(error),
+        })?;
         let origin = format!("the one at {address}");
         Ok((Self { address, origin, trust, own: None }, observer))
     }

@@ -14,7 +14,7 @@ use relay::{
         Claims, Failure, Hello, Message, Order, Stats, Token, TokenDemand, Welcome,
         limits::BINDING_BYTES,
     },
-    transport::{Dialogue, DialogueError, Heard, Trust},
+    transport::{Dialogue, DialogueError, Heard, SecureError, Trust, secure::WrongPin},
 };
 
 /// For connecting, and for each answer.
@@ -35,6 +35,13 @@ pub(crate) enum StatsError {
     /// Something else is there, or another version.
     #[error("what answers at {0} is no relay that this program can use: {1}")]
     Decode(SocketAddr, String),
+    /// It has another key than the pin names.
+    #[error(
+        "the relay at {0} shows the pin {found}, and --relay names {expected}: an impostor answers, or it has a new \
+         key: ask the relay's operator for the pin that `relay` prints",
+        found = .1.found, expected = .1.expected
+    )]
+    WrongPin(SocketAddr, WrongPin),
     /// It said why not.
     #[error("the relay at {0} refuses: {text}", text = .1.reason())]
     Refused(SocketAddr, Failure),
@@ -173,6 +180,9 @@ impl Observer {
         let heard = self.talk.hear(input, &mut handler);
         heard.map_err(|error| match error {
             DialogueError::Handler(error) => error,
+            DialogueError::Secure(SecureError::WrongPin(wrong)) => {
+                StatsError::WrongPin(remote, wrong)
+            }
             error => StatsError::Decode(remote, error.to_string()),
         })?;
         if is_secured && let Some(binding) = self.talk.secure().poll_secured() {

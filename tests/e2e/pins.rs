@@ -409,7 +409,7 @@ fn a_refused_impostor_is_not_remembered() {
 }
 
 #[test]
-fn what_answers_without_tls_or_of_another_version_is_told_apart() {
+fn a_relay_of_another_version_is_told_apart_with_both_named() {
     let stage = Stage::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("it has an address");

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use crate::support::{command, run};
+use crate::support::{Relay, command, run};
 
 #[test]
 fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
@@ -61,6 +61,19 @@ fn help_has_an_example_and_the_exit_codes() {
     assert!(text.contains("loadgen --clients 100 --file 100M"));
     assert!(text.contains("Exit codes"));
     assert!(text.contains("sweep") && text.contains("compare"));
+}
+
+#[test]
+fn a_relay_that_is_named_with_its_pin_must_prove_that_one() {
+    let relay = Relay::start("127.0.0.1:0", &["--cores", "1"]);
+    let (right, other) = (format!("{}#{}", relay.address, relay.pin), "a".repeat(26));
+    run(&["--clients", "2", "--file", "1M", "--relay", &right]).assert_success();
+    let refused = run(&["--clients", "2", "--relay", &format!("{}#{other}", relay.address)]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    for part in ["impostor", &relay.pin, &other] {
+        assert!(refused.stderr.contains(part), "{part} in: {}", refused.stderr);
+    }
+    assert!(!refused.stderr.contains("is it running"), "it is: {}", refused.stderr);
 }
 
 #[test]

@@ -93,6 +93,8 @@ pub(crate) struct Relay {
     /// Kept open: what the relay prints later must not kill it.
     _stdout: Lines<BufReader<ChildStdout>>,
     pub(crate) address: String,
+    /// What it is known by.
+    pub(crate) pin: String,
 }
 
 impl Relay {
@@ -100,13 +102,14 @@ impl Relay {
         let mut command = command(&["relay-role", "--listen", listen, "--http", "127.0.0.1:0"]);
         let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next().expect("the relay ended before it listened").unwrap();
-            if let Some(address) = line.strip_prefix("relay listening on ") {
-                break address.to_owned();
+        let mut value = |start: &str| loop {
+            let line = lines.next().expect("the relay ended before it was ready").unwrap();
+            if let Some(value) = line.strip_prefix(start) {
+                break value.to_owned();
             }
         };
-        Self { child, _stdout: lines, address }
+        let (address, pin) = (value("relay listening on "), value("relay pin "));
+        Self { child, _stdout: lines, address, pin }
     }
 
     /// As `kill -9` does.
