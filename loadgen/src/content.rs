@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use relay::{
-    client::{ChunkStore, Disk, FileStore, MemoryStore, Opening, Seal, origin::holds_more},
+    client::{ChunkStore, Disk, FileStore, MemoryStore, Opening, Seal, content::holds_more},
     machine,
     protocol::{
         ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, Sealed, SwarmKey, UserSecret,

@@ -52,7 +52,7 @@ use crate::{
         FileState, Opening, Remote,
         resume::{self, Hashing},
     },
-    protocol::{Manifest, PinnedRelay, Roles, Ticket, Token, digest_file, shown_name},
+    protocol::{Manifest, PinnedRelay, Roles, Ticket, TicketKind, Token, digest_file, shown_name},
     units::{bytes_text, bytes_texts, count_text},
 };
 
@@ -93,7 +93,8 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
     let Way { remote, note } =
         destination.way(args.common.proxy.as_ref(), args.common.transport)?;
     let belief = destination.belief(args.common.tls_ca.as_deref())?;
-    let execute = if ticket.is_executable { part::execute_permissions() } else { 0 };
+    let is_executable = ticket.kind == TicketKind::Executable;
+    let execute = if is_executable { part::execute_permissions() } else { 0 };
     let began = clock::now();
     let token = read_token(args.common.token_file.as_deref(), Roles::GET)?;
     let interrupt = Interrupt::watch()?;
@@ -331,7 +332,7 @@ impl Context<'_> {
         }
         self.status.enter(Phase::Hashing);
         let have =
-            resume::chunks_present(part.file(), &manifest, self.opening.as_ref(), &self.hashing);
+            resume::chunks_present(&**part.file(), &manifest, self.opening.as_ref(), &self.hashing);
         let have = have.map_err(|error| {
             self.with_hint(&hashing_error(&error, &part.target().part_path()), part)
         })?;

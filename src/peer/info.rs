@@ -5,7 +5,7 @@ use super::{
     error::{ProgramError, output_error},
 };
 use crate::{
-    protocol::{Ticket, shown_name},
+    protocol::{Ticket, TicketKind, shown_name},
     units::{bytes_text, count_text},
 };
 
@@ -29,7 +29,8 @@ pub(super) fn describe(ticket: &Ticket) -> serde_json::Value {
         "pin": ticket.pin.map(|pin| pin.to_string()),
         "sealed": ticket.sealed.is_some(),
         "plain_digest": ticket.plain().to_string(),
-        "executable": ticket.is_executable,
+        "executable": ticket.kind == TicketKind::Executable,
+        "bundle": ticket.kind == TicketKind::Bundle,
     })
 }
 
@@ -59,8 +60,12 @@ fn prose(ticket: &Ticket) -> String {
     if let Some(pin) = ticket.pin {
         lines.push(("pin", format!("{pin} (which the relay must prove)")));
     }
-    if ticket.is_executable {
-        lines.push(("mode", "executable".into()));
+    match ticket.kind {
+        TicketKind::File => {}
+        TicketKind::Executable => lines.push(("mode", "executable".into())),
+        TicketKind::Bundle => {
+            lines.push(("holds", "a directory: peer list shows what is in it".into()));
+        }
     }
     lines.iter().map(|(what, text)| format!("{what:<6} {text}\n")).collect()
 }

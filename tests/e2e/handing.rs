@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use relay::protocol::Ticket;
+use relay::protocol::{Ticket, TicketKind};
 
 use crate::programs::{peer, relay};
 use crate::support::{
@@ -119,7 +119,7 @@ fn the_executable_bit_travels_with_the_ticket_and_the_umask_is_minded() {
         mode(&path, shared);
         let (running, ticket) = share(&path, &["--relay", &addr]);
         let parsed: Ticket = ticket.parse().expect("a ticket");
-        assert_eq!(parsed.is_executable, is_executable);
+        assert_eq!(parsed.kind, TicketKind::of_file(is_executable));
         let info = run(&mut peer(&["info", &ticket])).stdout;
         assert_eq!(info.contains("mode   executable"), is_executable, "{info}");
         tickets.push((running, ticket, is_executable));

@@ -4,8 +4,8 @@
 
 use proptest::prelude::*;
 use relay::protocol::{
-    Digest, Pin, RelayAddr, Sealed, ShareSecret, SwarmKey, Ticket, TicketError, check_name,
-    fit_name,
+    Digest, Pin, RelayAddr, Sealed, ShareSecret, SwarmKey, Ticket, TicketError, TicketKind,
+    check_name, fit_name,
     limits::{
         HOST_BYTES_MAX, TICKET_CHARS_MAX, TICKET_NAME_BYTES_MAX, TICKET_RELAYS_MAX,
         TICKET_TEXT_BYTES_MAX,
@@ -17,7 +17,7 @@ fn ticket(relay: &str, size_bytes: u64, name: &str) -> Ticket {
     Ticket::new(relay.parse().unwrap(), key, name).unwrap()
 }
 
-fn samples() -> [(&'static str, Ticket); 9] {
+fn samples() -> [(&'static str, Ticket); 10] {
     let sealed = Some(Sealed { secret: ShareSecret([0xcd; 16]), plain: Digest([0xef; 32]) });
     let movie = || ticket("relay.example.org:7440", 100 << 20, "movie.mkv");
     let more =
@@ -29,8 +29,10 @@ fn samples() -> [(&'static str, Ticket); 9] {
         ("nameless", ticket("localhost:7440", 1 << 36, "")),
         (
             "executable",
-            ticket("relay.example.org:7440", 100 << 20, "movie.mkv").with_executable(true),
+            ticket("relay.example.org:7440", 100 << 20, "movie.mkv")
+                .with_kind(TicketKind::Executable),
         ),
+        ("bundle", ticket("relay.example.org:7440", 5, "docs").with_kind(TicketKind::Bundle)),
         ("sealed", movie().with_sealed(sealed.clone())),
         ("pinned", movie().with_pin(Some(Pin([0x12; 16])))),
         ("relays", movie().with_more_relays(more.to_vec()).unwrap()),
@@ -41,7 +43,7 @@ fn samples() -> [(&'static str, Ticket); 9] {
                 .with_pin(Some(Pin([0x12; 16])))
                 .with_more_relays(more.to_vec())
                 .unwrap()
-                .with_executable(true),
+                .with_kind(TicketKind::Executable),
         ),
     ]
 }
@@ -111,13 +113,13 @@ fn what_is_no_ticket_is_told_apart_from_a_damaged_one() {
 #[test]
 fn a_ticket_says_whether_its_file_may_be_executed_and_is_no_longer_otherwise() {
     for (_, plain) in samples() {
-        let plain = plain.with_executable(false);
-        let executable = plain.clone().with_executable(true);
+        let plain = plain.with_kind(TicketKind::File);
+        let executable = plain.clone().with_kind(TicketKind::Executable);
         let (long, short) = (executable.to_string(), plain.to_string());
         assert!(long.len() > short.len() && long != short);
         assert_eq!(long.parse(), Ok(executable.clone()));
-        assert_eq!(short.parse::<Ticket>().map(|ticket| ticket.is_executable), Ok(false));
-        assert_eq!(executable.with_executable(false), plain);
+        assert_eq!(short.parse::<Ticket>().map(|ticket| ticket.kind), Ok(TicketKind::File));
+        assert_eq!(executable.with_kind(TicketKind::File), plain);
     }
 }
 
@@ -172,7 +174,9 @@ fn tickets_that_no_honest_program_writes_are_refused_with_the_reason() {
     // The positive control.
     let ticket = read(body_of_2(&[relay], key, "name", &[])).unwrap();
     assert_eq!((ticket.pin, ticket.sealed.is_some(), ticket.key), (None, true, key));
-    assert!(read(body_of_2(&[relay; TICKET_RELAYS_MAX], key, "name", &[1])).unwrap().is_executable);
+    let marked = |marks: &[u8]| read(body_of_2(&[relay; TICKET_RELAYS_MAX], key, "name", marks));
+    assert_eq!(marked(&[1]).unwrap().kind, TicketKind::Executable);
+    assert_eq!(marked(&[2]).unwrap().kind, TicketKind::Bundle);
     let whole = body_of_2(&[relay], key, "name", &[]);
     let too_small = SwarmKey { chunk_size_log2: 9, ..key };
     let too_large = SwarmKey { size_bytes: u64::MAX, ..key };
@@ -184,7 +188,7 @@ fn tickets_that_no_honest_program_writes_are_refused_with_the_reason() {
         (body_of_2(&[relay], too_small, "name", &[]), "names no file that can be"),
         (body_of_2(&[relay], too_large, "name", &[]), "names no file that can be"),
         (body_of_2(&[relay], key, &"x".repeat(256), &[]), "256 bytes"),
-        (body_of_2(&[relay], key, "name", &[2]), "newer program"),
+        (body_of_2(&[relay], key, "name", &[3]), "newer program"),
         (body_of_2(&[relay], key, "name", &[1, 0]), "newer program"),
         (whole[..whole.len() - 1].to_vec(), "damaged"),
         (Vec::new(), "damaged"),
@@ -207,8 +211,10 @@ fn the_longest_ticket_can_be_read() {
     let ticket = Ticket::new(relay.clone(), key, "x".repeat(TICKET_NAME_BYTES_MAX)).unwrap();
     let sealed = Sealed { secret: ShareSecret([9; 16]), plain: Digest([8; 32]) };
     let ticket = ticket.with_more_relays(vec![relay; TICKET_RELAYS_MAX - 1]).unwrap();
-    let ticket =
-        ticket.with_sealed(Some(sealed)).with_pin(Some(Pin([1; 16]))).with_executable(true);
+    let ticket = ticket
+        .with_sealed(Some(sealed))
+        .with_pin(Some(Pin([1; 16])))
+        .with_kind(TicketKind::Executable);
     let text = ticket.to_string();
     assert!(text.len() <= TICKET_CHARS_MAX, "{}", text.len());
     assert_eq!(text.parse(), Ok(ticket));

@@ -5,10 +5,8 @@
 //! is [`super::origin`]'s question.
 
 use std::{
-    fs::File,
     io,
     num::NonZeroUsize,
-    os::unix::fs::FileExt as _,
     sync::{
         atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc,
@@ -19,7 +17,10 @@ use std::{
 
 use crc_fast::{CrcAlgorithm, checksum};
 
-use super::sealing::{PIECE_BYTES, Seal};
+use super::{
+    content::{Content, read_at},
+    sealing::{PIECE_BYTES, Seal},
+};
 use relay_protocol::{ChunkHasher, Digest, KeyError, Manifest, ManifestHasher};
 
 /// Bytes of one read. BLAKE3 is at its best from 64 KiB on, and a disk from a megabyte on.
@@ -76,13 +77,13 @@ pub fn threads_default() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The manifest and checksums of the first `size_bytes` bytes of a file, which is sealed on the way if there is a
+/// The manifest and checksums of the first `size_bytes` bytes of a content, which is sealed on the way if there is a
 /// seal. `tell` is called on this thread with the bytes that are done, several times a second.
 ///
 /// # Errors
 /// [`HashError`].
-pub fn hash_file(
-    file: &File,
+pub fn hash_content(
+    content: &dyn Content,
     size_bytes: u64,
     chunk_size_log2: u8,
     threads: NonZeroUsize,
@@ -98,7 +99,7 @@ pub fn hash_file(
         let (sender, results) = mpsc::sync_channel(RESULTS_PER_THREAD * threads.max(1));
         for number in 0..threads {
             let (sender, plan, stopping) = (sender.clone(), &plan, &stopping);
-            let work = move || plan.work(file, stopping, &sender);
+            let work = move || plan.work(content, stopping, &sender);
             let builder = thread::Builder::new().name("peer-hashing".into());
             match builder.spawn_scoped(scope, work) {
                 Ok(_) => {}
@@ -168,17 +169,17 @@ impl<'a> Plan<'a> {
 
     fn work(
         &self,
-        file: &File,
+        content: &dyn Content,
         stopping: &AtomicBool,
         sender: &mpsc::SyncSender<Result<Span, HashError>>,
     ) {
-        let mut buffer = vec![0; READ_BYTES];
+        let mut buffer = Vec::with_capacity(READ_BYTES);
         while !stopping.load(Ordering::Relaxed) {
             let span = self.next_span.fetch_add(1, Ordering::Relaxed);
             if span >= self.span_count {
                 return;
             }
-            let result = self.hash_span(file, span * self.span_chunks, &mut buffer);
+            let result = self.hash_span(content, span * self.span_chunks, &mut buffer);
             // After an error the caller listens no more.
             if result.is_err() | sender.send(result).is_err() {
                 return;
@@ -188,9 +189,9 @@ impl<'a> Plan<'a> {
 
     fn hash_span(
         &self,
-        file: &File,
+        content: &dyn Content,
         first_chunk: u32,
-        buffer: &mut [u8],
+        read: &mut Vec<u8>,
     ) -> Result<Span, HashError> {
         let end_chunk = self.chunk_count.min(first_chunk + self.span_chunks);
         let begin = u64::from(first_chunk) << self.chunk_size_log2;
@@ -201,8 +202,10 @@ impl<'a> Plan<'a> {
         let (mut chunk, mut offset) = (first_chunk, begin);
         while offset < end {
             let wanted = usize::try_from(end - offset).map_or(READ_BYTES, |n| n.min(READ_BYTES));
-            let read = &mut buffer[..wanted];
-            file.read_exact_at(read, offset).map_err(|error| read_error(offset, error))?;
+            let failed = |error| HashError::Read { offset_bytes: offset, error };
+            if read_at(content, read, wanted, offset).map_err(failed)? < wanted {
+                return Err(HashError::Shrunk(offset));
+            }
             for piece in read.chunks_mut(PIECE_BYTES.min(1 << self.chunk_size_log2)) {
                 summer.update(piece);
                 if let Some(seal) = self.seal {
@@ -228,13 +231,6 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn read_error(offset_bytes: u64, error: io::Error) -> HashError {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        return HashError::Shrunk(offset_bytes);
-    }
-    HashError::Read { offset_bytes, error }
-}
-
 /// The first chunk of a file that is not as the manifest says, and how many there are; `None` if
 /// all of it is right. The file's length is compared by the caller.
 ///
@@ -250,7 +246,7 @@ pub fn first_difference(own: &Manifest, other: &Manifest) -> Option<(u32, u32)> 
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{fs::File, io::Write as _};
 
     use relay_protocol::{Sealed, ShareSecret, digest_file};
 
@@ -284,7 +280,7 @@ mod tests {
             let mut last = 0;
             let mut tell = |done| last = done;
             let file = temp_file(&bytes);
-            let found = hash_file(&file, len as u64, log2, threads, None, &mut tell).unwrap();
+            let found = hash_content(&file, len as u64, log2, threads, None, &mut tell).unwrap();
             let manifest = Manifest::of(&bytes, log2).unwrap();
             assert_eq!(found.manifest, manifest, "{len} bytes, 2^{log2}");
             let checksums: Vec<u64> = bytes.chunks(1 << log2).map(chunk_checksum).collect();
@@ -293,7 +289,7 @@ mod tests {
             let sealed = Sealed { secret: ShareSecret([1; 16]), plain: digest_file(&bytes) };
             let seal = Seal::new(&sealed, len as u64);
             let found =
-                hash_file(&file, len as u64, log2, threads, Some(&seal), &mut |_| {}).unwrap();
+                hash_content(&file, len as u64, log2, threads, Some(&seal), &mut |_| {}).unwrap();
             let mut moved = bytes.clone();
             sealed.cipher(len as u64).apply(0, &mut moved);
             assert_eq!(
@@ -309,7 +305,7 @@ mod tests {
     fn a_file_that_became_shorter_has_no_manifest() {
         let file = temp_file(&content(3000));
         let threads = threads_default();
-        let error = hash_file(&file, 5000, 10, threads, None, &mut |_| {}).unwrap_err();
+        let error = hash_content(&file, 5000, 10, threads, None, &mut |_| {}).unwrap_err();
         assert!(matches!(error, HashError::Shrunk(_)), "{error}");
     }
 

@@ -7,6 +7,7 @@
 //!    ├─ look_up, dial    find addresses, open a socket
 //!    ├─ proxy            or through a proxy, with what is said to it
 //!    ├─ store, origin    where chunks live: memory, a file, nowhere; a file that is shared
+//!    ├─ content, tree    the bytes of one file, or of a tree of them
 //!    ├─ hashing          a file's manifest, on all cores
 //!    ├─ sealing          chunks of a sealed file, between disk and swarm
 //!    │
@@ -77,6 +78,7 @@
 
 pub mod assembler;
 mod connection;
+pub mod content;
 pub mod dial;
 pub mod endpoint;
 pub mod error;
@@ -98,15 +100,17 @@ pub mod resume;
 pub mod sealing;
 pub mod session;
 pub mod store;
+pub mod tree;
 pub mod uploads;
 pub mod wants;
 
 pub use assembler::WrongDigestCause;
 pub use connection::{Scratch, new_scratch};
+pub use content::Content;
 pub use endpoint::Endpoint;
 pub use error::{ConnectionError, SessionError};
 pub use file_state::FileState;
-pub use hashing::{HashError, Hashed, hash_file};
+pub use hashing::{HashError, Hashed, hash_content};
 pub use look_up::look_up_blocking;
 pub use observer::{Notice, Observer, Reaction};
 pub use origin::{OriginError, OriginFile};
@@ -118,5 +122,6 @@ pub use session::{Session, SessionConfig, SessionEvent};
 pub use store::{
     ChunkStore, Disk, FileStore, MemoryStore, Nowhere, OpeningStore, StoreEvent, StreamStore,
 };
+pub use tree::Tree;
 pub use uploads::Upload;
 pub use wants::ChunkOrder;

@@ -9,22 +9,20 @@
 use std::{
     fs::{File, Metadata},
     io,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{FileExt as _, MetadataExt as _},
-    },
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
+    content::holds_more,
     hashing::{self, HashError, Hashed},
     sealing::Seal,
     store::{Disk, FileStore},
 };
 use relay_protocol::{
-    Digest, Manifest, NameFault, Pin, RelayAddr, Sealed, Ticket, TicketError, UserSecret,
-    chunk_size_log2_for, fit_name, limits::CHUNK_SIZE_LOG2_SLACK,
+    Digest, Manifest, NameFault, Pin, RelayAddr, Sealed, Ticket, TicketError, TicketKind,
+    UserSecret, chunk_size_log2_for, fit_name, limits::CHUNK_SIZE_LOG2_SLACK,
 };
 use relay_units::{bytes_text, count_text};
 
@@ -304,7 +302,7 @@ impl OpenFile {
     ) -> Result<Hashed, OriginError> {
         let (size_bytes, threads) = (self.size_bytes(), hashing::threads_default());
         let hashed =
-            hashing::hash_file(&self.file, size_bytes, chunk_size_log2, threads, seal, tell);
+            hashing::hash_content(&self.file, size_bytes, chunk_size_log2, threads, seal, tell);
         let now = self.file.metadata().map(|metadata| Stamp::of(&metadata));
         let is_unchanged = now.is_ok_and(|now| now == self.stamp);
         match hashed {
@@ -313,19 +311,6 @@ impl OpenFile {
             Err(error) => Err(OriginError::Hash { path: self.path.clone(), error }),
             Ok(_) if !is_unchanged => Err(OriginError::Changing(self.path.clone())),
             Ok(hashed) => Ok(hashed),
-        }
-    }
-}
-
-/// Whether a file goes on where the system says that it ends. Asks once.
-///
-/// # Errors
-/// The system's.
-pub fn holds_more(file: &File, size_bytes: u64) -> io::Result<bool> {
-    loop {
-        match file.read_at(&mut [0], size_bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            read => return read.map(|count| count > 0),
         }
     }
 }
@@ -364,7 +349,7 @@ impl OriginFile {
         let ticket = Ticket::new(relay, *self.manifest.key(), name)?;
         let pin = sealed.is_some().then_some(pin);
         let ticket = ticket.with_pin(pin).with_sealed(sealed);
-        Ok((ticket.with_executable(self.is_executable), fault))
+        Ok((ticket.with_kind(TicketKind::of_file(self.is_executable)), fault))
     }
 
     /// What the swarm would move of it, if it were sealed as a ticket of another content says: to find out where
@@ -380,7 +365,8 @@ impl OriginFile {
         let (key, threads) = (self.manifest.key(), hashing::threads_default());
         let (size_bytes, log2) = (key.size_bytes, key.chunk_size_log2);
         let seal = Seal::new(sealed, size_bytes);
-        let hashed = hashing::hash_file(&self.file, size_bytes, log2, threads, Some(&seal), tell);
+        let hashed =
+            hashing::hash_content(&*self.file, size_bytes, log2, threads, Some(&seal), tell);
         let fail = |error| OriginError::Hash { path: self.path.clone(), error };
         hashed.map(|hashed| hashed.manifest).map_err(fail)
     }
@@ -404,7 +390,7 @@ impl OriginFile {
     /// is sealed.
     #[must_use]
     pub fn store(&self, disk: &Disk) -> FileStore {
-        let store = FileStore::new(*self.manifest.key(), Arc::clone(&self.file), false, disk);
+        let store = FileStore::new(*self.manifest.key(), self.file.clone(), false, disk);
         match &self.sealed {
             Some((_, seal)) => store.with_seal(seal.clone()),
             None => store.with_checksums(Arc::clone(&self.checksums)),

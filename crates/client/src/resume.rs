@@ -4,10 +4,8 @@
 //! Blocks: for threads without an event loop. Holes are skipped, as they hold nothing yet.
 
 use std::{
-    fs::File,
     io,
     num::NonZeroUsize,
-    os::unix::fs::FileExt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -15,9 +13,10 @@ use std::{
     thread,
 };
 
-use rustix::{fs::SeekFrom, io::Errno};
-
-use super::sealing::{Opening, Seal};
+use super::{
+    content::{Content, read_at},
+    sealing::{Opening, Seal},
+};
 use relay_protocol::{Bitfield, ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey};
 
 /// Threads that hash, at most: beyond, memory is the limit on any machine.
@@ -40,15 +39,15 @@ pub struct Hashing {
 /// # Errors
 /// The system's, or the hashing was stopped.
 pub fn chunks_present(
-    file: &File,
+    content: &dyn Content,
     manifest: &Manifest,
     opening: Option<&Opening>,
     hashing: &Hashing,
 ) -> io::Result<Bitfield> {
     let key = manifest.key();
-    let candidates = chunks_with_data(file, key, hashing)?;
+    let candidates = chunks_with_data(content, key, hashing)?;
     let mut have = Bitfield::empty(key.chunk_count());
-    for found in digests(file, key, &candidates, opening, hashing)? {
+    for found in digests(content, key, &candidates, opening, hashing)? {
         if found.moved == manifest.digest(found.chunk) {
             have.insert(found.chunk);
             found.tell(opening);
@@ -62,7 +61,7 @@ pub fn chunks_present(
 /// # Errors
 /// The system's, or the hashing was stopped.
 pub fn manifest_of(
-    file: &File,
+    content: &dyn Content,
     size_bytes: u64,
     chunk_size_log2: u8,
     opening: Option<&Opening>,
@@ -72,7 +71,7 @@ pub fn manifest_of(
     let mut hasher = ManifestHasher::new(size_bytes, chunk_size_log2).map_err(invalid)?;
     let shape = SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2 };
     let all: Vec<u32> = (0..shape.chunk_count()).collect();
-    for found in digests(file, &shape, &all, opening, hashing)? {
+    for found in digests(content, &shape, &all, opening, hashing)? {
         hasher.set(found.chunk, found.moved);
         found.tell(opening);
     }
@@ -95,22 +94,17 @@ impl Found {
     }
 }
 
-/// Whether the file holds anything but holes.
-///
-/// # Errors
-/// The system's.
-pub fn has_data(file: &File) -> io::Result<bool> {
-    let end = file.metadata()?.len();
-    Ok(next_data(file, 0, end)?.is_some())
-}
-
 /// All chunks that are not wholly holes. Never asks where data ends: a file in memory looks at each of
 /// its pages for that (14 ms for 1 GiB).
-fn chunks_with_data(file: &File, key: &SwarmKey, hashing: &Hashing) -> io::Result<Vec<u32>> {
+fn chunks_with_data(
+    content: &dyn Content,
+    key: &SwarmKey,
+    hashing: &Hashing,
+) -> io::Result<Vec<u32>> {
     let mut chunks: Vec<u32> = Vec::new();
     let mut offset = 0;
-    let end = key.size_bytes.min(file.metadata()?.len());
-    while let Some(start) = next_data(file, offset, end)? {
+    let end = key.size_bytes.min(content.size_bytes()?);
+    while let Some(start) = content.next_data(offset, end)? {
         if hashing.stop.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -121,24 +115,9 @@ fn chunks_with_data(file: &File, key: &SwarmKey, hashing: &Hashing) -> io::Resul
     Ok(chunks)
 }
 
-/// Where the next data is, at or after `offset` and before `end`. Where the system can't tell data
-/// from holes all is data.
-fn next_data(file: &File, offset: u64, end: u64) -> io::Result<Option<u64>> {
-    if offset >= end {
-        return Ok(None);
-    }
-    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-        // It may have been cut off meanwhile.
-        Ok(start) => Ok(Some(start).filter(|&start| start < end)),
-        Err(Errno::NXIO) => Ok(None),
-        Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => Ok(Some(offset)),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The digests of these chunks, in any order, without those that the file is too short for.
 fn digests(
-    file: &File,
+    content: &dyn Content,
     key: &SwarmKey,
     chunks: &[u32],
     opening: Option<&Opening>,
@@ -151,7 +130,7 @@ fn digests(
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = threads.min(THREADS_MAX).min(chunks.len()).max(1);
     thread::scope(|scope| {
-        let worker = || digest_some(file, key, chunks, &next, seal, hashing);
+        let worker = || digest_some(content, key, chunks, &next, seal, hashing);
         // Fewer threads take longer; this one is always there.
         let workers: Vec<_> = (1..threads)
             .map_while(|_| thread::Builder::new().spawn_scoped(scope, worker).ok())
@@ -167,7 +146,7 @@ fn digests(
 
 /// One thread's share: whatever chunk is next.
 fn digest_some(
-    file: &File,
+    content: &dyn Content,
     key: &SwarmKey,
     chunks: &[u32],
     next: &AtomicUsize,
@@ -181,11 +160,9 @@ fn digest_some(
             return Err(io::ErrorKind::Interrupted.into());
         }
         let len = key.chunk_len_bytes(chunk);
-        buffer.resize(len as usize, 0);
-        match file.read_exact_at(&mut buffer, key.chunk_offset_bytes(chunk)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
-            Err(error) => return Err(error),
+        let offset = key.chunk_offset_bytes(chunk);
+        if read_at(content, &mut buffer, len as usize, offset)? < len as usize {
+            continue;
         }
         let mut hasher = ChunkHasher::new(key.chunk_count(), chunk, key.chunk_size_log2);
         found.push(match seal {
@@ -205,9 +182,11 @@ fn digest_some(
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::File, os::unix::fs::FileExt as _};
+
     use relay_protocol::{Sealed, ShareSecret, digest_file};
 
-    use super::*;
+    use super::{super::content::has_data, *};
 
     const LOG2: u8 = 12;
 

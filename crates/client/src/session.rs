@@ -209,7 +209,7 @@ impl Session {
         if self.is_leaving {
             self.outbox.push(Message::Leaving);
         }
-        if self.file.is_whole() {
+        if self.file.is_complete() {
             self.events.push_back(SessionEvent::Complete);
         } else if self.file.manifest().is_none() {
             self.builder = Some(ManifestBuilder::new(*self.file.key()));
@@ -367,7 +367,7 @@ impl Session {
         self.receiving.handle_kept(chunk, self.file.key().chunk_len_bytes(chunk));
         if self.file.add(chunk) {
             self.outbox.have(chunk);
-            if self.file.is_whole() {
+            if self.file.is_complete() {
                 self.events.push_back(SessionEvent::Complete);
             }
         }

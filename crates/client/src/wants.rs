@@ -42,22 +42,22 @@ pub struct Wants {
 }
 
 impl Wants {
-    /// Everything that is missing, in `order`; with [`ChunkOrder::Relay`] nothing.
+    /// Everything that is `lacking`, in `order`; with [`ChunkOrder::Relay`] nothing.
     ///
     /// Wants reach `ahead_bytes` ahead: the relay always knows what comes next, and a request's
     /// latency isn't mostly a queue of the peer's own making.
     #[must_use]
     pub fn new(
         order: ChunkOrder,
-        have: &Bitfield,
+        lacking: impl Iterator<Item = u32>,
         chunk_size_bytes: u32,
         ahead_bytes: u64,
     ) -> Self {
         let ahead = match order {
             ChunkOrder::Relay => Vec::new(),
-            ChunkOrder::Sequential => have.iter_missing().collect(),
+            ChunkOrder::Sequential => lacking.collect(),
             ChunkOrder::Random { seed } => {
-                let mut chunks: Vec<u32> = have.iter_missing().collect();
+                let mut chunks: Vec<u32> = lacking.collect();
                 Rng::new(seed, 0).shuffle(&mut chunks);
                 chunks
             }
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn relay_order_names_nothing() {
-        let mut wants = Wants::new(ChunkOrder::Relay, &Bitfield::empty(100), 1 << 18, AHEAD);
+        let mut wants = Wants::new(ChunkOrder::Relay, 0..100, 1 << 18, AHEAD);
         assert_eq!(wants.poll(Time::ZERO, &nothing()), None);
     }
 
@@ -151,9 +151,11 @@ mod tests {
         let mut have = Bitfield::empty(3000);
         have.insert(7);
         let missing: Vec<u32> = have.iter_missing().collect();
-        let mut sequential = Wants::new(ChunkOrder::Sequential, &have, 1 << 10, AHEAD);
+        let mut sequential =
+            Wants::new(ChunkOrder::Sequential, have.iter_missing(), 1 << 10, AHEAD);
         assert_eq!(drain(&mut sequential), missing);
-        let mut random = Wants::new(ChunkOrder::Random { seed: 5 }, &have, 1 << 10, AHEAD);
+        let mut random =
+            Wants::new(ChunkOrder::Random { seed: 5 }, have.iter_missing(), 1 << 10, AHEAD);
         let mut chunks = drain(&mut random);
         assert_ne!(chunks, missing);
         chunks.sort_unstable();
@@ -163,8 +165,7 @@ mod tests {
     #[test]
     fn at_most_the_limit_is_outstanding() {
         for log2 in [10, 18, 24] {
-            let mut wants =
-                Wants::new(ChunkOrder::Sequential, &Bitfield::empty(5000), 1 << log2, AHEAD);
+            let mut wants = Wants::new(ChunkOrder::Sequential, 0..5000, 1 << log2, AHEAD);
             let mut outstanding = 0;
             while let Some(chunks) = wants.poll(Time::ZERO, &nothing()) {
                 outstanding += chunks.len();
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_lost_chunk_is_named_again_though_all_others_are_outstanding() {
-        let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(5000), 1 << 18, AHEAD);
+        let mut wants = Wants::new(ChunkOrder::Sequential, 0..5000, 1 << 18, AHEAD);
         while wants.poll(Time::ZERO, &nothing()).is_some() {}
         wants.handle_lost(3);
         assert_eq!(wants.poll(Time::ZERO, &nothing()), Some(vec![3]));
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_lost_chunk_is_named_again() {
-        let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(2), 1 << 18, AHEAD);
+        let mut wants = Wants::new(ChunkOrder::Sequential, 0..2, 1 << 18, AHEAD);
         assert_eq!(wants.poll(Time::ZERO, &nothing()), Some(vec![0, 1]));
         wants.handle_lost(0);
         assert_eq!(wants.poll(Time::ZERO, &nothing()), Some(vec![0]));
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_came_unasked_is_not_named_and_takes_nobodys_place() {
-        let mut wants = Wants::new(ChunkOrder::Sequential, &Bitfield::empty(5000), 1 << 18, AHEAD);
+        let mut wants = Wants::new(ChunkOrder::Sequential, 0..5000, 1 << 18, AHEAD);
         // Every second chunk comes by itself, many more than may be wanted at once.
         let mut have = Bitfield::empty(5000);
         for chunk in (0..5000).step_by(2) {

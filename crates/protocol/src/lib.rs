@@ -320,7 +320,7 @@
 //! # Tickets
 //!
 //! A user hands another a ticket: the relay's address and pin, the swarm key, the file's name, whether it may
-//! be executed, and of a sealed file what opens it. The relay never sees it. Its form is specified in [`ticket`];
+//! be executed or is a bundle, and of a sealed file what opens it. The relay never sees it. Its form is specified in [`ticket`];
 //! it has versions of its own.
 //!
 //! # Bundles
@@ -422,5 +422,5 @@ pub use pin::{Pin, PinError};
 pub use pinned_relay::{PinnedRelay, PinnedRelayError};
 pub use run::Run;
 pub use seal::{Cipher, Sealed, ShareSecret, UserSecret};
-pub use ticket::{RELAY_PORT, RelayAddr, RelayAddrError, Ticket, TicketError};
+pub use ticket::{RELAY_PORT, RelayAddr, RelayAddrError, Ticket, TicketError, TicketKind};
 pub use upload::UploadKey;

@@ -10,7 +10,7 @@
 //! `HOST:PORT`; `relays` a list of 1 to [`TICKET_RELAYS_MAX`], best first; the pin 16 bytes, all of them zero if
 //! none is known; the key as in the wire format; the name text; the seal an `Option` of the share's secret (16
 //! bytes) and the file's own BLAKE3 (32 bytes). One byte of marks follows if there is any: 1 for a file that may
-//! be executed. The checksum is the first [`TICKET_CHECKSUM_BYTES`] bytes of the BLAKE3 of all before it, under a
+//! be executed, 2 for a [`bundle`](super::bundle). The checksum is the first [`TICKET_CHECKSUM_BYTES`] bytes of the BLAKE3 of all before it, under a
 //! context of each version. Case does not count, nor do white space and invisible characters anywhere (mail
 //! programs break lines), nor what mail programs put before each line that they quote, nor quotes and
 //! punctuation around it.
@@ -20,6 +20,7 @@
 
 mod body;
 mod error;
+mod kind;
 mod relay_addr;
 
 use std::{fmt, str::FromStr};
@@ -29,6 +30,7 @@ use data_encoding::BASE32_NOPAD;
 use self::body::{Parts, Version};
 pub use self::{
     error::TicketError,
+    kind::TicketKind,
     relay_addr::{RELAY_PORT, RelayAddr, RelayAddrError},
 };
 use super::{
@@ -55,8 +57,8 @@ pub struct Ticket {
     pub key: SwarmKey,
     /// Opens the file, if it is sealed.
     pub sealed: Option<Sealed>,
-    /// Whether its owner may execute it.
-    pub is_executable: bool,
+    /// A file, or a tree of them.
+    pub kind: TicketKind,
     /// Further relays, for when the first is gone. Fewer than [`TICKET_RELAYS_MAX`].
     more_relays: Vec<RelayAddr>,
     /// What its owner calls it.
@@ -79,13 +81,13 @@ impl Ticket {
         }
         key.validate()?;
         let (pin, sealed, more_relays) = (None, None, Vec::new());
-        Ok(Self { relay, pin, key, sealed, is_executable: false, more_relays, name })
+        Ok(Self { relay, pin, key, sealed, kind: TicketKind::File, more_relays, name })
     }
 
-    /// Says whether the file's owner may execute it.
+    /// Says what it is of.
     #[must_use]
-    pub fn with_executable(self, is_executable: bool) -> Self {
-        Self { is_executable, ..self }
+    pub fn with_kind(self, kind: TicketKind) -> Self {
+        Self { kind, ..self }
     }
 
     /// Says what the relay is known by.
@@ -94,10 +96,10 @@ impl Ticket {
         Self { pin, ..self }
     }
 
-    /// Says what another ticket of the file says of it: its name, and whether its owner may execute it.
+    /// Says what another ticket of the file says of it: its name, and what it is.
     #[must_use]
     pub fn with_name_of(self, other: &Self) -> Self {
-        Self { name: other.name.clone(), is_executable: other.is_executable, ..self }
+        Self { name: other.name.clone(), kind: other.kind, ..self }
     }
 
     /// Says how the file is sealed. The key is the ciphertext's then.
@@ -190,7 +192,7 @@ impl Ticket {
             key: self.key,
             name: self.name.clone(),
             sealed: self.sealed.clone(),
-            is_executable: self.is_executable,
+            kind: self.kind,
         }
     }
 
@@ -199,7 +201,7 @@ impl Ticket {
         let first = relays.next().ok_or(TicketError::RelayCount(0))?;
         let ticket = Self::new(first, parts.key, parts.name)?;
         let ticket = ticket.with_more_relays(relays.collect())?.with_pin(parts.pin);
-        Ok(ticket.with_sealed(parts.sealed).with_executable(parts.is_executable))
+        Ok(ticket.with_sealed(parts.sealed).with_kind(parts.kind))
     }
 
     /// Reads what a ticket's text holds: of version 1, or of version 2 if `is_of_2`. For fuzz targets, which find

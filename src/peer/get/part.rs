@@ -16,7 +16,7 @@ use rustix::fs::Mode;
 
 use super::target::FileTarget;
 use crate::{
-    client::resume::has_data,
+    client::content::has_data,
     protocol::{Digest, Manifest, SwarmKey, limits::CHUNK_COUNT_MAX},
     units::{bytes_text, bytes_texts},
 };
@@ -95,7 +95,7 @@ impl Part {
     /// # Errors
     /// The system's.
     pub(crate) fn had_data(&self) -> io::Result<bool> {
-        if self.is_new { Ok(false) } else { has_data(&self.file) }
+        if self.is_new { Ok(false) } else { has_data(&*self.file) }
     }
 
     /// Bytes that were there when this get began, at most. A file system that counts no blocks leaves the
@@ -164,7 +164,7 @@ impl Part {
         let path = self.target.part_path();
         let holds_nothing = self.is_new && kept_chunks == 0;
         let is_empty =
-            key.size_bytes > 0 && (holds_nothing || matches!(has_data(&self.file), Ok(false)));
+            key.size_bytes > 0 && (holds_nothing || matches!(has_data(&*self.file), Ok(false)));
         if is_empty && is_at(&self.file, &path) {
             // What can't be removed is taken up by the next get.
             remove_if_there(&self.target.manifest_path()).ok();

@@ -158,7 +158,7 @@ impl Local {
         let key = *file.key();
         let opening = self.job.opening.clone();
         let file_store = |file: &Arc<File>, is_writable| {
-            let store = FileStore::new(key, Arc::clone(file), is_writable, disk);
+            let store = FileStore::new(key, file.clone(), is_writable, disk);
             match opening.clone() {
                 Some(opening) => store.with_opening(opening),
                 None => store,

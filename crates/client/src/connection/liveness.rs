@@ -138,7 +138,7 @@ fn state(link: &Link) -> (Heard, Duration) {
         in_datagrams: datagrams.and_then(Datagrams::heard_at),
         challenged: datagrams.and_then(Datagrams::challenged_at),
     };
-    let quiet = if core.session.file().is_whole() { QUIET_WHOLE } else { QUIET };
+    let quiet = if core.session.file().is_complete() { QUIET_WHOLE } else { QUIET };
     (heard, quiet)
 }
 

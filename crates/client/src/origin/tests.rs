@@ -1,5 +1,7 @@
 //! What may be shared, how it is sealed, and changes that are noticed.
 
+use std::os::unix::fs::FileExt as _;
+
 use super::*;
 
 fn share(path: &Path) -> OriginFile {

@@ -47,7 +47,7 @@ impl Receiving {
         let chunk_size_bytes = file.key().chunk_size_bytes();
         self.wants = match order {
             ChunkOrder::Relay => None,
-            order => Some(Wants::new(order, file.have(), chunk_size_bytes, ahead_bytes)),
+            order => Some(Wants::new(order, file.lacking_chunks(), chunk_size_bytes, ahead_bytes)),
         };
         self.intake.open(now);
     }

@@ -9,17 +9,12 @@ use std::{
     cell::Cell,
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
     path::Path,
     rc::Rc,
     sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
-use rustix::{
-    buffer::spare_capacity,
-    io::{Errno, pread},
-};
 use shards::bell::LocalBell;
 
 use super::{
@@ -27,6 +22,7 @@ use super::{
     disk::{DISK_QUEUE_BYTES_MAX, Disk, Mailbox},
 };
 use crate::{
+    content::{Content, read_at},
     hashing::chunk_checksum,
     sealing::{Opening, Seal},
 };
@@ -41,7 +37,7 @@ const STORE_QUEUE_BYTES_MAX: u64 = 2 << CHUNK_SIZE_LOG2_MAX;
 #[derive(Debug)]
 pub struct FileStore {
     key: SwarmKey,
-    file: Arc<File>,
+    content: Arc<dyn Content>,
     is_writable: bool,
     /// Of each chunk, where they are known.
     checksums: Option<Arc<[u64]>>,
@@ -64,7 +60,7 @@ impl FileStore {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(true).open(path)?;
         file.set_len(key.size_bytes)?;
-        Ok(Self::new(key, file, true, disk))
+        Ok(Self::new(key, Arc::new(file), true, disk))
     }
 
     /// An existing file, only to be read.
@@ -78,15 +74,15 @@ impl FileStore {
             let text = format!("it has {len} bytes now and had {}", key.size_bytes);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        Ok(Self::new(key, file, false, disk))
+        Ok(Self::new(key, Arc::new(file), false, disk))
     }
 
-    /// A file that the caller opened, of the right length.
+    /// What the caller opened, of the right length.
     #[must_use]
-    pub fn new(key: SwarmKey, file: impl Into<Arc<File>>, is_writable: bool, disk: &Disk) -> Self {
+    pub fn new(key: SwarmKey, content: Arc<dyn Content>, is_writable: bool, disk: &Disk) -> Self {
         Self {
             key,
-            file: file.into(),
+            content,
             is_writable,
             checksums: None,
             seal: None,
@@ -141,14 +137,14 @@ impl ChunkStore for FileStore {
     }
 
     fn put(&mut self, chunk: u32, bytes: Bytes) {
-        let (file, mailbox, key) = (Arc::clone(&self.file), self.mailbox.clone(), self.key);
+        let (content, mailbox, key) = (Arc::clone(&self.content), self.mailbox.clone(), self.key);
         let queued_bytes = Rc::clone(&self.queued_bytes);
         let len = bytes.len() as u64;
         let (seal, opening) = (self.seal.clone(), self.opening.clone());
         queued_bytes.set(queued_bytes.get() + len);
         let write = move |bytes: Bytes| {
             let (bytes, plain) = opened(seal.as_ref(), &key, chunk, bytes);
-            file.write_all_at(&bytes, key.chunk_offset_bytes(chunk)).map(|()| plain)
+            content.overwrite_at(&bytes, key.chunk_offset_bytes(chunk)).map(|()| plain)
         };
         self.disk.write(bytes, write, move |result| {
             queued_bytes.set(queued_bytes.get() - len);
@@ -158,7 +154,7 @@ impl ChunkStore for FileStore {
     }
 
     fn get(&mut self, tag: u32, chunk: u32, digest: Digest) -> io::Result<Option<Bytes>> {
-        let (file, mailbox, key) = (Arc::clone(&self.file), self.mailbox.clone(), self.key);
+        let (content, mailbox, key) = (Arc::clone(&self.content), self.mailbox.clone(), self.key);
         let (checksums, seal) = (self.checksums.clone(), self.seal.clone());
         self.disk.read(
             move || {
@@ -167,7 +163,7 @@ impl ChunkStore for FileStore {
                     (None, Some(checksums)) => chunk_checksum(bytes) == checksums[chunk as usize],
                     (None, None) => digest_chunk(&key, chunk, bytes) == digest,
                 };
-                read_chunk(&file, &key, chunk, is_right)
+                read_chunk(&*content, &key, chunk, is_right)
             },
             move |result| mailbox.push(StoreEvent::Read { tag, chunk, result }),
         );
@@ -209,7 +205,7 @@ pub(super) fn note(opening: Option<&Opening>, chunk: u32, plain: Option<Digest>)
 
 /// Reads a chunk and checks that it still is what it was; what `is_right` makes of the bytes is the result.
 fn read_chunk(
-    file: &File,
+    content: &dyn Content,
     key: &SwarmKey,
     chunk: u32,
     is_right: impl Fn(&mut [u8]) -> bool,
@@ -217,20 +213,11 @@ fn read_chunk(
     let changed = |how: String| io::Error::new(io::ErrorKind::InvalidData, how);
     let len = key.chunk_len_bytes(chunk) as usize;
     let offset = key.chunk_offset_bytes(chunk);
-    let mut bytes = Vec::with_capacity(len);
-    while bytes.len() < len {
-        let position = offset + bytes.len() as u64;
-        match pread(file, spare_capacity(&mut bytes), position) {
-            Ok(0) => {
-                let size_bytes = key.size_bytes;
-                return Err(changed(format!("the file has shrunk: it had {size_bytes} bytes")));
-            }
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+    let mut bytes = Vec::new();
+    if read_at(content, &mut bytes, len, offset)? < len {
+        let size_bytes = key.size_bytes;
+        return Err(changed(format!("the file has shrunk: it had {size_bytes} bytes")));
     }
-    // The allocator may have given more than was asked for.
-    bytes.truncate(len);
     if !is_right(&mut bytes) {
         return Err(changed(format!("the file has changed at bytes {offset} and following")));
     }

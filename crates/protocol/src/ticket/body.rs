@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{error::TicketError, relay_addr::RelayAddr};
+use super::{error::TicketError, kind::TicketKind, relay_addr::RelayAddr};
 use crate::{
     key::{Digest, SwarmKey},
     limits::{PIN_BYTES, SHARE_SECRET_BYTES, TICKET_CHECKSUM_BYTES},
@@ -12,6 +12,9 @@ use crate::{
 
 /// The mark of a file that may be executed.
 const MARK_EXECUTABLE: u8 = 1;
+
+/// The mark of a bundle.
+const MARK_BUNDLE: u8 = 2;
 
 /// Stands for a relay whose pin is not known. A pin is a hash: none comes out like this.
 const NO_PIN: Pin = Pin([0; PIN_BYTES]);
@@ -78,7 +81,7 @@ pub(super) struct Parts {
     pub(super) key: SwarmKey,
     pub(super) name: String,
     pub(super) sealed: Option<Sealed>,
-    pub(super) is_executable: bool,
+    pub(super) kind: TicketKind,
 }
 
 /// The bytes of a ticket without their checksum. There is a relay.
@@ -95,7 +98,11 @@ pub(super) fn encode(parts: &Parts, version: Version) -> Vec<u8> {
         }
     };
     let mut bytes = encoded.expect("plain fields can be encoded");
-    bytes.extend(parts.is_executable.then_some(MARK_EXECUTABLE));
+    bytes.extend(match parts.kind {
+        TicketKind::File => None,
+        TicketKind::Executable => Some(MARK_EXECUTABLE),
+        TicketKind::Bundle => Some(MARK_BUNDLE),
+    });
     bytes
 }
 
@@ -111,9 +118,10 @@ pub(super) fn decode(bytes: &[u8], version: Version) -> Result<Parts, TicketErro
         }
         Version::Two => take::<BodyTwo<'_>>(bytes)?,
     };
-    let is_executable = match marks {
-        [] => false,
-        [MARK_EXECUTABLE] => true,
+    let kind = match marks {
+        [] => TicketKind::File,
+        [MARK_EXECUTABLE] => TicketKind::Executable,
+        [MARK_BUNDLE] => TicketKind::Bundle,
         _ => return Err(TicketError::Marks),
     };
     let relays = body.relays.iter().map(|text| RelayAddr::with_port(text));
@@ -124,7 +132,7 @@ pub(super) fn decode(bytes: &[u8], version: Version) -> Result<Parts, TicketErro
         key: body.key,
         name: body.name.to_owned(),
         sealed,
-        is_executable,
+        kind,
     })
 }
 

@@ -1,6 +1,6 @@
 //! A file store gives back what was put in, and nothing else.
 
-use std::sync::mpsc;
+use std::{os::unix::fs::FileExt as _, sync::mpsc};
 
 use shards::{Driver, block_on};
 
@@ -109,7 +109,7 @@ fn a_write_that_fails_is_told() {
         std::fs::write(&path, content(10)).unwrap();
         let manifest = Manifest::of(&content(10), LOG2).unwrap();
         let read_only = File::open(&path).unwrap();
-        let mut store = FileStore::new(*manifest.key(), read_only, true, &disk);
+        let mut store = FileStore::new(*manifest.key(), Arc::new(read_only), true, &disk);
         store.put(0, content(10).into());
         assert!(matches!(next(&mut store).await, StoreEvent::Kept { chunk: 0, result: Err(_) }));
         assert!(!store.is_full(), "what failed waits no longer");

@@ -1,0 +1,267 @@
+//! A tree of files as the string of bytes of its [`bundle`](relay_protocol::bundle): read for others, or written as
+//! chunks of it come.
+//!
+//! ```text
+//!  tree ──► handles   the files that are open, not many of them
+//!       └─► beneath   opens nothing outside of the tree
+//! ```
+
+pub mod beneath;
+mod handles;
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    sync::Arc,
+};
+
+use relay_protocol::bundle::{Entry, Index, Kind, Piece, PieceOf, shown_path};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
+
+use self::{beneath::open_beneath, handles::Handles};
+use super::content::Content;
+
+/// What is done with a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Access {
+    /// All files are there, and only read.
+    Read,
+    /// Files come to be when the first of their bytes are written. What is not there yet is a hole.
+    Write,
+}
+
+/// The files of an index beneath one directory.
+#[derive(Debug)]
+pub struct Tree {
+    root: OwnedFd,
+    index: Arc<Index>,
+    access: Access,
+    /// Of each entry, whether it is written; of all, if there is no list.
+    selected: Option<Vec<bool>>,
+    handles: Handles,
+}
+
+impl Tree {
+    /// A tree that is there, to be read: a file that is not as the index says is an error.
+    #[must_use]
+    pub fn to_read(root: OwnedFd, index: Arc<Index>) -> Self {
+        let (access, selected) = (Access::Read, None);
+        Self { root, index, access, selected, handles: Handles::default() }
+    }
+
+    /// A tree that is to come: all of it, or what is selected ([`Index::select`]). Directories must be there before what is in
+    /// them is written.
+    ///
+    /// # Panics
+    /// The selection is of another number of entries.
+    #[must_use]
+    pub fn to_write(root: OwnedFd, index: Arc<Index>, selected: Option<Vec<bool>>) -> Self {
+        assert!(selected.as_ref().is_none_or(|selected| selected.len() == index.len()));
+        let access = Access::Write;
+        Self { root, index, access, selected, handles: Handles::default() }
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// The directory that it lies in.
+    #[must_use]
+    pub fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    fn is_selected(&self, number: usize) -> bool {
+        self.selected.as_ref().is_none_or(|selected| selected[number])
+    }
+
+    fn entry(&self, number: usize) -> Entry<'_> {
+        self.index.entry(number).expect("the index names its own entries")
+    }
+
+    /// The file of this number, if it is there.
+    fn open(&self, number: usize) -> io::Result<Option<Arc<File>>> {
+        if let Some(file) = self.handles.get(number) {
+            return Ok(Some(file));
+        }
+        let path = self.entry(number).path;
+        let flags = match self.access {
+            Access::Read => OFlags::RDONLY,
+            Access::Write => OFlags::RDWR,
+        };
+        // A pipe that was put there is not waited for.
+        let opened = open_beneath(self.root.as_fd(), path, flags | OFlags::NONBLOCK, Mode::empty());
+        let file = match opened {
+            Ok(file) => Arc::new(File::from(file)),
+            Err(error) if self.is_lacking(&error) => return Ok(None),
+            Err(error) => return Err(named(path, &error)),
+        };
+        check(&file, self.access).map_err(|error| named(path, &error))?;
+        self.handles.insert(number, &file);
+        Ok(Some(file))
+    }
+
+    /// Whether it is no fault: files of a tree that is to come are made when they come.
+    fn is_lacking(&self, error: &io::Error) -> bool {
+        self.access == Access::Write && error.kind() == io::ErrorKind::NotFound
+    }
+
+    /// The file of this number, to be written: made if it is not there, of its full length unless all of it comes at once.
+    fn make(&self, number: usize, piece_bytes: u64) -> io::Result<Arc<File>> {
+        if let Some(file) = self.handles.get(number) {
+            return Ok(file);
+        }
+        let Entry { path, kind: Kind::File { size_bytes, is_executable }, .. } = self.entry(number)
+        else {
+            unreachable!("only files have bytes");
+        };
+        let mode = if is_executable { Mode::from(0o777) } else { Mode::from(0o666) };
+        let flags = OFlags::RDWR | OFlags::NONBLOCK;
+        let create = flags | OFlags::CREATE | OFlags::EXCL;
+        let make = || {
+            let file = match open_beneath(self.root.as_fd(), path, create, mode) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let file = open_beneath(self.root.as_fd(), path, flags, Mode::empty())?;
+                    let file = File::from(file);
+                    check(&file, self.access)?;
+                    if file.metadata()?.len() != size_bytes {
+                        file.set_len(size_bytes)?;
+                    }
+                    return Ok(file);
+                }
+                made => File::from(made?),
+            };
+            if piece_bytes < size_bytes {
+                file.set_len(size_bytes)?;
+            }
+            Ok(file)
+        };
+        let file = Arc::new(make().map_err(|error| named(path, &error))?);
+        if piece_bytes < size_bytes {
+            self.handles.insert(number, &file);
+        }
+        Ok(file)
+    }
+
+    fn append_piece(&self, bytes: &mut Vec<u8>, piece: &Piece) -> io::Result<()> {
+        let number = match piece.of {
+            PieceOf::Header => {
+                let (start, end) = (to_usize(piece.bytes.start), to_usize(piece.bytes.end));
+                bytes.extend_from_slice(&self.index.header()[start..end]);
+                return Ok(());
+            }
+            PieceOf::File(number) => number,
+        };
+        let end = bytes.len() + to_usize(piece.bytes.end - piece.bytes.start);
+        let file = if self.is_selected(number) { self.open(number)? } else { None };
+        let mut offset = piece.bytes.start;
+        while let Some(file) = &file
+            && bytes.len() < end
+        {
+            let path = || self.entry(number).path;
+            let read = file.append_at(bytes, offset).map_err(|error| named(path(), &error))?;
+            offset += read as u64;
+            if read == 0 && self.access == Access::Read {
+                let shorter = io::Error::new(io::ErrorKind::InvalidData, "it is shorter now");
+                return Err(named(path(), &shorter));
+            }
+            if read == 0 {
+                break;
+            }
+        }
+        // A file may be longer now, or not there yet.
+        bytes.resize(end, 0);
+        Ok(())
+    }
+
+    /// Where the next data is in a piece, counted as the piece counts.
+    fn next_data_of(&self, piece: &Piece) -> io::Result<Option<u64>> {
+        match piece.of {
+            PieceOf::Header => Ok(Some(piece.bytes.start)),
+            PieceOf::File(number) if !self.is_selected(number) => Ok(None),
+            PieceOf::File(number) => match self.open(number)? {
+                Some(file) => file.next_data(piece.bytes.start, piece.bytes.end),
+                None => Ok(None),
+            },
+        }
+    }
+}
+
+impl Content for Tree {
+    fn size_bytes(&self) -> io::Result<u64> {
+        Ok(self.index.bundle_bytes())
+    }
+
+    fn append_at(&self, bytes: &mut Vec<u8>, offset_bytes: u64) -> io::Result<usize> {
+        let (before, room) = (bytes.len(), bytes.capacity() - bytes.len());
+        for piece in self.index.pieces(offset_bytes..offset_bytes + room as u64) {
+            self.append_piece(bytes, &piece)?;
+        }
+        Ok(bytes.len() - before)
+    }
+
+    fn overwrite_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        let mut rest = bytes;
+        for Piece { of, bytes } in
+            self.index.pieces(offset_bytes..offset_bytes + bytes.len() as u64)
+        {
+            let (now, behind) = rest.split_at(to_usize(bytes.end - bytes.start));
+            rest = behind;
+            match of {
+                PieceOf::File(number) if self.is_selected(number) => {
+                    let file = self.make(number, now.len() as u64)?;
+                    let written = file.overwrite_at(now, bytes.start);
+                    written.map_err(|error| named(self.entry(number).path, &error))?;
+                }
+                // The index is here, or this could not be written.
+                PieceOf::Header | PieceOf::File(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn next_data(&self, offset_bytes: u64, end_bytes: u64) -> io::Result<Option<u64>> {
+        let mut at = offset_bytes;
+        for piece in self.index.pieces(offset_bytes..end_bytes) {
+            if let Some(found) = self.next_data_of(&piece)? {
+                return Ok(Some(at + (found - piece.bytes.start)));
+            }
+            at += piece.bytes.end - piece.bytes.start;
+        }
+        Ok(None)
+    }
+}
+
+/// What is written to is a regular file without a second name, which may lie outside of the tree.
+fn check(file: &File, access: Access) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let fault = match (metadata.is_file(), access) {
+        (false, _) => "it is not a regular file now",
+        (true, Access::Write) if metadata.nlink() > 1 => "it has a second name: remove it",
+        (true, _) => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, fault))
+}
+
+/// The error, with the path that it is of.
+fn named(path: &[u8], error: &io::Error) -> io::Error {
+    let link = matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::XDEV));
+    let why = if link { ": a link lies on the way there" } else { "" };
+    io::Error::new(error.kind(), format!("{}: {error}{why}", shown_path(path)))
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("it fits into memory")
+}
+
+#[cfg(test)]
+mod tests;
