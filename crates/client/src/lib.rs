@@ -9,6 +9,7 @@
 //!    ├─ store, origin    where chunks live: memory, a file, nowhere; a file that is shared
 //!    ├─ content, tree    the bytes of one file, or of a tree of them
 //!    ├─ hashing          a file's manifest, on all cores
+//!    ├─ spool, growing   what comes through a pipe, digested while it comes
 //!    ├─ sealing          chunks of a sealed file, between disk and swarm
 //!    │
 //!  connection   SHELL: the life of one connection
@@ -85,6 +86,7 @@ pub mod error;
 #[cfg(feature = "exercise")]
 pub mod exercise;
 pub mod file_state;
+pub mod growing;
 pub mod hashing;
 pub mod intake;
 mod look_up;
@@ -99,6 +101,7 @@ pub mod remote;
 pub mod resume;
 pub mod sealing;
 pub mod session;
+pub mod spool;
 pub mod store;
 pub mod tree;
 pub mod uploads;

@@ -92,6 +92,20 @@ impl ChunkHasher {
     }
 }
 
+/// The digests of chunks twice as long, of digests that are not a file's only one: in place. An odd last one stays as it
+/// is, as that of a chunk which ends in the middle.
+pub fn merge_pairs(digests: &mut Vec<Digest>) {
+    let count = digests.len().div_ceil(2);
+    for pair in 0..count {
+        let left = digests[2 * pair];
+        digests[pair] = match digests.get(2 * pair + 1) {
+            Some(right) => Digest(merge_subtrees_non_root(&left.0, &right.0, Mode::Hash)),
+            None => left,
+        };
+    }
+    digests.truncate(count);
+}
+
 /// Merges chunk digests, in order of their chunks, to the file's id: in constant memory, a
 /// handful of compressions for each, so that a long manifest can be checked as it arrives.
 ///

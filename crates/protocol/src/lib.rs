@@ -409,7 +409,7 @@ pub use datagram::{
     Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKind, FrameError, next_frame,
 };
 pub use datagram_keys::{DatagramKey, DatagramKeys};
-pub use digest::{ChunkHasher, digest_chunk, digest_file};
+pub use digest::{ChunkHasher, Merger, digest_chunk, digest_file, merge_pairs};
 pub use frame::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, PREAMBLE_BYTES};
 pub use key::{Digest, KeyError, SwarmKey, chunk_size_log2_for};
 pub use manifest::{Manifest, ManifestBuilder, ManifestError, ManifestHasher};
