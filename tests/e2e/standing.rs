@@ -190,7 +190,7 @@ fn a_get_waits_for_room_at_a_full_relay_and_says_so() {
     let _only = Wire::join(relay.addr, hello(stage.file.key())).expect("it may join");
     let get = stage.get(&stage.ticket(&relay, "copy"), &["--timeout", "3s"]);
     let ended = get.wait();
-    let reason = "as many peers as it may";
+    let reason = "serves 1, as many peers as it may";
     failed(&ended, &["nothing new has come for 3.0 s", reason], &["no connection", "TooMany"]);
     let said = ended.stderr.lines().filter(|line| line.contains(reason)).count();
     assert!(said > 1, "it says why while it waits: {}", ended.stderr);

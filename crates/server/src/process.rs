@@ -161,6 +161,11 @@ impl Shared {
         joined
     }
 
+    /// Introduced peers that there may be.
+    pub(crate) fn peers_max(&self) -> usize {
+        self.peers.max
+    }
+
     pub(crate) fn peer_left(&self) {
         self.peers.now.fetch_sub(1, Ordering::Relaxed);
     }

@@ -60,10 +60,11 @@ fn perform(desk: &Desk, guests: &mut Guests, ready: &mut Ready, connection: &Rc<
                 guests.handshakes.forget(connection);
                 if !desk.shared.peer_joins() {
                     desk.cells.count_refused("too_many_peers");
-                    let text = "the relay serves as many peers as it may: try again later, or \
-                                raise its --max-peers";
-                    let code = FailureCode::TooManyPeers;
-                    close(desk, ready, connection, Failure { code, text: text.into() });
+                    let text = format!(
+                        "the relay serves {}, as many peers as it may: try again later, or raise its --max-peers",
+                        desk.shared.peers_max()
+                    );
+                    close(desk, ready, connection, Failure { code: FailureCode::TooManyPeers, text });
                     continue;
                 }
                 desk.cells.peers.add(1);

@@ -284,7 +284,7 @@ impl Metrics {
         self.dropped.flush(shared);
         self.memory.flush(&shared.budget);
         self.peers.set(shared.peers() as f64);
-        self.peers_max.set(shared.peers.max as f64);
+        self.peers_max.set(shared.peers_max() as f64);
         self.signs.flush(shared, ages);
     }
 }
