@@ -141,7 +141,8 @@ impl HashCache {
         let random = RandomState::new().build_hasher().finish();
         let new = self.directory.join(format!("{random:016x}.{NEW_SUFFIX}"));
         let write = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             // Not synced: what a power cut leaves of it has another checksum.
             file.write_all(&encode(key, remembered))?;
             fs::rename(&new, self.path(key))
@@ -190,7 +191,10 @@ impl HashCache {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "of a file, beside which the file system puts its own")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "of a file, beside which the file system puts its own"
+)]
 fn now() -> SystemTime {
     SystemTime::now()
 }

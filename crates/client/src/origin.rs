@@ -26,12 +26,12 @@ use relay_protocol::{
     bundle::Index, chunk_size_log2_for, fit_name, limits::CHUNK_SIZE_LOG2_SLACK,
 };
 
-use self::{steady::Steady, subject::Subject};
 pub use self::{
     error::OriginError,
     lookout::Lookout,
     subject::{Change, How, Looking},
 };
+use self::{steady::Steady, subject::Subject};
 use super::{
     hash_cache::{CacheKey, HashCache, Remembered, is_settled, moment_now},
     hashing::{self, Hashed},
@@ -182,11 +182,7 @@ impl Source {
     ///
     /// # Errors
     /// It can't be read, or changes meanwhile.
-    pub fn hash(
-        self,
-        job: &HashJob<'_>,
-        tell: &mut dyn FnMut(u64),
-    ) -> Result<Origin, OriginError> {
+    pub fn hash(self, job: &HashJob<'_>, tell: &mut dyn FnMut(u64)) -> Result<Origin, OriginError> {
         let Some(cache) = job.cache else {
             let remembered = self.read(job, tell)?;
             return self.into_origin(job, remembered, Memory::New);
@@ -370,8 +366,7 @@ impl Origin {
         let (key, threads) = (self.manifest.key(), hashing::threads_default());
         let (size_bytes, log2) = (key.size_bytes, key.chunk_size_log2);
         let (seal, content) = (Seal::new(sealed, size_bytes), self.subject.content());
-        let hashed =
-            hashing::hash_content(&*content, size_bytes, log2, threads, Some(&seal), tell);
+        let hashed = hashing::hash_content(&*content, size_bytes, log2, threads, Some(&seal), tell);
         hashed.map(|hashed| hashed.manifest).map_err(|error| self.subject.hash_error(error))
     }
 

@@ -32,7 +32,10 @@ use rustix::{
 };
 
 use self::{beneath::open_beneath, handles::Handles, walked::Walked};
-use super::{content::{Content, holds_more}, stamp::Stamp};
+use super::{
+    content::{Content, holds_more},
+    stamp::Stamp,
+};
 
 /// What is done with a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -216,7 +219,8 @@ impl Tree {
             PieceOf::File(number) => number,
         };
         let end = bytes.len() + to_usize(piece.bytes.end - piece.bytes.start);
-        let is_part = piece.bytes.start > 0 || self.entry(number).kind.size_bytes() > piece.bytes.end;
+        let is_part =
+            piece.bytes.start > 0 || self.entry(number).kind.size_bytes() > piece.bytes.end;
         let file = if self.is_selected(number) { self.open(number, is_part)? } else { None };
         let mut offset = piece.bytes.start;
         while let Some(file) = &file

@@ -67,7 +67,9 @@ pub enum OriginError {
     #[error("{0} changed while it was hashed: wait until it is written, then share it again")]
     Changing(String),
     /// It is to be shared as another one.
-    #[error("{0} is not what the ticket names: its content differs; peer check {0} TICKET says where")]
+    #[error(
+        "{0} is not what the ticket names: its content differs; peer check {0} TICKET says where"
+    )]
     Another(String),
     /// It needs larger chunks than the relay takes.
     #[error(

@@ -5,10 +5,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io,
-    os::unix::{
-        ffi::OsStringExt as _,
-        fs::FileTypeExt as _,
-    },
+    os::unix::{ffi::OsStringExt as _, fs::FileTypeExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -380,9 +377,7 @@ impl OneTree {
         let Kind::File { size_bytes: before_bytes, .. } = entry.kind else { return None };
         let how = match self.tree.stamp_now(number) {
             Ok(now) => match self.walked.stamps()[number].difference(&now)? {
-                Difference::Resized => {
-                    How::Resized { before_bytes, size_bytes: now.size_bytes }
-                }
+                Difference::Resized => How::Resized { before_bytes, size_bytes: now.size_bytes },
                 Difference::Replaced => How::Gone,
                 Difference::Modified => How::Modified,
             },

@@ -1,10 +1,6 @@
 //! What may be shared, how it is sealed, and changes that are noticed.
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt as _,
-    path::Path,
-};
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
 
 use super::*;
 
@@ -140,7 +136,8 @@ fn a_file_that_holds_more_than_the_system_states_is_not_shared_as_empty() {
     let made = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
     if made.exists() {
         let file = open(made).unwrap();
-        let error = file.hash(&HashJob::new(10, Sealing::Plain), &mut |_| {}).unwrap_err().to_string();
+        let error =
+            file.hash(&HashJob::new(10, Sealing::Plain), &mut |_| {}).unwrap_err().to_string();
         assert!(error.contains("less than the 4096 bytes"), "{error}");
     }
 }
@@ -308,7 +305,8 @@ fn a_block_device_has_the_size_of_what_it_holds() {
     let names: Vec<std::fs::DirEntry> = names.unwrap_or_default();
     let device = names.iter().find_map(|name| {
         let sectors = std::fs::read_to_string(name.path().join("size")).ok()?;
-        let bytes = sectors.trim().parse::<u64>().ok()?.checked_mul(512).filter(|&size| size > 0)?;
+        let bytes =
+            sectors.trim().parse::<u64>().ok()?.checked_mul(512).filter(|&size| size > 0)?;
         let source = open(&Path::new("/dev").join(name.file_name())).ok()?;
         Some((source.size_bytes(), bytes))
     });

@@ -16,9 +16,7 @@ use std::{
 };
 
 use relay_protocol::{
-    bundle::{
-        BundleError, Entry, Index, Kind, MODE_BITS, OWNER_EXECUTES, Preserved, shown_path,
-    },
+    bundle::{BundleError, Entry, Index, Kind, MODE_BITS, OWNER_EXECUTES, Preserved, shown_path},
     limits::{BUNDLE_ENTRIES_MAX, BUNDLE_INDEX_BYTES_MAX, BUNDLE_LEVELS_MAX},
 };
 use rustix::{
@@ -34,10 +32,8 @@ use super::{
 use crate::{content::holds_more, stamp::Stamp};
 
 /// How a directory is opened.
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NONBLOCK);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 /// How a file is opened: a pipe that stands in its place is not waited for.
 const FILE: OFlags =
@@ -82,12 +78,16 @@ pub enum WalkError {
         name: String,
     },
     /// It is more than one share takes.
-    #[error("there are more than {BUNDLE_ENTRIES_MAX} files, directories and links, the most that one share takes: share \
-             parts of it, or pack it first, for example with tar")]
+    #[error(
+        "there are more than {BUNDLE_ENTRIES_MAX} files, directories and links, the most that one share takes: share \
+             parts of it, or pack it first, for example with tar"
+    )]
     TooMany,
     /// Names and targets of links are more than one share takes.
-    #[error("the names in it have more than {BUNDLE_INDEX_BYTES_MAX} bytes, the most that one share takes: share parts of \
-             it, or pack it first, for example with tar")]
+    #[error(
+        "the names in it have more than {BUNDLE_INDEX_BYTES_MAX} bytes, the most that one share takes: share parts of \
+             it, or pack it first, for example with tar"
+    )]
     NamesTooLong,
     /// Some of it can't be shared.
     #[error("{0}")]
@@ -251,7 +251,8 @@ impl<'a> Walking<'a> {
                 levels.pop();
                 continue;
             };
-            let directory = level.directory.fd().map_err(|error| system_error(&self.path, error))?;
+            let directory =
+                level.directory.fd().map_err(|error| system_error(&self.path, error))?;
             self.path.extend_from_slice(name.to_bytes());
             let stat = match statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
@@ -358,7 +359,8 @@ impl<'a> Walking<'a> {
             return match more {
                 Ok(false) => None,
                 Ok(true) => Some(
-                    "it holds more than the 0 bytes that the system states, as files in /proc do".into(),
+                    "it holds more than the 0 bytes that the system states, as files in /proc do"
+                        .into(),
                 ),
                 Err(error) => Some(error.to_string()),
             };
@@ -440,8 +442,7 @@ impl Found {
             What::Link(target) => Kind::Link { target: target.to_bytes() },
         };
         let (modified_secs, modified_nanos) = modified;
-        let preserved =
-            is_preserving.then_some(Preserved { mode, modified_secs, modified_nanos });
+        let preserved = is_preserving.then_some(Preserved { mode, modified_secs, modified_nanos });
         Entry { path: &self.path, kind, preserved }
     }
 }

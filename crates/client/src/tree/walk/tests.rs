@@ -73,7 +73,8 @@ fn a_tree_is_found_as_it_is_and_equal_ones_are_one() {
 fn modes_and_times_are_kept_if_that_is_wanted_or_of_the_right_length() {
     let dir = made();
     let walk = |keeping| walk_directory(dir.path(), false, &mut |_| {}).unwrap().tree(keeping);
-    let (plain, preserving) = (walk(Keeping::Nothing).unwrap().0, walk(Keeping::Preserved).unwrap().0);
+    let (plain, preserving) =
+        (walk(Keeping::Nothing).unwrap().0, walk(Keeping::Preserved).unwrap().0);
     assert!(!plain.index().is_preserving() && preserving.index().is_preserving());
     let entry = preserving.index().find(b"d/x").unwrap().1;
     let metadata = dir.path().join("d/x").metadata().unwrap();
@@ -107,7 +108,15 @@ fn several_paths_are_entries_by_their_own_names_in_whatever_order() {
     let several = |paths: &[PathBuf]| walk_several(paths, false, &mut |_| {}).unwrap();
     let (tree, walked) = several(&given).tree(Keeping::Nothing).unwrap();
     let names = [
-        "a-b", "called", "d", "d/dangling", "d/empty", "d/x", "way", "way/dangling", "way/empty",
+        "a-b",
+        "called",
+        "d",
+        "d/dangling",
+        "d/empty",
+        "d/x",
+        "way",
+        "way/dangling",
+        "way/empty",
         "way/x",
     ];
     assert_eq!(paths(&tree), names);
@@ -136,7 +145,9 @@ fn what_is_no_file_is_named_or_left_out() {
     pipe(&dir.path().join("d/pipe"));
     let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
     let text = error(found(dir.path()));
-    for part in ["2 entries can't be shared", "d/pipe (a pipe)", "socket (a socket)", "--skip-special"] {
+    for part in
+        ["2 entries can't be shared", "d/pipe (a pipe)", "socket (a socket)", "--skip-special"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     let walk = walk_directory(dir.path(), true, &mut |_| {}).unwrap();
