@@ -117,8 +117,8 @@ pub struct RelayArgs {
 /// What the relay itself is the origin of.
 #[derive(clap::Args, Clone, Debug)]
 pub struct OriginArgs {
-    /// File that the relay itself is the origin of; repeatable
-    #[arg(long, env = "RELAY_SERVE", value_name = "FILE")]
+    /// File or directory that the relay itself is the origin of; repeatable
+    #[arg(long, env = "RELAY_SERVE", value_name = "PATH")]
     pub serve: Vec<PathBuf>,
 
     /// Serve files as they are, so that this relay and all between can read them, by tickets that open nothing

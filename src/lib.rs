@@ -23,7 +23,7 @@
 
 pub use relay_client as client;
 pub use relay_program::{
-    allocator, arguments, buffers, certificates, known_relays, log_level, machine, pages,
+    allocator, arguments, buffers, certificates, known_relays, log_level, machine, pages, places,
     secret_file, signals, stderr, stdout, token_file,
 };
 pub use relay_protocol::{self as protocol, path, rng, time};

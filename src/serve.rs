@@ -28,14 +28,15 @@ use shards::{Driver, clock, task};
 use crate::{
     arguments,
     client::{
-        ChunkOrder, Disk, FileState, Notice, OriginFile, Patience, Peer, PeerConfig, PeerHandle,
-        Reaction, Scratch, SessionConfig, new_scratch,
-        origin::{Change, OpenFile, Sealing},
+        ChunkOrder, Disk, FileState, HashCache, Notice, Origin, Patience, Peer, PeerConfig,
+        PeerHandle, Reaction, Scratch, SessionConfig, new_scratch,
+        origin::{Change, HashJob, How, Looking, Lookout, Sealing, Source},
     },
     config::RelayArgs,
     doctor::{self, DoctorArgs},
     logging,
     pages::PageCommand,
+    places,
     protocol::{Grant, Pin, RelayAddr, Roles, Seeding, Token},
     server::{self, Companion, Config},
     stderr::{self, Pace},
@@ -151,7 +152,7 @@ fn own_grant() -> Grant {
 
 /// The files of `--serve`.
 struct Origins {
-    files: Vec<OriginFile>,
+    files: Vec<Arc<Origin>>,
     advertised: Option<RelayAddr>,
     /// What this relay is known by.
     pin: Pin,
@@ -186,19 +187,28 @@ impl Origins {
         };
         let sealing = secret.as_ref().map_or(Sealing::Plain, Sealing::By);
         let doing = if secret.is_some() { "hashing and sealing" } else { "hashing" };
+        let cache = places::cache_directory().map(HashCache::at);
         let mut files = Vec::new();
         for path in &args.origin.serve {
-            let file = OpenFile::open(path)?;
+            let source = Source::open(&[path.clone()], Looking::default(), &mut |_| {})?;
             tracing::info!("{doing} {}", path.display());
-            let chunk_size_log2 = file.chunk_size_log2(config.chunk_size_log2_max)?;
+            let chunk_size_log2 = source.chunk_size_log2(config.chunk_size_log2_max)?;
             let mut pace = Pace::new(clock::now());
             // All passes together.
-            let all = bytes_text(file.size_bytes() * sealing.passes());
-            files.push(file.hash(chunk_size_log2, sealing, &mut |done| {
+            let all = bytes_text(source.size_bytes() * sealing.passes());
+            let job = HashJob { cache: cache.as_ref(), ..HashJob::new(chunk_size_log2, sealing) };
+            let origin = source.hash(&job, &mut |done| {
                 if pace.is_due(clock::now()) {
                     tracing::info!("{doing} {}: {} of {all}", path.display(), bytes_text(done));
                 }
-            })?);
+            })?;
+            if origin.is_remembered() {
+                tracing::info!("{} is unchanged since it was hashed before", path.display());
+            }
+            if let Some(error) = origin.memory_fault() {
+                tracing::info!("the hashes of {} can't be remembered: {error}", path.display());
+            }
+            files.push(Arc::new(origin));
         }
         let advertised = args.origin.advertise.clone();
         Ok(Box::new(Self { files, advertised, pin, token, driver, running: None }))
@@ -242,14 +252,14 @@ impl Companion for Origins {
         }
         let mut lines = Vec::new();
         for file in &self.files {
-            let (ticket, fault) = file.ticket(relay.clone(), self.pin)?;
+            let (ticket, fault) = file.ticket(relay.clone(), self.pin, None)?;
             if let Some(fault) = fault {
-                let (path, name) = (file.path().display(), ticket.name());
+                let (path, name) = (file.shown(), ticket.name());
                 tracing::warn!("the ticket of {path} calls it {name}: its own name {fault}");
             }
-            lines.push(format!("relay ticket {ticket} {}", file.path().display()));
+            lines.push(format!("relay ticket {ticket} {}", file.shown()));
         }
-        let paths: Vec<_> = self.files.iter().map(|file| file.path().to_owned()).collect();
+        let paths: Vec<_> = self.files.iter().map(|file| file.shown()).collect();
         let stopping = Arc::new(AtomicBool::new(false));
         let (sender, reports) = mpsc::sync_channel(paths.len());
         let serving = Serving {
@@ -276,7 +286,7 @@ impl Companion for Origins {
             match reports.recv_timeout(ACCEPTED_WITHIN) {
                 Ok((_, Ok(()))) => {}
                 Ok((index, Err(why))) => {
-                    bail!("failed to serve {}: {why}", paths[index].display());
+                    bail!("failed to serve {}: {why}", paths[index]);
                 }
                 Err(error) => bail!("failed to serve files: the origin is not accepted: {error}"),
             }
@@ -308,7 +318,7 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
 
 /// The life of the origin's thread.
 struct Serving {
-    files: Vec<OriginFile>,
+    files: Vec<Arc<Origin>>,
     remote: SocketAddr,
     pin: Pin,
     token: Option<Token>,
@@ -352,7 +362,7 @@ impl Serving {
     fn start(
         &self,
         index: usize,
-        file: &OriginFile,
+        file: &Origin,
         disk: &Disk,
         scratch: &Scratch,
     ) -> (PeerHandle, task::JoinHandle<()>) {
@@ -370,11 +380,11 @@ impl Serving {
         let state = FileState::whole(Arc::clone(file.manifest()));
         let watch = watch_peer(index, file, self.reports.clone());
         let peer = Peer::new(config, state, Box::new(file.store(disk)), Box::new(watch));
-        let (handle, path) = (peer.handle(), file.path().to_owned());
+        let (handle, path) = (peer.handle(), file.shown());
         let (scratch, reports) = (Rc::clone(scratch), self.reports.clone());
         let task = task::spawn(async move {
             if let (Err(error), _) = peer.run(scratch).await {
-                tracing::error!("{} is no longer served: {error}", path.display());
+                tracing::error!("{path} is no longer served: {error}");
                 // Once it was accepted, the relay waits no more.
                 reports.try_send((index, Err(error.to_string()))).ok();
             }
@@ -384,39 +394,52 @@ impl Serving {
 
     /// Until the relay ends; meanwhile the log tells of files that change.
     async fn watch(&self) {
-        let mut told = vec![false; self.files.len()];
+        let lookout = match Lookout::start() {
+            Ok(lookout) => Some(lookout),
+            Err(error) => {
+                tracing::warn!("no thread looks whether served files change: {error}");
+                None
+            }
+        };
+        let told: Rc<Vec<Cell<bool>>> = Rc::new(self.files.iter().map(|_| false.into()).collect());
         let mut ticks = 0u32;
         while !self.stopping.load(Ordering::Relaxed) {
             clock::sleep(TICK).await;
             ticks = ticks.wrapping_add(1);
-            if !ticks.is_multiple_of(TICKS_PER_LOOK) {
+            let lookout = lookout.as_ref().filter(|lookout| lookout.is_idle());
+            let (Some(lookout), true) = (lookout, ticks.is_multiple_of(TICKS_PER_LOOK)) else {
                 continue;
-            }
-            for (file, told) in self.files.iter().zip(&mut told).filter(|(_, told)| !**told) {
-                let Some(change) = file.change() else { continue };
-                *told = true;
-                let how = match change {
-                    Change::Modified => "was written to",
-                    Change::Resized { .. } => "has another length",
-                    Change::Replaced => "was removed or replaced",
-                };
-                tracing::warn!(
-                    "{} {how} since the relay was started. Only chunks that are still what they \
-                     were are served; start the relay again to serve what it is now",
-                    file.path().display()
-                );
+            };
+            for (index, file) in self.files.iter().enumerate().filter(|(at, _)| !told[*at].get()) {
+                let told = Rc::clone(&told);
+                lookout.look(file, move |change| {
+                    told[index].set(true);
+                    warn_of(&change);
+                });
             }
         }
     }
 }
 
+fn warn_of(Change { of, how }: &Change) {
+    let how = match how {
+        How::Modified => "was written to, or has other permissions",
+        How::Resized { .. } => "has another length",
+        How::Replaced | How::Gone => "was removed or replaced",
+    };
+    tracing::warn!(
+        "{of} {how} since the relay was started. Only chunks that are still what they \
+         were are served; start the relay again to serve what it is now"
+    );
+}
+
 /// Tells the main thread when a file is served, and the log when it can't be any longer.
 fn watch_peer(
     index: usize,
-    file: &OriginFile,
+    file: &Origin,
     reports: mpsc::SyncSender<Report>,
 ) -> impl FnMut(Time, &Notice<'_>, &FileState) -> Reaction + use<> {
-    let path = file.path().to_owned();
+    let path = file.shown();
     let was_unreadable = Cell::new(false);
     move |_, notice, _| {
         match notice {
@@ -424,9 +447,8 @@ fn watch_peer(
             Notice::Accepted { .. } => drop(reports.try_send((index, Ok(())))),
             Notice::Unreadable { chunk, error } if !was_unreadable.replace(true) => {
                 tracing::error!(
-                    "chunk {chunk} of {} can't be served: {error}. Start the relay again to serve \
-                     the file as it is now",
-                    path.display()
+                    "chunk {chunk} of {path} can't be served: {error}. Start the relay again to serve \
+                     the file as it is now"
                 );
             }
             _ => {}

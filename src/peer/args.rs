@@ -10,11 +10,11 @@ use crate::{
     arguments::parse_driver,
     pages::PageCommand,
     protocol::{
-        PinnedRelay, check_label,
+        PinnedRelay, check_label, check_name,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
     },
     transport::Transport,
-    units::{parse_count, parse_duration, parse_power_of_two},
+    units::{parse_count, parse_duration, parse_power_of_two, parse_size},
 };
 
 /// Several commands have this option.
@@ -39,11 +39,11 @@ pub struct PeerArgs {
 /// What `peer` does.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Share a file: print its ticket, then serve it until Ctrl-C
+    /// Share a file or a directory: print its ticket, then serve it until Ctrl-C
     Share(ShareArgs),
     /// Get the file that a ticket names
     Get(GetArgs),
-    /// Verify a file against a ticket
+    /// Verify a file or a directory against a ticket
     Check(CheckArgs),
     /// Print what a ticket holds
     Info(InfoArgs),
@@ -88,14 +88,17 @@ pub struct CommonArgs {
 /// `peer share`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Example:\n  peer share movie.mkv --relay relay.example.org:7440\n\nThe ticket \
-                        is the only line on stdout. Give it to those who shall get the file, and to no one \
-                        else: it opens the file, and the relay can't."
+    after_help = "Examples:\n  peer share movie.mkv --relay relay.example.org:7440\n  peer share photos/ notes.txt \
+                        --name trip --relay relay.example.org:7440\n  pg_dump shop | peer share - --name shop.sql --relay \
+                        relay.example.org:7440\n\nThe ticket is the only line on stdout. Give it \
+                        to those who shall get the files, and to no one else: it opens them, and the relay can't.\n\nLinks \
+                        in a directory stay links; a PATH that is one is followed. Hashes are remembered in \
+                        ~/.cache/relay (XDG_CACHE_HOME), so that what is unchanged is not read again."
 )]
 pub struct ShareArgs {
-    /// The file
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    /// A file, a directory, or several of them, which arrive together in one directory; - alone for stdin
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
 
     /// The relay; tickets name it, so others must reach it by this name or address [port: 7440]; with the pin that it
     /// prints at its start no other is believed
@@ -115,6 +118,14 @@ pub struct ShareArgs {
     /// Share it as it is, so that the relay and all between can read it; a --ticket decides for itself
     #[arg(long, env = "PEER_PLAIN", value_parser = FalseyValueParser::new())]
     pub plain: bool,
+
+    /// Have the ticket call it so, instead of by its own name or FIRST-and-N-more
+    #[arg(long, env = "PEER_NAME", value_name = "NAME", conflicts_with = "ticket", value_parser = parse_name)]
+    pub name: Option<String>,
+
+    /// What is shared of directories, and how it is read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
 
     /// File of the secret that seals your shares, made if it is not there [default:
     /// ~/.local/state/relay/secret]
@@ -145,6 +156,39 @@ pub struct ShareArgs {
     /// What all commands have.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+impl ShareArgs {
+    /// Whether it is what comes from stdin, and nothing else.
+    #[must_use]
+    pub fn is_of_stdin(&self) -> bool {
+        matches!(&*self.paths, [path] if path.as_os_str() == "-")
+    }
+}
+
+/// How `peer share` reads what it shares.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ReadingArgs {
+    /// Keep modes and times of modification of what is in a directory, not only which files are executable
+    #[arg(long, env = "PEER_PRESERVE", value_parser = FalseyValueParser::new())]
+    pub preserve: bool,
+
+    /// Leave sockets, devices and pipes in a directory out, and say which
+    #[arg(long, env = "PEER_SKIP_SPECIAL", value_parser = FalseyValueParser::new())]
+    pub skip_special: bool,
+
+    /// Read and hash it, though it looks unchanged since it was hashed before
+    #[arg(long, env = "PEER_REHASH", value_parser = FalseyValueParser::new())]
+    pub rehash: bool,
+
+    /// The most that `-`, stdin, may bring: it is kept in a file without a name where temporary files lie (TMPDIR)
+    #[arg(long, env = "PEER_SPOOL_MAX", value_name = "SIZE", default_value = "16G", value_parser = parse_size)]
+    pub spool_max: u64,
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let explained = |fault| format!("it {fault}: give what one file or directory can be called");
+    check_name(text).map(|()| text.to_owned()).map_err(explained)
 }
 
 fn parse_chunk(text: &str) -> Result<u8, String> {
@@ -212,13 +256,13 @@ fn parse_seed_for(text: &str) -> Result<SeedFor, String> {
 /// `peer check`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Example:\n  peer check movie.mkv relay2abc...\n\nExits 0 if the file is the \
-                  ticket's, 1 if not. Only where it differs is asked of the relay."
+    after_help = "Example:\n  peer check movie.mkv relay2abc...\n\nExits 0 if the file or directory \
+                  is the ticket's, 1 if not. Only where it differs is asked of the relay."
 )]
 pub struct CheckArgs {
-    /// The file
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    /// The file, or the directory
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
 
     /// The ticket; - reads it from stdin, @FILE from a file
     #[arg(value_name = "TICKET")]

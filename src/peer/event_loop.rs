@@ -13,7 +13,7 @@ use std::{
 };
 
 use shards::{DriverChoice, clock};
-use signal_hook::iterator::Signals;
+use signal_hook::{consts::SIGXFSZ, iterator::Signals};
 
 use super::error::{ProgramError, no_thread};
 
@@ -63,6 +63,13 @@ impl Interrupt {
     pub(super) fn came(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// From now on a file that may not grow so large is an error of a write, not a reason to be killed.
+pub(super) fn ignore_file_size_signal() -> Result<(), ProgramError> {
+    let registered = signal_hook::flag::register(SIGXFSZ, Arc::default());
+    let fail = |error| ProgramError::Job(format!("failed to watch for signals: {error}"));
+    registered.map(drop).map_err(fail)
 }
 
 /// Runs a future on this thread until it ends.

@@ -29,7 +29,6 @@ use std::{
 };
 
 use shards::clock;
-use signal_hook::consts::SIGXFSZ;
 
 use self::{
     job::{Done, Job, Place},
@@ -44,7 +43,7 @@ use super::{
     belief::Belief,
     destination::Destination,
     error::{ProgramError, no_thread, output_error, read_token},
-    event_loop::Interrupt,
+    event_loop::{Interrupt, ignore_file_size_signal},
     way::Way,
 };
 use crate::{
@@ -99,9 +98,7 @@ pub(super) fn run(args: &GetArgs) -> Result<(), ProgramError> {
     let token = read_token(args.common.token_file.as_deref(), Roles::GET)?;
     let interrupt = Interrupt::watch()?;
     let hashing = Arc::new(Hashing { stop: interrupt.flag(), ..Hashing::default() });
-    // A file that may not grow so large is an error of a write, not a reason to be killed.
-    signal_hook::flag::register(SIGXFSZ, Arc::default())
-        .map_err(|error| ProgramError::Job(format!("failed to watch for signals: {error}")))?;
+    ignore_file_size_signal()?;
     let status = Arc::new(Status::new(ticket.key));
     let result = thread::scope(|scope| {
         let (news, inbox) = sync_channel(NEWS_MAX);

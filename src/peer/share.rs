@@ -1,7 +1,7 @@
-//! `peer share`: digests a file, prints its ticket when the relay has accepted, and serves it until
+//! `peer share`: digests a file or a tree, prints its ticket when the relay has accepted, and serves it until
 //! the user or a condition ends it.
 //!
-//! A disk thread reads the file. What is to be shared is in `wish`; what is said to the user and when it
+//! A disk thread reads it, another one looks whether it has changed. What is to be shared is in `wish`; what is said to the user and when it
 //! ends in `watch`.
 
 mod screen;
@@ -9,7 +9,7 @@ mod tally;
 mod watch;
 mod wish;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, io::IsTerminal as _, rc::Rc, sync::Arc, time::Duration};
 
 use shards::clock;
 
@@ -17,21 +17,23 @@ use super::{
     args::ShareArgs,
     belief::Belief,
     error::{ProgramError, no_thread, read_token},
-    event_loop::{self, Interrupt},
+    event_loop::{self, Interrupt, ignore_file_size_signal},
     probe::probe,
     voice::Voice,
     way::Way,
 };
 use crate::{
     client::{
-        ChunkOrder, ConnectionError, Disk, Ended, FileState, Notice, Patience, Peer, PeerConfig,
-        PeerHandle, Remote, SessionConfig, new_scratch,
-        origin::{OpenFile, OriginFile},
+        ChunkOrder, ConnectionError, Disk, Ended, FileState, HashCache, Notice, Origin, Patience,
+        Peer, PeerConfig, PeerHandle, Remote, SessionConfig, new_scratch,
+        origin::{HashJob, Lookout, Source},
+        spool::Spool,
     },
+    places,
     protocol::{Roles, Seeding, Token},
     time::Time,
     transport::Trust,
-    units::bytes_text,
+    units::{bytes_text, grouped_text},
 };
 use watch::{Sharing, Verdict};
 use wish::Wish;
@@ -45,7 +47,7 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// How often signals and time-outs are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Every so many ticks the relay is asked how far the swarm is, and the file is looked at.
+/// Every so many ticks the relay is asked how far the swarm is, and what is shared is looked at.
 const TICKS_PER_QUESTION: u32 = 10;
 
 /// Shares until it ends.
@@ -56,9 +58,7 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     })?;
     let token = read_token(args.common.token_file.as_deref(), Roles::PUBLISH)?;
     let wish = Wish::of(args)?;
-    let sealing = wish.sealing();
-    let file = OpenFile::open(&args.file).map_err(ProgramError::job)?;
-    wish.check_size(&file)?;
+    let found = if args.is_of_stdin() { None } else { Some(open(args, voice, &wish)?) };
     let (proxy, relay) = (args.common.proxy.as_ref(), wish.relay().clone());
     let Way { remote, note } = Way::to(&[relay], proxy, args.common.transport)?;
     note.iter().for_each(|note| voice.say(note));
@@ -67,27 +67,101 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     if let Some(note) = belief.remember().map_err(ProgramError::Job)? {
         voice.say(&note);
     }
-    let chunk_size_log2 = wish.chunk_size_log2(&file, chunk_size_log2_max)?;
-    let what = match sealing.passes() {
-        1 => format!("hashing {}", args.file.display()),
-        passes => format!("hashing and sealing {}, {passes} passes", args.file.display()),
-    };
-    let mut progress = voice.progress(&what, file.size_bytes() * sealing.passes());
-    let origin = file.hash(chunk_size_log2, sealing, &mut |done| progress.set(done));
-    progress.finish();
-    let origin = origin.map_err(ProgramError::job)?;
+    // A pipe may take its time: the relay was asked before.
+    let source = found.map_or_else(|| spool(args, voice, &wish), Ok)?;
+    let chunk_size_log2 = wish.chunk_size_log2(&source, chunk_size_log2_max)?;
+    let job =
+        HashJob { rehashes: args.reading.rehash, ..HashJob::new(chunk_size_log2, wish.sealing()) };
+    let origin = hash(voice, source, job)?;
     let pin = belief.pin().expect("the relay has proved itself");
     let (ticket, notes) = wish.ticket(&origin, pin)?;
-    voice.say(&format!(
-        "sharing {} ({}) through {remote}",
-        args.file.display(),
-        bytes_text(ticket.key.size_bytes)
-    ));
+    voice.say(&format!("sharing {} ({}) through {remote}", origin.shown(), size_text(&origin)));
     notes.iter().for_each(|note| voice.say(note));
     let interrupt = Interrupt::watch()?;
-    let sharing = Rc::new(RefCell::new(Sharing::new(args, ticket)));
+    let origin = Arc::new(origin);
+    let sharing = Rc::new(RefCell::new(Sharing::new(args, ticket, Arc::clone(&origin))));
     let serving = serve(args.clone(), (remote, belief), token, origin, sharing, interrupt);
     event_loop::run(args.common.driver, serving)?
+}
+
+/// Finds what is to be shared.
+fn open(args: &ShareArgs, voice: Voice, wish: &Wish<'_>) -> Result<Source, ProgramError> {
+    let mut search = voice.search("looking for what is to be shared");
+    let source = Source::open(&args.paths, wish.looking(), &mut |entries| {
+        search.set(&format!("{} entries", grouped_text(entries as u64)));
+    });
+    search.finish();
+    let source = source.map_err(ProgramError::job)?;
+    source.skipped().iter().for_each(|skipped| voice.say(skipped));
+    wish.check(&source)?;
+    Ok(source)
+}
+
+/// Takes what comes from stdin.
+fn spool(args: &ShareArgs, voice: Voice, wish: &Wish<'_>) -> Result<Source, ProgramError> {
+    if std::io::stdin().is_terminal() {
+        let text = "- is stdin, and that is a terminal: have another program write into it, as in pg_dump shop | peer \
+                    share - --name shop.sql";
+        return Err(ProgramError::Usage(text.into()));
+    }
+    ignore_file_size_signal()?;
+    let mut search = voice.search("reading stdin");
+    let (directory, most) = (std::env::temp_dir(), args.reading.spool_max);
+    let spool = Spool::fill(std::io::stdin().lock(), &directory, most, &mut |bytes| {
+        search.set(&bytes_text(bytes));
+    });
+    search.finish();
+    let source = Source::spooled(spool.map_err(ProgramError::job)?);
+    wish.check(&source)?;
+    if args.name.is_none() {
+        voice.say("the ticket calls it stdin: --name gives it another name");
+    }
+    Ok(source)
+}
+
+/// Hashes it, unless it is unchanged since that was done.
+fn hash(voice: Voice, source: Source, job: HashJob<'_>) -> Result<Origin, ProgramError> {
+    let passes = job.sealing.passes();
+    let what = match passes {
+        1 => format!("hashing {}", source.shown()),
+        passes => format!("hashing and sealing {}, {passes} passes", source.shown()),
+    };
+    let mut progress = match source.index() {
+        Some(index) => voice.progress_of(&what, index, passes),
+        None => voice.progress(&what, source.size_bytes() * passes),
+    };
+    let cache = places::cache_directory().map(HashCache::at);
+    let job = HashJob { cache: cache.as_ref(), ..job };
+    let origin = source.hash(&job, &mut |done| progress.set(done));
+    progress.finish();
+    let origin = origin.map_err(ProgramError::job)?;
+    if origin.is_remembered() {
+        voice.say(&format!(
+            "{} was hashed before, and is unchanged by its times and sizes: it was not read again (--rehash does)",
+            origin.shown()
+        ));
+    }
+    if let (Some(error), Some(cache)) = (origin.memory_fault(), &cache) {
+        voice.say(&format!(
+            "its hashes can't be remembered in {}: {error}: the next share of it reads it again",
+            cache.directory().display()
+        ));
+    }
+    Ok(origin)
+}
+
+/// How much there is, for people.
+fn size_text(origin: &Origin) -> String {
+    let size = bytes_text(origin.manifest().key().size_bytes);
+    match origin.index() {
+        Some(index) => format!("{}, {size}", files_text(index.counts().files)),
+        None => size,
+    }
+}
+
+fn files_text(files: usize) -> String {
+    let noun = if files == 1 { "file" } else { "files" };
+    format!("{} {noun}", grouped_text(files as u64))
 }
 
 /// Whether the relay takes us, and the largest chunk that it recommends.
@@ -109,7 +183,7 @@ fn ask_relay(
 
 /// A peer that has everything, and what it may be told.
 fn peer_of(
-    origin: &OriginFile,
+    origin: &Origin,
     disk: &Disk,
     (remote, trust): (Remote, Trust),
     token: Option<Token>,
@@ -139,18 +213,20 @@ async fn serve(
     args: ShareArgs,
     (remote, belief): (Remote, Belief),
     token: Option<Token>,
-    origin: OriginFile,
+    origin: Arc<Origin>,
     sharing: Rc<RefCell<Sharing>>,
     interrupt: Interrupt,
 ) -> Result<(), ProgramError> {
     let disk = Disk::start()
         .map_err(|error| ProgramError::Job(no_thread("that reads the file", &error)))?;
+    let lookout = Lookout::start()
+        .map_err(|error| ProgramError::Job(no_thread("that looks whether it changes", &error)))?;
     let later = args.timeout.unwrap_or(FOREVER);
     let relay = (remote, belief.trust().clone());
     let peer = peer_of(&origin, &disk, relay, token, later, &sharing);
     let peer = peer.with_transport(args.common.transport).with_label(args.label);
     let handle = peer.handle();
-    let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);
+    let watching = tick(Rc::clone(&sharing), (origin, lookout), handle, interrupt);
     shards::task::spawn(watching);
     let (result, _) = peer.run(new_scratch()).await;
     let mut sharing = sharing.borrow_mut();
@@ -165,7 +241,7 @@ async fn serve(
 /// What must be done though nothing happens.
 async fn tick(
     sharing: Rc<RefCell<Sharing>>,
-    origin: OriginFile,
+    (origin, lookout): (Arc<Origin>, Lookout),
     handle: PeerHandle,
     interrupt: Interrupt,
 ) {
@@ -180,7 +256,10 @@ async fn tick(
         }
         ticks = ticks.wrapping_add(1);
         let asks = ticks.is_multiple_of(TICKS_PER_QUESTION);
-        let change = if asks { origin.change() } else { None };
+        if asks && lookout.is_idle() {
+            let sharing = Rc::clone(&sharing);
+            lookout.look(&origin, move |change| sharing.borrow_mut().handle_change(&change));
+        }
         let mut state = sharing.borrow_mut();
         if state.has_ended() {
             return;
@@ -188,7 +267,6 @@ async fn tick(
         if interrupt.came() {
             state.interrupt();
         }
-        state.handle_change(change.as_ref());
         state.handle_time(Time::from_start(clock::now()));
         let verdict = state.verdict();
         let (stops, is_changed) = (verdict.is_some(), matches!(verdict, Some(Verdict::Changed(_))));

@@ -30,12 +30,17 @@ impl From<String> for TicketSource {
 }
 
 impl TicketSource {
+    /// Whether it comes from stdin.
+    pub(super) fn is_stdin(&self) -> bool {
+        self.0 == "-"
+    }
+
     /// The ticket.
     ///
     /// # Errors
     /// It can't be read, or is none: wrong usage.
     pub(super) fn read(&self) -> Result<Ticket, ProgramError> {
-        if self.0 == "-" {
+        if self.is_stdin() {
             return ticket_in(io::stdin().lock(), "stdin");
         }
         let Some(path) = self.0.strip_prefix('@') else {

@@ -21,6 +21,7 @@ mod label;
 mod page;
 mod parts;
 mod pins;
+mod pipes;
 mod proxies;
 mod relay_program;
 mod results;

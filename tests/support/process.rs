@@ -29,16 +29,21 @@ fn hear_signals() {
 /// Where relays that tests start keep their key, so that one which is started again has the same.
 pub(crate) const RELAY_STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
 
+/// Where programs that tests start remember hashes: never in the cache of the user who runs the tests. What tests make
+/// is too new to be remembered, so no test finds what another has left.
+pub(crate) const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
+
 /// No place for state. Ports come back, so what one test's peers remember of a relay is wrong for another's.
 pub(crate) const NO_STATE: &str = "/dev/null";
 
-/// Says where a program keeps its state, unless the test has.
+/// Says where a program keeps its state, and what it can make again, unless the test has.
 pub(crate) fn with_state<'a>(command: &'a mut Command, place: &str) -> &'a mut Command {
-    const VARIABLE: &str = "XDG_STATE_HOME";
-    match command.get_envs().any(|(name, _)| name == VARIABLE) {
-        true => command,
-        false => command.env(VARIABLE, place),
+    for (variable, place) in [("XDG_STATE_HOME", place), ("XDG_CACHE_HOME", CACHE)] {
+        if !command.get_envs().any(|(name, _)| name == variable) {
+            command.env(variable, place);
+        }
     }
+    command
 }
 
 /// A running relay.

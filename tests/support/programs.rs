@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use crate::support::process::{NO_STATE, RELAY_STATE};
+use crate::support::process::{CACHE, NO_STATE, RELAY_STATE};
 
 /// `relay`, without arguments.
 pub(crate) fn relay() -> Command {
@@ -14,7 +14,7 @@ pub(crate) fn relay() -> Command {
         .env("RELAY_PLAIN", "1")
         .env_remove("RELAY_SECRET_FILE")
         .env_remove("RELAY_IDENTITY_FILE");
-    command.env("XDG_STATE_HOME", RELAY_STATE);
+    command.env("XDG_STATE_HOME", RELAY_STATE).env("XDG_CACHE_HOME", CACHE);
     command
 }
 
@@ -22,7 +22,7 @@ pub(crate) fn relay() -> Command {
 pub(crate) fn peer(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
     command.args(args).env_remove("PEER_TIMEOUT").env_remove("PEER_SECRET_FILE");
-    command.env("PEER_PLAIN", "1").env("XDG_STATE_HOME", NO_STATE);
+    command.env("PEER_PLAIN", "1").env("XDG_STATE_HOME", NO_STATE).env("XDG_CACHE_HOME", CACHE);
     for name in ["PEER_RELAY", "PEER_PROXY", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
         command.env_remove(name);
     }

@@ -6,10 +6,11 @@
 //!    ├─ remote, race     the way to the relay: the first of its addresses that answers
 //!    ├─ look_up, dial    find addresses, open a socket
 //!    ├─ proxy            or through a proxy, with what is said to it
-//!    ├─ store, origin    where chunks live: memory, a file, nowhere; a file that is shared
+//!    ├─ store, origin    where chunks live: memory, a file, nowhere; what is shared
 //!    ├─ content, tree    the bytes of one file, or of a tree of them
 //!    ├─ hashing          a file's manifest, on all cores
 //!    ├─ spool, growing   what comes through a pipe, digested while it comes
+//!    ├─ hash_cache       what was hashed before, and is unchanged since by its stamp
 //!    ├─ sealing          chunks of a sealed file, between disk and swarm
 //!    │
 //!  connection   SHELL: the life of one connection
@@ -87,6 +88,7 @@ pub mod error;
 pub mod exercise;
 pub mod file_state;
 pub mod growing;
+pub mod hash_cache;
 pub mod hashing;
 pub mod intake;
 mod look_up;
@@ -102,6 +104,7 @@ pub mod resume;
 pub mod sealing;
 pub mod session;
 pub mod spool;
+pub mod stamp;
 pub mod store;
 pub mod tree;
 pub mod uploads;
@@ -113,10 +116,11 @@ pub use content::Content;
 pub use endpoint::Endpoint;
 pub use error::{ConnectionError, SessionError};
 pub use file_state::FileState;
+pub use hash_cache::HashCache;
 pub use hashing::{HashError, Hashed, hash_content};
 pub use look_up::look_up_blocking;
 pub use observer::{Notice, Observer, Reaction};
-pub use origin::{OriginError, OriginFile};
+pub use origin::{Origin, OriginError};
 pub use peer::{Ended, Patience, Peer, PeerConfig, PeerHandle};
 pub use proxy::{NoProxy, Proxies, Proxy, ProxyError, ProxyFault, ProxyKind, ProxyUrlError};
 pub use remote::Remote;

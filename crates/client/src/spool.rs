@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, Read, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::growing::Growing;
@@ -17,7 +18,7 @@ const READ_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Spool {
     /// All that came.
-    pub file: File,
+    pub file: Arc<File>,
     /// Its digests.
     pub growing: Growing,
 }
@@ -81,7 +82,7 @@ impl Spool {
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let read = match reader.read(&mut buffer) {
-                Ok(0) => return Ok(Self { file, growing }),
+                Ok(0) => return Ok(Self { file: Arc::new(file), growing }),
                 Ok(read) => &buffer[..read],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(SpoolError::Read(error)),
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(spool.growing.size_bytes(), 3_000_001);
         assert_eq!(told.last(), Some(&3_000_001));
         let mut again = Vec::new();
-        read_at(&spool.file, &mut again, bytes.len() + 1, 0).unwrap();
+        read_at(&*spool.file, &mut again, bytes.len() + 1, 0).unwrap();
         assert!(again == bytes);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no path leads there");
     }

@@ -3,11 +3,16 @@
 //!
 //! ```text
 //!  tree ──► handles   the files that are open, not many of them
-//!       └─► beneath   opens nothing outside of the tree
+//!    │  └─► beneath   opens nothing outside of the tree
+//!    └────► walked    what its files were when it was walked, if it is shared
+//!  walk ──► tree      finds what is in directories
 //! ```
 
 pub mod beneath;
 mod handles;
+mod troubles;
+pub mod walk;
+pub mod walked;
 
 use std::{
     fs::File,
@@ -20,13 +25,17 @@ use std::{
 };
 
 use relay_protocol::bundle::{Entry, Index, Kind, Piece, PieceOf, shown_path};
+use relay_units::count_text;
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
 };
 
-use self::{beneath::open_beneath, handles::Handles};
-use super::content::Content;
+use self::{beneath::open_beneath, handles::Handles, walked::Walked};
+use super::{
+    content::{Content, holds_more},
+    stamp::Stamp,
+};
 
 /// What is done with a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +55,8 @@ pub struct Tree {
     /// Of each entry, whether it is written; of all, if there is no list.
     selected: Option<Vec<bool>>,
     handles: Handles,
+    /// What its files were, if it was walked.
+    walked: Option<Arc<Walked>>,
 }
 
 impl Tree {
@@ -53,7 +64,7 @@ impl Tree {
     #[must_use]
     pub fn to_read(root: OwnedFd, index: Arc<Index>) -> Self {
         let (access, selected) = (Access::Read, None);
-        Self { root, index, access, selected, handles: Handles::default() }
+        Self { root, index, access, selected, handles: Handles::default(), walked: None }
     }
 
     /// A tree that is to come: all of it, or what is selected ([`Index::select`]). Directories must be there before what is in
@@ -65,7 +76,13 @@ impl Tree {
     pub fn to_write(root: OwnedFd, index: Arc<Index>, selected: Option<Vec<bool>>) -> Self {
         assert!(selected.as_ref().is_none_or(|selected| selected.len() == index.len()));
         let access = Access::Write;
-        Self { root, index, access, selected, handles: Handles::default() }
+        Self { root, index, access, selected, handles: Handles::default(), walked: None }
+    }
+
+    /// Looks at each file after it was read, whether it still is what it was at the walk. Only of a tree to be read.
+    #[must_use]
+    pub(crate) fn with_walked(self, walked: Arc<Walked>) -> Self {
+        Self { walked: Some(walked), ..self }
     }
 
     /// What is in it.
@@ -88,8 +105,8 @@ impl Tree {
         self.index.entry(number).expect("the index names its own entries")
     }
 
-    /// The file of this number, if it is there.
-    fn open(&self, number: usize) -> io::Result<Option<Arc<File>>> {
+    /// The file of this number, if it is there. `keeps`: more of it will be wanted soon.
+    fn open(&self, number: usize, keeps: bool) -> io::Result<Option<Arc<File>>> {
         if let Some(file) = self.handles.get(number) {
             return Ok(Some(file));
         }
@@ -99,15 +116,55 @@ impl Tree {
             Access::Write => OFlags::RDWR,
         };
         // A pipe that was put there is not waited for.
-        let opened = open_beneath(self.root.as_fd(), path, flags | OFlags::NONBLOCK, Mode::empty());
+        let (root, flags) = (self.root.as_fd(), flags | OFlags::NONBLOCK);
+        let opened = match &self.walked {
+            Some(walked) => walked.open(root, path, flags),
+            None => open_beneath(root, path, flags, Mode::empty()),
+        };
         let file = match opened {
             Ok(file) => Arc::new(File::from(file)),
             Err(error) if self.is_lacking(&error) => return Ok(None),
             Err(error) => return Err(named(path, &error)),
         };
-        check(&file, self.access).map_err(|error| named(path, &error))?;
-        self.handles.insert(number, &file);
+        if self.walked.is_none() {
+            check(&file, self.access).map_err(|error| named(path, &error))?;
+        }
+        if keeps {
+            self.handles.insert(number, &file);
+        }
         Ok(Some(file))
+    }
+
+    /// How the file of this number is now, without opening it to be read.
+    ///
+    /// # Errors
+    /// The system's, or the tree was not walked.
+    pub(crate) fn stamp_now(&self, number: usize) -> io::Result<Stamp> {
+        let walked = self.walked.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let file = walked.open(self.root.as_fd(), self.entry(number).path, OFlags::PATH)?;
+        Stamp::of_open(file)
+    }
+
+    /// What was read of a file counts if the file is what it was at the walk. It was, at that time, so it need not be
+    /// looked at before it is read as well. `is_more`: there were bytes behind its end.
+    fn look(&self, number: usize, file: &File, is_more: bool) -> io::Result<()> {
+        let Some(walked) = &self.walked else { return Ok(()) };
+        match walked.compare(number, &Stamp::of_open(file)?) {
+            None if is_more => Err(misstated("more", walked.stamps()[number].size_bytes)),
+            // What it holds may be the same all the same: the owner decides.
+            _ => Ok(()),
+        }
+    }
+
+    /// Why a file ends before the index says so.
+    fn shorter(&self, number: usize, file: &File) -> io::Error {
+        let shorter = io::Error::new(io::ErrorKind::InvalidData, "it is shorter now");
+        let Some(walked) = &self.walked else { return shorter };
+        match Stamp::of_open(file).map(|now| walked.compare(number, &now)) {
+            Ok(None) => misstated("less", walked.stamps()[number].size_bytes),
+            Ok(Some(_)) => shorter,
+            Err(error) => error,
+        }
     }
 
     /// Whether it is no fault: files of a tree that is to come are made when they come.
@@ -162,7 +219,9 @@ impl Tree {
             PieceOf::File(number) => number,
         };
         let end = bytes.len() + to_usize(piece.bytes.end - piece.bytes.start);
-        let file = if self.is_selected(number) { self.open(number)? } else { None };
+        let is_part =
+            piece.bytes.start > 0 || self.entry(number).kind.size_bytes() > piece.bytes.end;
+        let file = if self.is_selected(number) { self.open(number, is_part)? } else { None };
         let mut offset = piece.bytes.start;
         while let Some(file) = &file
             && bytes.len() < end
@@ -171,12 +230,22 @@ impl Tree {
             let read = file.append_at(bytes, offset).map_err(|error| named(path(), &error))?;
             offset += read as u64;
             if read == 0 && self.access == Access::Read {
-                let shorter = io::Error::new(io::ErrorKind::InvalidData, "it is shorter now");
-                return Err(named(path(), &shorter));
+                return Err(named(path(), &self.shorter(number, file)));
             }
             if read == 0 {
                 break;
             }
+        }
+        if let (Some(file), true) = (&file, self.walked.is_some()) {
+            let entry = self.entry(number);
+            let size_bytes = entry.kind.size_bytes();
+            // There was room for more, or it has to be asked for.
+            let is_more = match piece.bytes.end == size_bytes && bytes.len() == bytes.capacity() {
+                true => holds_more(file, size_bytes),
+                false => Ok(piece.bytes.end == size_bytes && bytes.len() > end),
+            };
+            let looked = is_more.and_then(|is_more| self.look(number, file, is_more));
+            looked.map_err(|error| named(entry.path, &error))?;
         }
         // A file may be longer now, or not there yet.
         bytes.resize(end, 0);
@@ -188,7 +257,7 @@ impl Tree {
         match piece.of {
             PieceOf::Header => Ok(Some(piece.bytes.start)),
             PieceOf::File(number) if !self.is_selected(number) => Ok(None),
-            PieceOf::File(number) => match self.open(number)? {
+            PieceOf::File(number) => match self.open(number, true)? {
                 Some(file) => file.next_data(piece.bytes.start, piece.bytes.end),
                 None => Ok(None),
             },
@@ -250,6 +319,15 @@ fn check(file: &File, access: Access) -> io::Result<()> {
         (true, _) => return Ok(()),
     };
     Err(io::Error::new(io::ErrorKind::InvalidData, fault))
+}
+
+/// A file has another end than the system states.
+fn misstated(how: &str, size_bytes: u64) -> io::Error {
+    let text = format!(
+        "it holds {how} than the {} that the system states: it is made while it is read, as files in /proc are",
+        count_text(size_bytes, "byte")
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 /// The error, with the path that it is of.

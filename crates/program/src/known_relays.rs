@@ -17,7 +17,7 @@ use std::{
 use relay_protocol::{Pin, RelayAddr};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::secret_file::{make_directories, state_directory};
+use crate::{places::state_directory, secret_file::make_directories};
 
 /// Name of the file.
 const NAME: &str = "known_relays";

@@ -11,6 +11,7 @@ pub mod known_relays;
 pub mod log_level;
 pub mod machine;
 pub mod pages;
+pub mod places;
 pub mod secret_file;
 pub mod signals;
 pub mod stderr;

@@ -18,6 +18,8 @@ use rustix::{
 };
 use zeroize::Zeroizing;
 
+use crate::places::state_directory;
+
 /// Bytes of a file, at most: some times what the longest private key in PEM has (RSA with 8192 bits, 6.4 KB). A
 /// file of another kind is not read whole.
 pub const FILE_BYTES_MAX: usize = 32 * 1024;
@@ -33,9 +35,6 @@ const DIRECTORY_MODE: u32 = 0o700;
 
 /// A file of secrets, for its owner.
 const FILE_MODE: u32 = 0o600;
-
-/// The directory below that of all programs' state.
-const DIRECTORY: &str = "relay";
 
 /// The content of a file: what it holds, or, if it is not there, what `make` makes, which it holds from then on.
 /// Of several that make one at once, each gets the content of the one that was first.
@@ -93,22 +92,6 @@ fn path_of(given: Option<&Path>, name: &str, what: &str, option: &str) -> Result
              set one of them, or give {option} FILE"
         )
     })
-}
-
-/// Where programs of this tree keep their state: `$XDG_STATE_HOME/relay`, or `$HOME/.local/state/relay`. `None`
-/// where neither variable holds an absolute path, as in many containers.
-#[must_use]
-pub fn state_directory() -> Option<PathBuf> {
-    directory_of(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"))
-}
-
-fn directory_of(state_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
-    // The rules for these variables say that a relative path counts for nothing.
-    let absolute =
-        |path: Option<OsString>| path.map(PathBuf::from).filter(|path| path.is_absolute());
-    let state =
-        absolute(state_home).or_else(|| absolute(home).map(|home| home.join(".local/state")));
-    state.map(|state| state.join(DIRECTORY))
 }
 
 /// Makes a directory for its owner alone, and those above it that are not there. Whatever the process's umask is.

@@ -177,6 +177,20 @@ pub fn checksum_line(digest: impl Display, path: &Path) -> String {
     format!(r"\{digest}  {path}")
 }
 
+/// A number with its digits in groups of three: `12,345`.
+#[must_use]
+pub fn grouped_text(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A number and its noun: `1 chunk`, `2 chunks`.
 #[must_use]
 pub fn count_text(count: u64, noun: &str) -> String {
@@ -279,6 +293,20 @@ mod tests {
             ("\\n", "\\d  \\\\n"),
         ] {
             assert_eq!(checksum_line("d", Path::new(path)), line);
+        }
+    }
+
+    #[test]
+    fn digits_stand_in_groups_of_three() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (12_345, "12,345"),
+            (100_000, "100,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped_text(number), text);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What `peer share` tells its user, and when it ends.
 
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
 use serde_json::json;
 
@@ -15,7 +15,10 @@ use super::{
     tally::{Served, Standing},
 };
 use crate::{
-    client::{ConnectionError, Notice, Reaction, origin::Change},
+    client::{
+        ConnectionError, Notice, Origin, Reaction,
+        origin::{Change, How},
+    },
     protocol::{SwarmStatus, Ticket},
     time::Time,
     units::{bytes_text, bytes_texts, count_text, time_text},
@@ -101,7 +104,7 @@ struct Warned {
 /// A share under way.
 #[derive(Debug)]
 pub(super) struct Sharing {
-    path: String,
+    origin: Arc<Origin>,
     ticket: Ticket,
     until: Until,
     timeout: Option<Duration>,
@@ -116,7 +119,7 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
-    pub(super) fn new(args: &ShareArgs, ticket: Ticket) -> Self {
+    pub(super) fn new(args: &ShareArgs, ticket: Ticket, origin: Arc<Origin>) -> Self {
         let until = match (args.once, args.until_copies) {
             (true, _) => Until::HandedOut,
             (false, Some(copies)) => Until::Copies(copies.get()),
@@ -124,7 +127,7 @@ impl Sharing {
         };
         let screen = Screen::new(args.common.quiet, args.common.json);
         Self {
-            path: args.file.display().to_string(),
+            origin,
             served: Served::nothing(ticket.key.chunk_count()),
             ticket,
             until,
@@ -211,6 +214,7 @@ impl Sharing {
         let line = if self.output.json {
             let mut object = info::describe(&self.ticket);
             object["ticket"] = self.ticket.to_string().into();
+            object["hashes_remembered"] = self.origin.is_remembered().into();
             object.to_string()
         } else {
             self.ticket.to_string()
@@ -271,7 +275,7 @@ impl Sharing {
         self.standing.handle_served(self.served.count());
         self.output.screen.say(&format!(
             "shared {} for {}: {}, {}, {} sent",
-            self.path,
+            self.origin.shown(),
             time_text(now.since(began_at)),
             self.copies_text(),
             self.handed_out_text(),
@@ -279,12 +283,18 @@ impl Sharing {
         ));
     }
 
-    fn handle_unreadable(&mut self, chunk: u32, error: &std::io::Error) {
+    fn handle_unreadable(&mut self, chunk: u32, error: &io::Error) {
         let offset = self.ticket.key.chunk_offset_bytes(chunk);
+        let (change, of) = self.origin.blame(chunk);
+        let is_wrong = error.kind() == io::ErrorKind::InvalidData;
+        let advice = match change {
+            // What was remembered is no use, and would be found again.
+            None if is_wrong && self.origin.forget() => HASH_AGAIN,
+            _ => SHARE_AGAIN,
+        };
         let why = format!(
-            "could not read {} at offset {offset} (chunk {chunk}): {error}. Nothing wrong was \
-             sent. {}",
-            self.path, SHARE_AGAIN
+            "could not read {} at offset {offset} (chunk {chunk}){of}: {error}. Nothing wrong was sent. {advice}",
+            self.origin.shown(),
         );
         self.verdict.get_or_insert(Verdict::Changed(why));
     }
@@ -307,35 +317,39 @@ impl Sharing {
         }
     }
 
-    /// The file was looked at.
-    pub(super) fn handle_change(&mut self, change: Option<&Change>) {
-        let text = match change {
-            None => return,
-            Some(Change::Resized { size_bytes }) => {
-                let (now, before) = bytes_texts(*size_bytes, self.ticket.key.size_bytes);
+    /// What is shared was looked at, and this was found.
+    pub(super) fn handle_change(&mut self, Change { of, how }: &Change) {
+        let text = match how {
+            _ if self.has_ended() => return,
+            How::Resized { before_bytes, size_bytes } => {
+                let (now, before) = bytes_texts(*size_bytes, *before_bytes);
                 let why = format!(
-                    "{} changed while it was shared: it has {now} now and had {before}. Nothing wrong was \
-                     sent. {SHARE_AGAIN}",
-                    self.path,
+                    "{of} changed while it was shared: it has {now} now and had {before}. Nothing wrong was \
+                     sent. {SHARE_AGAIN}"
                 );
                 self.verdict.get_or_insert(Verdict::Changed(why));
                 return;
             }
-            Some(Change::Modified) if !std::mem::replace(&mut self.warned.of_writes, true) => {
+            How::Gone => {
+                let why = format!(
+                    "{of} was removed or replaced while it was shared. Nothing wrong was sent. {SHARE_AGAIN}"
+                );
+                self.verdict.get_or_insert(Verdict::Changed(why));
+                return;
+            }
+            How::Modified if !std::mem::replace(&mut self.warned.of_writes, true) => {
                 format!(
-                    "warning: {} was written to while it is shared. Each chunk is checked before \
-                     it is sent; the first that differs ends this share",
-                    self.path
+                    "warning: {of} was written to while it is shared, or has other permissions. Each chunk is checked \
+                     before it is sent; the first that differs ends this share"
                 )
             }
-            Some(Change::Replaced) if !std::mem::replace(&mut self.warned.of_replacement, true) => {
+            How::Replaced if !std::mem::replace(&mut self.warned.of_replacement, true) => {
                 format!(
-                    "warning: {} was removed or replaced. What is shared is still the old \
-                     content; to share the new one, run peer share again",
-                    self.path
+                    "warning: {of} was removed or replaced. What is shared is still the old \
+                     content; to share the new one, run peer share again"
                 )
             }
-            Some(_) => return,
+            How::Modified | How::Replaced => return,
         };
         self.output.screen.say(&text);
         self.output.tell(&json!({ "event": "changed", "text": text }));
@@ -390,6 +404,11 @@ impl Sharing {
 /// What to do when the file is no longer what it was.
 const SHARE_AGAIN: &str =
     "To share what it is now, run peer share again and hand out the new ticket";
+
+/// What to do when it looks like what it was, and is not.
+const HASH_AGAIN: &str = "It looks unchanged since it was hashed, so a disk or another program is to blame; what was \
+                          remembered of it is forgotten. To share what it is now, run peer share --rehash and hand out \
+                          the new ticket";
 
 /// An error with what to do about it.
 pub(super) fn advise(error: &ConnectionError, belief: &Belief) -> String {

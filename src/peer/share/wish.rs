@@ -10,11 +10,12 @@ use super::super::{
 };
 use crate::{
     client::{
-        OriginFile,
-        origin::{OpenFile, Sealing},
+        Origin,
+        origin::{Looking, Sealing, Source},
+        tree::walk::Keeping,
     },
     protocol::{
-        Digest, Pin, PinnedRelay, RelayAddr, SwarmKey, Ticket, UserSecret,
+        Digest, Pin, PinnedRelay, RelayAddr, SwarmKey, Ticket, TicketKind, UserSecret,
         limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_SLACK},
     },
     units::{bytes_text, bytes_texts},
@@ -34,6 +35,11 @@ pub(super) struct Wish<'a> {
 impl<'a> Wish<'a> {
     /// What the user wants.
     pub(super) fn of(args: &'a ShareArgs) -> Result<Self, ProgramError> {
+        if args.is_of_stdin() && args.ticket.as_ref().is_some_and(TicketSource::is_stdin) {
+            let text =
+                "stdin can't be both the file and the ticket: give the ticket as --ticket @FILE";
+            return Err(ProgramError::Usage(text.into()));
+        }
         let wanted = args.ticket.as_ref().map(TicketSource::read).transpose()?;
         let missing = || ProgramError::Usage("--relay or --ticket must say which relay".into());
         let relay = args.relay.clone();
@@ -59,6 +65,16 @@ impl<'a> Wish<'a> {
         }
     }
 
+    /// What is looked for, and kept of a directory. Whether a ticket's bundle keeps modes and times is seen by its size.
+    pub(super) fn looking(&self) -> Looking {
+        let keeping = match &self.wanted {
+            _ if self.args.reading.preserve => Keeping::Preserved,
+            Some(ticket) => Keeping::WhicheverHas(ticket.key.size_bytes),
+            None => Keeping::Nothing,
+        };
+        Looking { skips_special: self.args.reading.skip_special, keeping }
+    }
+
     /// Through which relay.
     pub(super) fn relay(&self) -> &RelayAddr {
         &self.relay.addr
@@ -76,26 +92,36 @@ impl<'a> Wish<'a> {
         Belief::of(self.relay(), of_option.or(of_ticket), self.args.common.tls_ca.as_deref())
     }
 
-    /// A file of another length need not be hashed to be another one than the ticket's.
-    pub(super) fn check_size(&self, file: &OpenFile) -> Result<(), ProgramError> {
-        match &self.wanted {
-            Some(ticket) if ticket.key.size_bytes != file.size_bytes() => {
-                let (has, wanted) = bytes_texts(file.size_bytes(), ticket.key.size_bytes);
-                Err(self.another(&format!("it has {has}, the ticket's has {wanted}")))
+    /// What is of another kind or length need not be hashed to be another one than the ticket's.
+    pub(super) fn check(&self, source: &Source) -> Result<(), ProgramError> {
+        let Some(ticket) = &self.wanted else { return Ok(()) };
+        match (ticket.kind == TicketKind::Bundle, source.index().is_some()) {
+            (true, false) => {
+                return Err(
+                    self.another(source.shown(), "it is a file, the ticket's is a directory")
+                );
             }
-            _ => Ok(()),
+            (false, true) => {
+                return Err(
+                    self.another(source.shown(), "it is a directory, the ticket's is a file")
+                );
+            }
+            _ if ticket.key.size_bytes == source.size_bytes() => return Ok(()),
+            _ => {}
         }
+        let (has, wanted) = bytes_texts(source.size_bytes(), ticket.key.size_bytes);
+        Err(self.another(source.shown(), &format!("it has {has}, the ticket's has {wanted}")))
     }
 
     /// Its chunks: as the ticket or the user says, if the relay takes them, or as the relay recommends.
     pub(super) fn chunk_size_log2(
         &self,
-        file: &OpenFile,
+        source: &Source,
         most_log2: u8,
     ) -> Result<u8, ProgramError> {
         let of_ticket = self.wanted.as_ref().map(|ticket| ticket.key.chunk_size_log2);
         let Some(log2) = of_ticket.or(self.args.chunk) else {
-            return file.chunk_size_log2(most_log2).map_err(ProgramError::job);
+            return source.chunk_size_log2(most_log2).map_err(ProgramError::job);
         };
         let (asked, whose) = match of_ticket {
             Some(_) => ("the ticket asks for", "share without --ticket and hand out the new one"),
@@ -109,13 +135,13 @@ impl<'a> Wish<'a> {
                 bytes_text(1 << taken_log2)
             )));
         }
-        let size_bytes = file.size_bytes();
+        let size_bytes = source.size_bytes();
         let key = SwarmKey { id: Digest([0; 32]), size_bytes, chunk_size_log2: log2 };
         if key.validate().is_err() {
             return Err(ProgramError::Job(format!(
                 "{} has {}: in chunks of {wanted} that are more than the {CHUNK_COUNT_MAX} that a file may \
                  have: give a larger --chunk",
-                self.args.file.display(),
+                source.shown(),
                 bytes_text(size_bytes)
             )));
         }
@@ -125,15 +151,17 @@ impl<'a> Wish<'a> {
     /// The ticket to hand out, and what the user should know of it.
     pub(super) fn ticket(
         &self,
-        origin: &OriginFile,
+        origin: &Origin,
         pin: Pin,
     ) -> Result<(Ticket, Vec<String>), ProgramError> {
-        let ticket = origin.ticket(self.relay().clone(), pin);
+        let ticket = origin.ticket(self.relay().clone(), pin, self.args.name.as_deref());
         let (mut ticket, fault) = ticket.map_err(ProgramError::job)?;
         let mut notes = Vec::new();
         match &self.wanted {
             Some(wanted) if wanted.key != ticket.key => {
-                return Err(self.another("its content differs; peer check FILE TICKET says where"));
+                return Err(
+                    self.another(origin.shown(), "its content differs; peer check says where")
+                );
             }
             Some(wanted) => {
                 ticket = ticket.with_name_of(wanted);
@@ -154,9 +182,9 @@ impl<'a> Wish<'a> {
             }
             None => {
                 let name = ticket.name();
-                notes.extend(fault.map(|fault| {
-                    format!("the ticket calls the file {name}: its own name {fault}")
-                }));
+                notes.extend(
+                    fault.map(|fault| format!("the ticket calls it {name}: its own name {fault}")),
+                );
             }
         }
         if ticket.relay.is_of_this_machine() {
@@ -169,8 +197,10 @@ impl<'a> Wish<'a> {
         Ok((ticket, notes))
     }
 
-    fn another(&self, why: &str) -> ProgramError {
-        let path = self.args.file.display();
-        ProgramError::Job(format!("{path} is not the ticket's file: {why}"))
+    fn another(&self, of: String, why: &str) -> ProgramError {
+        let is_bundle =
+            self.wanted.as_ref().is_some_and(|ticket| ticket.kind == TicketKind::Bundle);
+        let what = if is_bundle { "directory" } else { "file" };
+        ProgramError::Job(format!("{of} is not the ticket's {what}: {why}"))
     }
 }

@@ -272,13 +272,6 @@ fn without_a_home_the_message_names_what_to_set() {
     for what in ["error", "--secret-file", "XDG_STATE_HOME", "HOME is"] {
         assert!(found.contains(what), "{what} in: {found}");
     }
-    let path = |text: &str| Some(OsString::from(text));
-    let found = |state_home, home| directory_of(state_home, home).map(PathBuf::into_os_string);
-    assert_eq!(found(path("/s"), path("/h")), path("/s/relay"));
-    for nothing in [None, path(""), path("s")] {
-        assert_eq!(found(nothing.clone(), path("/h")), path("/h/.local/state/relay"));
-        assert_eq!(found(nothing.clone(), nothing), None);
-    }
 }
 
 #[test]

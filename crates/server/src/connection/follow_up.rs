@@ -64,7 +64,12 @@ fn perform(desk: &Desk, guests: &mut Guests, ready: &mut Ready, connection: &Rc<
                         "the relay serves {}, as many peers as it may: try again later, or raise its --max-peers",
                         desk.shared.peers_max()
                     );
-                    close(desk, ready, connection, Failure { code: FailureCode::TooManyPeers, text });
+                    close(
+                        desk,
+                        ready,
+                        connection,
+                        Failure { code: FailureCode::TooManyPeers, text },
+                    );
                     continue;
                 }
                 desk.cells.peers.add(1);
