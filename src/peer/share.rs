@@ -87,9 +87,7 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
 /// Finds what is to be shared.
 fn open(args: &ShareArgs, voice: Voice, wish: &Wish<'_>) -> Result<Source, ProgramError> {
     let mut search = voice.search("looking for what is to be shared");
-    let source = Source::open(&args.paths, wish.looking(), &mut |entries| {
-        search.set(&format!("{} entries", grouped_text(entries as u64)));
-    });
+    let source = Source::open(&args.paths, wish.looking(), &mut |entries| search.set(entries));
     search.finish();
     let source = source.map_err(ProgramError::job)?;
     source.skipped().iter().for_each(|skipped| voice.say(skipped));
@@ -108,7 +106,7 @@ fn spool(args: &ShareArgs, voice: Voice, wish: &Wish<'_>) -> Result<Source, Prog
     let mut search = voice.search("reading stdin");
     let (directory, most) = (std::env::temp_dir(), args.reading.spool_max);
     let spool = Spool::fill(std::io::stdin().lock(), &directory, most, &mut |bytes| {
-        search.set(&bytes_text(bytes));
+        search.show(&bytes_text(bytes));
     });
     search.finish();
     let source = Source::spooled(spool.map_err(ProgramError::job)?);

@@ -142,8 +142,13 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// So much was found.
-    pub(super) fn set(&mut self, found: &str) {
+    /// So many entries were found.
+    pub(super) fn set(&mut self, entries: usize) {
+        self.show(&format!("{} entries", grouped_text(entries as u64)));
+    }
+
+    /// So much has come.
+    pub(super) fn show(&mut self, found: &str) {
         let text = format!("{}: {found}", self.what);
         match &mut self.pace {
             Some(pace) => {

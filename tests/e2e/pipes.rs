@@ -109,8 +109,8 @@ fn what_is_more_than_allowed_or_no_pipe_at_all_is_refused() {
     let (running, writer) = share(dir.path(), content(1 << 20), &args);
     refused(&running.wait(), 1, "--spool-max");
     writer.join().expect("it is done");
-    let both = run(peer(&["share", "-", "--ticket", "-", "--relay", &addr]));
+    let both = run(&mut peer(&["share", "-", "--ticket", "-", "--relay", &addr]));
     refused(&both, 2, "both the file and the ticket");
-    let beside = run(peer(&["share", "-", "Cargo.toml", "--relay", &addr]));
+    let beside = run(&mut peer(&["share", "-", "Cargo.toml", "--relay", &addr]));
     refused(&beside, 1, "by itself alone");
 }

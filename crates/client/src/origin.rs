@@ -36,6 +36,7 @@ use super::{
     hash_cache::{CacheKey, HashCache, Remembered, is_settled, moment_now},
     hashing::{self, Hashed},
     sealing::Seal,
+    spool::Spool,
     store::{Disk, FileStore},
 };
 
