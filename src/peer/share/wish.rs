@@ -177,9 +177,10 @@ impl<'a> Wish<'a> {
             }
             None => {
                 let name = ticket.name();
-                notes.extend(
-                    fault.map(|fault| format!("the ticket calls it {name}: its own name {fault}")),
-                );
+                let what = if origin.index().is_some() { "directory" } else { "file" };
+                notes.extend(fault.map(|fault| {
+                    format!("the ticket calls the {what} {name}: its own name {fault}")
+                }));
             }
         }
         if ticket.relay.is_of_this_machine() {
