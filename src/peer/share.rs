@@ -24,9 +24,9 @@ use super::{
 };
 use crate::{
     client::{
-        ChunkOrder, ConnectionError, Disk, Ended, FileState, HashCache, Notice, Origin, Patience,
-        Peer, PeerConfig, PeerHandle, Remote, SessionConfig, new_scratch,
-        origin::{HashJob, Lookout, Source},
+        ChunkOrder, ConnectionError, Disk, Ended, FileState, HashCache, Lookout, Notice, Origin,
+        Patience, Peer, PeerConfig, PeerHandle, Remote, SessionConfig, new_scratch,
+        origin::{HashJob, Source},
     },
     places,
     protocol::{Roles, Seeding, Token},
@@ -197,7 +197,7 @@ async fn serve(
     let later = args.timeout.unwrap_or(FOREVER);
     let relay = (remote, belief.trust().clone());
     let peer = peer_of(&origin, &disk, relay, token, later, &sharing);
-    let peer = peer.with_transport(args.common.transport).with_label(args.label);
+    let peer = peer.with_transport(args.common.transport).with_label(args.naming.label);
     let handle = peer.handle();
     let watching = tick(Rc::clone(&sharing), (origin, lookout), handle, interrupt);
     shards::task::spawn(watching);
