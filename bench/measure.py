@@ -46,6 +46,7 @@ os.environ.setdefault("RELAY_PLAIN", "1")
 # come back are no surprise to peers.
 STATE = tempfile.mkdtemp(prefix="relay-bench-")
 os.environ["XDG_STATE_HOME"] = STATE
+os.environ["XDG_CACHE_HOME"] = STATE
 atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

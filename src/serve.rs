@@ -12,6 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     rc::Rc,
+    slice,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,9 +29,9 @@ use shards::{Driver, clock, task};
 use crate::{
     arguments,
     client::{
-        ChunkOrder, Disk, FileState, HashCache, Notice, Origin, Patience, Peer, PeerConfig,
-        PeerHandle, Reaction, Scratch, SessionConfig, new_scratch,
-        origin::{Change, HashJob, How, Looking, Lookout, Sealing, Source},
+        ChunkOrder, Disk, FileState, HashCache, Lookout, Notice, Origin, Patience, Peer,
+        PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig, new_scratch,
+        origin::{Change, HashJob, How, Looking, Sealing, Source},
     },
     config::RelayArgs,
     doctor::{self, DoctorArgs},
@@ -190,7 +191,7 @@ impl Origins {
         let cache = places::cache_directory().map(HashCache::at);
         let mut files = Vec::new();
         for path in &args.origin.serve {
-            let source = Source::open(&[path.clone()], Looking::default(), &mut |_| {})?;
+            let source = Source::open(slice::from_ref(path), Looking::default(), &mut |_| {})?;
             tracing::info!("{doing} {}", path.display());
             let chunk_size_log2 = source.chunk_size_log2(config.chunk_size_log2_max)?;
             let mut pace = Pace::new(clock::now());

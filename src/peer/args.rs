@@ -119,9 +119,9 @@ pub struct ShareArgs {
     #[arg(long, env = "PEER_PLAIN", value_parser = FalseyValueParser::new())]
     pub plain: bool,
 
-    /// Have the ticket call it so, instead of by its own name or FIRST-and-N-more
-    #[arg(long, env = "PEER_NAME", value_name = "NAME", conflicts_with = "ticket", value_parser = parse_name)]
-    pub name: Option<String>,
+    /// What it is called.
+    #[command(flatten)]
+    pub naming: NamingArgs,
 
     /// What is shared of directories, and how it is read.
     #[command(flatten)]
@@ -135,10 +135,6 @@ pub struct ShareArgs {
     /// Cut it into chunks of this size, a power of two from 1K to 16M [default: as the relay recommends]
     #[arg(long, env = "PEER_CHUNK", value_name = "SIZE", conflicts_with = "ticket", value_parser = parse_chunk)]
     pub chunk: Option<u8>,
-
-    /// Tell the relay to call the file so on its page and in /api/v1, which is all that it learns of a name
-    #[arg(long, env = "PEER_LABEL", value_name = "TEXT", value_parser = parse_label)]
-    pub label: Option<String>,
 
     /// Leave when every chunk was handed out once and no connected peer depends on us
     #[arg(long, env = "PEER_ONCE", value_parser = FalseyValueParser::new())]
@@ -164,6 +160,18 @@ impl ShareArgs {
     pub fn is_of_stdin(&self) -> bool {
         matches!(&*self.paths, [path] if path.as_os_str() == "-")
     }
+}
+
+/// What `peer share` calls what it shares.
+#[derive(Args, Clone, Debug)]
+pub struct NamingArgs {
+    /// Have the ticket call it so, instead of by its own name or FIRST-and-N-more
+    #[arg(long, env = "PEER_NAME", value_name = "NAME", conflicts_with = "ticket", value_parser = parse_name)]
+    pub name: Option<String>,
+
+    /// Tell the relay to call the file so on its page and in /api/v1, which is all that it learns of a name
+    #[arg(long, env = "PEER_LABEL", value_name = "TEXT", value_parser = parse_label)]
+    pub label: Option<String>,
 }
 
 /// How `peer share` reads what it shares.

@@ -12,8 +12,8 @@ use std::{slice, sync::Arc};
 
 use self::{
     ask::Asking,
-    compare::{Differences, compare, content_differs},
-    report::report,
+    compare::{compare, content_differs},
+    report::{Verdict, report},
 };
 use super::{
     args::CheckArgs,
@@ -30,14 +30,6 @@ use crate::{
     protocol::{Ticket, TicketKind, bundle::Index},
     transport::Transport,
 };
-
-/// What was found.
-enum Verdict {
-    Same,
-    OtherSize { size_bytes: u64 },
-    Differs { first: Option<(u32, u32)>, why_not: String },
-    Tree(Differences),
-}
 
 /// Checks it: an error if it is another one.
 pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {

@@ -24,9 +24,9 @@ use super::{
 };
 use crate::{
     client::{
-        ChunkOrder, ConnectionError, Disk, Ended, FileState, HashCache, Notice, Origin, Patience,
-        Peer, PeerConfig, PeerHandle, Remote, SessionConfig, new_scratch,
-        origin::{HashJob, Lookout, Source},
+        ChunkOrder, ConnectionError, Disk, Ended, FileState, HashCache, Lookout, Notice, Origin,
+        Patience, Peer, PeerConfig, PeerHandle, Remote, SessionConfig, new_scratch,
+        origin::{HashJob, Source},
         spool::Spool,
     },
     places,
@@ -111,7 +111,7 @@ fn spool(args: &ShareArgs, voice: Voice, wish: &Wish<'_>) -> Result<Source, Prog
     search.finish();
     let source = Source::spooled(spool.map_err(ProgramError::job)?);
     wish.check(&source)?;
-    if args.name.is_none() {
+    if args.naming.name.is_none() {
         voice.say("the ticket calls it stdin: --name gives it another name");
     }
     Ok(source)
@@ -222,7 +222,7 @@ async fn serve(
     let later = args.timeout.unwrap_or(FOREVER);
     let relay = (remote, belief.trust().clone());
     let peer = peer_of(&origin, &disk, relay, token, later, &sharing);
-    let peer = peer.with_transport(args.common.transport).with_label(args.label);
+    let peer = peer.with_transport(args.common.transport).with_label(args.naming.label);
     let handle = peer.handle();
     let watching = tick(Rc::clone(&sharing), (origin, lookout), handle, interrupt);
     shards::task::spawn(watching);

@@ -265,8 +265,8 @@ fn what_cannot_be_shared_is_told_with_what_to_do() {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let dir = dir.path().to_str().expect("temporary paths are text");
     for (args, code, text) in [
-        (vec!["share", dir, "--relay", "localhost:1"], 1, "is a directory"),
-        (vec!["share", "/dev/null", "--relay", "localhost:1"], 1, "regular files"),
+        (vec!["share", "/dev/null", "--relay", "localhost:1"], 1, "only files, directories"),
+        (vec!["share", dir, "no such file", "--relay", "localhost:1"], 1, "No such file"),
         (vec!["share", "no such file", "--relay", "localhost:1"], 1, "No such file"),
         (vec!["share", dir], 2, "--relay"),
         (vec!["share", dir, "--relay", "no/where"], 2, "HOST:PORT"),

@@ -7,6 +7,7 @@
 //!    ├─ look_up, dial    find addresses, open a socket
 //!    ├─ proxy            or through a proxy, with what is said to it
 //!    ├─ store, origin    where chunks live: memory, a file, nowhere; what is shared
+//!    ├─ lookout          looks on its own thread whether what is shared has changed
 //!    ├─ content, tree    the bytes of one file, or of a tree of them
 //!    ├─ hashing          a file's manifest, on all cores
 //!    ├─ spool, growing   what comes through a pipe, digested while it comes
@@ -92,6 +93,7 @@ pub mod hash_cache;
 pub mod hashing;
 pub mod intake;
 mod look_up;
+pub mod lookout;
 pub mod observer;
 pub mod origin;
 pub mod outbox;
@@ -119,6 +121,7 @@ pub use file_state::FileState;
 pub use hash_cache::HashCache;
 pub use hashing::{HashError, Hashed, hash_content};
 pub use look_up::look_up_blocking;
+pub use lookout::Lookout;
 pub use observer::{Notice, Observer, Reaction};
 pub use origin::{Origin, OriginError};
 pub use peer::{Ended, Patience, Peer, PeerConfig, PeerHandle};

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  Source ──hash──► Origin ──► ticket, store
-//!     │               └──► lookout   what has changed since
+//!     │               └──► change     what has changed since
 //!     └─► subject    one file, or a tree: the only place that knows which
 //! ```
 //!
@@ -15,7 +15,6 @@
 //! What becomes of a share whose file has changed is the program's decision.
 
 mod error;
-mod lookout;
 mod steady;
 mod subject;
 
@@ -28,7 +27,6 @@ use relay_protocol::{
 
 pub use self::{
     error::OriginError,
-    lookout::Lookout,
     subject::{Change, How, Looking},
 };
 use self::{steady::Steady, subject::Subject};
@@ -381,7 +379,7 @@ impl Origin {
     }
 
     /// What has changed since it was opened, as far as one look shows: of a large tree some files are looked at, others
-    /// the next time. Asks the file system, which may block: [`Lookout`] does that on a thread of its own.
+    /// the next time. Asks the file system, which may block: [`Lookout`](super::Lookout) does that on a thread of its own.
     #[must_use]
     pub fn change(&self) -> Option<Change> {
         self.subject.change()

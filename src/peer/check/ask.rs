@@ -16,7 +16,7 @@ use shards::{bell::LocalBell, clock, task};
 use super::super::{args::CheckArgs, destination::Destination, event_loop, voice::Voice, way::Way};
 use crate::{
     client::{
-        ChunkOrder, FileState, Notice, Patience, Peer, PeerConfig, PeerHandle, Reaction,
+        ChunkOrder, FileState, Notice, Patience, Peer, PeerConfig, PeerHandle, Reaction, Remote,
         SessionConfig, new_scratch,
         store::{ChunkStore, StoreEvent},
     },
@@ -25,6 +25,7 @@ use crate::{
         bundle::{Decoded, Index},
         chunk_size_log2_for,
     },
+    transport::Trust,
 };
 
 /// How long the relay may take to tell where the file differs.
@@ -46,6 +47,8 @@ pub(super) struct Asking<'a> {
     destination: &'a Destination,
     way: &'a Way,
     token: Option<Grant>,
+    /// The user has heard how the relay is reached.
+    is_noted: Cell<bool>,
 }
 
 /// What is wanted of the swarm.
@@ -69,7 +72,7 @@ impl<'a> Asking<'a> {
         (destination, way): (&'a Destination, &'a Way),
         token: Option<Grant>,
     ) -> Self {
-        Self { args, ticket, destination, way, token }
+        Self { args, ticket, destination, way, token, is_noted: Cell::new(false) }
     }
 
     /// The list of digests from a peer that has it, or why it can't be had.
@@ -112,29 +115,12 @@ impl<'a> Asking<'a> {
                     .into(),
             );
         }
-        if let Some(note) = &way.note {
+        if let (Some(note), false) = (&way.note, self.is_noted.replace(true)) {
             Voice { quiet: args.quiet }.say(note);
         }
         let belief = destination.belief(args.tls_ca.as_deref());
         let belief = belief.map_err(|error| error.to_string())?;
-        let session = SessionConfig {
-            order: ChunkOrder::Sequential,
-            seeding: None,
-            token: token.map(|grant| grant.token),
-            intake_bytes_per_second: None,
-            keeps_bytes: wants != Wants::Manifest,
-            is_manifest_only: wants == Wants::Manifest,
-        };
-        // The answer is known without the relay: one that is not there is not waited for.
-        let patience = Patience { first: Duration::ZERO, later: Duration::ZERO };
-        let remote = &way.remote;
-        let config = PeerConfig {
-            remote: remote.clone(),
-            trust: belief.trust().clone(),
-            session,
-            patience,
-            seed: 0,
-        };
+        let config = config(&way.remote, belief.trust(), token, wants);
         let asked = Rc::new(Asked::about(wants));
         let (file, patience) = wanted(ticket, wants);
         let watch = Rc::clone(&asked);
@@ -172,20 +158,40 @@ impl<'a> Asking<'a> {
             (None, Some(Err(error))) => {
                 Err(belief.explain(&error).unwrap_or_else(|| error.to_string()))
             }
-            (None, _) if asked.is_accepted.get() => {
-                let key = &ticket.key;
-                let log2 = chunk_size_log2_for(key.size_bytes, asked.recommended_log2.get());
-                let other = match log2 == key.chunk_size_log2 {
-                    true => "",
-                    false => ", and a share through that relay now makes another ticket",
-                };
-                Err(format!(
-                    "no peer that has the file of this ticket is connected to {remote}{other}"
-                ))
-            }
-            (None, _) => Err(format!("the relay at {remote} did not answer in time")),
+            (None, _) => Err(self.why_not(&asked)),
         }
     }
+
+    /// Why there is no answer, though nothing went wrong.
+    fn why_not(&self, asked: &Asked) -> String {
+        let (key, remote) = (&self.ticket.key, &self.way.remote);
+        if !asked.is_accepted.get() {
+            return format!("the relay at {remote} did not answer in time");
+        }
+        let log2 = chunk_size_log2_for(key.size_bytes, asked.recommended_log2.get());
+        let other = match log2 == key.chunk_size_log2 {
+            true => "",
+            false => ", and a share through that relay now makes another ticket",
+        };
+        format!("no peer that has the file of this ticket is connected to {remote}{other}")
+    }
+}
+
+/// How a peer asks for this.
+fn config(remote: &Remote, trust: &Trust, token: Option<Grant>, wants: Wants) -> PeerConfig {
+    let is_manifest_only = wants == Wants::Manifest;
+    let session = SessionConfig {
+        // The chunks with an index, and no others.
+        order: if is_manifest_only { ChunkOrder::Relay } else { ChunkOrder::Sequential },
+        seeding: None,
+        token: token.map(|grant| grant.token),
+        intake_bytes_per_second: None,
+        keeps_bytes: !is_manifest_only,
+        is_manifest_only,
+    };
+    // The answer is known without the relay: one that is not there is not waited for.
+    let patience = Patience { first: Duration::ZERO, later: Duration::ZERO };
+    PeerConfig { remote: remote.clone(), trust: trust.clone(), session, patience, seed: 0 }
 }
 
 /// What is to be got for this, and how long that may take.

@@ -6,12 +6,20 @@ use super::{
         error::{ProgramError, output_error},
         voice::Voice,
     },
-    Verdict,
+    compare::Differences,
 };
 use crate::{
     protocol::{Ticket, TicketKind},
     units::{bytes_text, count_text},
 };
+
+/// What was found.
+pub(super) enum Verdict {
+    Same,
+    OtherSize { size_bytes: u64 },
+    Differs { first: Option<(u32, u32)>, why_not: String },
+    Tree(Differences),
+}
 
 /// Says it, and makes an error of it if it is not the ticket's.
 pub(super) fn report(

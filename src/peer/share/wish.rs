@@ -98,19 +98,19 @@ impl<'a> Wish<'a> {
         match (ticket.kind == TicketKind::Bundle, source.index().is_some()) {
             (true, false) => {
                 return Err(
-                    self.another(source.shown(), "it is a file, the ticket's is a directory")
+                    self.another(&source.shown(), "it is a file, the ticket's is a directory")
                 );
             }
             (false, true) => {
                 return Err(
-                    self.another(source.shown(), "it is a directory, the ticket's is a file")
+                    self.another(&source.shown(), "it is a directory, the ticket's is a file")
                 );
             }
             _ if ticket.key.size_bytes == source.size_bytes() => return Ok(()),
             _ => {}
         }
         let (has, wanted) = bytes_texts(source.size_bytes(), ticket.key.size_bytes);
-        Err(self.another(source.shown(), &format!("it has {has}, the ticket's has {wanted}")))
+        Err(self.another(&source.shown(), &format!("it has {has}, the ticket's has {wanted}")))
     }
 
     /// Its chunks: as the ticket or the user says, if the relay takes them, or as the relay recommends.
@@ -154,13 +154,13 @@ impl<'a> Wish<'a> {
         origin: &Origin,
         pin: Pin,
     ) -> Result<(Ticket, Vec<String>), ProgramError> {
-        let ticket = origin.ticket(self.relay().clone(), pin, self.args.name.as_deref());
+        let ticket = origin.ticket(self.relay().clone(), pin, self.args.naming.name.as_deref());
         let (mut ticket, fault) = ticket.map_err(ProgramError::job)?;
         let mut notes = Vec::new();
         match &self.wanted {
             Some(wanted) if wanted.key != ticket.key => {
                 return Err(
-                    self.another(origin.shown(), "its content differs; peer check says where")
+                    self.another(&origin.shown(), "its content differs; peer check says where")
                 );
             }
             Some(wanted) => {
@@ -182,9 +182,10 @@ impl<'a> Wish<'a> {
             }
             None => {
                 let name = ticket.name();
-                notes.extend(
-                    fault.map(|fault| format!("the ticket calls it {name}: its own name {fault}")),
-                );
+                let what = if origin.index().is_some() { "directory" } else { "file" };
+                notes.extend(fault.map(|fault| {
+                    format!("the ticket calls the {what} {name}: its own name {fault}")
+                }));
             }
         }
         if ticket.relay.is_of_this_machine() {
@@ -197,7 +198,7 @@ impl<'a> Wish<'a> {
         Ok((ticket, notes))
     }
 
-    fn another(&self, of: String, why: &str) -> ProgramError {
+    fn another(&self, of: &str, why: &str) -> ProgramError {
         let is_bundle =
             self.wanted.as_ref().is_some_and(|ticket| ticket.kind == TicketKind::Bundle);
         let what = if is_bundle { "directory" } else { "file" };

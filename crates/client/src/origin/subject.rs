@@ -19,7 +19,7 @@ use relay_protocol::{
 };
 use rustix::fs::OFlags;
 
-use super::OriginError;
+use super::error::OriginError;
 use crate::{
     content::{Content, holds_more},
     hashing::{HashError, Hashed},

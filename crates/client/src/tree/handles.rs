@@ -4,15 +4,21 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
 };
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "threads that read and write share it, and no event loop"
+)]
+type Lock<T> = std::sync::Mutex<T>;
 
 /// Files that stay open, at most: more than there are threads that read, and chunks under way.
 const OPEN_MAX: usize = 64;
 
 /// Open files by the number of their entry, those used last at the end.
 #[derive(Debug, Default)]
-pub(super) struct Handles(Mutex<VecDeque<(usize, Arc<File>)>>);
+pub(super) struct Handles(Lock<VecDeque<(usize, Arc<File>)>>);
 
 impl Handles {
     /// The file of this number, if it is open.

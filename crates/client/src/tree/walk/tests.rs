@@ -211,7 +211,7 @@ fn a_file_that_may_not_be_read_is_named() {
     }
     let dir = made();
     for name in ["a-b", "d/x"] {
-        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o000)).unwrap();
     }
     let text = error(found(dir.path()));
     assert!(text.contains("2 entries") && text.contains("d/x (Permission denied"), "{text}");

@@ -5,7 +5,7 @@ use std::{cell::Cell, io, rc::Rc, sync::Arc};
 
 use shards::Offload;
 
-use super::{Change, Origin};
+use super::origin::{Change, Origin};
 
 /// Looks that wait for the thread, at most: one a second and file is asked for, and none while one is under way.
 const LOOKS_QUEUED_MAX: usize = 4;
