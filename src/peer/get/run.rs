@@ -3,9 +3,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fs::File,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed, mpsc::SyncSender},
+    sync::{atomic::Ordering::Relaxed, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -17,6 +16,8 @@ use super::{
         error::no_thread,
         event_loop::{self, STOOD_STILL},
     },
+    beside,
+    ending::{code_of, explain, is_worth_asking_again},
     job::{Done, Job, Place, Stage},
     screen::News,
     status::{Phase, time_text},
@@ -24,9 +25,8 @@ use super::{
 use crate::{
     buffers,
     client::{
-        ChunkOrder, ChunkStore, ConnectionError, Disk, FileState, FileStore, Notice, Observer,
-        Patience, Peer, PeerConfig, PeerHandle, Reaction, SessionConfig, SessionError, StreamStore,
-        new_scratch, wrong_plain,
+        ConnectionError, Disk, FileState, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle,
+        Reaction, SessionConfig, new_scratch,
     },
     machine,
     protocol::FailureCode,
@@ -104,8 +104,10 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
     local.job.status.enter(if is_whole { Phase::Seeding } else { Phase::Getting });
     task::spawn(tick(Rc::downgrade(&local)));
     loop {
-        let store = local.store(&disk, &file);
-        let config = local.peer_config(store.keeps_bytes());
+        let job = &local.job;
+        let (store, writes) = job.place.store(&file, job.opening.as_ref(), &disk);
+        local.state.borrow_mut().writes = writes;
+        let config = local.peer_config(store.keeps_bytes(), &file);
         let peer = Peer::new(config, file, store, Box::new(Watch(Rc::clone(&local))))
             .with_transport(local.job.transport);
         file = match local.run_peer(peer).await? {
@@ -130,13 +132,10 @@ enum Ended {
 }
 
 impl Local {
-    fn peer_config(&self, keeps_bytes: bool) -> PeerConfig {
+    fn peer_config(&self, keeps_bytes: bool, file: &FileState) -> PeerConfig {
         let job = &self.job;
         let session = SessionConfig {
-            order: match job.place {
-                Place::Stream(_) => ChunkOrder::Sequential,
-                _ => ChunkOrder::Relay,
-            },
+            order: job.place.order(file),
             seeding: None,
             token: job.token.clone(),
             intake_bytes_per_second: None,
@@ -151,31 +150,6 @@ impl Local {
             session,
             patience: Patience { first, later: job.timeout },
             seed: u64::from(std::process::id()),
-        }
-    }
-
-    fn store(&self, disk: &Disk, file: &FileState) -> Box<dyn ChunkStore> {
-        let key = *file.key();
-        let opening = self.job.opening.clone();
-        let file_store = |file: &Arc<File>, is_writable| {
-            let store = FileStore::new(key, file.clone(), is_writable, disk);
-            match opening.clone() {
-                Some(opening) => store.with_opening(opening),
-                None => store,
-            }
-        };
-        match &self.job.place {
-            Place::Part { part, .. } => Box::new(file_store(part.file(), true)),
-            Place::Whole(whole) => Box::new(file_store(whole, false)),
-            Place::Stream(sink) => {
-                // A stream has a beginning, and no holes.
-                let store = StreamStore::new(Arc::clone(sink), file.have().count(), disk);
-                self.state.borrow_mut().writes = Some(store.writes());
-                Box::new(match opening {
-                    Some(opening) => store.with_opening(key, opening),
-                    None => store,
-                })
-            }
         }
     }
 
@@ -216,7 +190,7 @@ impl Local {
                 self.lost(&error);
                 Ok(Ended::AskAgain(file))
             }
-            Err(error) => Err(self.explain(&error)),
+            Err(error) => Err(explain(&self.job.belief, &error)),
             Ok(_) => Err("the transfer was stopped".into()),
         }
     }
@@ -292,52 +266,28 @@ impl Local {
         }
     }
 
-    /// What ended the last peer, and what that means for the user.
-    fn explain(&self, error: &ConnectionError) -> String {
-        if let Some(text) = self.job.belief.explain(error) {
-            return text;
-        }
-        if let ConnectionError::Store { error, .. } = error
-            && let Some(wrong) = wrong_plain(error)
-        {
-            return wrong.to_string();
-        }
-        let hint = match error {
-            ConnectionError::Connect { .. } => {
-                ": is the relay running, and can this machine reach it?"
-            }
-            ConnectionError::LookUp { .. } => {
-                ": is the relay's name right, in the ticket or in --relay?"
-            }
-            ConnectionError::Io { .. } | ConnectionError::Closed(_) => {
-                ": is the relay still running?"
-            }
-            ConnectionError::Store { error, .. } => match error.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    ": make room"
-                }
-                std::io::ErrorKind::FileTooLarge => ": allow larger files, or choose another place",
-                std::io::ErrorKind::BrokenPipe => ": whoever read stdout has closed it",
-                _ => "",
-            },
-            _ => "",
-        };
-        format!("{error}{hint}")
-    }
-
     fn handle_whole(self: &Rc<Self>) {
         if self.stage().whole_at().is_some() {
             return;
         }
         self.enter(Stage::Finishing(clock::now()));
-        let Place::Part { part, overwrite } = self.job.place.clone() else {
-            self.handle_finished(Ok(()));
-            return;
-        };
+        let finish: Box<dyn FnOnce() -> Result<Option<String>, String> + Send> =
+            match self.job.place.clone() {
+                Place::Part { part, overwrite } => Box::new(move || part.finish(overwrite)),
+                Place::Stream(sink) => Box::new(move || {
+                    let finished = sink.finish().map(|()| None);
+                    finished.map_err(|error| format!("could not write the end: {error}"))
+                }),
+                Place::Whole(_) | Place::Memory(_) => return self.handle_finished(Ok(())),
+            };
         self.job.status.enter(Phase::Finishing);
-        let (local, key) = (Rc::downgrade(self), self.job.status.key);
+        let (local, news) = (Rc::downgrade(self), self.job.news.clone());
         self.offload.submit(
-            move || part.finish(&key, overwrite),
+            move || {
+                let note = finish()?;
+                note.into_iter().for_each(|note| tell(&news, News::Note(note)));
+                Ok(())
+            },
             move |result| {
                 let Some(local) = local.upgrade() else { return };
                 local.handle_finished(result.unwrap_or_else(|panic| Err(panic.to_string())));
@@ -362,8 +312,9 @@ impl Local {
         if let Place::Part { part, .. } = self.job.place.clone() {
             // Not ourselves: what is still under way when the loop ends would keep us, and we it.
             let news = self.job.news.clone();
+            let save = move || beside::save_manifest(part.target(), &manifest);
             self.offload.submit(
-                move || part.save_manifest(&manifest).map_err(|error| error.to_string()),
+                move || save().map_err(|error| error.to_string()),
                 move |result| {
                     if let Err(error) = result.unwrap_or_else(|panic| Err(panic.to_string())) {
                         tell(&news, News::Note(format!(
@@ -422,26 +373,6 @@ fn tell(to: &SyncSender<News>, news: News) {
     to.try_send(news).ok();
 }
 
-/// The relay gives up after a time of its own, and a full one may have room later; the user may have
-/// given more. A publisher may come.
-fn is_worth_asking_again(error: &ConnectionError) -> bool {
-    let is_transient = |code| {
-        matches!(
-            code,
-            FailureCode::ChunksMissing | FailureCode::TooManyPeers | FailureCode::NotPublished
-        )
-    };
-    code_of(error).is_some_and(is_transient)
-}
-
-/// What the relay said, if it did.
-fn code_of(error: &ConnectionError) -> Option<FailureCode> {
-    match error {
-        ConnectionError::Session { error: SessionError::Relay(failure), .. } => Some(failure.code),
-        _ => None,
-    }
-}
-
 async fn tick(local: std::rc::Weak<Local>) {
     while let Some(local) = local.upgrade() {
         local.bell.ring();
@@ -471,9 +402,15 @@ impl Observer for Watch {
             Notice::ManifestVerified => return local.handle_manifest(file),
             Notice::Verified { chunk, .. } => status.handle_kept(*chunk),
             Notice::Served { chunk } => status.handle_served(*chunk),
-            Notice::Unreadable { .. } if matches!(local.job.place, Place::Stream(_)) => {}
+            // Of a stream nothing is kept, and of a part of a tree not all of each chunk.
+            Notice::Unreadable { .. } if is_stream || file.goal().is_some() => {}
             Notice::Unreadable { chunk, error } => {
                 local.tell(News::Note(format!("could not read chunk {chunk} back: {error}")));
+            }
+            Notice::Complete if matches!(local.job.place, Place::Memory(_)) => {
+                let manifest = file.manifest().cloned().expect("chunks were verified by it");
+                local.enter(Stage::Manifest(manifest));
+                return Reaction::Vanish;
             }
             Notice::Complete => {
                 local.handle_whole();
