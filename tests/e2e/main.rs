@@ -30,3 +30,4 @@ mod secrets;
 mod share;
 mod standing;
 mod tokens;
+mod trees;

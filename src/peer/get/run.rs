@@ -70,9 +70,6 @@ struct Local {
     /// Does what blocks and is not a chunk's.
     offload: Offload<Result<(), String>>,
     state: RefCell<State>,
-    /// Whether the path to the relay was looked at.
-    was_path_judged: Cell<bool>,
-    was_relay_remembered: Cell<bool>,
     /// Of the time that the process has not run, so much was seen.
     lapsed: Cell<Duration>,
 }
@@ -95,9 +92,6 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
         bell: Rc::new(LocalBell::new()),
         offload: Offload::start("peer-finish", 1).map_err(no_thread)?,
         state: RefCell::new(State { stage, last_error: None, writes: None }),
-        // What this machine's buffers hold up is the way to a proxy, which is another one.
-        was_path_judged: Cell::new(job.remote.may_be_proxied()),
-        was_relay_remembered: Cell::new(false),
         lapsed: Cell::new(clock::lapsed()),
         job,
     });
@@ -330,7 +324,7 @@ impl Local {
 
     /// The relay has proved itself: the next command knows it.
     fn remember_relay(&self) {
-        if self.was_relay_remembered.replace(true) {
+        if self.job.status.was_remembered.swap(true, Relaxed) {
             return;
         }
         let (belief, news) = (self.job.belief.clone(), self.job.news.clone());
@@ -347,7 +341,9 @@ impl Local {
     /// Says so if this machine's buffers hold the path up.
     fn judge_path(&self, round_trip: Duration) {
         const RECEIVE: &str = "net.ipv4.tcp_rmem";
-        if !self.was_path_judged.replace(true)
+        // What this machine's buffers hold up is the way to a proxy, which is another one.
+        if !self.job.status.was_path_judged.swap(true, Relaxed)
+            && !self.job.remote.may_be_proxied()
             && round_trip >= FAR
             && let Some(value) = machine::setting(RECEIVE)
             && let Some(text) = buffers::warning(RECEIVE, &value, round_trip)

@@ -54,6 +54,10 @@ pub(crate) struct Status {
     pub(crate) served_chunks: AtomicU32,
     pub(crate) served_bytes: AtomicU64,
     pub(crate) was_accepted: AtomicBool,
+    /// The relay proved itself, and was remembered for that.
+    pub(crate) was_remembered: AtomicBool,
+    /// Whether the path to the relay was looked at.
+    pub(crate) was_path_judged: AtomicBool,
     pub(crate) is_connected: AtomicBool,
     pub(crate) has_manifest: AtomicBool,
     /// The relay itself said why it closed the last connection: it is there.
@@ -90,6 +94,8 @@ impl Status {
             served_chunks: AtomicU32::new(0),
             served_bytes: AtomicU64::new(0),
             was_accepted: AtomicBool::new(false),
+            was_remembered: AtomicBool::new(false),
+            was_path_judged: AtomicBool::new(false),
             is_connected: AtomicBool::new(false),
             has_manifest: AtomicBool::new(false),
             relay_refused: AtomicBool::new(false),

@@ -93,7 +93,7 @@ pub(crate) fn get(context: &Context<'_>, target: Option<&FileTarget>) -> Result<
     let key = context.ticket.key;
     if key.size_bytes < PREFACE_BYTES as u64 {
         let is_bytes = key.size_bytes;
-        return Err(BundleError::Cut { is_bytes, needed_bytes: PREFACE_BYTES }.to_string());
+        return Err(refusal(&BundleError::Cut { is_bytes, needed_bytes: PREFACE_BYTES }));
     }
     let mut known = target.map_or_else(Known::default, |target| load(context, target));
     let mut chunk_count = 1;
@@ -221,9 +221,12 @@ fn read(context: &Context<'_>, bytes: &mut Vec<u8>) -> Result<Read, String> {
     }
 }
 
+fn refusal(error: &BundleError) -> String {
+    format!("{error}; nothing was written")
+}
+
 fn decode(bytes: &[u8], size_bytes: u64, globs: &[Glob]) -> Result<Read, String> {
-    let refused = |error: BundleError| format!("{error}; nothing was written");
-    match Index::decode(bytes, size_bytes).map_err(refused)? {
+    match Index::decode(bytes, size_bytes).map_err(|error| refusal(&error))? {
         Decoded::Needs { prefix_bytes } if prefix_bytes > bytes.len() => {
             Ok(Read::Needs { bytes: prefix_bytes })
         }
