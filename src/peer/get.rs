@@ -15,7 +15,7 @@ mod count;
 mod ending;
 mod file;
 mod job;
-mod list;
+pub(super) mod list;
 mod part;
 mod report;
 mod room;
@@ -25,8 +25,6 @@ mod status;
 mod target;
 mod tree;
 mod unfinished;
-
-pub(super) use self::list::run as list;
 
 use shards::clock;
 

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use relay::protocol::{RelayAddr, Sealed, ShareSecret, Ticket, TicketKind, digest_file};
+use relay::protocol::{Message, RelayAddr, Sealed, ShareSecret, Ticket, TicketKind, digest_file};
 
 use super::get::Ran;
 use crate::programs::{peer, relay};
@@ -20,7 +20,9 @@ use crate::support::{
     bundle::{Node, TestTree},
     file::TestFile,
     honest::Origin,
+    in_background,
     process::{RelayProcess, drivers},
+    wire::{Heard, Wire, origin_hello},
 };
 
 const CHUNK_SIZE_LOG2: u8 = 12;
@@ -61,6 +63,41 @@ impl Stage {
 
     fn origin(&self) -> Origin {
         Origin::start(self.relay.addr, &self.file)
+    }
+
+    /// An origin that hands out only the first so many chunks, whatever it claims.
+    fn origin_of(&self, chunks: usize) {
+        let addr = self.relay.addr;
+        let mut wire = Wire::join(addr, origin_hello(self.file.key())).expect("it may join");
+        let file = Arc::clone(&self.file);
+        in_background(move || {
+            loop {
+                let done = match wire.hear() {
+                    Ok(Heard::Control(Message::Fetch { fetch_id, chunk })) => {
+                        match (chunk as usize) < chunks {
+                            true => wire.send_chunk(fetch_id, chunk, file.chunk(chunk)),
+                            false => wire.send(&Message::FetchRefused { fetch_id }),
+                        }
+                    }
+                    Ok(Heard::Control(Message::ManifestRequest)) => {
+                        file.manifest.parts(0).try_for_each(|part| wire.send(&part))
+                    }
+                    Ok(Heard::Control(Message::Ping { token })) => {
+                        wire.send(&Message::Pong { token })
+                    }
+                    Ok(Heard::Closed) | Err(_) => return,
+                    Ok(_) => Ok(()),
+                };
+                if done.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Chunks that hold the index.
+    fn index_chunks(&self) -> usize {
+        self.tree.index().header().len().div_ceil(CHUNK_BYTES)
     }
 
     fn path(&self, name: &str) -> PathBuf {

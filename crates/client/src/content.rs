@@ -1,9 +1,9 @@
 //! Where the bytes of what is shared or got lie: one file, or a [`tree`](super::tree) of them. They are read and
 //! written by their place, from any thread. Blocks: for threads without an event loop.
 
-mod prefix;
+pub mod prefix;
 pub mod sparse;
-mod zeros;
+pub(crate) mod zeros;
 
 use std::{fmt, fs::File, io, os::unix::fs::FileExt as _};
 
@@ -12,9 +12,6 @@ use rustix::{
     fs::SeekFrom,
     io::{Errno, pread},
 };
-
-pub use self::prefix::Prefix;
-pub(crate) use self::zeros::Zeros;
 
 /// A string of bytes that lies on disk.
 pub trait Content: fmt::Debug + Send + Sync {

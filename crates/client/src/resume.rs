@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    content::{Content, Zeros, read_at},
+    content::{Content, read_at, zeros::Zeros},
     sealing::{Opening, Seal},
 };
 use relay_protocol::{Bitfield, ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey};

@@ -34,7 +34,6 @@ use rustix::{
 };
 
 use self::{beneath::open_beneath, handles::Handles, marks::Marks};
-pub use self::{layout::Completed, survey::Found};
 use super::content::{Content, sparse};
 
 /// What is done with a tree.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     client::{
         ChunkOrder, ChunkStore, Content, Disk, FileState, FileStore, Opening, Remote, StreamStore,
-        content::Prefix, store::Sink,
+        content::prefix::Prefix, store::Sink,
     },
     protocol::{Manifest, Token},
     transport::Transport,

@@ -29,7 +29,7 @@ const PRINT_BYTES: usize = 256 << 10;
 ///
 /// # Errors
 /// What the user should know; the exit code follows from it.
-pub(in super::super) fn run(args: &ListArgs) -> Result<(), ProgramError> {
+pub(crate) fn run(args: &ListArgs) -> Result<(), ProgramError> {
     let ticket = args.ticket.read()?;
     if ticket.kind != TicketKind::Bundle {
         if !args.only.is_empty() {

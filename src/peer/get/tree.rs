@@ -29,7 +29,7 @@ use super::{
     target::FileTarget,
     unfinished::Unfinished as _,
 };
-use crate::client::{FileState, Tree, resume};
+use crate::client::{FileState, resume};
 
 impl Context<'_> {
     /// In order to stdout, as a tar: nothing of it is kept, and nothing is resumed.
@@ -113,6 +113,7 @@ impl Context<'_> {
             .map_err(|error| self.with_hint(&error, &**part))?;
         if state.is_complete() {
             self.check_whole(&state)?;
+            self.status.enter(Phase::Finishing);
             let note = part.finish(self.args.force)?;
             note.into_iter().for_each(|note| self.note(note));
             return match state.is_whole() {
@@ -181,10 +182,4 @@ impl Context<'_> {
     fn check_whole(&self, state: &FileState) -> Result<(), String> {
         if state.is_whole() { self.check_opened() } else { Ok(()) }
     }
-}
-
-/// A tree of this bundle in this directory.
-fn tree_to_write(root: std::os::fd::OwnedFd, bundle: &Bundle, is_sparse: bool) -> Tree {
-    let tree = Tree::to_write(root, Arc::clone(&bundle.index), bundle.selected.clone());
-    if is_sparse { tree } else { tree.without_holes() }
 }

@@ -13,10 +13,7 @@ use relay::client::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{
-    super::get::{Ran, hesitant_origin},
-    CHUNK_SIZE_LOG2, Stage,
-};
+use super::{super::get::Ran, CHUNK_SIZE_LOG2, Stage};
 use crate::programs::relay;
 use crate::support::{
     bundle::{Node, TestTree},
@@ -36,18 +33,15 @@ fn chunks_in(stage: &Stage, part: &str) -> u32 {
 fn a_get_that_is_killed_ten_times_ends_with_the_very_directory() {
     let mut stage = Stage::new(TestTree::usual());
     let all = stage.file.key().chunk_count();
-    let index_chunks = u32::try_from(stage.tree.index().header().len())
-        .expect("small")
-        .div_ceil(1 << CHUNK_SIZE_LOG2);
+    let index_chunks = u32::try_from(stage.index_chunks()).expect("small");
     let each = (all - index_chunks) / 11;
     assert!(each >= 3, "{all} chunks");
     for kill in 1..=10 {
-        // Another relay each time, so that none waits for an origin that fell silent.
+        // Another relay each time, which has not heard that the origin refuses some.
         stage.relay = RelayProcess::start(relay(), &[]);
-        let index = if kill == 1 { index_chunks } else { 0 };
-        hesitant_origin(stage.relay.addr, &stage.file, (each + index) as usize);
-        let mut get = stage.start("x", &[]);
         let expected = index_chunks + kill * each;
+        stage.origin_of(expected as usize);
+        let mut get = stage.start("x", &[]);
         wait_until("some chunks more", || chunks_in(&stage, "x.part") >= expected);
         get.kill().expect("it runs");
         get.wait().expect("it is gone");
@@ -65,7 +59,7 @@ fn a_get_that_is_killed_ten_times_ends_with_the_very_directory() {
 #[test]
 fn nothing_in_a_partial_directory_misleads_a_get() {
     let stage = Stage::new(TestTree::usual());
-    hesitant_origin(stage.relay.addr, &stage.file, 60);
+    stage.origin_of(60);
     let get = stage.start("x", &[]);
     wait_until("some chunks", || chunks_in(&stage, "x.part") >= 40);
     let ran = stage.get("x", &[]);
@@ -115,7 +109,7 @@ fn what_no_get_put_into_a_partial_directory_is_not_removed() {
 #[test]
 fn another_tree_of_the_same_name_takes_what_both_have_in_common() {
     let first = Stage::new(TestTree::usual());
-    hesitant_origin(first.relay.addr, &first.file, 90);
+    first.origin_of(90);
     let mut get = first.start("x", &[]);
     wait_until("some chunks", || chunks_in(&first, "x.part") >= 80);
     get.kill().expect("it runs");
@@ -140,8 +134,8 @@ fn nothing_is_written_elsewhere_when_a_directory_becomes_a_link_meanwhile() {
     for name in ["0", "150"] {
         fs::write(outside.path().join(name), "precious").expect("writable");
     }
-    let index_chunks = stage.tree.index().header().len().div_ceil(1 << CHUNK_SIZE_LOG2);
-    hesitant_origin(stage.relay.addr, &stage.file, index_chunks + 2);
+    let index_chunks = stage.index_chunks();
+    stage.origin_of(index_chunks + 2);
     let get = stage.start("x", &["--timeout", "30s"]);
     // The origin has fallen silent in the middle of it.
     wait_until("two chunks", || chunks_in(&stage, "x.part") as usize >= index_chunks + 2);
@@ -165,7 +159,7 @@ fn what_is_swapped_after_it_was_written_does_not_become_the_directory() {
     let stage = Stage::new(TestTree::usual());
     let outside = tempfile::tempdir().expect("a temporary directory can be made");
     let chunks = stage.file.key().chunk_count() as usize;
-    hesitant_origin(stage.relay.addr, &stage.file, chunks - 1);
+    stage.origin_of(chunks - 1);
     let get = stage.start("x", &[]);
     wait_until("all but one", || chunks_in(&stage, "x.part") as usize >= chunks - 1);
     let part = stage.path("x.part");
@@ -183,7 +177,7 @@ fn a_directory_that_is_got_in_part_is_resumed_in_part() {
     let mut stage = Stage::new(TestTree::usual());
     let only = ["--only", "large", "--only", "many/5?"];
     let meant = |path: &[u8]| path == b"large" || path.starts_with(b"many/5") && path.len() == 7;
-    hesitant_origin(stage.relay.addr, &stage.file, 30);
+    stage.origin_of(30);
     let mut get = stage.start("x", &only);
     wait_until("some chunks", || {
         stage.path("x.part/large").metadata().is_ok_and(|metadata| {

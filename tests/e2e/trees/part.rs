@@ -4,10 +4,7 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{
-    super::get::{Ran, hesitant_origin},
-    Stage,
-};
+use super::{super::get::Ran, Stage};
 use crate::support::{bundle::TestTree, wait_until};
 
 #[test]
@@ -16,8 +13,7 @@ fn a_get_that_kept_nothing_leaves_nothing() {
     let ran = stage.get("x", &["--timeout", "500ms"]);
     ran.failed(1, &["is anybody sharing the file?", "nothing was written"]);
     assert_eq!(stage.names(), Vec::<String>::new());
-    let index_chunks = stage.tree.index().header().len().div_ceil(super::CHUNK_BYTES);
-    hesitant_origin(stage.relay.addr, &stage.file, index_chunks);
+    stage.origin_of(stage.index_chunks());
     stage.get("x", &["--timeout", "1s"]).failed(1, &["nothing new has come"]);
     assert_eq!(stage.names(), Vec::<String>::new(), "the index alone is nothing to keep");
     let mut gone = stage;
@@ -52,7 +48,7 @@ fn a_directory_that_is_whole_is_served_to_others() {
 fn a_place_that_came_to_be_meanwhile_is_not_replaced() {
     let stage = Stage::new(TestTree::usual());
     let chunks = stage.file.key().chunk_count() as usize;
-    hesitant_origin(stage.relay.addr, &stage.file, chunks - 1);
+    stage.origin_of(chunks - 1);
     let get = stage.start("x", &[]);
     wait_until("the partial directory", || stage.path("x.part/many").exists());
     fs::create_dir(stage.path("x")).expect("writable");

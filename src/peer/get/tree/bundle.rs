@@ -6,6 +6,7 @@
 
 use std::{
     ops::Range,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +24,7 @@ use super::super::{
     target::FileTarget,
 };
 use crate::{
-    client::{FileState, content::Prefix, resume},
+    client::{FileState, Tree, content::prefix::Prefix, resume},
     protocol::{
         Bitfield, Manifest, SwarmKey,
         bundle::{BundleError, Decoded, Glob, Index, PREFACE_BYTES},
@@ -53,6 +54,12 @@ impl Bundle {
             state.add(chunk);
         }
         state
+    }
+
+    /// The tree that is to come, in this directory.
+    pub(super) fn tree(&self, root: OwnedFd, is_sparse: bool) -> Tree {
+        let tree = Tree::to_write(root, Arc::clone(&self.index), self.selected.clone());
+        if is_sparse { tree } else { tree.without_holes() }
     }
 
     /// The chunks that hold the index, or a file that is selected.

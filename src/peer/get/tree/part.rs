@@ -27,7 +27,7 @@ use super::{
         unfinished::Unfinished,
     },
     bundle::Bundle,
-    fits, tree_to_write,
+    fits,
 };
 use crate::{
     client::{Content, Tree, tree::layout::Completed},
@@ -87,7 +87,7 @@ impl TreePart {
         let failed = |error: io::Error| format!("could not write {}: {error}", path.display());
         fits::check(directory, bundle)?;
         let root = directory.try_clone().map_err(failed)?.into();
-        let tree = tree_to_write(root, bundle, !context.args.no_sparse);
+        let tree = bundle.tree(root, !context.args.no_sparse);
         let has_files = if is_new { false } else { take_over(context, target, &tree)? };
         tree.make_directories().map_err(failed)?;
         // Files that begin in the last chunk of the index.
