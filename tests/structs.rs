@@ -16,7 +16,7 @@ const MORE_FIELDS: [(&str, &str, usize, &str); 17] = [
     ("crates/protocol/", "Stats", 13, "a message: its fields are the wire's"),
     ("src/", "RelayArgs", 19, "options, as the command line has them"),
     ("src/", "Facts", 24, "what was found, each by itself"),
-    ("src/", "Status", 19, "figures that one thread counts and another shows"),
+    ("src/", "Status", 23, "figures that one thread counts and another shows"),
     ("loadgen/", "Args", 25, "options, as the command line has them"),
     ("loadgen/", "Config", 23, "options, checked"),
     ("loadgen/", "Record", 13, "what became of a client, for the report"),

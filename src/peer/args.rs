@@ -10,7 +10,9 @@ use crate::{
     arguments::parse_driver,
     pages::PageCommand,
     protocol::{
-        PinnedRelay, check_label, check_name,
+        PinnedRelay,
+        bundle::Glob,
+        check_label, check_name,
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
     },
     transport::Transport,
@@ -41,8 +43,10 @@ pub struct PeerArgs {
 pub enum Command {
     /// Share a file or a directory: print its ticket, then serve it until Ctrl-C
     Share(ShareArgs),
-    /// Get the file that a ticket names
+    /// Get the file or directory that a ticket names
     Get(GetArgs),
+    /// Print what is in the directory that a ticket names
+    List(ListArgs),
     /// Verify a file or a directory against a ticket
     Check(CheckArgs),
     /// Print what a ticket holds
@@ -212,7 +216,9 @@ fn parse_label(text: &str) -> Result<String, String> {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  peer get relay2abc... -o movie.mkv\n  peer get @ticket.txt\n  peer get - \
-                  <ticket.txt\n\nAn interrupted get is resumed by the same command.\nA ticket opens the file, \
+                  <ticket.txt\n  peer get relay2abc... --only 'photos/**/*.jpg'\n  peer get relay2abc... -o - \
+                  | tar x -C there\n\nAn interrupted get is resumed by the same command. Modes and times come with a \
+                  directory\nif its sharer kept them.\nA ticket opens what it names, \
                   and every user of this machine can read command lines: where that matters, give - or @FILE."
 )]
 pub struct GetArgs {
@@ -220,7 +226,8 @@ pub struct GetArgs {
     #[arg(value_name = "TICKET")]
     pub ticket: TicketSource,
 
-    /// Where to put it: a directory, a file name, or - for stdout [default: the ticket's name]
+    /// Where to put it: a directory, a name, or - for stdout, to which a directory goes as a tar [default: the
+    /// ticket's name]
     #[arg(long, short, env = "PEER_OUTPUT", value_name = "PATH")]
     pub output: Option<PathBuf>,
 
@@ -232,9 +239,51 @@ pub struct GetArgs {
     #[arg(long, env = "PEER_SEED_FOR", value_name = "DUR", default_value = "auto", value_parser = parse_seed_for)]
     pub seed_for: SeedFor,
 
-    /// Overwrite an existing file
+    /// Of a directory get only what this pattern means, and what is below it: `*.txt` at the top, `**/*.txt` anywhere
+    /// (repeatable; the variable holds one)
+    #[arg(long, env = "PEER_ONLY", value_name = "GLOB", value_parser = parse_glob)]
+    pub only: Vec<Glob>,
+
+    /// Replace what is there
     #[arg(long, env = "PEER_FORCE", value_parser = FalseyValueParser::new())]
     pub force: bool,
+
+    /// Write long runs of zeros, instead of leaving holes that take up no room
+    #[arg(long, env = "PEER_NO_SPARSE", value_parser = FalseyValueParser::new())]
+    pub no_sparse: bool,
+
+    /// End with an error after so long without a newly verified chunk
+    #[arg(long, env = "PEER_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = parse_duration)]
+    pub timeout: Duration,
+
+    /// What all commands have.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+fn parse_glob(text: &str) -> Result<Glob, String> {
+    Glob::parse(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+/// `peer list`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  peer list relay2abc...\n  peer list @ticket.txt --only '**/*.jpg'\n\nEach line has the \
+                  kind (d, a directory; -, a file; x, one that may be executed; l, a link), the size in bytes, \
+                  and the path. Only the chunks that hold the list are got."
+)]
+pub struct ListArgs {
+    /// The ticket; - reads it from stdin, @FILE from a file
+    #[arg(value_name = "TICKET")]
+    pub ticket: TicketSource,
+
+    /// Go to this relay instead of the ticket's [port: 7440]; it must show the pin, or without one the ticket's
+    #[arg(long, env = "PEER_RELAY", value_name = "HOST[:PORT][#PIN]")]
+    pub relay: Option<PinnedRelay>,
+
+    /// List only what this pattern means, and what is below it, as `peer get --only` does (repeatable)
+    #[arg(long, env = "PEER_ONLY", value_name = "GLOB", value_parser = parse_glob)]
+    pub only: Vec<Glob>,
 
     /// End with an error after so long without a newly verified chunk
     #[arg(long, env = "PEER_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = parse_duration)]

@@ -1,4 +1,4 @@
-//! The `peer` program: shares files, gets them, verifies them.
+//! The `peer` program: shares files, gets files and directories, verifies them.
 //!
 //! ```text
 //!  args ──► share, get ──► event_loop ──► the peer library
@@ -53,6 +53,7 @@ pub fn main_with_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone
     let result = match &args.command {
         Command::Share(args) => share::run(args),
         Command::Get(args) => get::run(args),
+        Command::List(args) => get::list::run(args),
         Command::Check(args) => check::run(args),
         Command::Info(args) => info::run(args),
         Command::Page(page) => return page.print::<PeerArgs>(),

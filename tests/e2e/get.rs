@@ -48,6 +48,11 @@ impl Stage {
         }
     }
 
+    /// With a file of these bytes.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self { file: Arc::new(TestFile::of(bytes, CHUNK_SIZE_LOG2)), ..Self::new(0, 0) }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -34,3 +34,4 @@ mod standing;
 mod tokens;
 mod trees;
 mod trees_changed;
+mod trees_shared;

@@ -12,7 +12,7 @@ use crate::{
         process::{RelayProcess, run},
         wait_until,
     },
-    trees::{share, shared, tree},
+    trees_shared::{share, shared, tree},
 };
 
 /// After this a file that is not touched is believed to be the same by its stamp.

@@ -1,325 +1,335 @@
-//! `peer share` and `check` of directories and of several paths, and `relay --serve`: as their users type them. What a
-//! bundle must be is built here from its format, and fetched by clients made by hand.
+//! `peer get` and `peer list` of directories, as a user meets them: through a real relay, from bundles made by hand.
+
+mod hostile;
+mod interrupted;
+mod part;
+mod sparse;
 
 use std::{
     fs,
-    os::unix::{
-        fs::{PermissionsExt as _, symlink},
-        net::UnixListener,
-        process::CommandExt as _,
-    },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
-use relay::protocol::{
-    Ticket, TicketKind,
-    bundle::{Entry, Index, Kind, Preserved},
-};
-use rustix::process::Signal;
-use tempfile::TempDir;
+use relay::protocol::{Message, RelayAddr, Sealed, ShareSecret, Ticket, TicketKind, digest_file};
 
+use super::get::Ran;
 use crate::programs::{peer, relay};
 use crate::support::{
+    bundle::{Node, TestTree},
     file::TestFile,
-    honest::download,
-    process::{Ended, RelayProcess, Running, run},
-    wait_for, wait_until,
+    honest::Origin,
+    in_background,
+    process::{RelayProcess, drivers},
+    wire::{Heard, Wire, origin_hello},
 };
 
-/// The protocol's default.
-const CHUNK_SIZE_LOG2: u8 = 18;
+const CHUNK_SIZE_LOG2: u8 = 12;
+const CHUNK_BYTES: usize = 1 << CHUNK_SIZE_LOG2;
 
-/// A file that has some chunks for itself.
-const LARGE_BYTES: usize = (2 << CHUNK_SIZE_LOG2) + 7;
-
-/// What a file of this name holds.
-pub(crate) fn content(name: &str) -> Vec<u8> {
-    match name {
-        "docs/large" => TestFile::new(1, LARGE_BYTES, CHUNK_SIZE_LOG2).bytes,
-        "nothing" => Vec::new(),
-        name => name.repeat(100).into_bytes(),
-    }
+/// A directory, a relay, and a bundle to get there.
+struct Stage {
+    dir: tempfile::TempDir,
+    relay: RelayProcess,
+    tree: TestTree,
+    file: Arc<TestFile>,
+    sealed: Option<Sealed>,
 }
 
-/// The files of the tree that these tests share.
-const FILES: [&str; 5] = ["README", "docs/a", "docs/deep/b", "docs/large", "nothing"];
+impl Stage {
+    fn new(tree: TestTree) -> Self {
+        let file = Arc::new(tree.file(CHUNK_SIZE_LOG2));
+        Self::with(tree, file, None)
+    }
 
-/// The tree, with its files made in this order.
-pub(crate) fn tree_at(root: &Path, backwards: bool) {
-    fs::create_dir_all(root.join("docs/deep")).expect("a directory can be made");
-    fs::create_dir(root.join("docs/empty")).expect("a directory can be made");
-    let mut names = FILES;
-    if backwards {
-        names.reverse();
+    fn sealed(tree: TestTree) -> Self {
+        let mut bytes = tree.bytes();
+        let sealed = Sealed { secret: ShareSecret([7; 16]), plain: digest_file(&bytes) };
+        sealed.cipher(bytes.len() as u64).apply(0, &mut bytes);
+        Self::with(tree, Arc::new(TestFile::of(bytes, CHUNK_SIZE_LOG2)), Some(sealed))
     }
-    for name in names {
-        fs::write(root.join(name), content(name)).expect("a file can be written");
-    }
-    let mode = if backwards { 0o700 } else { 0o755 };
-    let mode = fs::Permissions::from_mode(mode);
-    fs::set_permissions(root.join("docs/a"), mode).expect("a mode can be set");
-    symlink("deep/b", root.join("docs/link")).expect("a link can be made");
-}
 
-pub(crate) fn tree() -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().expect("a directory can be made");
-    let root = dir.path().join("things");
-    tree_at(&root, false);
-    (dir, root)
-}
+    /// Of these bytes, which need be no bundle.
+    fn of_bytes(bytes: Vec<u8>) -> Self {
+        let file = Arc::new(TestFile::of(bytes, CHUNK_SIZE_LOG2));
+        Self::with(TestTree::default(), file, None)
+    }
 
-/// The bundle of that tree, below this prefix.
-fn bundle(prefix: &str, preserved: &dyn Fn(&str) -> Option<Preserved>) -> Vec<u8> {
-    let mut paths: Vec<(String, Kind<'_>)> = Vec::new();
-    for name in FILES {
-        let kind =
-            Kind::File { size_bytes: content(name).len() as u64, is_executable: name == "docs/a" };
-        paths.push((format!("{prefix}{name}"), kind));
+    fn with(tree: TestTree, file: Arc<TestFile>, sealed: Option<Sealed>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        Self { dir, relay: RelayProcess::start(relay(), &[]), tree, file, sealed }
     }
-    for name in ["docs", "docs/deep", "docs/empty"] {
-        paths.push((format!("{prefix}{name}"), Kind::Directory));
+
+    fn origin(&self) -> Origin {
+        Origin::start(self.relay.addr, &self.file)
     }
-    paths.push((format!("{prefix}docs/link"), Kind::Link { target: b"deep/b" }));
-    if !prefix.is_empty() {
-        paths.push((prefix.trim_end_matches('/').to_owned(), Kind::Directory));
+
+    /// An origin that hands out only the first so many chunks, whatever it claims.
+    fn origin_of(&self, chunks: usize) {
+        let addr = self.relay.addr;
+        let mut wire = Wire::join(addr, origin_hello(self.file.key())).expect("it may join");
+        let file = Arc::clone(&self.file);
+        in_background(move || {
+            loop {
+                let done = match wire.hear() {
+                    Ok(Heard::Control(Message::Fetch { fetch_id, chunk })) => {
+                        match (chunk as usize) < chunks {
+                            true => wire.send_chunk(fetch_id, chunk, file.chunk(chunk)),
+                            false => wire.send(&Message::FetchRefused { fetch_id }),
+                        }
+                    }
+                    Ok(Heard::Control(Message::ManifestRequest)) => {
+                        file.manifest.parts(0).try_for_each(|part| wire.send(&part))
+                    }
+                    Ok(Heard::Control(Message::Ping { token })) => {
+                        wire.send(&Message::Pong { token })
+                    }
+                    Ok(Heard::Closed) | Err(_) => return,
+                    Ok(_) => Ok(()),
+                };
+                if done.is_err() {
+                    return;
+                }
+            }
+        });
     }
-    let entries = paths.iter().map(|(path, kind)| Entry {
-        path: path.as_bytes(),
-        kind: *kind,
-        preserved: preserved(path),
-    });
-    let index = Index::new(entries.collect()).expect("it is a bundle");
-    let mut bytes = index.header().to_vec();
-    for entry in index.entries() {
-        let name = std::str::from_utf8(entry.path).expect("names are text");
-        if matches!(entry.kind, Kind::File { .. }) {
-            bytes.extend(content(name.strip_prefix(prefix).expect("it has the prefix")));
+
+    /// Chunks that hold the index.
+    fn index_chunks(&self) -> usize {
+        self.tree.index().header().len().div_ceil(CHUNK_BYTES)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn ticket(&self, name: &str) -> String {
+        let addr = self.relay.addr;
+        let relay = RelayAddr::new(&addr.ip().to_string(), addr.port()).expect("an address");
+        let ticket = Ticket::new(relay, self.file.key(), name).expect("a short name");
+        // A sealed ticket needs the relay's pin, as `peer share` makes them.
+        let pin = self.sealed.is_some().then_some(self.relay.pin);
+        let ticket = ticket.with_sealed(self.sealed.clone()).with_pin(pin);
+        ticket.with_kind(TicketKind::Bundle).to_string()
+    }
+
+    fn command(&self, what: &str, name: &str, args: &[&str]) -> Command {
+        let mut command = peer(&[what]);
+        command.arg(self.ticket(name)).args(args).current_dir(self.dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self, name: &str, args: &[&str]) -> Child {
+        self.command("get", name, args).spawn().expect("the program can be started")
+    }
+
+    fn get(&self, name: &str, args: &[&str]) -> Ran {
+        Ran::of(self.start(name, args))
+    }
+
+    fn assert_whole(&self, name: &str) {
+        self.tree.assert_at(&self.path(name));
+        self.assert_nothing_beside(name);
+    }
+
+    fn assert_nothing_beside(&self, name: &str) {
+        for left in [".part", ".part.manifest", ".part.index"] {
+            assert!(!self.path(&format!("{name}{left}")).exists(), "{name}{left} is left over");
         }
     }
-    bytes
+
+    fn names(&self) -> Vec<String> {
+        names(self.dir.path())
+    }
 }
 
-/// A share that has printed its ticket.
-pub(crate) fn shared(command: &mut Command) -> (Running, Ticket) {
-    let mut running = Running::start(command);
-    let line = wait_for("the ticket", || {
-        assert!(running.is_alive() || !running.stdout().is_empty(), "{}", running.stderr());
-        running.stdout().split_once('\n').map(|(line, _)| line.to_owned())
-    });
-    let text = match serde_json::from_str::<serde_json::Value>(&line) {
-        Ok(object) => object["ticket"].as_str().expect("it has the ticket").to_owned(),
-        Err(_) => line,
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("readable");
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let mut names: Vec<_> = entries.map(|entry| name(entry.expect("readable"))).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_directory_arrives_as_it_is() {
+    for driver in drivers(relay) {
+        for stage in [Stage::new(TestTree::usual()), Stage::sealed(TestTree::usual())] {
+            let _origin = stage.origin();
+            let ran = stage.get("x", &["--driver", driver]).ok();
+            assert_eq!(ran.stdout, "x\n");
+            assert!(ran.stderr.contains("done: 211 files ("), "{ran:?}");
+            stage.assert_whole("x");
+            assert_eq!(stage.names(), ["x"]);
+            let json = stage.get("y", &["--json", "--driver", driver]).ok().json();
+            for (key, count) in [("done_files", 211), ("total_files", 211), ("links", 4)] {
+                assert_eq!(json[key], count, "{json}");
+            }
+            assert_eq!(json["bundle"], true);
+            assert_eq!(json["have_bytes"], stage.file.bytes.len());
+            stage.assert_whole("y");
+        }
+    }
+}
+
+#[test]
+fn an_empty_directory_and_one_of_empty_files_arrive() {
+    let none = TestTree::default();
+    let empty = TestTree::default().with_file("a", 0).with("d/e", Node::Directory);
+    for tree in [none, empty] {
+        let stage = Stage::new(tree);
+        let _origin = stage.origin();
+        stage.get("x", &[]).ok();
+        stage.assert_whole("x");
+    }
+}
+
+#[test]
+fn modes_and_times_come_with_a_directory_that_keeps_them() {
+    for mode in [0o640, 0o711] {
+        let stage = Stage::new(TestTree::usual().preserving(mode, -86_400));
+        let _origin = stage.origin();
+        stage.get("x", &[]).ok();
+        stage.assert_whole("x");
+    }
+}
+
+#[test]
+fn what_is_there_already_is_kept_served_or_replaced() {
+    let stage = Stage::new(TestTree::usual());
+    let _origin = stage.origin();
+    let outside = tempfile::tempdir().expect("a temporary directory can be made");
+    fs::write(outside.path().join("precious"), "precious").expect("writable");
+    // Another directory, with a link out of it.
+    let other = TestTree::default().with_file("other/file", 10);
+    other.write(&stage.path("x"));
+    std::os::unix::fs::symlink(outside.path(), stage.path("x/away")).expect("writable");
+    let before = TestTree::read(&stage.path("x"));
+    stage.get("x", &[]).failed(1, &["x is there already, and is another directory", "--force"]);
+    before.assert_at(&stage.path("x"));
+    stage.get("x", &["--force"]).ok();
+    stage.assert_whole("x");
+    assert_eq!(names(outside.path()), ["precious"], "no link was followed");
+    let ran = stage.get("x", &[]).ok();
+    assert!(ran.stderr.contains("x is here already, whole and verified"), "{ran:?}");
+    // The same names and sizes, but a byte.
+    let mut large = fs::read(stage.path("x/large")).expect("readable");
+    large[200_000] ^= 1;
+    fs::write(stage.path("x/large"), &large).expect("writable");
+    stage.get("x", &[]).failed(1, &["x is there already, and is another directory"]);
+    stage.get("x", &["--force"]).ok();
+    // One file more, one less, one longer.
+    fs::write(stage.path("x/more"), "").expect("writable");
+    stage.get("x", &[]).failed(1, &["another directory"]);
+    fs::remove_file(stage.path("x/more")).expect("there");
+    fs::remove_file(stage.path("x/bin/nowhere")).expect("there");
+    stage.get("x", &[]).failed(1, &["another directory"]);
+    // A file where a directory is to be, and the reverse.
+    fs::write(stage.path("y"), "precious").expect("writable");
+    for args in [&[][..], &["--force"]] {
+        stage.get("y", args).failed(1, &["y is not a directory, and the ticket is of one"]);
+    }
+    assert_eq!(fs::read(stage.path("y")).expect("there"), b"precious");
+    assert_eq!(stage.names(), ["x", "y"]);
+}
+
+#[test]
+fn only_what_is_meant_is_got() {
+    let tree = TestTree::usual();
+    let stage = Stage::new(tree.clone());
+    let _origin = stage.origin();
+    let meant = |path: &[u8]| path.starts_with(b"bin/") || path == b"many/7";
+    let json = stage.get("x", &["--only", "bin", "--only", "many/7", "--json"]).ok().json();
+    tree.only(meant).assert_at(&stage.path("x"));
+    stage.assert_nothing_beside("x");
+    assert_eq!((&json["done_files"], &json["total_files"]), (&2.into(), &2.into()), "{json}");
+    // Of the index, and of the two files.
+    let delivered = stage.relay.metric("relay_chunks_delivered_total", &[]);
+    let all = f64::from(stage.file.key().chunk_count());
+    assert!(delivered < all / 3.0, "{delivered} of {all} chunks");
+    stage.get("y", &["--only", "gone/**"]).failed(1, &["--only", "peer list"]);
+    stage.get("y", &["--only", "a//b"]).failed(2, &["two slashes"]);
+    stage.get("x", &["--only", "bin"]).failed(1, &["x is there already", "--force"]);
+    assert_eq!(stage.names(), ["x"]);
+    // What was got in part is got as a whole, from scratch.
+    stage.get("x", &["--force"]).ok();
+    stage.assert_whole("x");
+}
+
+#[test]
+fn what_is_in_a_directory_is_listed_without_getting_it() {
+    let stage = Stage::new(TestTree::usual());
+    let _origin = stage.origin();
+    let list = |args: &[&str]| {
+        Ran::from(stage.command("list", "x", args).output().expect("the program can be started"))
     };
-    (running, text.parse().expect("it is a ticket"))
-}
-
-pub(crate) fn share(relay: &RelayProcess, args: &[&str]) -> Command {
-    let mut command = peer(&["share", "--relay", &relay.addr.to_string()]);
-    command.args(args);
-    command
-}
-
-fn failed(end: &Ended, code: i32, parts: &[&str]) {
-    assert_eq!((end.code, end.stdout.as_str()), (code, ""), "{}", end.stderr);
-    for part in parts {
-        assert!(end.stderr.contains(part), "{part}: {}", end.stderr);
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("temporary paths are text")
-}
-
-#[test]
-fn a_directory_is_shared_as_its_bundle_wherever_it_lies_and_however_it_was_made() {
-    let relay = RelayProcess::start(relay(), &[]);
-    let (dir, root) = tree();
-    let other = dir.path().join("elsewhere/things");
-    tree_at(&other, true);
-    let expected = TestFile::of(bundle("", &|_| None), CHUNK_SIZE_LOG2);
-    let slash = format!("{}/", text(&root));
-    let mut here = share(&relay, &["."]);
-    here.current_dir(&other);
-    for command in [&mut share(&relay, &[text(&root)]), &mut share(&relay, &[&slash]), &mut here] {
-        let (running, ticket) = shared(command);
-        assert_eq!((ticket.kind, ticket.name()), (TicketKind::Bundle, "things"));
-        assert_eq!(ticket.key, expected.key(), "it is the bundle");
-        download(relay.addr, &expected);
-        assert!(running.stderr().contains("(5 files, "), "{}", running.stderr());
-        running.signal(Signal::INT);
-        assert_eq!(running.wait().code, 0);
-    }
-    // Sealed as files are.
-    let state = dir.path().join("state");
-    let mut sealed = share(&relay, &[text(&root)]);
-    let (_running, ticket) = shared(sealed.env_remove("PEER_PLAIN").env("XDG_STATE_HOME", state));
-    let seal = ticket.sealed.as_ref().expect("it is sealed");
-    assert_eq!(seal.plain, expected.key().id);
-    let mut moved = expected.bytes.clone();
-    seal.cipher(moved.len() as u64).apply(0, &mut moved);
-    download(relay.addr, &TestFile::of(moved, CHUNK_SIZE_LOG2));
-}
-
-#[test]
-fn several_paths_are_shared_together_in_any_order_and_named_as_wished() {
-    let relay = RelayProcess::start(relay(), &[]);
-    let (dir, root) = tree();
-    let file = dir.path().join("x.txt");
-    fs::write(&file, content("x.txt")).expect("a file can be written");
-    let link = dir.path().join("called");
-    symlink("x.txt", &link).expect("a link can be made");
-    let (file, root, link) = (text(&file), text(&root), text(&link));
-    let (running, first) = shared(&mut share(&relay, &[file, root, link]));
-    assert_eq!((first.kind, first.name()), (TicketKind::Bundle, "x.txt-and-2-more"));
-    let (_other, second) = shared(&mut share(&relay, &[link, root, file, "--name", "all of it"]));
-    assert_eq!((second.name(), second.key), ("all of it", first.key));
-    drop(running);
-    let (_running, only) = shared(&mut share(&relay, &[root, "--name", "x"]));
-    assert_eq!((only.name(), only.kind), ("x", TicketKind::Bundle));
-    let (_running, renamed) = shared(&mut share(&relay, &[file, "--name", "y.txt"]));
-    assert_eq!((renamed.name(), renamed.kind), ("y.txt", TicketKind::File));
-    let again = format!("{root}/docs/../../x.txt");
-    let end = run(&mut share(&relay, &[file, &again]));
-    failed(&end, 1, &["are both called x.txt", "rename one"]);
-    let end = run(&mut share(&relay, &[file, "--name", "../x"]));
-    failed(&end, 2, &["--name", "names more than a file in one directory"]);
-}
-
-#[test]
-fn what_can_not_be_shared_is_named_and_what_is_special_may_be_left_out() {
-    let relay = RelayProcess::start(relay(), &[]);
-    let (_dir, root) = tree();
-    let _socket = UnixListener::bind(root.join("docs/socket")).expect("a socket can be made");
-    let end = run(&mut share(&relay, &[text(&root)]));
-    failed(&end, 1, &["1 entry can't be shared", "docs/socket (a socket)", "--skip-special"]);
-    let (running, ticket) = shared(&mut share(&relay, &[text(&root), "--skip-special"]));
-    assert_eq!(ticket.key, TestFile::of(bundle("", &|_| None), CHUNK_SIZE_LOG2).key());
-    let said = running.stderr();
-    assert!(said.contains("left out 1 entry that is no file: docs/socket (a socket)"), "{said}");
-    fs::remove_file(root.join("docs/socket")).expect("it can be removed");
-    for (name, target, parts) in [
-        ("docs/a\u{1b}b", None, ["docs/a\\u{1b}b", "control character"]),
-        ("docs/up", Some("../../x"), ["\"docs/up\" to \"../../x\"", "leads out of the bundle"]),
+    let ran = list(&[]).ok();
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    for line in [
+        "- 300000 large",
+        "d      - empty directory/",
+        "x     23 bin/run",
+        "l      - bin/up -> ../large",
+        "-     55 not text \\xff\\xfe/\\xe9",
     ] {
-        match target {
-            None => fs::write(root.join(name), "x").expect("a file can be written"),
-            Some(target) => symlink(target, root.join(name)).expect("a link can be made"),
+        assert!(lines.contains(&line), "{line} is not in\n{}", ran.stdout);
+    }
+    assert!(ran.stderr.contains("211 files, "), "{ran:?}");
+    assert!(ran.stderr.contains(" directories, 4 links: "), "{ran:?}");
+    let only = list(&["--only", "many/1?", "--quiet"]).ok();
+    assert_eq!((only.stdout.lines().count(), only.stderr.as_str()), (11, ""), "and its directory");
+    let json = list(&["--json", "--only", "bin/*"]).ok();
+    let objects: Vec<serde_json::Value> =
+        json.stdout.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    assert_eq!(objects.len(), 5);
+    assert_eq!(objects[0]["kind"], "directory");
+    assert_eq!(objects[3]["target"], serde_json::Value::Null);
+    assert_eq!((&objects[3]["executable"], &objects[3]["size_bytes"]), (&true.into(), &23.into()));
+    list(&["--only", "gone"]).failed(1, &["peer list shows what there is"]);
+    assert_eq!(stage.names(), Vec::<String>::new());
+    // A single file needs no relay.
+    let ticket: Ticket = stage.ticket("x.iso").parse().expect("a ticket");
+    let single = ticket.with_kind(TicketKind::Executable).to_string();
+    let run = |args: &[&str]| Ran::from(peer(args).output().expect("the program can be started"));
+    let line = format!("x {} x.iso\n", stage.file.bytes.len());
+    assert_eq!(run(&["list", &single]).ok().stdout, line);
+    for command in ["list", "get"] {
+        run(&[command, &single, "--only", "x"]).failed(2, &["--only", "single file"]);
+    }
+}
+
+#[test]
+fn a_directory_goes_to_another_program_as_a_tar() {
+    let long = format!("{}/{}", "long ".repeat(30), "name ".repeat(40));
+    let target = format!("{}/{}", "a".repeat(100), "b".repeat(100));
+    let usual = TestTree::usual().with_file(&long, 999).with("far", Node::Link(target.into()));
+    for (stage, only) in [
+        (Stage::new(usual.clone()), None),
+        (Stage::sealed(usual.clone()), None),
+        (Stage::new(usual.clone()), Some("many/1*")),
+        (Stage::new(usual.clone().preserving(0o755, 1_234_567_890)), None),
+        (Stage::new(TestTree::default()), None),
+    ] {
+        let _origin = stage.origin();
+        let mut args = vec!["-o", "-"];
+        args.extend(only.into_iter().flat_map(|only| ["--only", only]));
+        let output = stage.command("get", "../x", &args).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(stage.names(), Vec::<String>::new(), "nothing is kept of a stream");
+        let (tar, out) = (stage.path("x.tar"), stage.path("out"));
+        fs::write(&tar, &output.stdout).expect("writable");
+        fs::create_dir(&out).expect("writable");
+        let mut extract = Command::new("tar");
+        extract.args(["--same-permissions", "-xf"]).arg(&tar).arg("-C").arg(&out);
+        let extracted = extract.output().expect("there is a tar");
+        assert!(extracted.status.success() && extracted.stderr.is_empty(), "{extracted:?}");
+        match only {
+            Some(_) => stage.tree.only(|path| path.starts_with(b"many/1")).assert_at(&out),
+            None => stage.tree.assert_extracted_at(&out),
         }
-        let end = run(&mut share(&relay, &[text(&root)]));
-        failed(&end, 1, &parts);
-        fs::remove_file(root.join(name)).expect("it can be removed");
+        let again = stage.command("get", "../x", &args).output().expect("it runs");
+        assert!(again.stdout == output.stdout, "the same bytes each time");
     }
-}
-
-#[test]
-fn files_that_may_not_be_read_are_named() {
-    let (dir, root) = tree();
-    for name in ["README", "docs/deep"] {
-        let mode = fs::Permissions::from_mode(0o000);
-        fs::set_permissions(root.join(name), mode).expect("a mode can be set");
-    }
-    let mut command = peer(&["share", text(&root), "--relay", "localhost:1"]);
-    if rustix::process::geteuid().is_root() {
-        // Root may read everything, and another user must find the way to the tree and the program.
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(dir.path(), mode).expect("a mode can be set");
-        command.uid(65534).gid(65534);
-        if Command::new(env!("CARGO_BIN_EXE_peer")).uid(65534).arg("--version").output().is_err() {
-            println!("NOT CHECKED: no other user may run the program");
-            return;
-        }
-    }
-    let end = run(&mut command);
-    let denied = ["2 entries can't be shared", "README (Permission denied", "docs/deep (Perm"];
-    failed(&end, 1, &denied);
-}
-
-#[test]
-fn modes_and_times_are_kept_if_wished_and_a_ticket_says_so_when_it_is_shared_again() {
-    let relay = RelayProcess::start(relay(), &[]);
-    let (_dir, root) = tree();
-    let preserved = |path: &str| {
-        let metadata = fs::symlink_metadata(root.join(path)).expect("it is there");
-        use std::os::unix::fs::MetadataExt as _;
-        let mode = u16::try_from(metadata.mode() & 0o777).expect("nine bits");
-        let modified_nanos = u32::try_from(metadata.mtime_nsec()).expect("below a second");
-        Some(Preserved { mode, modified_secs: metadata.mtime(), modified_nanos })
-    };
-    let expected = TestFile::of(bundle("", &preserved), CHUNK_SIZE_LOG2);
-    let (running, kept) = shared(&mut share(&relay, &[text(&root), "--preserve"]));
-    assert_eq!(kept.key, expected.key());
-    running.kill();
-    let (running, plain) = shared(&mut share(&relay, &[text(&root), "--name", "y"]));
-    assert_ne!(plain.key, kept.key);
-    running.kill();
-    for ticket in [&kept, &plain] {
-        let again = ["share", text(&root), "--ticket", &ticket.to_string()];
-        let (_running, same) = shared(&mut peer(&again));
-        assert_eq!(same, *ticket);
-    }
-    let again = |path: &str| run(&mut peer(&["share", path, "--ticket", &plain.to_string()]));
-    failed(&again(text(&root.join("README"))), 1, &["is not the ticket's directory: it is a file"]);
-    fs::write(root.join("docs/a"), "otherwise").expect("it can be written");
-    failed(&again(text(&root)), 1, &["things is not the ticket's directory: it has"]);
-    let (_running, file) = shared(&mut share(&relay, &[text(&root.join("README"))]));
-    let end = run(&mut peer(&["share", text(&root), "--ticket", &file.to_string()]));
-    failed(&end, 1, &["is not the ticket's file: it is a directory"]);
-}
-
-#[test]
-fn a_relay_serves_a_directory() {
-    let (_dir, root) = tree();
-    let relay = RelayProcess::start(relay(), &["--serve", text(&root)]);
-    let (ticket, path) = relay.tickets[0].split_once(' ').expect("ticket and path");
-    let ticket: Ticket = ticket.parse().expect("it is a ticket");
-    assert_eq!((ticket.kind, ticket.name(), path), (TicketKind::Bundle, "things", text(&root)));
-    download(relay.addr, &TestFile::of(bundle("", &|_| None), CHUNK_SIZE_LOG2));
-}
-
-#[test]
-fn check_tells_whether_a_directory_is_the_tickets_and_which_entries_differ() {
-    let relay = RelayProcess::start(relay(), &[]);
-    let (dir, root) = tree();
-    let state = dir.path().join("state");
-    for is_sealed in [false, true] {
-        let copy = dir.path().join(format!("copy {is_sealed}"));
-        tree_at(&copy, true);
-        let mut command = share(&relay, &[text(&root)]);
-        if is_sealed {
-            command.env_remove("PEER_PLAIN").env("XDG_STATE_HOME", &state);
-        }
-        let (running, ticket) = shared(&mut command);
-        let ticket = ticket.to_string();
-        let check = |path: &Path| run(&mut peer(&["check", text(path), &ticket]));
-        let end = check(&copy);
-        assert_eq!(end.code, 0, "{}", end.stderr);
-        assert!(end.stderr.contains("is the ticket's directory"), "{}", end.stderr);
-        let mut large = content("docs/large");
-        large[1 << CHUNK_SIZE_LOG2] ^= 1;
-        fs::write(copy.join("docs/large"), &large).expect("it can be written");
-        let end = check(&copy);
-        failed(&end, 1, &["is not the ticket's directory: what differs is docs/large"]);
-        fs::remove_file(copy.join("README")).expect("it can be removed");
-        fs::write(copy.join("docs/more"), "x").expect("it can be written");
-        fs::write(copy.join("docs/a"), "x").expect("it can be written");
-        let end = check(&copy);
-        let told =
-            ["lacks README", "has as well docs/more", "docs/a (it has 1 bytes", "not compared"];
-        failed(&end, 1, &told);
-        let end = run(&mut peer(&["check", text(&copy), &ticket, "--json"]));
-        let object: serde_json::Value = serde_json::from_str(&end.stdout).expect("an object");
-        assert_eq!((&object["same"], &object["lacking_count"]), (&false.into(), &1.into()));
-        assert_eq!(object["extra"][0], "docs/more");
-        let end = check(&root.join("README"));
-        failed(&end, 1, &["is a file, and the ticket is of a directory"]);
-        running.kill();
-        // Its cache could tell, too.
-        wait_until("the swarm to end", || relay.metric("relay_swarms", &[]) == 0.0);
-        let end = check(&copy);
-        failed(&end, 1, &["its content differs. Where it differs could not be found"]);
-    }
-    let (_running, file) = shared(&mut share(&relay, &[text(&root.join("README"))]));
-    let end = run(&mut peer(&["check", text(&root), &file.to_string()]));
-    failed(&end, 1, &["is a directory, and the ticket is of a file"]);
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::UNIX_EPOCH};
 use crate::{
     programs::relay,
     support::{process::RelayProcess, wait_until},
-    trees::{share, shared, tree},
+    trees_shared::{share, shared, tree},
 };
 
 /// What a share of the tree ends with after this change, and what it said.

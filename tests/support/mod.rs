@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test crate uses its own part of this")]
 
+pub(crate) mod bundle;
 pub(crate) mod chromium;
 pub(crate) mod file;
 pub(crate) mod honest;

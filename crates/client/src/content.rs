@@ -1,6 +1,10 @@
 //! Where the bytes of what is shared or got lie: one file, or a [`tree`](super::tree) of them. They are read and
 //! written by their place, from any thread. Blocks: for threads without an event loop.
 
+pub mod prefix;
+pub mod sparse;
+pub(crate) mod zeros;
+
 use std::{fmt, fs::File, io, os::unix::fs::FileExt as _};
 
 use rustix::{

@@ -51,6 +51,12 @@ impl FileState {
         Self { goal: Some(Goal { chunks: Arc::new(chunks), lacking }), ..self }
     }
 
+    /// The chunks that are wanted, if not all are.
+    #[must_use]
+    pub fn goal(&self) -> Option<&Bitfield> {
+        self.goal.as_ref().map(|goal| &*goal.chunks)
+    }
+
     /// Names the swarm.
     #[must_use]
     pub fn key(&self) -> &SwarmKey {

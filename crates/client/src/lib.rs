@@ -130,7 +130,7 @@ pub use remote::Remote;
 pub use sealing::{Opening, Seal, WrongPlain, wrong_plain};
 pub use session::{Session, SessionConfig, SessionEvent};
 pub use store::{
-    ChunkStore, Disk, FileStore, MemoryStore, Nowhere, OpeningStore, StoreEvent, StreamStore,
+    ChunkStore, Disk, FileStore, MemoryStore, Nowhere, OpeningStore, Sink, StoreEvent, StreamStore,
 };
 pub use tree::Tree;
 pub use uploads::Upload;

@@ -1,7 +1,8 @@
 //! What is on disk already: found out by hashing it, on all cores; a sealed file is sealed for that, as its list
 //! of digests is of what the swarm moves. Nothing is believed that was written down about it.
 //!
-//! Blocks: for threads without an event loop. Holes are skipped, as they hold nothing yet.
+//! Blocks: for threads without an event loop. Holes are not read. They may be zeros that were not written, so some are
+//! asked whether the content has zeros there, and all only where some say so.
 
 use std::{
     io,
@@ -14,13 +15,20 @@ use std::{
 };
 
 use super::{
-    content::{Content, read_at},
+    content::{Content, read_at, zeros::Zeros},
     sealing::{Opening, Seal},
 };
 use relay_protocol::{Bitfield, ChunkHasher, Digest, KeyError, Manifest, ManifestHasher, SwarmKey};
 
 /// Threads that hash, at most: beyond, memory is the limit on any machine.
 const THREADS_MAX: usize = 64;
+
+/// Runs of chunks that are holes of which samples are hashed, at most. A file that was got in no order at all has many;
+/// what is not found to be zeros is got once more.
+const HOLE_RUNS_MAX: usize = 1024;
+
+/// Chunks that are hashed before it is looked whether more need be.
+const BATCH_CHUNKS: usize = 1024;
 
 /// Lets others see how far the hashing is, and stop it.
 #[derive(Debug, Default)]
@@ -47,13 +55,99 @@ pub fn chunks_present(
     let key = manifest.key();
     let candidates = chunks_with_data(content, key, hashing)?;
     let mut have = Bitfield::empty(key.chunk_count());
-    for found in digests(content, key, &candidates, opening, hashing)? {
-        if found.moved == manifest.digest(found.chunk) {
-            have.insert(found.chunk);
-            found.tell(opening);
+    let mut add = |all: Vec<Found>| {
+        for found in all {
+            if found.moved == manifest.digest(found.chunk) {
+                have.insert(found.chunk);
+                found.tell(opening);
+            }
         }
+    };
+    add(digests(content, key, &candidates, opening, hashing)?);
+    // Of a content without any data nothing has come.
+    if !candidates.is_empty() {
+        add(zero_chunks(manifest, &candidates, opening, hashing)?);
     }
     Ok(have)
+}
+
+/// Those of these chunks that the content holds. An opening is told of each of them.
+///
+/// # Errors
+/// The system's, or the hashing was stopped.
+pub fn chunks_right(
+    content: &dyn Content,
+    manifest: &Manifest,
+    chunks: &[u32],
+    opening: Option<&Opening>,
+    hashing: &Hashing,
+) -> io::Result<Vec<u32>> {
+    let mut right = digests(content, manifest.key(), chunks, opening, hashing)?;
+    right.retain(|found| found.moved == manifest.digest(found.chunk));
+    right.iter().for_each(|found| found.tell(opening));
+    Ok(right.into_iter().map(|found| found.chunk).collect())
+}
+
+/// Digests of zeros where there are holes: of runs that are the content's zeros, as far as their first, middle and
+/// last chunks tell.
+fn zero_chunks(
+    manifest: &Manifest,
+    with_data: &[u32],
+    opening: Option<&Opening>,
+    hashing: &Hashing,
+) -> io::Result<Vec<Found>> {
+    let key = manifest.key();
+    let ends = with_data.iter().copied().chain([key.chunk_count()]);
+    let starts = [0].into_iter().chain(with_data.iter().map(|chunk| chunk + 1));
+    let runs: Vec<_> = starts.zip(ends).filter(|(start, end)| start < end).collect();
+    let zeros = Zeros(key.size_bytes);
+    let mut whole = Vec::new();
+    let samples: Vec<u32> = runs
+        .iter()
+        .take(HOLE_RUNS_MAX)
+        .flat_map(|&(start, end)| {
+            let mut samples = vec![start, start + (end - start) / 2, end - 1];
+            samples.dedup();
+            samples
+        })
+        .collect();
+    let mut sampled = digests(&zeros, key, &samples, opening, hashing)?;
+    sampled.retain(|found| found.moved == manifest.digest(found.chunk));
+    sampled.sort_unstable_by_key(|found| found.chunk);
+    for &(start, end) in runs.iter().take(HOLE_RUNS_MAX) {
+        let from = sampled.partition_point(|found| found.chunk < start);
+        if sampled.get(from).is_some_and(|found| found.chunk < end) {
+            whole.extend(start..end);
+        }
+    }
+    digests(&zeros, key, &whole, opening, hashing)
+}
+
+/// How many bytes of these chunks are not all zeros, as far as the list of digests tells; once they are more than
+/// `enough_bytes`, no more is found out.
+///
+/// # Errors
+/// The hashing was stopped.
+pub fn bytes_not_zero(
+    manifest: &Manifest,
+    chunks: &[u32],
+    opening: Option<&Opening>,
+    enough_bytes: u64,
+    hashing: &Hashing,
+) -> io::Result<u64> {
+    let key = manifest.key();
+    let mut bytes = 0;
+    for batch in chunks.chunks(BATCH_CHUNKS) {
+        for found in digests(&Zeros(key.size_bytes), key, batch, opening, hashing)? {
+            if found.moved != manifest.digest(found.chunk) {
+                bytes += u64::from(key.chunk_len_bytes(found.chunk));
+            }
+        }
+        if bytes > enough_bytes {
+            break;
+        }
+    }
+    Ok(bytes)
 }
 
 /// The manifest of a whole file of this length; `None` if the file is shorter. An opening is told of all chunks.
@@ -125,7 +219,7 @@ fn digests(
 ) -> io::Result<Vec<Found>> {
     let seal = opening.map(Opening::seal);
     let total = chunks.iter().map(|&chunk| u64::from(key.chunk_len_bytes(chunk))).sum();
-    hashing.total_bytes.store(total, Ordering::Relaxed);
+    hashing.total_bytes.fetch_add(total, Ordering::Relaxed);
     let next = AtomicUsize::new(0);
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = threads.min(THREADS_MAX).min(chunks.len()).max(1);
@@ -219,6 +313,41 @@ mod tests {
         assert!(hashed < bytes.len() as u64, "{hashed} bytes were hashed, holes as well");
         file.write_all_at(b"!", (17 << LOG2) + 5).unwrap();
         assert_eq!(present(&file, &manifest).0, [3, 40], "what was damaged is lacking");
+    }
+
+    #[test]
+    fn holes_that_are_zeros_are_here_and_others_are_not() {
+        let mut bytes = content((400 << LOG2) + 5);
+        bytes[10 << LOG2..200 << LOG2].fill(0);
+        bytes[300 << LOG2..].fill(0);
+        let sealed = Sealed { secret: ShareSecret([3; 16]), plain: digest_file(&bytes) };
+        let mut moved = bytes.clone();
+        sealed.cipher(bytes.len() as u64).apply(0, &mut moved);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        file.write_all_at(&bytes[..2 << LOG2], 0).unwrap();
+        file.write_all_at(&bytes[205 << LOG2..206 << LOG2], 205 << LOG2).unwrap();
+        for sealed in [None, Some(&sealed)] {
+            let of = if sealed.is_some() { &moved } else { &bytes };
+            let manifest = Manifest::of(of, LOG2).unwrap();
+            let opening = sealed.map(|sealed| Opening::new(sealed, manifest.key()));
+            let hashing = Hashing::default();
+            let have = chunks_present(&file, &manifest, opening.as_ref(), &hashing).unwrap();
+            let expected: Vec<u32> =
+                [0..2, 10..200, 205..206, 300..401].into_iter().flatten().collect();
+            assert_eq!(have.iter().collect::<Vec<_>>(), expected);
+            let all: Vec<u32> = (0..401).collect();
+            let count = |enough| {
+                bytes_not_zero(&manifest, &all, opening.as_ref(), enough, &hashing).unwrap()
+            };
+            assert_eq!(count(u64::MAX), 110 << LOG2);
+            let nothing = tempfile::tempfile().unwrap();
+            nothing.set_len(bytes.len() as u64).unwrap();
+            assert_eq!(
+                chunks_present(&nothing, &manifest, opening.as_ref(), &hashing).unwrap().count(),
+                0
+            );
+        }
     }
 
     #[test]

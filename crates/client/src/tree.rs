@@ -2,14 +2,19 @@
 //! chunks of it come.
 //!
 //! ```text
-//!  tree ──► handles   the files that are open, not many of them
-//!    │  └─► beneath   opens nothing outside of the tree
-//!    └────► walked    what its files were when it was walked, if it is shared
-//!  walk ──► tree      finds what is in directories
+//!  tree ──► handles    the files that are open, not many of them
+//!    │ └──► marks      which files are there
+//!    └────► walked     what its files were when it was walked, if it is shared
+//!  walk ──► tree       finds what is in directories
+//!  layout ─► beneath   directories, links, modes: what has no bytes; opens nothing outside of the tree
+//!  survey ─┘           what lies in a tree that was there before
 //! ```
 
 pub mod beneath;
 mod handles;
+pub mod layout;
+mod marks;
+pub mod survey;
 mod troubles;
 pub mod walk;
 pub mod walked;
@@ -21,7 +26,10 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
     },
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use relay_protocol::bundle::{Entry, Index, Kind, Piece, PieceOf, shown_path};
@@ -31,9 +39,9 @@ use rustix::{
     io::Errno,
 };
 
-use self::{beneath::open_beneath, handles::Handles, walked::Walked};
+use self::{beneath::open_beneath, handles::Handles, marks::Marks, walked::Walked};
 use super::{
-    content::{Content, holds_more},
+    content::{Content, holds_more, sparse},
     stamp::Stamp,
 };
 
@@ -57,14 +65,25 @@ pub struct Tree {
     handles: Handles,
     /// What its files were, if it was walked.
     walked: Option<Arc<Walked>>,
+    /// Files that are there, of their full length.
+    made: Marks,
+    /// Whether long runs of zeros stay holes.
+    is_sparse: bool,
+    /// All that is to come has come: files are only read from now on, and may not be writable any more.
+    is_completed: AtomicBool,
 }
 
 impl Tree {
     /// A tree that is there, to be read: a file that is not as the index says is an error.
     #[must_use]
     pub fn to_read(root: OwnedFd, index: Arc<Index>) -> Self {
-        let (access, selected) = (Access::Read, None);
-        Self { root, index, access, selected, handles: Handles::default(), walked: None }
+        Self::new(root, index, Access::Read, None)
+    }
+
+    fn new(root: OwnedFd, index: Arc<Index>, access: Access, selected: Option<Vec<bool>>) -> Self {
+        let (handles, made) = (Handles::default(), Marks::new(index.len()));
+        let (walked, is_sparse, is_completed) = (None, true, AtomicBool::new(false));
+        Self { root, index, access, selected, handles, walked, made, is_sparse, is_completed }
     }
 
     /// A tree that is to come: all of it, or what is selected ([`Index::select`]). Directories must be there before what is in
@@ -75,14 +94,19 @@ impl Tree {
     #[must_use]
     pub fn to_write(root: OwnedFd, index: Arc<Index>, selected: Option<Vec<bool>>) -> Self {
         assert!(selected.as_ref().is_none_or(|selected| selected.len() == index.len()));
-        let access = Access::Write;
-        Self { root, index, access, selected, handles: Handles::default(), walked: None }
+        Self::new(root, index, Access::Write, selected)
     }
 
     /// Looks at each file after it was read, whether it still is what it was at the walk. Only of a tree to be read.
     #[must_use]
     pub(crate) fn with_walked(self, walked: Arc<Walked>) -> Self {
         Self { walked: Some(walked), ..self }
+    }
+
+    /// Writes long runs of zeros as well, instead of leaving holes.
+    #[must_use]
+    pub fn without_holes(self) -> Self {
+        Self { is_sparse: false, ..self }
     }
 
     /// What is in it.
@@ -97,7 +121,9 @@ impl Tree {
         &self.root
     }
 
-    fn is_selected(&self, number: usize) -> bool {
+    /// Whether this entry is part of it.
+    #[must_use]
+    pub fn is_selected(&self, number: usize) -> bool {
         self.selected.as_ref().is_none_or(|selected| selected[number])
     }
 
@@ -112,8 +138,8 @@ impl Tree {
         }
         let path = self.entry(number).path;
         let flags = match self.access {
-            Access::Read => OFlags::RDONLY,
-            Access::Write => OFlags::RDWR,
+            Access::Write if !self.is_completed.load(Ordering::Relaxed) => OFlags::RDWR,
+            _ => OFlags::RDONLY,
         };
         // A pipe that was put there is not waited for.
         let (root, flags) = (self.root.as_fd(), flags | OFlags::NONBLOCK);
@@ -172,7 +198,8 @@ impl Tree {
         self.access == Access::Write && error.kind() == io::ErrorKind::NotFound
     }
 
-    /// The file of this number, to be written: made if it is not there, of its full length unless all of it comes at once.
+    /// The file of this number, to be written: made if it is not there, of its full length unless all of it comes at once
+    /// and none of that is a hole.
     fn make(&self, number: usize, piece_bytes: u64) -> io::Result<Arc<File>> {
         if let Some(file) = self.handles.get(number) {
             return Ok(file);
@@ -197,12 +224,13 @@ impl Tree {
                 }
                 made => File::from(made?),
             };
-            if piece_bytes < size_bytes {
+            if piece_bytes < size_bytes || size_bytes >= sparse::HOLE_BYTES_LEAST as u64 {
                 file.set_len(size_bytes)?;
             }
             Ok(file)
         };
         let file = Arc::new(make().map_err(|error| named(path, &error))?);
+        self.made.set(number);
         if piece_bytes < size_bytes {
             self.handles.insert(number, &file);
         }
@@ -252,6 +280,19 @@ impl Tree {
         Ok(())
     }
 
+    fn overwrite_piece(&self, number: usize, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        // What is not there is a hole already.
+        if self.is_sparse && sparse::is_hole(bytes) && self.open(number, true)?.is_none() {
+            return Ok(());
+        }
+        let file = self.make(number, bytes.len() as u64)?;
+        let written = match self.is_sparse {
+            true => sparse::overwrite(&file, bytes, offset_bytes),
+            false => file.overwrite_at(bytes, offset_bytes),
+        };
+        written.map_err(|error| named(self.entry(number).path, &error))
+    }
+
     /// Where the next data is in a piece, counted as the piece counts.
     fn next_data_of(&self, piece: &Piece) -> io::Result<Option<u64>> {
         match piece.of {
@@ -287,9 +328,7 @@ impl Content for Tree {
             rest = behind;
             match of {
                 PieceOf::File(number) if self.is_selected(number) => {
-                    let file = self.make(number, now.len() as u64)?;
-                    let written = file.overwrite_at(now, bytes.start);
-                    written.map_err(|error| named(self.entry(number).path, &error))?;
+                    self.overwrite_piece(number, now, bytes.start)?;
                 }
                 // The index is here, or this could not be written.
                 PieceOf::Header | PieceOf::File(_) => {}

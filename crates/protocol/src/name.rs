@@ -16,6 +16,9 @@ pub const PART_SUFFIX: &str = ".part";
 /// Follows the partial file's name: the list of its digests.
 pub const MANIFEST_SUFFIX: &str = ".manifest";
 
+/// Follows the partial directory's name: the chunks that hold a bundle's index.
+pub const INDEX_SUFFIX: &str = ".index";
+
 /// The longest end of a name that is kept when the name is cut.
 const EXTENSION_BYTES: usize = 16;
 
@@ -235,7 +238,7 @@ fn unfinished_at(name: &str) -> Option<usize> {
     if let Some(at) = ends_with(name, PART_SUFFIX) {
         return Some(at);
     }
-    let at = ends_with(name, MANIFEST_SUFFIX)?;
+    let at = ends_with(name, MANIFEST_SUFFIX).or_else(|| ends_with(name, INDEX_SUFFIX))?;
     ends_with(&name[..at], PART_SUFFIX).map(|_| at)
 }
 
@@ -390,6 +393,7 @@ mod tests {
             ("x.part", "x%2Epart", NameFault::Unfinished),
             ("x.PART", "x%2EPART", NameFault::Unfinished),
             ("x.part.manifest", "x.part%2Emanifest", NameFault::Unfinished),
+            ("x.part.index", "x.part%2Eindex", NameFault::Unfinished),
             ("a\nb", "a%0Ab", NameFault::Invisible),
             ("a\0b", "a%00b", NameFault::Invisible),
             ("a\u{200f}b", "a%E2%80%8Fb", NameFault::Invisible),

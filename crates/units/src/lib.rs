@@ -197,6 +197,20 @@ pub fn count_text(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
+/// A count with commas between groups of three digits: "100,000".
+#[must_use]
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A duration for people: `0.8 s`, `12 s`, `3 min 4 s`, `2 h 5 min`.
 #[must_use]
 pub fn time_text(time: Duration) -> String {
@@ -213,6 +227,15 @@ pub fn time_text(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_are_grouped_by_three_digits() {
+        for (count, text) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (100_000, "100,000"), (1 << 20, "1,048,576")]
+        {
+            assert_eq!(grouped(count), text);
+        }
+    }
 
     #[test]
     fn sizes_follow_gnu_tools() {

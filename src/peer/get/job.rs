@@ -1,19 +1,23 @@
 //! What a get has its event loop do, and how far that is.
 
 use std::{
-    fs::File,
+    cell::Cell,
+    rc::Rc,
     sync::{Arc, atomic::AtomicBool, mpsc::SyncSender},
     time::Duration,
 };
 
 use super::{
     super::{args::SeedFor, belief::Belief},
-    part::Part,
     screen::News,
     status::Status,
+    unfinished::Unfinished,
 };
 use crate::{
-    client::{Opening, Remote},
+    client::{
+        ChunkOrder, ChunkStore, Content, Disk, FileState, FileStore, Opening, Remote, StreamStore,
+        content::prefix::Prefix, store::Sink,
+    },
     protocol::{Manifest, Token},
     transport::Transport,
 };
@@ -21,12 +25,57 @@ use crate::{
 /// Where the bytes go.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
-    /// Into a partial file, which becomes the target.
-    Part { part: Part, overwrite: bool },
-    /// In order into this descriptor.
-    Stream(Arc<File>),
+    /// Into what becomes the target.
+    Part { part: Arc<dyn Unfinished>, overwrite: bool },
+    /// In order to another program.
+    Stream(Arc<dyn Sink>),
     /// They are there already; others are served.
-    Whole(Arc<File>),
+    Whole(Arc<dyn Content>),
+    /// The first of them into memory, and then it is over.
+    Memory(Arc<Prefix>),
+}
+
+impl Place {
+    /// Which side chooses the order of what comes. A relay sends all of a file, so what is not all of it is named.
+    pub(super) fn order(&self, file: &FileState) -> ChunkOrder {
+        match self {
+            Self::Stream(_) => ChunkOrder::Sequential,
+            _ if file.goal().is_some() => ChunkOrder::Sequential,
+            _ => ChunkOrder::Relay,
+        }
+    }
+
+    /// Where chunks are kept. How many a stream's reader has not taken, if it is a stream.
+    pub(super) fn store(
+        &self,
+        file: &FileState,
+        opening: Option<&Opening>,
+        disk: &Disk,
+    ) -> (Box<dyn ChunkStore>, Option<Rc<Cell<usize>>>) {
+        let key = *file.key();
+        let file_store = |content: Arc<dyn Content>, is_writable| -> Box<dyn ChunkStore> {
+            let store = FileStore::new(key, content, is_writable, disk);
+            Box::new(match opening {
+                Some(opening) => store.with_opening(opening.clone()),
+                None => store,
+            })
+        };
+        let store = match self {
+            Self::Part { part, .. } => file_store(part.content(), true),
+            Self::Memory(prefix) => file_store(Arc::clone(prefix) as _, true),
+            Self::Whole(content) => file_store(Arc::clone(content), false),
+            Self::Stream(sink) => {
+                let store = StreamStore::new(Arc::clone(sink), file.lacking_chunks(), disk);
+                let writes = store.writes();
+                let store = match opening {
+                    Some(opening) => store.with_opening(key, opening.clone()),
+                    None => store,
+                };
+                return (Box::new(store), Some(writes));
+            }
+        };
+        (store, None)
+    }
 }
 
 /// What is to be done.

@@ -1,4 +1,5 @@
-//! What `peer get` says at the end: a line that `b3sum --check` reads, or one JSON object.
+//! What `peer get` says at the end: of a file a line that `b3sum --check` reads, of a directory its path, or one
+//! JSON object.
 
 use std::{io, sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -9,12 +10,13 @@ use super::{
         args::CommonArgs,
         error::{ProgramError, output_error},
     },
+    count::FileCount,
     status::{Status, time_text},
     target::Target,
 };
 use crate::{
-    protocol::Ticket,
-    units::{bytes_text, checksum_line},
+    protocol::{Ticket, TicketKind},
+    units::{bytes_text, checksum_line, count_text, grouped},
 };
 
 /// How it went.
@@ -34,6 +36,9 @@ impl Report<'_> {
     pub(crate) fn print(&self, common: &CommonArgs) -> Result<(), ProgramError> {
         let line = match self.target {
             _ if common.json => self.json().to_string(),
+            Target::File(target) if self.error.is_none() && self.is_bundle() => {
+                target.path().display().to_string()
+            }
             Target::File(target) if self.error.is_none() => {
                 checksum_line(self.ticket.plain(), target.path())
             }
@@ -55,6 +60,24 @@ impl Report<'_> {
         }
     }
 
+    fn is_bundle(&self) -> bool {
+        self.ticket.kind == TicketKind::Bundle
+    }
+
+    /// What is whole, in words.
+    fn size_text(&self) -> String {
+        let bytes = bytes_text(self.status.goal_bytes());
+        let Some(files) = self.status.files() else { return bytes };
+        let (done, all) = (files.counts().0, files.index().counts().files as u64);
+        match done == all {
+            true => format!(
+                "{} ({bytes})",
+                count_text(done, "file").replace(&done.to_string(), &grouped(done))
+            ),
+            false => format!("{} of {} files ({bytes})", grouped(done), grouped(all)),
+        }
+    }
+
     fn received_bytes(&self) -> u64 {
         let have = self.status.have_bytes.load(Relaxed);
         have.saturating_sub(self.status.resumed_bytes.load(Relaxed))
@@ -72,7 +95,7 @@ impl Report<'_> {
         let served = self.status.served_bytes.load(Relaxed);
         let served =
             if served > 0 { format!(", {} served", bytes_text(served)) } else { String::new() };
-        let size = bytes_text(self.status.key.size_bytes);
+        let size = self.size_text();
         if received == 0 {
             return format!("done: {size} verified, nothing was to come{served}");
         }
@@ -89,6 +112,9 @@ impl Report<'_> {
             Target::File(target) => Some(target.path().to_string_lossy().into_owned()),
             Target::Stdout => None,
         };
+        let files = status.files();
+        let (done_files, total_files) = files.map(FileCount::counts).unzip();
+        let counts = files.map(|files| files.index().counts());
         json!({
             "name": self.ticket.name(),
             "path": path,
@@ -102,6 +128,11 @@ impl Report<'_> {
             "have_bytes": status.have_bytes.load(Relaxed),
             "resumed_bytes": status.resumed_bytes.load(Relaxed),
             "received_bytes": self.received_bytes(),
+            "bundle": self.is_bundle(),
+            "done_files": done_files,
+            "total_files": total_files,
+            "directories": counts.map(|counts| counts.directories),
+            "links": counts.map(|counts| counts.links),
             "served_bytes": status.served_bytes.load(Relaxed),
             "served_chunks": status.served_chunks.load(Relaxed),
             "seconds": self.time.as_secs_f64(),

@@ -3,9 +3,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fs::File,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed, mpsc::SyncSender},
+    sync::{atomic::Ordering::Relaxed, mpsc::SyncSender},
     time::Duration,
 };
 
@@ -17,6 +16,8 @@ use super::{
         error::no_thread,
         event_loop::{self, STOOD_STILL},
     },
+    beside,
+    ending::{code_of, explain, is_worth_asking_again},
     job::{Done, Job, Place, Stage},
     screen::News,
     status::{Phase, time_text},
@@ -24,9 +25,8 @@ use super::{
 use crate::{
     buffers,
     client::{
-        ChunkOrder, ChunkStore, ConnectionError, Disk, FileState, FileStore, Notice, Observer,
-        Patience, Peer, PeerConfig, PeerHandle, Reaction, SessionConfig, SessionError, StreamStore,
-        new_scratch, wrong_plain,
+        ConnectionError, Disk, FileState, Notice, Observer, Patience, Peer, PeerConfig, PeerHandle,
+        Reaction, SessionConfig, new_scratch,
     },
     machine,
     protocol::FailureCode,
@@ -70,9 +70,6 @@ struct Local {
     /// Does what blocks and is not a chunk's.
     offload: Offload<Result<(), String>>,
     state: RefCell<State>,
-    /// Whether the path to the relay was looked at.
-    was_path_judged: Cell<bool>,
-    was_relay_remembered: Cell<bool>,
     /// Of the time that the process has not run, so much was seen.
     lapsed: Cell<Duration>,
 }
@@ -95,17 +92,16 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
         bell: Rc::new(LocalBell::new()),
         offload: Offload::start("peer-finish", 1).map_err(no_thread)?,
         state: RefCell::new(State { stage, last_error: None, writes: None }),
-        // What this machine's buffers hold up is the way to a proxy, which is another one.
-        was_path_judged: Cell::new(job.remote.may_be_proxied()),
-        was_relay_remembered: Cell::new(false),
         lapsed: Cell::new(clock::lapsed()),
         job,
     });
     local.job.status.enter(if is_whole { Phase::Seeding } else { Phase::Getting });
     task::spawn(tick(Rc::downgrade(&local)));
     loop {
-        let store = local.store(&disk, &file);
-        let config = local.peer_config(store.keeps_bytes());
+        let job = &local.job;
+        let (store, writes) = job.place.store(&file, job.opening.as_ref(), &disk);
+        local.state.borrow_mut().writes = writes;
+        let config = local.peer_config(store.keeps_bytes(), &file);
         let peer = Peer::new(config, file, store, Box::new(Watch(Rc::clone(&local))))
             .with_transport(local.job.transport);
         file = match local.run_peer(peer).await? {
@@ -130,13 +126,10 @@ enum Ended {
 }
 
 impl Local {
-    fn peer_config(&self, keeps_bytes: bool) -> PeerConfig {
+    fn peer_config(&self, keeps_bytes: bool, file: &FileState) -> PeerConfig {
         let job = &self.job;
         let session = SessionConfig {
-            order: match job.place {
-                Place::Stream(_) => ChunkOrder::Sequential,
-                _ => ChunkOrder::Relay,
-            },
+            order: job.place.order(file),
             seeding: None,
             token: job.token.clone(),
             intake_bytes_per_second: None,
@@ -151,31 +144,6 @@ impl Local {
             session,
             patience: Patience { first, later: job.timeout },
             seed: u64::from(std::process::id()),
-        }
-    }
-
-    fn store(&self, disk: &Disk, file: &FileState) -> Box<dyn ChunkStore> {
-        let key = *file.key();
-        let opening = self.job.opening.clone();
-        let file_store = |file: &Arc<File>, is_writable| {
-            let store = FileStore::new(key, file.clone(), is_writable, disk);
-            match opening.clone() {
-                Some(opening) => store.with_opening(opening),
-                None => store,
-            }
-        };
-        match &self.job.place {
-            Place::Part { part, .. } => Box::new(file_store(part.file(), true)),
-            Place::Whole(whole) => Box::new(file_store(whole, false)),
-            Place::Stream(sink) => {
-                // A stream has a beginning, and no holes.
-                let store = StreamStore::new(Arc::clone(sink), file.have().count(), disk);
-                self.state.borrow_mut().writes = Some(store.writes());
-                Box::new(match opening {
-                    Some(opening) => store.with_opening(key, opening),
-                    None => store,
-                })
-            }
         }
     }
 
@@ -216,7 +184,7 @@ impl Local {
                 self.lost(&error);
                 Ok(Ended::AskAgain(file))
             }
-            Err(error) => Err(self.explain(&error)),
+            Err(error) => Err(explain(&self.job.belief, &error)),
             Ok(_) => Err("the transfer was stopped".into()),
         }
     }
@@ -292,52 +260,28 @@ impl Local {
         }
     }
 
-    /// What ended the last peer, and what that means for the user.
-    fn explain(&self, error: &ConnectionError) -> String {
-        if let Some(text) = self.job.belief.explain(error) {
-            return text;
-        }
-        if let ConnectionError::Store { error, .. } = error
-            && let Some(wrong) = wrong_plain(error)
-        {
-            return wrong.to_string();
-        }
-        let hint = match error {
-            ConnectionError::Connect { .. } => {
-                ": is the relay running, and can this machine reach it?"
-            }
-            ConnectionError::LookUp { .. } => {
-                ": is the relay's name right, in the ticket or in --relay?"
-            }
-            ConnectionError::Io { .. } | ConnectionError::Closed(_) => {
-                ": is the relay still running?"
-            }
-            ConnectionError::Store { error, .. } => match error.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    ": make room"
-                }
-                std::io::ErrorKind::FileTooLarge => ": allow larger files, or choose another place",
-                std::io::ErrorKind::BrokenPipe => ": whoever read stdout has closed it",
-                _ => "",
-            },
-            _ => "",
-        };
-        format!("{error}{hint}")
-    }
-
     fn handle_whole(self: &Rc<Self>) {
         if self.stage().whole_at().is_some() {
             return;
         }
         self.enter(Stage::Finishing(clock::now()));
-        let Place::Part { part, overwrite } = self.job.place.clone() else {
-            self.handle_finished(Ok(()));
-            return;
-        };
+        let finish: Box<dyn FnOnce() -> Result<Option<String>, String> + Send> =
+            match self.job.place.clone() {
+                Place::Part { part, overwrite } => Box::new(move || part.finish(overwrite)),
+                Place::Stream(sink) => Box::new(move || {
+                    let finished = sink.finish().map(|()| None);
+                    finished.map_err(|error| format!("could not write the end: {error}"))
+                }),
+                Place::Whole(_) | Place::Memory(_) => return self.handle_finished(Ok(())),
+            };
         self.job.status.enter(Phase::Finishing);
-        let (local, key) = (Rc::downgrade(self), self.job.status.key);
+        let (local, news) = (Rc::downgrade(self), self.job.news.clone());
         self.offload.submit(
-            move || part.finish(&key, overwrite),
+            move || {
+                let note = finish()?;
+                note.into_iter().for_each(|note| tell(&news, News::Note(note)));
+                Ok(())
+            },
             move |result| {
                 let Some(local) = local.upgrade() else { return };
                 local.handle_finished(result.unwrap_or_else(|panic| Err(panic.to_string())));
@@ -362,8 +306,9 @@ impl Local {
         if let Place::Part { part, .. } = self.job.place.clone() {
             // Not ourselves: what is still under way when the loop ends would keep us, and we it.
             let news = self.job.news.clone();
+            let save = move || beside::save_manifest(part.target(), &manifest);
             self.offload.submit(
-                move || part.save_manifest(&manifest).map_err(|error| error.to_string()),
+                move || save().map_err(|error| error.to_string()),
                 move |result| {
                     if let Err(error) = result.unwrap_or_else(|panic| Err(panic.to_string())) {
                         tell(&news, News::Note(format!(
@@ -379,7 +324,7 @@ impl Local {
 
     /// The relay has proved itself: the next command knows it.
     fn remember_relay(&self) {
-        if self.was_relay_remembered.replace(true) {
+        if self.job.status.was_remembered.swap(true, Relaxed) {
             return;
         }
         let (belief, news) = (self.job.belief.clone(), self.job.news.clone());
@@ -396,7 +341,9 @@ impl Local {
     /// Says so if this machine's buffers hold the path up.
     fn judge_path(&self, round_trip: Duration) {
         const RECEIVE: &str = "net.ipv4.tcp_rmem";
-        if !self.was_path_judged.replace(true)
+        // What this machine's buffers hold up is the way to a proxy, which is another one.
+        if !self.job.status.was_path_judged.swap(true, Relaxed)
+            && !self.job.remote.may_be_proxied()
             && round_trip >= FAR
             && let Some(value) = machine::setting(RECEIVE)
             && let Some(text) = buffers::warning(RECEIVE, &value, round_trip)
@@ -420,26 +367,6 @@ impl Local {
 /// What finds no room is not worth waiting for.
 fn tell(to: &SyncSender<News>, news: News) {
     to.try_send(news).ok();
-}
-
-/// The relay gives up after a time of its own, and a full one may have room later; the user may have
-/// given more. A publisher may come.
-fn is_worth_asking_again(error: &ConnectionError) -> bool {
-    let is_transient = |code| {
-        matches!(
-            code,
-            FailureCode::ChunksMissing | FailureCode::TooManyPeers | FailureCode::NotPublished
-        )
-    };
-    code_of(error).is_some_and(is_transient)
-}
-
-/// What the relay said, if it did.
-fn code_of(error: &ConnectionError) -> Option<FailureCode> {
-    match error {
-        ConnectionError::Session { error: SessionError::Relay(failure), .. } => Some(failure.code),
-        _ => None,
-    }
 }
 
 async fn tick(local: std::rc::Weak<Local>) {
@@ -471,9 +398,15 @@ impl Observer for Watch {
             Notice::ManifestVerified => return local.handle_manifest(file),
             Notice::Verified { chunk, .. } => status.handle_kept(*chunk),
             Notice::Served { chunk } => status.handle_served(*chunk),
-            Notice::Unreadable { .. } if matches!(local.job.place, Place::Stream(_)) => {}
+            // Of a stream nothing is kept, and of a part of a tree not all of each chunk.
+            Notice::Unreadable { .. } if is_stream || file.goal().is_some() => {}
             Notice::Unreadable { chunk, error } => {
                 local.tell(News::Note(format!("could not read chunk {chunk} back: {error}")));
+            }
+            Notice::Complete if matches!(local.job.place, Place::Memory(_)) => {
+                let manifest = file.manifest().cloned().expect("chunks were verified by it");
+                local.enter(Stage::Manifest(manifest));
+                return Reaction::Vanish;
             }
             Notice::Complete => {
                 local.handle_whole();

@@ -20,9 +20,14 @@ use shards::clock;
 
 use super::{
     super::args::CommonArgs,
+    count::FileCount,
     status::{Phase, Status, time_text},
 };
-use crate::{client::resume::Hashing, stderr::Pace, units::bytes_text};
+use crate::{
+    client::resume::Hashing,
+    stderr::Pace,
+    units::{bytes_text, grouped},
+};
 
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -98,7 +103,7 @@ impl<'a> Screen<'a> {
         };
         let bar = ProgressBar::with_draw_target(Some(status.key.size_bytes), target);
         // The message has a line of its own: it says why nothing comes, and must not be cut off.
-        let template = "[{wide_bar}] {binary_bytes} of {binary_total_bytes}\n{msg}";
+        let template = "[{wide_bar}] {prefix}{binary_bytes} of {binary_total_bytes}\n{msg}";
         let style = ProgressStyle::with_template(template).expect("the template is valid");
         bar.set_style(style.progress_chars("=> "));
         let last_at = clock::now();
@@ -152,7 +157,7 @@ impl<'a> Screen<'a> {
             Phase::Hashing => {
                 (hashing.hashed_bytes.load(Relaxed), hashing.total_bytes.load(Relaxed))
             }
-            _ => (self.status.have_bytes.load(Relaxed), self.status.key.size_bytes),
+            _ => (self.status.have_bytes.load(Relaxed), self.status.goal_bytes()),
         };
         if self.is_json {
             self.tell(phase, bytes, total, waiting.as_deref());
@@ -166,12 +171,22 @@ impl<'a> Screen<'a> {
         self.measure(bytes);
         self.bar.set_length(total);
         self.bar.set_position(bytes);
+        if phase != Phase::Hashing {
+            self.bar.set_prefix(self.files_text());
+        }
         self.bar.set_message(match (waiting, phase) {
             (Some(waiting), _) => waiting,
             (None, Phase::Hashing) => format!("checking what is here, {}", self.rate_text()),
             (None, Phase::Getting) => self.rate_and_rest(total.saturating_sub(bytes)),
             (None, phase) => self.state_text(phase),
         });
+    }
+
+    /// How many files of a directory are whole, before how many bytes are here.
+    fn files_text(&self) -> String {
+        let Some(files) = self.status.files() else { return String::new() };
+        let (done, total) = files.counts();
+        format!("{} of {} files, ", grouped(done), grouped(total))
     }
 
     fn state_text(&self, phase: Phase) -> String {
@@ -206,7 +221,7 @@ impl<'a> Screen<'a> {
             Phase::Getting => {
                 let rest = self.rate_and_rest(total.saturating_sub(bytes));
                 let comma = if rest.is_empty() { "" } else { ", " };
-                format!("{done} of {all}{comma}{rest}")
+                format!("{}{done} of {all}{comma}{rest}", self.files_text())
             }
             phase => self.state_text(phase),
         };
@@ -224,11 +239,14 @@ impl<'a> Screen<'a> {
             Phase::Finishing => "finishing",
             Phase::Seeding => "seeding",
         };
+        let (done_files, total_files) = self.status.files().map(FileCount::counts).unzip();
         let event = json!({
             "event": "progress",
             "phase": phase,
             "done_bytes": bytes,
             "total_bytes": total,
+            "done_files": done_files,
+            "total_files": total_files,
             "waiting": waiting,
         });
         // Without a reader the exit code tells what comes of it.

@@ -3,12 +3,14 @@
 //! Figures only, so that no thread waits for another. Says why nothing comes; shows nothing itself.
 
 use std::{
+    sync::OnceLock,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use shards::clock;
 
+use super::count::FileCount;
 pub(crate) use crate::units::time_text;
 use crate::{
     protocol::{SwarmKey, chunk_size_log2_for},
@@ -40,6 +42,10 @@ pub(crate) enum Phase {
 pub(crate) struct Status {
     pub(crate) key: SwarmKey,
     phase: AtomicU8,
+    /// Chunks that are wanted, if not all are, and bytes of them.
+    goal: OnceLock<(u32, u64)>,
+    /// Of a directory, once it is known what is in it.
+    files: OnceLock<FileCount>,
     /// Chunks that are here, verified and kept; of them, bytes.
     pub(crate) have_chunks: AtomicU32,
     pub(crate) have_bytes: AtomicU64,
@@ -48,6 +54,10 @@ pub(crate) struct Status {
     pub(crate) served_chunks: AtomicU32,
     pub(crate) served_bytes: AtomicU64,
     pub(crate) was_accepted: AtomicBool,
+    /// The relay proved itself, and was remembered for that.
+    pub(crate) was_remembered: AtomicBool,
+    /// Whether the path to the relay was looked at.
+    pub(crate) was_path_judged: AtomicBool,
     pub(crate) is_connected: AtomicBool,
     pub(crate) has_manifest: AtomicBool,
     /// The relay itself said why it closed the last connection: it is there.
@@ -76,12 +86,16 @@ impl Status {
         Self {
             key,
             phase: AtomicU8::new(Phase::Hashing as u8),
+            goal: OnceLock::new(),
+            files: OnceLock::new(),
             have_chunks: AtomicU32::new(0),
             have_bytes: AtomicU64::new(0),
             resumed_bytes: AtomicU64::new(0),
             served_chunks: AtomicU32::new(0),
             served_bytes: AtomicU64::new(0),
             was_accepted: AtomicBool::new(false),
+            was_remembered: AtomicBool::new(false),
+            was_path_judged: AtomicBool::new(false),
             is_connected: AtomicBool::new(false),
             has_manifest: AtomicBool::new(false),
             relay_refused: AtomicBool::new(false),
@@ -118,8 +132,31 @@ impl Status {
         self.have_bytes.store(bytes, Relaxed);
     }
 
+    /// Not all chunks are wanted, but so many, with so many bytes.
+    pub(crate) fn set_goal(&self, chunks: u32, bytes: u64) {
+        self.goal.get_or_init(|| (chunks, bytes));
+    }
+
+    /// Bytes of the chunks that are wanted.
+    pub(crate) fn goal_bytes(&self) -> u64 {
+        self.goal.get().map_or(self.key.size_bytes, |(_, bytes)| *bytes)
+    }
+
+    /// It is a directory, of which files are counted.
+    pub(crate) fn set_files(&self, files: FileCount) {
+        self.files.get_or_init(|| files);
+    }
+
+    /// The files of a directory, once it is known what is in it.
+    pub(crate) fn files(&self) -> Option<&FileCount> {
+        self.files.get()
+    }
+
     /// A chunk came.
     pub(crate) fn handle_kept(&self, chunk: u32) {
+        if let Some(files) = self.files.get() {
+            files.handle_kept(chunk);
+        }
         self.have_chunks.fetch_add(1, Relaxed);
         self.have_bytes.fetch_add(u64::from(self.key.chunk_len_bytes(chunk)), Relaxed);
         self.missing_at_ms.store(0, Relaxed);
@@ -171,7 +208,8 @@ impl Status {
 
     /// Chunks that lack.
     pub(crate) fn lacking_chunks(&self) -> u32 {
-        self.key.chunk_count().saturating_sub(self.have_chunks.load(Relaxed))
+        let wanted = self.goal.get().map_or(self.key.chunk_count(), |(chunks, _)| *chunks);
+        wanted.saturating_sub(self.have_chunks.load(Relaxed))
     }
 
     /// How long nothing has come.

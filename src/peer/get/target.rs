@@ -12,7 +12,7 @@ use std::{
 
 use crate::protocol::{
     check_name,
-    name::{MANIFEST_SUFFIX, PART_SUFFIX, beside_name},
+    name::{INDEX_SUFFIX, MANIFEST_SUFFIX, PART_SUFFIX, beside_name},
     shown_name,
 };
 
@@ -27,17 +27,23 @@ const NAME_SHOWN_CHARS: usize = 60;
 pub(crate) enum Target {
     /// In order to stdout.
     Stdout,
-    /// Into a file.
+    /// Into a file, or a directory.
     File(FileTarget),
 }
 
-/// A file, and the two beside it that are there while it is not whole.
+/// A file or directory, and what lies beside it while it is not whole.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FileTarget {
     path: PathBuf,
 }
 
 impl FileTarget {
+    /// At this path.
+    #[cfg(test)]
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     /// The finished file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -53,7 +59,12 @@ impl FileTarget {
         self.beside(&format!("{PART_SUFFIX}{MANIFEST_SUFFIX}"))
     }
 
-    /// The directory of all three.
+    /// Of a directory, the chunks that hold its index.
+    pub(crate) fn index_path(&self) -> PathBuf {
+        self.beside(&format!("{PART_SUFFIX}{INDEX_SUFFIX}"))
+    }
+
+    /// The directory of all of them.
     pub(crate) fn directory(&self) -> &Path {
         match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -198,10 +209,11 @@ mod tests {
         let target = FileTarget { path: PathBuf::from("d/x.iso") };
         assert_eq!(target.part_path(), Path::new("d/x.iso.part"));
         assert_eq!(target.manifest_path(), Path::new("d/x.iso.part.manifest"));
+        assert_eq!(target.index_path(), Path::new("d/x.iso.part.index"));
         assert_eq!(target.directory(), Path::new("d"));
         assert_eq!(FileTarget { path: PathBuf::from("x") }.directory(), Path::new("."));
         let target = FileTarget { path: Path::new("d").join("x".repeat(255)) };
-        for path in [target.part_path(), target.manifest_path()] {
+        for path in [target.part_path(), target.manifest_path(), target.index_path()] {
             let name = path.file_name().unwrap_or_default();
             assert!(name.len() <= 255 && path.parent() == Some(Path::new("d")), "{path:?}");
         }

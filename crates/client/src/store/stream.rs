@@ -3,7 +3,9 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    fs::File,
     io::{self, Write},
     rc::Rc,
     sync::Arc,
@@ -20,20 +22,41 @@ use super::{
 use crate::sealing::Opening;
 use relay_protocol::{Digest, SwarmKey};
 
-/// Where a stream goes: a shared descriptor, since writes happen on the disk thread.
-pub type Sink = Arc<std::fs::File>;
+/// Where a stream goes. Writes happen on the disk thread.
+pub trait Sink: fmt::Debug + Send + Sync {
+    /// Takes the bytes of a chunk; those of the chunks before it were taken.
+    ///
+    /// # Errors
+    /// The system's, or the bytes are not what they should be.
+    fn write_chunk(&self, chunk: u32, bytes: &[u8]) -> io::Result<()>;
+
+    /// All has come.
+    ///
+    /// # Errors
+    /// The system's.
+    fn finish(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for File {
+    fn write_chunk(&self, _: u32, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self;
+        file.write_all(bytes)
+    }
+}
 
 /// Writes chunks in order. The session that uses it must be in sequential order: what it wants at
 /// once bounds what waits here.
 #[derive(Debug)]
 pub struct StreamStore {
-    sink: Sink,
+    sink: Arc<dyn Sink>,
     disk: Disk,
     mailbox: Mailbox,
     /// How many chunks are being written.
     writes: Rc<Cell<usize>>,
-    /// The chunk that is written next.
-    next: u32,
+    /// The chunks that are still to be written, in order.
+    ahead: VecDeque<u32>,
     /// Chunks that came before those that precede them.
     waiting: BTreeMap<u32, Bytes>,
     /// Of a sealed file.
@@ -41,15 +64,15 @@ pub struct StreamStore {
 }
 
 impl StreamStore {
-    /// A stream that goes on with the chunk `next`: those before it have been written.
+    /// A stream of these chunks, in order: those that are lacking. Others that come are of no use.
     #[must_use]
-    pub fn new(sink: Sink, next: u32, disk: &Disk) -> Self {
+    pub fn new(sink: Arc<dyn Sink>, chunks: impl Iterator<Item = u32>, disk: &Disk) -> Self {
         Self {
             sink,
             disk: disk.clone(),
             mailbox: Mailbox::default(),
             writes: Rc::default(),
-            next,
+            ahead: chunks.collect(),
             waiting: BTreeMap::new(),
             sealed: None,
         }
@@ -80,7 +103,7 @@ impl StreamStore {
                 Some((key, seal)) => opened(Some(seal), key, chunk, bytes),
                 None => (bytes, None),
             };
-            (&*sink).write_all(&bytes).map(|()| plain)
+            sink.write_chunk(chunk, &bytes).map(|()| plain)
         };
         self.disk.write(bytes, write, move |result| {
             writes.set(writes.get() - 1);
@@ -101,10 +124,17 @@ impl ChunkStore for StreamStore {
     }
 
     fn put(&mut self, chunk: u32, bytes: Bytes) {
+        if self.ahead.binary_search(&chunk).is_err() {
+            // It came unasked, and is of no use here. To the connection it is as good as written.
+            self.mailbox.push(StoreEvent::Kept { chunk, result: Ok(()) });
+            return;
+        }
         self.waiting.insert(chunk, bytes);
-        while let Some(bytes) = self.waiting.remove(&self.next) {
-            self.write(self.next, bytes);
-            self.next += 1;
+        while let Some(&next) = self.ahead.front()
+            && let Some(bytes) = self.waiting.remove(&next)
+        {
+            self.write(next, bytes);
+            self.ahead.pop_front();
         }
     }
 
@@ -139,9 +169,10 @@ mod tests {
     #[test]
     fn chunks_flow_out_in_order_whatever_order_they_come_in() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let sink: Sink = Arc::new(std::fs::File::from(std::os::fd::OwnedFd::from(writer)));
+        let sink = Arc::new(File::from(std::os::fd::OwnedFd::from(writer)));
         let run = async move {
-            let mut store = StreamStore::new(sink, 0, &Disk::start().unwrap());
+            let mut store =
+                StreamStore::new(sink, [0, 1, 2, 3, 5].into_iter(), &Disk::start().unwrap());
             let bell = Rc::new(LocalBell::new());
             assert!(store.watch(&bell));
             for chunk in [2, 0, 3, 5] {

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use relay_protocol::bundle::Glob;
 
-use super::*;
+use super::{survey::Found, *};
 use crate::content::read_at;
 
 fn file(path: &'static str, size_bytes: u64, is_executable: bool) -> Entry<'static> {
@@ -114,4 +114,91 @@ fn nothing_is_written_through_a_link() {
     assert!(error.to_string().contains("d/x: ") && error.to_string().contains("link"), "{error}");
     assert_eq!(fs::read(outside.path().join("precious")).unwrap(), b"precious");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+fn link(path: &'static str, target: &'static str) -> Entry<'static> {
+    let kind = Kind::Link { target: target.as_bytes() };
+    Entry { path: path.as_bytes(), kind, preserved: None }
+}
+
+fn found(tree: &Tree) -> Vec<(String, Found)> {
+    let mut all = Vec::new();
+    tree.survey(&mut |path, found| {
+        all.push((String::from_utf8_lossy(path).into_owned(), found));
+        Ok(())
+    })
+    .unwrap();
+    all.sort_by(|one, other| one.0.cmp(&other.0));
+    all
+}
+
+#[test]
+fn what_has_no_bytes_is_made_and_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let zeros = file("d/zeros", 1 << 20, true);
+    let entries = vec![directory("d"), file("d/empty", 0, false), link("l", "d/empty"), zeros];
+    let index = Arc::new(Index::new(entries).unwrap());
+    let tree = Tree::to_write(root(dir.path()), Arc::clone(&index), None);
+    tree.make_directories().unwrap();
+    tree.make_directories().unwrap();
+    tree.overwrite_at(&vec![0; 1 << 20], index.header_bytes()).unwrap();
+    assert!(!dir.path().join("d/zeros").exists(), "a hole is not there yet");
+    assert!(!tree.is_as_listed().unwrap());
+    assert_eq!(tree.complete().unwrap().not_preserved, None);
+    assert!(tree.is_as_listed().unwrap());
+    assert_eq!(found(&tree).len(), 4);
+    assert_eq!(fs::read_link(dir.path().join("l")).unwrap(), Path::new("d/empty"));
+    assert!(fs::read(dir.path().join("d/zeros")).unwrap() == vec![0; 1 << 20]);
+    assert_eq!(fs::metadata(dir.path().join("d/empty")).unwrap().len(), 0);
+    // Where it leads, what kind it is, and how long it is count as well.
+    fs::remove_file(dir.path().join("l")).unwrap();
+    std::os::unix::fs::symlink("d", dir.path().join("l")).unwrap();
+    assert_eq!(found(&tree)[3], ("l".to_owned(), Found::Strange));
+    fs::remove_file(dir.path().join("l")).unwrap();
+    std::os::unix::fs::symlink("d/empty", dir.path().join("l")).unwrap();
+    fs::write(dir.path().join("d/empty"), "x").unwrap();
+    assert!(!tree.is_as_listed().unwrap());
+}
+
+#[test]
+fn a_tree_is_not_complete_if_something_is_gone_or_strange() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = index();
+    let bundle = bundle(&index);
+    let tree = Tree::to_write(root(dir.path()), Arc::clone(&index), None);
+    tree.make_directories().unwrap();
+    tree.overwrite_at(&bundle, 0).unwrap();
+    fs::remove_file(dir.path().join("z")).unwrap();
+    let error = tree.complete().unwrap_err();
+    assert!(error.to_string().contains("z: it was moved or deleted"), "{error}");
+    tree.overwrite_at(&bundle, 0).unwrap();
+    let tree = Tree::to_write(root(dir.path()), Arc::clone(&index), None);
+    assert!(tree.take_over(&mut |_, path| panic!("{path:?} is strange")).unwrap());
+    tree.overwrite_at(&bundle, 0).unwrap();
+    fs::write(dir.path().join("d/strange"), "").unwrap();
+    let error = tree.complete().unwrap_err();
+    assert!(error.to_string().contains("d/strange: it was put there"), "{error}");
+}
+
+#[test]
+fn what_was_there_is_adapted_and_what_is_strange_is_removed_without_following_links() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("precious"), "precious").unwrap();
+    let index = index();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("z/deep/er")).unwrap();
+    fs::write(at("z/deep/er/file"), "x").unwrap();
+    std::os::unix::fs::symlink(outside.path(), at("z/deep/away")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), at("d")).unwrap();
+    fs::write(at("a"), "longer than it is listed").unwrap();
+    let tree = Tree::to_write(root(dir.path()), Arc::clone(&index), None);
+    assert!(tree.take_over(&mut |tree, path| tree.remove(path)).unwrap());
+    assert_eq!(fs::read(at("a")).unwrap(), b"longe");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    fs::remove_file(at("a")).unwrap();
+    fs::hard_link(outside.path().join("precious"), at("a")).unwrap();
+    let error = tree.take_over(&mut |tree, path| tree.remove(path)).unwrap_err();
+    assert!(error.to_string().contains("a: it has a second name"), "{error}");
+    assert_eq!(fs::read(outside.path().join("precious")).unwrap(), b"precious");
 }

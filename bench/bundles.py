@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""`peer get` of directories beside one file of as many bytes, and beside tar into tar.
+
+  bench/bundles.py
+
+A relay, a `peer share` and the gets run on this machine; files lie in DIR (/dev/shm). Bundles are made by
+`examples/bundle.rs`, and shared as a file each, so a share reads one file whatever is in it. tar is given the same
+tree: it reads and writes it, over a loopback socket in between, verifies nothing and syncs nothing. BUILT=1 skips the
+build.
+"""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import measure as m
+
+PEER = shlex.split(os.environ.get("PEER", os.path.join(m.ROOT, "target/release/peer")))
+BUNDLE = os.path.join(m.ROOT, "target/release/examples/bundle")
+DIR = os.environ.get("DIR", "/dev/shm")
+# Name, files, bytes of each.
+TREES = [
+    ("1 file of 1000 MiB", 1, 1000 * m.MIB),
+    ("10,000 files of 100 KiB", 10_000, 100 << 10),
+    ("100,000 files of 1 KiB", 100_000, 1 << 10),
+]
+if m.QUICK:
+    TREES = [(name, max(1, count // 100), size if count > 1 else m.MIB) for name, count, size in TREES]
+
+
+def make(place, count, size):
+    """A hundred files in a directory."""
+    for at in range(count):
+        directory = os.path.join(place, f"{at // 100:05}")
+        if at % 100 == 0:
+            os.makedirs(directory)
+        with open(os.path.join(directory, f"{at % 100:02}"), "wb") as file:
+            left = size
+            while left > 0:
+                left -= file.write(os.urandom(min(left, m.MIB)))
+
+
+def pump(read, write):
+    while block := read(m.MIB):
+        write(block)
+
+
+def tar(source, target):
+    """tar c | socket | tar x: seconds."""
+    os.makedirs(target)
+    listener = socket.create_server(("127.0.0.1", 0))
+    began = time.monotonic()
+    packing = subprocess.Popen(["tar", "-C", source, "-c", "."], stdout=subprocess.PIPE)
+    out = socket.create_connection(listener.getsockname())
+    into, _ = listener.accept()
+    unpacking = subprocess.Popen(["tar", "-C", target, "-x"], stdin=subprocess.PIPE)
+
+    def send():
+        pump(packing.stdout.read1, out.sendall)
+        out.close()
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    pump(into.recv, unpacking.stdin.write)
+    unpacking.stdin.close()
+    sending.join()
+    if packing.wait() or unpacking.wait():
+        m.fail("tar failed")
+    return time.monotonic() - began
+
+
+def main():
+    if not os.environ.get("BUILT"):
+        build = ["cargo", "build", "--quiet", "--release", "--workspace", "--bins", "--example", "bundle"]
+        subprocess.run(build, cwd=m.ROOT, check=True)
+    place = tempfile.mkdtemp(prefix="relay-bench-", dir=DIR)
+    try:
+        measure(place)
+    finally:
+        shutil.rmtree(place)
+
+
+def measure(place):
+    path = lambda name: os.path.join(place, name)
+    cells, shares = {}, []
+    with m.RelayProcess() as relay:
+        try:
+            for number, (name, count, size) in enumerate(TREES):
+                source, bundle = path(f"source-{number}"), path(f"bundle-{number}")
+                make(source, count, size)
+                subprocess.run([BUNDLE, "pack", source, bundle], check=True)
+                share = subprocess.Popen(
+                    [*PEER, "share", bundle, "--relay", relay.address, "--quiet"],
+                    stdout=subprocess.PIPE, text=True)
+                shares.append(share)
+                ticket = share.stdout.readline().strip()
+                ticket = subprocess.run([BUNDLE, "ticket", ticket], check=True, text=True,
+                                        stdout=subprocess.PIPE).stdout.strip()
+                cells[f"get, {name}"] = lambda ticket=ticket, size=count * size: get(path, ticket, size)
+                if count > 1:
+                    cells[f"tar, {name}"] = lambda source=source, size=count * size: tarred(path, source, size)
+            m.title("peer get of directories, and tar into tar")
+            m.table(m.alternate(cells), ["wall s", "CPU s", "MB/s"], against=f"get, {TREES[0][0]}")
+        finally:
+            for share in shares:
+                m.end(share)
+
+
+def row(seconds, cpu, size):
+    return {"wall s": seconds, "CPU s": cpu, "MB/s": size / seconds / 1e6}
+
+
+def children_seconds():
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def get(path, ticket, size):
+    began, cpu = time.monotonic(), children_seconds()
+    subprocess.run([*PEER, "get", ticket, "--quiet", "-o", path("got")], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.monotonic() - began
+    cpu = children_seconds() - cpu
+    shutil.rmtree(path("got"))
+    return row(seconds, cpu, size)
+
+
+def tarred(path, source, size):
+    cpu = children_seconds()
+    seconds = tar(source, path("got"))
+    cpu = children_seconds() - cpu
+    shutil.rmtree(path("got"))
+    return row(seconds, cpu, size)
+
+
+main()

@@ -1,0 +1,285 @@
+//! A directory while it is not whole: `NAME.part/`.
+//!
+//! Its descriptor is locked while a get writes it, and it becomes the target by one rename. Nothing of it is written
+//! outside: all is opened beneath that descriptor.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rustix::{
+    fs::{CWD, OFlags, RenameFlags, renameat_with, syncfs},
+    io::Errno,
+};
+
+use super::{
+    super::{
+        beside::{self, StoredManifest, is_at},
+        context::Context,
+        target::FileTarget,
+        unfinished::Unfinished,
+    },
+    bundle::Bundle,
+    fits,
+};
+use crate::{
+    client::{Content, Tree, tree::layout::Completed},
+    protocol::bundle::shown_path,
+};
+
+/// As for a file: it could be replaced between locking and looking.
+const LOCK_TRIES_MAX: usize = 16;
+
+/// A partial directory that is ours alone.
+#[derive(Debug)]
+pub(super) struct TreePart {
+    target: FileTarget,
+    directory: File,
+    tree: Arc<Tree>,
+    /// This get made it.
+    is_new: bool,
+    /// Chunks that hold the index: they are kept beside it, and are nothing of it.
+    index_chunks: u32,
+    /// It was renamed.
+    is_finished: AtomicBool,
+}
+
+impl TreePart {
+    /// Opens or makes the partial directory, locks it, finds out whether it can hold the bundle, and makes all
+    /// directories in it. Whether there were files before.
+    ///
+    /// # Errors
+    /// A sentence for the user. What was made is removed again.
+    pub(super) fn open(
+        context: &Context<'_>,
+        target: FileTarget,
+        bundle: &Bundle,
+    ) -> Result<(Self, bool), String> {
+        let path = target.part_path();
+        let (directory, is_new) = open_locked(&path)?;
+        let prepared = Self::prepare(context, &target, &directory, bundle, is_new);
+        if prepared.is_err() && is_new {
+            // Nothing of value is in it, and what lies beside it may be of another get.
+            fs::remove_dir_all(&path).ok();
+        }
+        let (tree, has_files) = prepared?;
+        let index_chunks = bundle.state().have().count();
+        let is_finished = AtomicBool::new(false);
+        let tree = Arc::new(tree);
+        Ok((Self { target, directory, tree, is_new, index_chunks, is_finished }, has_files))
+    }
+
+    fn prepare(
+        context: &Context<'_>,
+        target: &FileTarget,
+        directory: &File,
+        bundle: &Bundle,
+        is_new: bool,
+    ) -> Result<(Tree, bool), String> {
+        let path = target.part_path();
+        let failed = |error: io::Error| format!("could not write {}: {error}", path.display());
+        fits::check(directory, bundle)?;
+        let root = directory.try_clone().map_err(failed)?.into();
+        let tree = bundle.tree(root, !context.args.no_sparse);
+        let has_files = if is_new { false } else { take_over(context, target, &tree)? };
+        tree.make_directories().map_err(failed)?;
+        // Files that begin in the last chunk of the index.
+        tree.overwrite_at(&bundle.chunks, 0).map_err(failed)?;
+        Ok((tree, has_files))
+    }
+
+    /// The open directory.
+    pub(super) fn directory(&self) -> &File {
+        &self.directory
+    }
+
+    fn complete(&self) -> Result<Completed, String> {
+        let part = self.target.part_path();
+        let failed = |error: io::Error| {
+            format!("could not complete {}: {error}: run this again to go on", part.display())
+        };
+        let completed = self.tree.complete().map_err(failed)?;
+        // One for all files: they are many.
+        syncfs(&self.directory).map_err(|error| failed(error.into()))?;
+        Ok(completed)
+    }
+}
+
+/// Opens the directory, or makes it; whether it was made.
+fn open_locked(path: &Path) -> Result<(File, bool), String> {
+    let refuse = |why: &str| format!("{} {why}: choose another name with -o", path.display());
+    for _ in 0..LOCK_TRIES_MAX {
+        let is_new = match fs::DirBuilder::new().mode(0o777).create(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(refuse(&format!("can't be made: {error}"))),
+        };
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let opened = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+        let directory = match opened {
+            Ok(directory) => directory,
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::NOTDIR | Errno::LOOP) => return Err(refuse("is not a directory")),
+                Some(Errno::NOENT) => continue,
+                _ => return Err(refuse(&format!("can't be opened: {error}"))),
+            },
+        };
+        beside::lock(&directory, path)?;
+        if is_at(&directory, path) {
+            return Ok((directory, is_new));
+        }
+    }
+    Err(format!("{} is replaced again and again: choose another name with -o", path.display()))
+}
+
+/// Goes on with what another get left there. What is not of the bundle is removed only where a list of digests shows
+/// that a get made it.
+fn take_over(context: &Context<'_>, target: &FileTarget, tree: &Tree) -> Result<bool, String> {
+    let part = target.part_path();
+    let is_ours = match beside::load_manifest(target, &context.ticket.key) {
+        StoredManifest::Right(_) => true,
+        StoredManifest::Foreign => {
+            context.note(format!(
+                "{} is of another directory: what this one has in common with it is kept",
+                part.display()
+            ));
+            true
+        }
+        StoredManifest::None => false,
+    };
+    let taken = tree.take_over(&mut |tree, path| {
+        if is_ours {
+            return tree.remove(path);
+        }
+        let text = format!(
+            "{} is not of what the ticket names, and no get put it there",
+            shown_path(path)
+        );
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    });
+    taken.map_err(|error| {
+        format!(
+            "can't go on in {}: {error}: remove that, or choose another name with -o",
+            part.display()
+        )
+    })
+}
+
+impl Unfinished for TreePart {
+    fn content(&self) -> Arc<dyn Content> {
+        Arc::clone(&self.tree) as _
+    }
+
+    fn target(&self) -> &FileTarget {
+        &self.target
+    }
+
+    /// Not known of a tree, and not worth a walk.
+    fn bytes_before(&self) -> u64 {
+        0
+    }
+
+    fn is_in_place(&self) -> bool {
+        let is_finished = self.is_finished.load(Ordering::Relaxed);
+        is_finished || is_at(&self.directory, &self.target.part_path())
+    }
+
+    fn discard_if_empty(&self, kept_chunks: u32) {
+        let path = self.target.part_path();
+        let holds_nothing = self.is_new && kept_chunks <= self.index_chunks;
+        if holds_nothing && is_at(&self.directory, &path) {
+            // What can't be removed is taken up by the next get.
+            fs::remove_dir_all(&path).ok();
+            beside::remove(&self.target);
+        }
+    }
+
+    fn finish(&self, overwrite: bool) -> Result<Option<String>, String> {
+        let completed = self.complete()?;
+        let (part, path) = (self.target.part_path(), self.target.path());
+        if !self.is_in_place() {
+            let part = part.display();
+            return Err(format!(
+                "{part} was moved or deleted while it was written: run this again"
+            ));
+        }
+        let note = completed.not_preserved.map(|(count, first)| {
+            format!("modes or times of {count} files could not be set, such as {first}")
+        });
+        let old = match rename_to_new(&part, path) {
+            Err(error) if overwrite && error.kind() == io::ErrorKind::AlreadyExists => {
+                exchange(&part, path)?;
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(format!(
+                    "{} came to be while it was got: the whole directory is kept as {}: run this again \
+                     with --force to replace it, or with -o and another name",
+                    path.display(),
+                    part.display()
+                ));
+            }
+            Err(error) => {
+                return Err(format!(
+                    "could not finish {}: {error}: the whole directory is kept as {}",
+                    path.display(),
+                    part.display()
+                ));
+            }
+            Ok(()) => false,
+        };
+        self.is_finished.store(true, Ordering::Relaxed);
+        // The name is there; a directory that can't be synced only makes it less durable.
+        File::open(self.target.directory()).and_then(|directory| directory.sync_all()).ok();
+        beside::remove(&self.target);
+        if old && let Err(error) = fs::remove_dir_all(&part) {
+            let (part, path) = (part.display(), path.display());
+            return Ok(Some(format!(
+                "{path} is new; what was there could not be removed: {error}: its rest is in {part}, remove it"
+            )));
+        }
+        Ok(note)
+    }
+}
+
+/// Renames, but never over what is there: also not over an empty directory, which a rename would replace.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+        result => return Ok(result?),
+    }
+    match fs::symlink_metadata(to) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(from, to),
+    }
+}
+
+/// Has the new directory and the old one change places, so that there is one at any time. Only a directory goes.
+fn exchange(part: &Path, path: &Path) -> Result<(), String> {
+    let kept = || {
+        format!(
+            "the whole directory is kept as {}: move {} away, and run this again",
+            part.display(),
+            path.display()
+        )
+    };
+    if !fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(format!("{} is no directory now: {}", path.display(), kept()));
+    }
+    match renameat_with(CWD, part, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Err(format!(
+            "could not replace {}: the file system can't exchange two directories: {}",
+            path.display(),
+            kept()
+        )),
+        Err(error) => Err(format!("could not replace {}: {error}: {}", path.display(), kept())),
+    }
+}
