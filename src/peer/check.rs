@@ -119,6 +119,7 @@ fn ask_for_manifest(
         seeding: None,
         token: token.map(|grant| grant.token),
         intake_bytes_per_second: None,
+        upload_bytes_per_second: None,
         keeps_bytes: false,
         is_manifest_only: true,
     };

@@ -32,7 +32,7 @@ use shards::clock;
 use signal_hook::consts::SIGXFSZ;
 
 use self::{
-    job::{Done, Job, Place},
+    job::{Done, Job, Manner, Place},
     part::{Part, StoredManifest},
     report::Report,
     screen::{NEWS_MAX, News},
@@ -363,15 +363,16 @@ impl Context<'_> {
             };
             self.note(format!("getting {name} ({size}, {chunks}) through {relay}{elsewhere}"));
         }
+        let manner = Manner { transport: args.common.transport, rate: args.common.rate() };
         let job = Job {
             remote: self.remote.clone(),
             belief: self.belief.clone(),
             token: self.token.clone(),
-            transport: args.common.transport,
+            manner,
             place,
             opening: self.opening.clone(),
             manifest_only,
-            timeout: args.timeout,
+            timeout: manner.patience(args.timeout, key.chunk_size_bytes()),
             seed_for: args.seed_for,
             status: Arc::clone(&self.status),
             news: self.news.clone(),

@@ -9,7 +9,7 @@ mod tally;
 mod watch;
 mod wish;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, num::NonZeroU64, rc::Rc, sync::Arc, time::Duration};
 
 use shards::clock;
 
@@ -112,7 +112,7 @@ fn peer_of(
     origin: &OriginFile,
     disk: &Disk,
     (remote, trust): (Remote, Trust),
-    token: Option<Token>,
+    (token, rate): (Option<Token>, Option<NonZeroU64>),
     later: Duration,
     sharing: &Rc<RefCell<Sharing>>,
 ) -> Peer {
@@ -121,6 +121,7 @@ fn peer_of(
         seeding: Some(Seeding::Origin),
         token,
         intake_bytes_per_second: None,
+        upload_bytes_per_second: rate,
         keeps_bytes: false,
         is_manifest_only: false,
     };
@@ -147,7 +148,8 @@ async fn serve(
         .map_err(|error| ProgramError::Job(no_thread("that reads the file", &error)))?;
     let later = args.timeout.unwrap_or(FOREVER);
     let relay = (remote, belief.trust().clone());
-    let peer = peer_of(&origin, &disk, relay, token, later, &sharing);
+    let terms = (token, args.common.rate());
+    let peer = peer_of(&origin, &disk, relay, terms, later, &sharing);
     let peer = peer.with_transport(args.common.transport).with_label(args.label);
     let handle = peer.handle();
     let watching = tick(Rc::clone(&sharing), origin, handle, interrupt);

@@ -390,6 +390,7 @@ pub mod name;
 pub mod path;
 pub mod pin;
 pub mod pinned_relay;
+pub mod rate;
 pub mod rng;
 pub mod run;
 pub mod seal;

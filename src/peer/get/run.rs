@@ -107,7 +107,7 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
         let store = local.store(&disk, &file);
         let config = local.peer_config(store.keeps_bytes());
         let peer = Peer::new(config, file, store, Box::new(Watch(Rc::clone(&local))))
-            .with_transport(local.job.transport);
+            .with_transport(local.job.manner.transport);
         file = match local.run_peer(peer).await? {
             Ended::Done(done) => return Ok(done),
             Ended::AskAgain(file) => file,
@@ -139,7 +139,8 @@ impl Local {
             },
             seeding: None,
             token: job.token.clone(),
-            intake_bytes_per_second: None,
+            intake_bytes_per_second: job.manner.rate,
+            upload_bytes_per_second: job.manner.rate,
             keeps_bytes,
             is_manifest_only: job.manifest_only,
         };
