@@ -22,6 +22,7 @@ mod page;
 mod parts;
 mod pins;
 mod proxies;
+mod rates;
 mod relay_program;
 mod results;
 mod roles;

@@ -239,13 +239,12 @@ impl Core {
                 || queue.next_frame_len().is_some_and(is_let_through))
     }
 
-    /// Until when the limit of uploads holds something back, if it does; may lie in the past.
+    /// Until when the limit of uploads holds something back, if it does.
     pub(super) fn held_until(&self, now: Time) -> Option<Time> {
         let next_piece = self.queue.data().and_then(DataOut::next_piece_len);
         let waits = self.queue.next_frame_len().or(next_piece).is_some();
-        let was_full = self.limit.room_bytes(now) > 0;
         // What there is room for waits for something else.
-        (waits && !was_full).then(|| self.limit.due())
+        (waits && self.limit.room_bytes(now) == 0).then(|| self.limit.due())
     }
 
     fn handle_all_sent(&mut self, now: Time) {

@@ -39,16 +39,13 @@ pub(super) async fn write_when_full(link: Rc<Link>) {
 pub(super) async fn pace_uploads(link: Rc<Link>) {
     while !link.is_closed() {
         let due = link.core.borrow().held_until(now());
-        match due.map(|due| due.since(now())) {
-            None => link.paced.wait().await,
-            Some(Duration::ZERO) => {
-                link.pump();
-                task::yield_now().await;
-            }
-            Some(wait) => {
-                // Rung or due, all the same: it is looked at again.
-                clock::timeout(wait.max(TIMER_LEAST), link.paced.wait()).await;
-            }
+        let Some(due) = due else {
+            link.paced.wait().await;
+            continue;
+        };
+        let wait = due.since(now()).max(TIMER_LEAST);
+        if clock::timeout(wait, link.paced.wait()).await.is_none() {
+            link.pump();
         }
     }
 }

@@ -135,7 +135,7 @@ impl Ready {
         }
         for connection in guests.iter() {
             if let Some(datagrams) = connection.link().queue.datagrams_mut() {
-                datagrams.unhold_data_acks();
+                datagrams.unhold_data();
             }
             connection.read_bell.ring();
             self.mark_write(desk, connection);

@@ -250,11 +250,11 @@ impl Shaping {
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         let mut link = connection.link();
         let Some(datagrams) = link.queue.datagrams_mut() else { return };
-        let before = datagrams.hold_data_acks(until, room);
+        let before = datagrams.hold_data(now, until, room);
         let added = until.since(before.unwrap_or(now).max(now));
         desk.cells.held_reading_us.add(micros(added));
         if until <= now {
-            datagrams.release_data_acks(now);
+            datagrams.release_data(now);
         }
     }
 }

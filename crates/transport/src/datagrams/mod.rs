@@ -350,21 +350,21 @@ impl Datagrams {
         self.data.as_ref().is_some_and(|data| !data.arrivals.is_empty())
     }
 
-    /// This side limits its rate: what has come is acknowledged at `until`, and the other side is told of
-    /// `room_bytes` at most. Until when something was held back before.
-    pub fn hold_data_acks(&mut self, until: Time, room_bytes: u32) -> Option<Time> {
-        self.data.as_mut()?.arrivals.hold(until, room_bytes)
+    /// This side limits its rate: the other sends no more before `until`, and is then told of `room_bytes` at most.
+    /// Until when it was to wait before.
+    pub fn hold_data(&mut self, now: Time, until: Time, room_bytes: u32) -> Option<Time> {
+        self.data.as_mut()?.arrivals.hold(now, until, room_bytes)
     }
 
-    /// Time has passed: what was held back until now is acknowledged.
-    pub fn release_data_acks(&mut self, now: Time) {
+    /// Time has passed: what was held back until now goes on.
+    pub fn release_data(&mut self, now: Time) {
         if let Some(data) = &mut self.data {
             data.arrivals.handle_timeout(now);
         }
     }
 
     /// This side limits its rate no longer.
-    pub fn unhold_data_acks(&mut self) {
+    pub fn unhold_data(&mut self) {
         if let Some(data) = &mut self.data {
             data.arrivals.unhold();
         }
