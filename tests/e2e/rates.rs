@@ -27,7 +27,7 @@ const AT_ONCE_BYTES: u64 = 128 << 10;
 fn file(len: usize) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let path = dir.path().join("file");
-    let bytes: Vec<u8> = (0..len).map(|at| (at / 7 * 31 + at) as u8).collect();
+    let bytes: Vec<u8> = (0..len).map(|at| ((at / 7 * 31 + at) % 251).to_le_bytes()[0]).collect();
     fs::write(&path, bytes).expect("a file can be written");
     (dir, path)
 }

@@ -239,12 +239,10 @@ impl Core {
                 || queue.next_frame_len().is_some_and(is_let_through))
     }
 
-    /// Until when the limit of uploads holds something back, if it does.
-    pub(super) fn held_until(&self, now: Time) -> Option<Time> {
-        let next_piece = self.queue.data().and_then(DataOut::next_piece_len);
-        let waits = self.queue.next_frame_len().or(next_piece).is_some();
-        // What there is room for waits for something else.
-        (waits && self.limit.room_bytes(now) == 0).then(|| self.limit.due())
+    /// Something is to be sent that the limit of uploads held back at this time.
+    pub(super) fn is_held(&self, now: Time) -> bool {
+        let next_piece = || self.queue.data().and_then(DataOut::next_piece_len);
+        self.limit.room_bytes(now) == 0 && self.queue.next_frame_len().or_else(next_piece).is_some()
     }
 
     fn handle_all_sent(&mut self, now: Time) {

@@ -121,9 +121,10 @@ impl Link {
             self.close();
             return;
         }
-        let pumped = core.pump(&self.socket, now());
+        let now = now();
+        let pumped = core.pump(&self.socket, now);
         let has_ended = core.end.is_some();
-        if core.limit.is_some() {
+        if core.is_held(now) {
             self.paced.ring();
         }
         drop(core);

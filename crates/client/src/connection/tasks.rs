@@ -38,15 +38,16 @@ pub(super) async fn write_when_full(link: Rc<Link>) {
 /// Goes on with what the limit of uploads held back, when its time has come.
 pub(super) async fn pace_uploads(link: Rc<Link>) {
     while !link.is_closed() {
-        let due = link.core.borrow().held_until(now());
-        let Some(due) = due else {
-            link.paced.wait().await;
-            continue;
-        };
-        let wait = due.since(now()).max(TIMER_LEAST);
-        if clock::timeout(wait, link.paced.wait()).await.is_none() {
-            link.pump();
+        link.paced.wait().await;
+        loop {
+            let wait = link.core.borrow().limit.due().since(now());
+            if wait.is_zero() || link.is_closed() {
+                break;
+            }
+            // Rung or due, all the same: it is looked at again.
+            clock::timeout(wait.max(TIMER_LEAST), link.paced.wait()).await;
         }
+        link.pump();
     }
 }
 
