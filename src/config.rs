@@ -16,9 +16,10 @@ use relay_program::token_file;
 use relay_protocol::{
     RelayAddr,
     limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN},
+    rate::Rate,
 };
 use relay_server::{
-    Config, Congestion, MemoryPlan,
+    Config, Congestion, Limits, MemoryPlan, Settings, SettingsError,
     config::{CACHE_CHUNKS_MIN, TokenRules},
     identity,
 };
@@ -27,7 +28,7 @@ use relay_transport::Identity;
 
 pub use relay_program::arguments::parse_driver;
 pub use relay_server::config::DATA_PORT_DEFAULT;
-pub use relay_units::{parse_count, parse_duration, parse_listen, parse_size};
+pub use relay_units::{parse_count, parse_duration, parse_listen, parse_rate, parse_size};
 
 /// The largest chunk is this part of the cache.
 const CACHE_CHUNKS_TYPICAL: u64 = 8;
@@ -104,6 +105,10 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_MISSING_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = parse_duration)]
     pub missing_timeout: Duration,
 
+    /// How much it may move.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
     /// How datagrams find their event loop: by a program in the kernel where there is one, or
     /// always passed on between event loops
     #[arg(long, env = "RELAY_DATAGRAM_STEERING", value_name = "S", default_value = "auto")]
@@ -133,6 +138,37 @@ pub struct OriginArgs {
     /// What tickets of --serve say [default: the first listen address]
     #[arg(long, env = "RELAY_ADVERTISE", value_name = "HOST:PORT", value_parser = RelayAddr::with_port)]
     pub advertise: Option<RelayAddr>,
+}
+
+/// Limits of rates, in bytes of file content a second.
+#[derive(clap::Args, Clone, Debug)]
+pub struct LimitArgs {
+    /// Send at most SIZE bytes of files a second, to all peers together; none or 0 is no limit
+    #[arg(long, env = "RELAY_EGRESS_RATE", value_name = "SIZE", default_value = "none", value_parser = parse_rate)]
+    pub egress_rate: u64,
+
+    /// Take in at most SIZE bytes of files a second, from all peers together
+    #[arg(long, env = "RELAY_INGRESS_RATE", value_name = "SIZE", default_value = "none", value_parser = parse_rate)]
+    pub ingress_rate: u64,
+
+    /// Send each connection at most SIZE bytes of files a second, and take in at most as much of each
+    #[arg(long, env = "RELAY_PEER_RATE", value_name = "SIZE", default_value = "none", value_parser = parse_rate)]
+    pub peer_rate: u64,
+
+    /// File with lines such as `egress-rate = 100M`, which count instead of these options; SIGHUP reads it again
+    #[arg(long, env = "RELAY_SETTINGS", value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+}
+
+impl LimitArgs {
+    fn settings(&self) -> Settings {
+        let options = Limits {
+            egress: Rate::new(self.egress_rate),
+            ingress: Rate::new(self.ingress_rate),
+            peer: Rate::new(self.peer_rate),
+        };
+        Settings { options, file: self.settings.clone() }
+    }
 }
 
 /// What peers know the relay by.
@@ -239,6 +275,9 @@ pub enum ConfigError {
         /// Why, and what to do.
         why: String,
     },
+    /// The settings file can't be used.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
     /// Getting is open without tokens, too.
     #[error(
         "--open-get says that only publishers need a token, and there is none: give --token-file FILE as well"
@@ -285,6 +324,8 @@ impl RelayArgs {
             None if all_loopback => Congestion::Preferred("cubic"),
             None => Congestion::System,
         };
+        let settings = self.limits.settings();
+        let limits = settings.read()?;
         Ok(Config {
             cores: self.cores,
             oversubscribe: self.oversubscribe,
@@ -302,6 +343,8 @@ impl RelayArgs {
             http_probes_need_token: self.http_probes_need_token,
             drain_timeout: self.drain_timeout,
             missing_timeout: self.missing_timeout,
+            limits,
+            settings,
         })
     }
 }

@@ -372,6 +372,7 @@ impl Serving {
             seeding: Some(Seeding::Origin),
             token: self.token.clone(),
             intake_bytes_per_second: None,
+            upload_bytes_per_second: None,
             keeps_bytes: false,
             is_manifest_only: false,
         };

@@ -120,6 +120,7 @@ pub(crate) fn client_peer(
         seeding: None,
         token: job.token.clone(),
         intake_bytes_per_second: plan.rate,
+        upload_bytes_per_second: None,
         keeps_bytes: store.keeps_bytes(),
         is_manifest_only: false,
     };
@@ -153,6 +154,7 @@ pub(crate) fn origin_peer(
         seeding: Some(seeding),
         token: job.token.clone(),
         intake_bytes_per_second: None,
+        upload_bytes_per_second: None,
         keeps_bytes: false,
         is_manifest_only: false,
     };

@@ -1,6 +1,10 @@
 //! The command line of `peer`: all of its commands and options, and nothing of what they do.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
 use shards::DriverChoice;
@@ -16,7 +20,7 @@ use crate::{
         limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
     },
     transport::Transport,
-    units::{parse_count, parse_duration, parse_power_of_two, parse_size},
+    units::{parse_count, parse_duration, parse_power_of_two, parse_rate, parse_size},
 };
 
 /// Several commands have this option.
@@ -76,6 +80,11 @@ pub struct CommonArgs {
     #[arg(long, env = "PEER_TRANSPORT", value_name = "T", default_value = "tcp")]
     pub transport: Transport,
 
+    /// Move at most SIZE bytes of the file a second: `share` sends so much, `get` takes in so much, and while it has
+    /// chunks for others it sends them as much again; none or 0 is no limit
+    #[arg(long, env = "PEER_LIMIT_RATE", value_name = "SIZE", default_value = "none", value_parser = parse_rate)]
+    pub limit_rate: u64,
+
     /// What drives the event loop: auto, io-uring or epoll
     #[arg(long, env = "PEER_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
     pub driver: DriverChoice,
@@ -87,6 +96,13 @@ pub struct CommonArgs {
     /// Print JSON objects on stdout, one a line
     #[arg(long, env = "PEER_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
+}
+
+impl CommonArgs {
+    /// `--limit-rate`.
+    pub fn rate(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.limit_rate)
+    }
 }
 
 /// `peer share`.

@@ -9,7 +9,7 @@ mod tally;
 mod watch;
 mod wish;
 
-use std::{cell::RefCell, io::IsTerminal as _, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, io::IsTerminal as _, num::NonZeroU64, rc::Rc, sync::Arc, time::Duration};
 
 use shards::clock;
 
@@ -184,7 +184,7 @@ fn peer_of(
     origin: &Origin,
     disk: &Disk,
     (remote, trust): (Remote, Trust),
-    token: Option<Token>,
+    (token, rate): (Option<Token>, Option<NonZeroU64>),
     later: Duration,
     sharing: &Rc<RefCell<Sharing>>,
 ) -> Peer {
@@ -193,6 +193,7 @@ fn peer_of(
         seeding: Some(Seeding::Origin),
         token,
         intake_bytes_per_second: None,
+        upload_bytes_per_second: rate,
         keeps_bytes: false,
         is_manifest_only: false,
     };
@@ -221,7 +222,8 @@ async fn serve(
         .map_err(|error| ProgramError::Job(no_thread("that looks whether it changes", &error)))?;
     let later = args.timeout.unwrap_or(FOREVER);
     let relay = (remote, belief.trust().clone());
-    let peer = peer_of(&origin, &disk, relay, token, later, &sharing);
+    let terms = (token, args.common.rate());
+    let peer = peer_of(&origin, &disk, relay, terms, later, &sharing);
     let peer = peer.with_transport(args.common.transport).with_label(args.naming.label);
     let handle = peer.handle();
     let watching = tick(Rc::clone(&sharing), (origin, lookout), handle, interrupt);

@@ -23,6 +23,7 @@ mod parts;
 mod pins;
 mod pipes;
 mod proxies;
+mod rates;
 mod relay_program;
 mod remembered;
 mod results;

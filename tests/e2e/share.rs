@@ -271,7 +271,7 @@ fn what_cannot_be_shared_is_told_with_what_to_do() {
         (vec!["share", dir], 2, "--relay"),
         (vec!["share", dir, "--relay", "no/where"], 2, "HOST:PORT"),
         (vec!["share", dir, "--relay", "http://relay.example.org:7440"], 2, "has no URL"),
-        (vec!["share", "-", "--relay", "localhost:1"], 1, "stdin"),
+        (vec!["share", "-", dir, "--relay", "localhost:1"], 1, "stdin"),
         (vec!["info", "relay1abc"], 2, "damaged"),
         (vec!["info", "hello"], 2, "begins with relay2"),
         (vec![], 2, "share"),

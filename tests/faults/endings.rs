@@ -32,6 +32,7 @@ fn config(remote: Remote, keeps_bytes: bool) -> PeerConfig {
         seeding: None,
         token: None,
         intake_bytes_per_second: None,
+        upload_bytes_per_second: None,
         keeps_bytes,
         is_manifest_only: false,
     };

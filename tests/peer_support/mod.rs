@@ -32,6 +32,7 @@ pub(crate) fn config() -> SessionConfig {
         seeding: None,
         token: None,
         intake_bytes_per_second: None,
+        upload_bytes_per_second: None,
         keeps_bytes: true,
         is_manifest_only: false,
     }

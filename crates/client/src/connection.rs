@@ -14,6 +14,7 @@ mod linger;
 mod link;
 mod liveness;
 mod tasks;
+mod upload_limit;
 
 use std::rc::Rc;
 
@@ -26,7 +27,7 @@ pub(super) use self::{
 };
 use self::{
     link::fail,
-    tasks::{watch_store, watch_time, write_when_full},
+    tasks::{pace_uploads, watch_store, watch_time, write_when_full},
 };
 
 use super::{
@@ -52,6 +53,12 @@ impl Link {
         let (writer, timer) = (Rc::downgrade(&self), Rc::downgrade(&self));
         task::spawn_isolated(write_when_full(Rc::clone(&self)), move |text| fail(&writer, &text));
         task::spawn_isolated(watch_time(Rc::downgrade(&self)), move |text| fail(&timer, &text));
+        if self.core.borrow().limit.is_some() {
+            let panicked = Rc::downgrade(&self);
+            task::spawn_isolated(pace_uploads(Rc::clone(&self)), move |text| {
+                fail(&panicked, &text)
+            });
+        }
         if self.core.borrow_mut().keeping.watch(&self.stored) {
             let keeper = Rc::downgrade(&self);
             let watching = watch_store(Rc::clone(&self));

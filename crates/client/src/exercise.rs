@@ -49,6 +49,7 @@ pub fn peer_session(script: &[u8]) {
         seeding: (how & 8 == 0).then_some(Seeding::Origin),
         token: None,
         intake_bytes_per_second: NonZeroU64::new(u64::from(how & 16) << 12),
+        upload_bytes_per_second: None,
         keeps_bytes: how & 32 == 0,
         is_manifest_only: false,
     };

@@ -10,7 +10,7 @@
 
 use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
-use relay_protocol::{limits::FRAME_PAYLOAD_BYTES_MAX, path, time::Time};
+use relay_protocol::{limits::FRAME_PAYLOAD_BYTES_MAX, path, rate::Rate, time::Time};
 
 /// Bytes that a peer is ready for beyond what it has taken in, on a path near by. The relay dares no more
 /// at once on any path (`server::window`), so a larger wish would have no effect.
@@ -25,14 +25,14 @@ pub const REPORT_BYTES: u64 = 1 << 20;
 pub const REPORT_IDLE_BYTES: u64 = FRAME_PAYLOAD_BYTES_MAX as u64;
 
 /// A limited peer is ready for what it takes in this time, so that a pause doesn't end in a
-/// burst.
-const LIMITED_WINDOW: Duration = Duration::from_millis(250);
+/// burst: half of the 200 ms within which users see one.
+const LIMITED_WINDOW: Duration = Duration::from_millis(100);
 
-/// Bytes that even the slowest peer is ready for: a few frames, or the relay could not send.
-const LIMITED_WINDOW_BYTES_MIN: u64 = 64 << 10;
+/// Bytes that even the slowest peer is ready for: one frame comes while the next is granted.
+const LIMITED_WINDOW_BYTES_MIN: u64 = 32 << 10;
 
 /// A limited peer grants in steps of this time, so that it doesn't send a message per byte.
-pub const LIMITED_STEP: Duration = Duration::from_millis(50);
+pub const LIMITED_STEP: Duration = Duration::from_millis(20);
 
 /// Credit of less than this part of the window is booked together: it bounds [`Intake::credits`], however
 /// long the path is.
@@ -60,7 +60,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Intake {
     open: bool,
-    rate: Option<NonZeroU64>,
+    rate: Option<Rate>,
     window: u64,
     received: u64,
     /// Of it, what waits to be kept.
@@ -101,6 +101,7 @@ impl Intake {
     /// Takes at most `rate` bytes a second in, if given.
     #[must_use]
     pub fn new(rate: Option<NonZeroU64>, now: Time) -> Self {
+        let rate = rate.and_then(|rate| Rate::new(rate.get()));
         Self {
             open: false,
             rate,
@@ -209,10 +210,10 @@ impl Intake {
     pub fn poll_timeout(&self) -> Option<Time> {
         let rate = self.rate.filter(|_| self.open)?;
         let next = self.told + step_bytes(rate);
-        if next > (self.received + self.window).saturating_sub(self.held) {
+        if next > self.ceiling() {
             return None; // Something must arrive first.
         }
-        let wait = time_for(rate, next.saturating_sub(self.allowed));
+        let wait = rate.time_for(next.saturating_sub(self.allowed));
         Some(self.refilled_at + wait)
     }
 
@@ -233,26 +234,38 @@ impl Intake {
         if !self.open {
             return;
         }
-        let ceiling = (self.received + self.window).saturating_sub(self.held);
+        let ceiling = self.ceiling();
         let since = self.refilled_at;
+        let mut until = now;
         let (allowed, since) = match self.rate {
             None => (ceiling, now),
             Some(rate) => {
                 let first =
                     if self.allowed == 0 { LIMITED_WINDOW_BYTES_MIN.min(self.window) } else { 0 };
-                let earned = bytes_in(rate, now.since(since)) + first;
-                if earned == 0 {
+                let earned = rate.bytes_in(now.since(since));
+                if earned + first == 0 {
                     return; // Less than a byte: wait, so that nothing is lost by rounding.
                 }
-                (ceiling.min(self.allowed + earned), since)
+                if self.allowed + earned + first <= ceiling {
+                    // Nor of what is more than a byte.
+                    until = now.min(since + rate.time_for(earned));
+                }
+                (ceiling.min(self.allowed + earned + first), since)
             }
         };
-        self.refilled_at = now;
+        self.refilled_at = until;
         if allowed > self.allowed {
             self.book(Credit { from: self.allowed, to: allowed, since, until: now });
             self.allowed = allowed;
         }
         self.invariants();
+    }
+
+    /// What may be granted at most. What is not kept yet takes up a window that is large enough for it: a limited peer
+    /// must not lose of its rate what a chunk's way to the disk takes.
+    fn ceiling(&self) -> u64 {
+        let in_memory = self.window.max(WINDOW_BYTES);
+        (self.received + self.window).min((self.received + in_memory).saturating_sub(self.held))
     }
 
     /// Small steps are booked with the one before, as if they had been available as early:
@@ -277,193 +290,17 @@ impl Intake {
     }
 }
 
-fn window_bytes(rate: Option<NonZeroU64>, round_trip: Duration) -> u64 {
+fn window_bytes(rate: Option<Rate>, round_trip: Duration) -> u64 {
     let most = path::bytes_max(round_trip);
     rate.map_or(most, |rate| {
-        bytes_in(rate, LIMITED_WINDOW + round_trip).clamp(LIMITED_WINDOW_BYTES_MIN, most)
+        rate.bytes_in(LIMITED_WINDOW + round_trip).clamp(LIMITED_WINDOW_BYTES_MIN, most)
     })
 }
 
-fn bytes_in(rate: NonZeroU64, time: Duration) -> u64 {
-    let bytes = u128::from(rate.get()) * time.as_nanos() / 1_000_000_000;
-    u64::try_from(bytes).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
-}
-
-fn time_for(rate: NonZeroU64, bytes: u64) -> Duration {
-    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.get());
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 4)) + Duration::from_nanos(1)
-}
-
 /// A step never exceeds a quarter of the smallest window, nor falls below a frame.
-fn step_bytes(rate: NonZeroU64) -> u64 {
-    bytes_in(rate, LIMITED_STEP).clamp(REPORT_IDLE_BYTES, REPORT_BYTES)
+fn step_bytes(rate: Rate) -> u64 {
+    rate.bytes_in(LIMITED_STEP).clamp(REPORT_IDLE_BYTES, REPORT_BYTES)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Time {
-        Time::ZERO + Duration::from_millis(millis)
-    }
-
-    #[test]
-    fn nothing_is_granted_before_it_opens_and_a_window_right_after() {
-        let mut intake = Intake::new(None, at(0));
-        intake.handle_turn_end(at(1), true, true);
-        assert_eq!(intake.poll_report(at(1)), None);
-        intake.open(at(2));
-        let report = intake.poll_report(at(2)).unwrap();
-        assert_eq!(report, Report { received_bytes: 0, granted_bytes: WINDOW_BYTES });
-        assert_eq!(intake.poll_report(at(2)), None);
-    }
-
-    #[test]
-    fn frames_in_a_flow_are_not_reported_one_by_one_but_an_idle_turn_is() {
-        let mut intake = Intake::new(None, at(0));
-        intake.open(at(0));
-        intake.poll_report(at(0)).unwrap();
-        intake.handle_received(100 << 10);
-        intake.handle_turn_end(at(1), false, false);
-        assert_eq!(intake.poll_report(at(1)), None);
-        intake.handle_turn_end(at(1), true, false);
-        let report = intake.poll_report(at(1)).unwrap();
-        assert_eq!(report.received_bytes, 100 << 10);
-        assert_eq!(report.granted_bytes, (100 << 10) + WINDOW_BYTES);
-        intake.handle_received(REPORT_BYTES);
-        intake.handle_turn_end(at(2), false, false);
-        assert!(intake.poll_report(at(2)).is_some());
-    }
-
-    #[test]
-    fn less_than_a_frame_waits_unless_something_else_is_sent() {
-        let mut intake = Intake::new(None, at(0));
-        intake.open(at(0));
-        intake.poll_report(at(0)).unwrap();
-        intake.handle_received(1);
-        intake.handle_turn_end(at(1), true, false);
-        assert_eq!(intake.poll_report(at(1)), None);
-        intake.handle_turn_end(at(1), true, true);
-        assert_eq!(intake.poll_report(at(1)).unwrap().received_bytes, 1);
-    }
-
-    #[test]
-    fn a_limited_peer_grants_its_rate_whatever_the_sender_does() {
-        let rate = NonZeroU64::new(1 << 20).unwrap();
-        let mut intake = Intake::new(Some(rate), at(0));
-        intake.open(at(0));
-        let (mut granted, mut received) = (0, 0);
-        for millis in 0..10_000 {
-            intake.handle_turn_end(at(millis), true, false);
-            if let Some(report) = intake.poll_report(at(millis)) {
-                assert!(report.granted_bytes >= granted, "grants only grow");
-                granted = report.granted_bytes;
-            }
-            intake.handle_received(granted - received);
-            received = granted;
-        }
-        let ideal = 10 * rate.get();
-        assert!(granted <= ideal + WINDOW_BYTES / 4, "{granted} of {ideal}");
-        assert!(granted >= ideal * 9 / 10, "{granted} of {ideal}");
-    }
-
-    #[test]
-    fn a_pause_of_the_sender_does_not_end_in_a_burst() {
-        let rate = NonZeroU64::new(1 << 20).unwrap();
-        let mut intake = Intake::new(Some(rate), at(0));
-        intake.open(at(0));
-        intake.poll_report(at(0));
-        intake.handle_turn_end(at(60_000), true, false);
-        let report = intake.poll_report(at(60_000)).unwrap();
-        assert!(report.granted_bytes <= rate.get() / 4);
-        assert_eq!(intake.poll_timeout(), None, "the window is full: data must come first");
-    }
-
-    #[test]
-    fn timeouts_lead_to_grants_at_any_rate() {
-        for rate in [1, 100, 10_000, 1 << 20, 1 << 30, u64::MAX] {
-            let mut intake = Intake::new(NonZeroU64::new(rate), at(0));
-            intake.open(at(0));
-            let first = intake.poll_report(at(0)).unwrap().granted_bytes;
-            intake.handle_received(first);
-            intake.handle_turn_end(at(0), true, true);
-            intake.poll_report(at(0));
-            let due = intake.poll_timeout().unwrap();
-            let report = intake.poll_report(due).expect("the grant that the timeout announced");
-            assert!(report.granted_bytes > first, "rate {rate}");
-        }
-    }
-
-    #[test]
-    fn credit_dates_from_the_grant_and_is_spread_over_a_limited_one() {
-        let mut intake = Intake::new(None, at(5));
-        intake.open(at(5));
-        assert_eq!(intake.credit_time(1000), Some(at(5)));
-        intake.handle_received(1 << 20);
-        intake.handle_turn_end(at(9), true, false);
-        assert_eq!(intake.credit_time(WINDOW_BYTES), Some(at(5)));
-        assert_eq!(intake.credit_time(WINDOW_BYTES + 1), Some(at(9)));
-
-        let mut slow = Intake::new(NonZeroU64::new(1_000_000), at(0));
-        slow.open(at(0));
-        slow.handle_received(50_000);
-        slow.handle_turn_end(at(100), true, false);
-        let half = slow.credit_time(LIMITED_WINDOW_BYTES_MIN + 50_000).unwrap();
-        assert_eq!(half.since(at(0)).as_millis(), 50);
-    }
-
-    #[test]
-    fn what_is_not_kept_yet_is_not_granted_again_until_it_is() {
-        let mut intake = Intake::new(None, at(0));
-        intake.open(at(0));
-        intake.poll_report(at(0)).unwrap();
-        // A disk that takes nothing: everything granted arrives, and is held.
-        for _ in 0..4 {
-            intake.handle_received(WINDOW_BYTES / 4);
-            intake.hold(1 << 20);
-            intake.handle_turn_end(at(1), true, true);
-            let report = intake.poll_report(at(1)).unwrap();
-            assert_eq!(report.granted_bytes, WINDOW_BYTES, "no more than at first");
-        }
-        intake.handle_turn_end(at(2), true, true);
-        assert_eq!(intake.poll_report(at(2)), None);
-        // Nothing more arrives: that it was kept must be enough to be told.
-        intake.release(1 << 20);
-        intake.handle_turn_end(at(3), true, true);
-        let report = intake.poll_report(at(3)).unwrap();
-        assert_eq!(report.granted_bytes, WINDOW_BYTES + (1 << 20));
-        assert_eq!(intake.poll_report(at(3)), None);
-    }
-
-    #[test]
-    fn a_long_path_is_granted_what_it_may_hold_and_a_short_one_as_ever() {
-        let granted = |rate, round_trip| {
-            let mut intake = Intake::new(rate, at(0));
-            intake.handle_round_trip(Duration::from_millis(round_trip));
-            intake.open(at(0));
-            for turn in 1..10_000 {
-                intake.handle_received(200 << 10);
-                intake.handle_turn_end(at(turn), true, false);
-                intake.poll_report(at(turn));
-            }
-            intake.invariants();
-            intake.window_bytes()
-        };
-        assert_eq!(granted(None, 1), WINDOW_BYTES);
-        assert_eq!(granted(None, 300), path::BYTES_MAX);
-        let limited = granted(NonZeroU64::new(1_000_000), 300);
-        assert!(limited >= 300_000, "a limited one's rate is not bound by the path: {limited}");
-    }
-
-    #[test]
-    fn credits_stay_bounded() {
-        let mut intake = Intake::new(None, at(0));
-        intake.open(at(0));
-        for turn in 0..100_000 {
-            intake.handle_received(700);
-            intake.handle_turn_end(at(turn), true, false);
-            intake.poll_report(at(turn));
-            intake.invariants();
-        }
-    }
-}
+mod tests;

@@ -62,6 +62,7 @@
 //!         seeding: None,
 //!         token: None,
 //!         intake_bytes_per_second: None,
+//!         upload_bytes_per_second: None,
 //!         keeps_bytes: true,
 //!         is_manifest_only: false,
 //!     },

@@ -39,7 +39,7 @@ use super::{
 };
 use relay_protocol::{
     Bitfield, Channel, Claims, DataHeader, DataPieceHeader, Digest, Hello, Manifest,
-    ManifestBuilder, Message, Order, Run, Welcome, limits::BINDING_BYTES, time::Time,
+    ManifestBuilder, Message, Order, Run, Welcome, limits::BINDING_BYTES, rate::Rate, time::Time,
 };
 
 /// The state of one connection.
@@ -129,6 +129,11 @@ impl Session {
     pub fn take_file(&mut self) -> FileState {
         let key = *self.file.key();
         std::mem::replace(&mut self.file, FileState::lacking(key))
+    }
+
+    /// How fast others may be supplied.
+    pub(crate) fn upload_rate(&self) -> Option<Rate> {
+        self.config.upload_bytes_per_second.and_then(|rate| Rate::new(rate.get()))
     }
 
     /// Whether the intake is limited, so that grants need a timer.

@@ -249,7 +249,8 @@
 //! what has come; a receiver puts them together and says `Lacking` at once when it gives up what it has
 //! of a chunk. A piece of chunk 2^32 - 1 is no file's: it tries whether a datagram of its length comes
 //! through. Every data datagram that is new is acknowledged by `DataAck` on the stream, with what the
-//! receiver's socket can hold (a sender has no more under way than that and the path hold); what is not
+//! receiver's socket can hold (a sender has no more under way than that and the path hold; after a 0 it sends no
+//! piece until another `DataAck` says more, which then may tell of packets that were told of); what is not
 //! acknowledged is lost to the window, and is sent anew or not at all. Both figures of `Progress` count
 //! bytes of pieces. A side that sealed wrong bytes lied.
 //!
@@ -390,6 +391,7 @@ pub mod name;
 pub mod path;
 pub mod pin;
 pub mod pinned_relay;
+pub mod rate;
 pub mod rng;
 pub mod run;
 pub mod seal;

@@ -10,7 +10,11 @@ use relay_protocol::RELAY_PORT;
 use relay_swarm::Eviction;
 use shards::DriverChoice;
 
-use crate::{memory::MemoryPlan, session::SessionConfig};
+use crate::{
+    limits::{Limits, Settings},
+    memory::MemoryPlan,
+    session::SessionConfig,
+};
 
 pub use crate::session::admission::TokenRules;
 
@@ -56,6 +60,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long peers wait for chunks that no connected peer holds.
     pub missing_timeout: Duration,
+    /// The rates that hold at first.
+    pub limits: Limits,
+    /// Where they are read again.
+    pub settings: Settings,
 }
 
 impl Config {
@@ -100,6 +108,8 @@ impl Config {
             http_probes_need_token: false,
             drain_timeout: Duration::from_secs(10),
             missing_timeout: Duration::from_secs(60),
+            limits: Limits::default(),
+            settings: Settings::default(),
         }
     }
 }

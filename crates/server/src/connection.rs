@@ -5,10 +5,12 @@
 //! writable. Neither keeps a buffer between calls.
 
 pub(crate) mod accept;
+pub(crate) mod admit;
 pub(crate) mod closing;
 pub(crate) mod follow_up;
 pub(crate) mod life;
 pub(crate) mod link;
+pub(crate) mod pace;
 pub(crate) mod packets;
 pub(crate) mod pump;
 pub(crate) mod udp_in;
@@ -23,7 +25,10 @@ use std::{
 
 use shards::{bell::LocalBell, net::Socket};
 
-use self::link::{Link, ReadCounts};
+use self::{
+    link::{Link, ReadCounts},
+    pace::Pace,
+};
 use crate::{message::ConnectionRef, session::Fault};
 use relay_protocol::{Failure, time::Time};
 use relay_transport::{ReadError, ReadOutcome, Reader, ReceiveBuffer, Written};
@@ -41,6 +46,7 @@ pub(crate) struct Connection {
     /// Rung when its socket would block.
     pub blocked_bell: LocalBell,
     pub marks: Marks,
+    pub pace: Pace,
     link: RefCell<Link>,
 }
 
@@ -76,6 +82,7 @@ impl Connection {
             read_bell: LocalBell::new(),
             blocked_bell: LocalBell::new(),
             marks: Marks::default(),
+            pace: Pace::default(),
             link: RefCell::new(link),
         })
     }
@@ -85,17 +92,19 @@ impl Connection {
         self.link.borrow_mut()
     }
 
-    /// One read and everything in it; effects are left in the session.
+    /// One read of at most so many file bytes, and everything in it; effects are left in the session.
     pub(crate) fn read(
         &self,
         reader: &mut Reader,
         buffer: &mut ReceiveBuffer,
+        bytes_max: usize,
         counts: &mut ReadCounts<'_>,
     ) -> Result<ReadOutcome, ReadError<Fault>> {
         let link = &mut *self.link();
         let received_before = link.received_bytes();
-        let outcome =
-            reader.read(&self.socket, buffer, &mut |event| link.handle_event(&event, counts))?;
+        let outcome = reader.read_at_most(&self.socket, buffer, bytes_max, &mut |event| {
+            link.handle_event(&event, counts)
+        })?;
         if let ReadOutcome::Read { bytes, .. } = outcome {
             counts.total_bytes += bytes as u64;
         }
@@ -103,10 +112,10 @@ impl Connection {
         Ok(outcome)
     }
 
-    /// One write, as the window allows; what happened to deliveries becomes news.
-    pub(crate) fn write(&self, now: Time) -> io::Result<Written> {
+    /// One write with at most so many new file bytes, as the window allows; what happened to deliveries becomes news.
+    pub(crate) fn write(&self, now: Time, bytes_max: u64) -> io::Result<Written> {
         let mut link = self.link();
-        let room_bytes = link.prepare_write();
+        let room_bytes = link.prepare_write().min(bytes_max);
         let written = link.queue.write(&self.socket, room_bytes)?;
         link.handle_written(now, &written);
         Ok(written)

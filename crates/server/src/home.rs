@@ -8,6 +8,7 @@ pub(crate) mod cache;
 pub(crate) mod departures;
 pub(crate) mod homes;
 mod joining;
+mod limits;
 mod members;
 mod pending;
 mod telling;
@@ -108,6 +109,11 @@ impl Home {
 
     pub(crate) fn handle_timeout(&mut self, now: Time) {
         self.swarm.handle_timeout(now);
+    }
+
+    /// The relay's own limits mean this for the swarm.
+    pub(crate) fn handle_limits(&mut self, now: Time, limits: relay_swarm::Limits) {
+        self.swarm.handle_limits(now, limits);
     }
 
     pub(crate) fn handle_news(

@@ -18,6 +18,7 @@ mod descriptors;
 pub mod exercise;
 mod home;
 pub mod identity;
+pub mod limits;
 mod listener;
 mod memory;
 mod message;
@@ -25,6 +26,7 @@ mod observe;
 #[cfg(any(test, feature = "exercise"))]
 mod one_shard;
 mod process;
+mod rates;
 mod session;
 mod shard;
 mod signals;
@@ -39,11 +41,12 @@ use std::{
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusRecorder;
-use shards::{Driver, JoinError, Placement, Shards, Start, budget::Budget};
+use shards::{Driver, JoinError, Placement, Ringer, Shards, Start, budget::Budget};
 use tokio::sync::{mpsc, oneshot};
 
 pub use config::{Config, Congestion};
 pub use descriptors::Descriptors;
+pub use limits::{Limits, Settings, SettingsError};
 pub use listener::{ListenError, is_family_absent};
 pub use memory::{MemoryPlan, Verdict};
 
@@ -145,6 +148,7 @@ pub fn run(
         places,
         watch,
     });
+    begin_limits(&config.limits, &shared);
     let start = Start {
         placement,
         driver: chosen.driver,
@@ -170,13 +174,55 @@ pub fn run(
     // Only now is everything there that may be missing.
     announce(&listening, http_addr, shared.policy.identity.pin(), served)?;
     shared.set_ready();
-    first_signal.wait();
+    wait_for_end(&first_signal, &config.settings, &shared, &shards.ringers());
     let joined = drain(&shared, config.drain_timeout, accepting, shards);
     companion.stop();
     serving.stop();
     joined.context("a shard failed")?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// From the start these limits hold, if there are any.
+fn begin_limits(limits: &Limits, shared: &Shared) {
+    if !limits.is_none() {
+        shared.rates.set(limits);
+        tracing::info!("limits {limits}");
+    }
+}
+
+/// Blocks until a signal ends the process. Meanwhile SIGHUP has the settings read again.
+fn wait_for_end(first: &signals::First, settings: &Settings, shared: &Shared, ringers: &[Ringer]) {
+    first.wait(|| {
+        if reload(settings, shared) {
+            // Each shard has waiters of its own to tell.
+            ringers.iter().for_each(Ringer::ring);
+        }
+    });
+}
+
+/// Reads the settings again; whether other limits hold than before.
+fn reload(settings: &Settings, shared: &Shared) -> bool {
+    let before = shared.rates.limits();
+    match settings.read() {
+        Err(error) => {
+            tracing::error!("SIGHUP: {error}. The limits stay: {before}");
+            false
+        }
+        Ok(_) if settings.file.is_none() => {
+            tracing::info!("SIGHUP: there is no --settings file to read again");
+            false
+        }
+        Ok(limits) if limits == before => {
+            tracing::info!("SIGHUP: the limits stay as they are: {before}");
+            false
+        }
+        Ok(limits) => {
+            shared.rates.set(&limits);
+            tracing::info!("SIGHUP: limits are now {limits}; they were {before}");
+            true
+        }
+    }
 }
 
 /// Lets what is under way end, then the event loops.

@@ -20,6 +20,7 @@ use crate::{
         guesses::Guesses,
         snapshot::Watch,
     },
+    rates::Rates,
     session::{
         SessionConfig,
         window::{WINDOW_BYTES_INITIAL, WINDOW_BYTES_MIN},
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub guesses: Guesses,
     pub listener: ListenerCells,
     pub windows: WindowPool,
+    pub rates: Rates,
     /// Whether shards are being watched.
     pub watch: Watch,
     phase: Phase,
@@ -115,6 +117,7 @@ impl Shared {
             guesses: Guesses::new(),
             listener: ListenerCells::default(),
             windows: WindowPool::default(),
+            rates: Rates::default(),
             watch,
             phase,
         })

@@ -432,6 +432,11 @@ impl Session {
         self.manifest.poll_part()
     }
 
+    /// Whether the peer was asked for chunks that have not come.
+    pub(crate) fn is_fetching(&self) -> bool {
+        self.fetching.is_any_open()
+    }
+
     /// Ask the peer for a chunk.
     pub(crate) fn handle_fetch(&mut self, fetch: FetchOrder) {
         self.send(Message::Fetch { fetch_id: fetch.fetch_id.0, chunk: fetch.chunk });

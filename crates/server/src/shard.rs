@@ -11,6 +11,8 @@ mod payloads;
 mod publish;
 pub(crate) mod ready;
 mod requests;
+mod shaper;
+pub(crate) mod shaping;
 pub(crate) mod slots;
 mod sweep;
 mod tick;

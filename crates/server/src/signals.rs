@@ -1,8 +1,18 @@
-//! SIGINT and SIGTERM: the first drains, the second ends at once.
+//! SIGINT and SIGTERM: the first drains, the second ends at once. SIGHUP: settings are read again.
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
 
-use signal_hook::{consts::TERM_SIGNALS, iterator::Signals as Iter};
+use signal_hook::{
+    consts::{SIGHUP, TERM_SIGNALS},
+    iterator::Signals as Iter,
+};
 
 /// The same signal again within this is the same wish: supervisors such as `timeout` signal the
 /// process and then its group, which reaches it twice within a millisecond. No person presses a
@@ -19,46 +29,78 @@ pub(crate) struct Signals {
     last: Option<(i32, Duration)>,
 }
 
+/// What the main thread hears of.
+enum Call {
+    End,
+    /// It is told once, however often the signal came since.
+    Reload,
+}
+
+/// There is one of each at most.
+const CALLS_MAX: usize = 2;
+
 /// Where the first signal is waited for.
-pub(crate) struct First(mpsc::Receiver<()>);
+pub(crate) struct First {
+    calls: mpsc::Receiver<Call>,
+    wants_reload: Arc<AtomicBool>,
+}
 
 impl First {
-    /// Blocks until there is one.
-    pub(crate) fn wait(&self) {
-        if self.0.recv().is_err() {
-            tracing::error!("the thread that waits for signals ended");
+    /// Blocks until there is one that ends the process; meanwhile reloads whenever it is told to.
+    pub(crate) fn wait(&self, reload: impl Fn()) {
+        loop {
+            match self.calls.recv() {
+                Ok(Call::Reload) => {
+                    self.wants_reload.store(false, Ordering::SeqCst);
+                    reload();
+                }
+                Ok(Call::End) => return,
+                Err(_) => return tracing::error!("the thread that waits for signals ended"),
+            }
         }
     }
 }
 
 impl Signals {
     pub(crate) fn register() -> std::io::Result<Self> {
-        Ok(Self { iter: Iter::new(TERM_SIGNALS)?, last: None })
+        let all = TERM_SIGNALS.iter().chain([&SIGHUP]);
+        Ok(Self { iter: Iter::new(all)?, last: None })
     }
 
     /// Watches on a thread of its own, so that each signal is dated when it comes, whatever the
     /// rest of the process does. The second one ends the process.
     pub(crate) fn watch(mut self) -> std::io::Result<First> {
-        let (tell, told) = mpsc::sync_channel(1);
+        let (tell, calls) = mpsc::sync_channel(CALLS_MAX);
+        let wants_reload = Arc::new(AtomicBool::new(false));
+        let wanted = Arc::clone(&wants_reload);
         let watch = move || {
-            self.wait();
-            if tell.send(()).is_err() {
+            self.wait(|| {
+                if !wanted.swap(true, Ordering::SeqCst) {
+                    // A relay that is ending reloads nothing.
+                    tell.send(Call::Reload).ok();
+                }
+            });
+            if tell.send(Call::End).is_err() {
                 // The relay is ending by itself already.
                 return;
             }
-            self.wait();
+            self.wait(|| {});
             tracing::warn!("a second signal: ending at once");
             std::process::exit(1);
         };
         let builder = std::thread::Builder::new().name(THREAD.into());
         builder.spawn(watch)?;
-        Ok(First(told))
+        Ok(First { calls, wants_reload })
     }
 
-    /// Blocks until there is a signal that is no repetition.
-    fn wait(&mut self) {
+    /// Blocks until there is a signal to end that is no repetition.
+    fn wait(&mut self, hang_up: impl Fn()) {
         loop {
             let Some(signal) = self.iter.forever().next() else { return };
+            if signal == SIGHUP {
+                hang_up();
+                continue;
+            }
             let now = shards::clock::now();
             if !is_repetition(self.last, signal, now) {
                 self.last = Some((signal, now));

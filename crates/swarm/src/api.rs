@@ -46,6 +46,28 @@ pub struct SwarmConfig {
     pub leaving_deadline: Duration,
 }
 
+/// What the shell's own limits of rates mean for a swarm: it asks for no more than can be taken in, and blames no peer
+/// for what the shell itself holds back. May change at any time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Fetches under way at once.
+    pub fetches_max: u32,
+    /// Of them, at one holder.
+    pub depth_max: u32,
+    /// No fetch is late before: so long it may take to read what was asked for.
+    pub patience: Duration,
+    /// What peers could take is held back: their rates tell nothing of them.
+    pub holds_back: bool,
+}
+
+impl Default for Limits {
+    /// None.
+    fn default() -> Self {
+        let (fetches_max, depth_max) = (u32::MAX, u32::MAX);
+        Self { fetches_max, depth_max, patience: Duration::ZERO, holds_back: false }
+    }
+}
+
 /// How a peer joins.
 #[derive(Clone, Debug)]
 pub struct Join {

@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 
 use relay_protocol::{SwarmStatus, time::Time};
 
-use crate::api::{Counters, PeerSlot, SwarmConfig};
+use crate::api::{Counters, Limits, PeerSlot, SwarmConfig};
 use chunks::{Chunk, Chunks};
 use fetches::Fetches;
 use log::Log;
@@ -68,6 +68,7 @@ struct Tally {
 #[derive(Debug)]
 pub(crate) struct Book {
     config: SwarmConfig,
+    limits: Limits,
     peers: Peers,
     holders: Holders,
     /// When to look again whether a peer has fallen silent.
@@ -87,6 +88,7 @@ impl Book {
     pub(crate) fn new(config: SwarmConfig, chunk_count: u32) -> Self {
         Self {
             config,
+            limits: Limits::default(),
             peers: Peers::default(),
             holders: Holders::default(),
             watch: VecDeque::new(),
@@ -103,6 +105,22 @@ impl Book {
     #[inline]
     pub(crate) fn config(&self) -> &SwarmConfig {
         &self.config
+    }
+
+    /// The shell's own limits.
+    #[inline]
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Fetches that may be under way at once.
+    #[inline]
+    pub(crate) fn fetches_max(&self) -> u32 {
+        self.config.fetches_max.min(self.limits.fetches_max).max(1)
     }
 
     /// The peer, if it is connected.
@@ -214,7 +232,7 @@ impl Book {
     /// Whether one more fetch may be under way.
     #[inline]
     pub(crate) fn may_fetch_more(&self) -> bool {
-        self.fetches.len() < self.config.fetches_max.max(1) as usize
+        self.fetches.len() < self.fetches_max() as usize
     }
 
     /// Something may have become fetchable.

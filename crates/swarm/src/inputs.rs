@@ -4,7 +4,7 @@ use relay_protocol::{Order, time::Time};
 
 use crate::{
     Swarm,
-    api::{Action, FetchFailure, FetchId, Join, PeerSlot},
+    api::{Action, FetchFailure, FetchId, Join, Limits, PeerSlot},
     book::intake::{Delivery, Stage},
     decide::{
         deliver::{cut_short, serve},
@@ -309,6 +309,21 @@ impl Swarm {
         self.begin(now);
         self.room.press(&mut self.desk, &mut self.seed, chunks);
         self.settle();
+    }
+
+    /// The shell's own limits of rates are these from now on.
+    pub fn handle_limits(&mut self, now: Time, limits: Limits) {
+        if *self.desk.book.limits() != limits {
+            self.begin(now);
+            self.desk.book.set_limits(limits);
+            self.settle();
+        }
+    }
+
+    /// Bytes that are being fetched, or less where the last chunk is.
+    #[must_use]
+    pub fn fetching_bytes(&self) -> u64 {
+        self.desk.book.fetches().len() as u64 * u64::from(self.desk.book.config().chunk_size_bytes)
     }
 
     /// Time has passed: does whatever is due.

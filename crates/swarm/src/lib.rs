@@ -58,7 +58,9 @@ mod view;
 
 use relay_protocol::time::Time;
 
-pub use api::{Action, Counters, Eviction, FetchFailure, FetchId, Join, PeerSlot, SwarmConfig};
+pub use api::{
+    Action, Counters, Eviction, FetchFailure, FetchId, Join, Limits, PeerSlot, SwarmConfig,
+};
 use book::Book;
 pub use decide::rent::LAMBDA_DEFAULT;
 use decide::{

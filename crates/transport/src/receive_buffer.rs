@@ -245,6 +245,16 @@ impl Layout {
         self.lead + self.frames * (DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX)
     }
 
+    /// The same, or what begins it: no more than so many bytes, headers aside, of which one frame fits.
+    pub(super) fn at_most(self, bytes_max: usize) -> Self {
+        debug_assert!(
+            bytes_max >= FRAME_PAYLOAD_BYTES_MAX,
+            "a read of nothing would look like the end"
+        );
+        let lead = self.lead.min(bytes_max);
+        Self { lead, frames: self.frames.min((bytes_max - lead) / FRAME_PAYLOAD_BYTES_MAX) }
+    }
+
     /// The parts of the stream in order, and where those among the payloads are.
     fn parts<'a>(
         self,

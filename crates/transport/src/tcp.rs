@@ -70,7 +70,22 @@ impl Reader {
         buffer: &mut ReceiveBuffer,
         handler: &mut impl FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<ReadOutcome, ReadError<E>> {
-        let layout = buffer.layout(self.decoder.payload_left(), self.frames);
+        self.read_at_most(socket, buffer, usize::MAX, handler)
+    }
+
+    /// As [`Self::read`], of no more than so many bytes, headers aside; at least a frame's. `is_full` says that they
+    /// came.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_at_most<E>(
+        &mut self,
+        socket: &Socket,
+        buffer: &mut ReceiveBuffer,
+        bytes_max: usize,
+        handler: &mut impl FnMut(Event<'_>) -> Result<(), E>,
+    ) -> Result<ReadOutcome, ReadError<E>> {
+        let layout = buffer.layout(self.decoder.payload_left(), self.frames).at_most(bytes_max);
         let bytes = match buffer.fill(socket, layout) {
             Ok(0) => return Ok(ReadOutcome::Closed),
             Ok(bytes) => bytes,

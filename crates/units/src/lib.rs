@@ -46,6 +46,29 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(base.pow(power)).ok_or_else(|| fail("is too large"))
 }
 
+/// Bytes a second: a size, with or without `/s`; `none` and 0 are no limit, which is 0.
+///
+/// # Errors
+/// A sentence that says what a rate looks like.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    if text == "none" {
+        return Ok(0);
+    }
+    let size = text.strip_suffix("/s").unwrap_or(text);
+    parse_size(size).map_err(|error| format!("{error}, a second; or none"))
+}
+
+/// Bytes a second for people: `100 MiB/s`; 0 is `none`.
+#[must_use]
+pub fn rate_text(bytes_per_second: u64) -> String {
+    if bytes_per_second == 0 {
+        "none".into()
+    } else {
+        format!("{}/s", bytes_text(bytes_per_second))
+    }
+}
+
 /// A size that is a power of two, as its binary logarithm, which is within `log2`.
 ///
 /// # Errors
@@ -268,6 +291,23 @@ mod tests {
         ] {
             assert!(parse_size(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn rates_are_sizes_or_none() {
+        for (text, bytes) in [
+            ("20M", 20 << 20),
+            (" 20MB/s ", 20_000_000),
+            ("none", 0),
+            ("0", 0),
+            ("64K/s", 64 << 10),
+        ] {
+            assert_eq!(parse_rate(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "/s", "fast", "1M/m", "-1", "1M/s/s"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+        assert_eq!((rate_text(0), rate_text(20 << 20)), ("none".into(), "20 MiB/s".into()));
     }
 
     #[test]

@@ -186,6 +186,7 @@ fn config(remote: &Remote, trust: &Trust, token: Option<Grant>, wants: Wants) ->
         seeding: None,
         token: token.map(|grant| grant.token),
         intake_bytes_per_second: None,
+        upload_bytes_per_second: None,
         keeps_bytes: !is_manifest_only,
         is_manifest_only,
     };

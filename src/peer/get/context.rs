@@ -21,7 +21,7 @@ use super::{
         event_loop::{Interrupt, ignore_file_size_signal},
         way::Way,
     },
-    job::{Done, Job, Place},
+    job::{Done, Job, Manner, Place},
     part::execute_permissions,
     run,
     screen::{self, NEWS_MAX, News},
@@ -147,15 +147,16 @@ impl Context<'_> {
         if !manifest_only && !self.was_announced.replace(true) {
             self.announce(file.key().chunk_count());
         }
+        let manner = Manner { transport: args.common.transport, rate: args.common.rate() };
         let job = Job {
             remote: self.remote.clone(),
             belief: self.belief.clone(),
             token: self.token.clone(),
-            transport: args.common.transport,
+            manner,
             place,
             opening: self.opening.clone(),
             manifest_only,
-            timeout: args.timeout,
+            timeout: manner.patience(args.timeout, file.key().chunk_size_bytes()),
             seed_for: args.seed_for,
             status: Arc::clone(&self.status),
             news: self.news.clone(),

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    num::NonZeroU64,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool, mpsc::SyncSender},
     time::Duration,
@@ -18,7 +19,7 @@ use crate::{
         ChunkOrder, ChunkStore, Content, Disk, FileState, FileStore, Opening, Remote, StreamStore,
         content::prefix::Prefix, store::Sink,
     },
-    protocol::{Manifest, Token},
+    protocol::{Manifest, Token, rate::Rate},
     transport::Transport,
 };
 
@@ -78,6 +79,23 @@ impl Place {
     }
 }
 
+/// How the bytes travel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    pub(super) transport: Transport,
+    /// Bytes of the file a second, each way.
+    pub(super) rate: Option<NonZeroU64>,
+}
+
+impl Manner {
+    /// How long a chunk of this size may take, where the user wants to wait for so long: what the limit holds back is
+    /// waited for.
+    pub(super) fn patience(self, wished: Duration, chunk_bytes: u32) -> Duration {
+        let rate = self.rate.and_then(|rate| Rate::new(rate.get()));
+        rate.map_or(wished, |rate| wished.max(2 * rate.time_for(chunk_bytes.into())))
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
@@ -85,7 +103,7 @@ pub(super) struct Job {
     /// Which relay is believed to be that one.
     pub(super) belief: Belief,
     pub(super) token: Option<Token>,
-    pub(super) transport: Transport,
+    pub(super) manner: Manner,
     pub(super) place: Place,
     /// Of a sealed file.
     pub(super) opening: Option<Opening>,

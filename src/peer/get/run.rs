@@ -103,7 +103,7 @@ async fn supervise(job: Rc<Job>, mut file: FileState) -> Result<Done, String> {
         local.state.borrow_mut().writes = writes;
         let config = local.peer_config(store.keeps_bytes(), &file);
         let peer = Peer::new(config, file, store, Box::new(Watch(Rc::clone(&local))))
-            .with_transport(local.job.transport);
+            .with_transport(local.job.manner.transport);
         file = match local.run_peer(peer).await? {
             Ended::Done(done) => return Ok(done),
             Ended::AskAgain(file) => file,
@@ -132,7 +132,8 @@ impl Local {
             order: job.place.order(file),
             seeding: None,
             token: job.token.clone(),
-            intake_bytes_per_second: None,
+            intake_bytes_per_second: job.manner.rate,
+            upload_bytes_per_second: job.manner.rate,
             keeps_bytes,
             is_manifest_only: job.manifest_only,
         };

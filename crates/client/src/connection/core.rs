@@ -11,6 +11,7 @@ use shards::{clock, net::Socket};
 use super::{
     datagram_socket::ConnectionDatagrams,
     keeping::{Keeping, Outcome},
+    upload_limit::UploadLimit,
 };
 use crate::{
     error::{ConnectionError, SessionError},
@@ -20,7 +21,7 @@ use crate::{
     store::{ChunkStore, Nowhere},
 };
 use relay_protocol::{DatagramOffer, UploadKey, time::Time};
-use relay_transport::{Channels, Payload, Secure, SecureError, SendEvent};
+use relay_transport::{Channels, Payload, Secure, SecureError, SendEvent, data::DataOut};
 
 /// Control bytes that wait for the kernel, at most: beyond, the session says nothing more and the
 /// relay is not read from until it takes them.
@@ -67,6 +68,8 @@ pub(super) struct Core {
     /// The socket of the channel that runs in datagrams.
     pub(super) datagrams: Option<Rc<ConnectionDatagrams>>,
     pub(super) keeping: Keeping,
+    /// How fast others are supplied.
+    pub(super) limit: UploadLimit,
     observer: Box<dyn Observer>,
     /// How it is to end by its owner's or the relay's will.
     pub(super) end: Option<End>,
@@ -78,6 +81,7 @@ impl Core {
     /// Nothing was said yet but the preamble.
     pub(super) fn new(session: Session, secure: Secure, surroundings: Surroundings) -> Self {
         Self {
+            limit: UploadLimit::new(session.upload_rate()),
             session,
             queue: Channels::new(secure),
             uploads: None,
@@ -205,23 +209,40 @@ impl Core {
     }
 
     /// Fills and writes until there is nothing, the socket is full, or data was written; true if
-    /// something is left.
+    /// something is left that waits for nothing but the socket.
     pub(super) fn pump(&mut self, socket: &Socket, now: Time) -> io::Result<bool> {
         loop {
             self.handle_all_sent(now);
             self.fill(now);
             self.transmit(now);
-            if self.queue.is_stream_empty() {
+            if !self.wants_socket(now) {
                 return Ok(false);
             }
-            let written = self.queue.write(socket, u64::MAX)?;
+            let written = self.queue.write(socket, self.limit.room_bytes(now))?;
+            self.limit.note_sent(now, written.data_bytes);
             self.handle_all_sent(now);
             if written.blocked || written.data_bytes > 0 {
                 self.fill(now);
                 self.transmit(now);
-                return Ok(!self.queue.is_stream_empty());
+                return Ok(self.wants_socket(now));
             }
         }
+    }
+
+    /// Something is to be written to the stream that the limit of uploads lets through.
+    pub(super) fn wants_socket(&self, now: Time) -> bool {
+        let is_let_through = |len: u32| u64::from(len) <= self.limit.room_bytes(now);
+        let queue = &self.queue;
+        !queue.is_stream_empty()
+            && (!self.limit.is_some()
+                || queue.has_urgent()
+                || queue.next_frame_len().is_some_and(is_let_through))
+    }
+
+    /// Something is to be sent that the limit of uploads held back at this time.
+    pub(super) fn is_held(&self, now: Time) -> bool {
+        let next_piece = || self.queue.data().and_then(DataOut::next_piece_len);
+        self.limit.room_bytes(now) == 0 && self.queue.next_frame_len().or_else(next_piece).is_some()
     }
 
     fn handle_all_sent(&mut self, now: Time) {
@@ -285,7 +306,8 @@ impl Core {
     /// Sends the datagrams that are to go now.
     fn transmit(&mut self, now: Time) {
         if let (Some(socket), Some(datagrams)) = (&self.datagrams, self.queue.datagrams_mut()) {
-            socket.transmit(now, datagrams);
+            let sent = socket.transmit(now, self.limit.room_bytes(now), datagrams);
+            self.limit.note_sent(now, sent);
         }
     }
 }

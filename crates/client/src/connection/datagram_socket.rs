@@ -51,9 +51,9 @@ impl ConnectionDatagrams {
         self.timer.ring();
     }
 
-    /// Sends the datagrams that are to go now.
-    pub(super) fn transmit(&self, now: Time, datagrams: &mut Datagrams) {
-        let mut contents = Vec::new();
+    /// Sends the datagrams that are to go now, with at most so many file bytes; those that went.
+    pub(super) fn transmit(&self, now: Time, bytes_max: u64, datagrams: &mut Datagrams) -> u64 {
+        let (mut contents, mut sent) = (Vec::new(), 0);
         while let Some(route) = datagrams.poll_transmit(now, &mut contents) {
             let transmit = transmit(route.remote, None, &contents, contents.len());
             // What the kernel does not take is lost like anything else on its way.
@@ -63,7 +63,9 @@ impl ConnectionDatagrams {
             contents.clear();
         }
         let segments_max = self.socket.segments_max();
-        while let Some(data) = datagrams.poll_data(now, u64::MAX, segments_max, &mut contents) {
+        while let Some(data) =
+            datagrams.poll_data(now, bytes_max - sent, segments_max, &mut contents)
+        {
             let transmit = transmit(data.route.remote, None, &contents, data.segment_bytes);
             if let Err(error) = self.socket.try_send(&transmit) {
                 if error.kind() == io::ErrorKind::WouldBlock {
@@ -78,11 +80,13 @@ impl ConnectionDatagrams {
                 // Too long, mostly a probe: shorter ones may go.
                 datagrams.data_mut().expect("just sent by it").handle_refused();
             }
+            sent += data.data_bytes;
             contents.clear();
         }
         if datagrams.poll_timeout() < self.timer_due.get() {
             self.timer.ring();
         }
+        sent
     }
 }
 

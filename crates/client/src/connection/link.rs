@@ -48,6 +48,8 @@ pub(crate) struct Link {
     pub(super) full: LocalBell,
     /// The writer made room.
     pub(super) drained: LocalBell,
+    /// The limit of uploads holds something back.
+    pub(super) paced: LocalBell,
     /// The store has done something.
     pub(super) stored: Rc<LocalBell>,
     /// When something came by the stream last.
@@ -70,6 +72,7 @@ impl Link {
             core: RefCell::new(Core::new(session, secure, surroundings)),
             full: LocalBell::new(),
             drained: LocalBell::new(),
+            paced: LocalBell::new(),
             stored: Rc::default(),
             heard_at: Cell::new(now()),
             phase: Cell::new(Phase::Open),
@@ -118,8 +121,12 @@ impl Link {
             self.close();
             return;
         }
-        let pumped = core.pump(&self.socket, now());
+        let now = now();
+        let pumped = core.pump(&self.socket, now);
         let has_ended = core.end.is_some();
+        if core.is_held(now) {
+            self.paced.ring();
+        }
         drop(core);
         match pumped {
             Ok(true) => self.full.ring(),
@@ -178,6 +185,7 @@ impl Link {
     pub(super) fn close_for_good(&self) {
         self.phase.set(Phase::Closed);
         self.full.ring();
+        self.paced.ring();
         if let Some(socket) = &self.core.borrow().datagrams {
             socket.end();
         }

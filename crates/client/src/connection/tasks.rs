@@ -18,7 +18,7 @@ const HANDSHAKE_TICK: Duration = Duration::from_secs(1);
 pub(super) async fn write_when_full(link: Rc<Link>) {
     loop {
         link.full.wait().await;
-        while link.is_open() && !link.core.borrow().queue.is_stream_empty() {
+        while link.is_open() && link.core.borrow().wants_socket(now()) {
             if link.socket.writable().await.is_err() {
                 link.shutdown();
                 break;
@@ -32,6 +32,22 @@ pub(super) async fn write_when_full(link: Rc<Link>) {
         if link.is_closed() {
             return;
         }
+    }
+}
+
+/// Goes on with what the limit of uploads held back, when its time has come.
+pub(super) async fn pace_uploads(link: Rc<Link>) {
+    while !link.is_closed() {
+        link.paced.wait().await;
+        loop {
+            let wait = link.core.borrow().limit.due().since(now());
+            if wait.is_zero() || link.is_closed() {
+                break;
+            }
+            // Rung or due, all the same: it is looked at again.
+            clock::timeout(wait.max(TIMER_LEAST), link.paced.wait()).await;
+        }
+        link.pump();
     }
 }
 
@@ -62,6 +78,9 @@ pub(super) async fn watch_time(link: Weak<Link>) {
         }
     }
 }
+
+/// No timer of the event loop is finer than this.
+const TIMER_LEAST: Duration = Duration::from_millis(1);
 
 impl Link {
     /// How long the timer sleeps; `None` when there is nothing more to watch.

@@ -18,6 +18,8 @@ pub struct SessionConfig {
     pub token: Option<Token>,
     /// Limit of the intake, in payload bytes a second.
     pub intake_bytes_per_second: Option<NonZeroU64>,
+    /// Limit of what is supplied to others, in payload bytes a second.
+    pub upload_bytes_per_second: Option<NonZeroU64>,
     /// Whether verified chunks come with their bytes.
     pub keeps_bytes: bool,
     /// Only the list of digests is wanted: nothing is granted.

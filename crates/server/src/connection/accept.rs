@@ -7,6 +7,7 @@ use shards::{Incoming, net::Socket, task};
 
 use super::{
     Connection,
+    admit::admit,
     closing::{finish, forget},
     follow_up::{fail, follow_up},
     link::{Link, ReadCounts},
@@ -95,7 +96,9 @@ async fn serve(state: &ShardState, connection: &Rc<Connection>) {
         if is_handshaking {
             state.desk.handshakes.place().await;
         }
-        let outcome = read_once(&state.desk, &mut state.parts(), connection, &mut reader);
+        let Some(bytes_max) = admit(state, connection).await else { return };
+        let outcome =
+            read_once(&state.desk, &mut state.parts(), connection, &mut reader, bytes_max);
         match outcome {
             Ok(ReadOutcome::Read { is_full: true, .. }) => {
                 task::yield_now().await;
@@ -118,17 +121,19 @@ async fn serve(state: &ShardState, connection: &Rc<Connection>) {
     }
 }
 
-/// One read, and everything that follows from it.
+/// One read of at most so many file bytes, and everything that follows from it.
 fn read_once(
     desk: &Desk,
     parts: &mut Parts,
     connection: &Rc<Connection>,
     reader: &mut Reader,
+    bytes_max: usize,
 ) -> Result<ReadOutcome, ReadError<Fault>> {
     let Parts { guests, ready, receive_buffer, .. } = parts;
     let cells = &desk.cells;
     let mut counts = ReadCounts::new(now(), &cells.delivery_seconds);
-    let outcome = connection.read(reader, receive_buffer, &mut counts);
+    let outcome = connection.read(reader, receive_buffer, bytes_max, &mut counts);
+    ready.shaping.note_read(desk, connection, counts.data_bytes);
     if counts.total_bytes > 0 {
         desk.bells.activity.ring();
     }

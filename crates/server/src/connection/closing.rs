@@ -147,7 +147,8 @@ fn say(connection: &Connection) -> bool {
     drop(link);
     if has_urgent && !is_blocked {
         // A peer that can't be told any more is as good as told.
-        has_urgent = connection.write(now()).is_ok() && connection.link().queue.has_urgent();
+        has_urgent =
+            connection.write(now(), u64::MAX).is_ok() && connection.link().queue.has_urgent();
         if has_urgent {
             connection.blocked_bell.ring();
         }

@@ -36,6 +36,16 @@ pub(crate) struct Link {
     waited: Duration,
     /// Deliveries under way, by chunk: since when, for the latency metric.
     deliveries: HashMap<u32, Time>,
+    held: Held,
+}
+
+/// Since when this relay's own limits hold the connection back: that counts against no peer.
+#[derive(Debug, Default)]
+struct Held {
+    /// What it would be sent waits.
+    sending: Option<Time>,
+    /// What it has sent is not read.
+    reading: Option<Time>,
 }
 
 /// What a connection's home is told, and how many claims are in it.
@@ -65,6 +75,7 @@ impl Link {
             last_progress: now,
             waited: Duration::ZERO,
             deliveries: HashMap::new(),
+            held: Held::default(),
         }
     }
 
@@ -137,9 +148,10 @@ impl Link {
         self.life.is_deaf() && !self.session.is_news_full()
     }
 
-    /// Something could be written now; `now` is asked only where data runs in datagrams.
-    pub(crate) fn wants_write(&self, now: impl FnOnce() -> Time) -> bool {
-        let room_bytes = self.session.room_bytes();
+    /// Something could be written now, with at most so many new file bytes; `now` is asked only where data runs in
+    /// datagrams.
+    pub(crate) fn wants_write(&self, now: impl FnOnce() -> Time, bytes_max: u64) -> bool {
+        let room_bytes = self.session.room_bytes().min(bytes_max);
         let window_is_open =
             self.queue.next_frame_len().is_some_and(|len| u64::from(len) <= room_bytes);
         !self.is_blocked
@@ -148,16 +160,16 @@ impl Link {
                 || self.feeds_manifest()
                 || window_is_open
                 || self.queue.owes_data_ack()
-                || self.wants_data(now))
+                || self.wants_data(now, room_bytes))
     }
 
     /// Data could be sent in datagrams now.
-    fn wants_data(&self, now: impl FnOnce() -> Time) -> bool {
+    fn wants_data(&self, now: impl FnOnce() -> Time, room_bytes: u64) -> bool {
         self.queue.data().is_some_and(|data| !data.is_empty())
             && self
                 .queue
                 .datagrams()
-                .is_some_and(|datagrams| datagrams.wants_data(now(), self.session.room_bytes()))
+                .is_some_and(|datagrams| datagrams.wants_data(now(), room_bytes))
     }
 
     pub(super) fn feeds_manifest(&self) -> bool {
@@ -313,10 +325,47 @@ impl Link {
     pub(crate) fn stalled_for(&self, now: Time) -> Option<Duration> {
         let room_bytes = self.session.room_bytes();
         let next_piece = self.queue.data().and_then(DataOut::next_piece_len);
+        let could_be_sent = next_piece.is_some_and(|len| u64::from(len) <= room_bytes);
         let waits = self.is_blocked && !self.queue.is_empty()
             || self.session.window().unacknowledged_bytes() > 0
-            || next_piece.is_some_and(|len| u64::from(len) <= room_bytes);
-        waits.then(|| now.since(self.last_progress))
+            || could_be_sent && self.held.sending.is_none();
+        // What it says of its progress may lie in the socket.
+        (waits && self.held.reading.is_none()).then(|| now.since(self.last_progress))
+    }
+
+    /// A limit of this relay holds back what the peer would be sent, from now on.
+    pub(crate) fn hold_sending(&mut self, now: Time) {
+        self.held.sending.get_or_insert(now);
+    }
+
+    /// It does so no longer; for how long it has.
+    pub(crate) fn release_sending(&mut self, now: Time) -> Duration {
+        let Some(since) = self.held.sending.take() else { return Duration::ZERO };
+        if self.session.window().unacknowledged_bytes() == 0 {
+            // Nothing was waited for but this relay.
+            self.note_progress(now);
+        }
+        now.since(since)
+    }
+
+    /// A limit of this relay keeps it from reading, from now on.
+    pub(crate) fn hold_reading(&mut self, now: Time) {
+        self.held.reading.get_or_insert(now);
+    }
+
+    /// It does so no longer; for how long it has.
+    pub(crate) fn release_reading(&mut self, now: Time) -> Duration {
+        let Some(since) = self.held.reading.take() else { return Duration::ZERO };
+        let held = now.since(since);
+        self.last_progress = (self.last_progress + held).min(now);
+        // What it says now was said a while ago: that tells nothing of the path.
+        self.session.window_mut().forget_marks();
+        held
+    }
+
+    /// Whether file bytes may come by the stream.
+    pub(crate) fn expects_stream_data(&self) -> bool {
+        self.session.is_fetching() && self.queue.data().is_none() && !self.life.is_deaf()
     }
 
     /// What happened to data in datagrams becomes news, and what was lost is under way no longer.
@@ -397,60 +446,4 @@ impl<'a> ReadCounts<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::{
-        message::SwarmRef,
-        session::{SessionConfig, window::Window},
-    };
-    use relay_protocol::FailureCode;
-    use relay_swarm::PeerSlot;
-    use shards::ShardId;
-
-    const SWARM: SwarmRef = SwarmRef { home: ShardId(0), index: 1, generation: 2 };
-
-    fn link() -> Link {
-        let config = SessionConfig {
-            admission: Default::default(),
-            chunk_size_log2_max: 20,
-            chunk_size_log2_limit: 20,
-        };
-        let session = Session::new(Arc::new(config), Window::new(1 << 18));
-        Link::new(session, Secure::clear(), Time::ZERO)
-    }
-
-    fn no_clock() -> Time {
-        unreachable!("no data runs in datagrams")
-    }
-
-    #[test]
-    fn the_last_words_are_written_and_nothing_is_read_or_said_behind_them() {
-        let mut link = link();
-        assert!(link.may_read() && link.wants_write(no_clock), "its preamble waits");
-        let failure = Failure::new(FailureCode::Internal, "a reason");
-        assert!(link.say_last(Time(9), failure.clone()));
-        assert!(!link.say_last(Time(9), failure), "they are the last");
-        assert!(!link.may_read() && link.wants_write(no_clock));
-        assert!(link.stop_hearing(), "they are to be heard");
-        link.life.fail_to_write();
-        assert!(!link.wants_write(no_clock));
-        link.life.cut();
-        assert!(!link.stop_hearing(), "nothing is waited for any more");
-    }
-
-    #[test]
-    fn what_a_peer_said_before_it_went_is_told_once() {
-        let mut link = link();
-        link.session.tell(NewsItem::Leaving);
-        assert!(!link.has_news() && link.take_news(9).is_none(), "no home would hear it");
-        link.membership.ask();
-        assert!(link.membership.join(SWARM, PeerSlot(3)) && link.has_news());
-        let Parting { was, news, .. } = link.leave(9).expect("it leaves");
-        assert_eq!(was, Membership::Member(SWARM, PeerSlot(3)));
-        let News { news, claims } = news.expect("it said something");
-        assert_eq!((news.items, claims), (vec![NewsItem::Leaving], 0));
-        assert!(link.leave(9).is_none() && link.take_news(9).is_none());
-    }
-}
+mod tests;

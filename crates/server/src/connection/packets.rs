@@ -104,12 +104,12 @@ impl Link {
         self.queue.datagrams_mut().map_or(0, Datagrams::take_resent)
     }
 
-    /// Hands datagrams of data to `send`, as window and path allow, but only so many in a turn;
-    /// file bytes in those that it took.
+    /// Hands datagrams of data to `send`, with at most so many file bytes, as window and path allow, but only so many
+    /// in a turn; file bytes in those that it took.
     pub(crate) fn transmit_data(
         &mut self,
         now: Time,
-        segments_max: usize,
+        (bytes_max, segments_max): (u64, usize),
         scratch: &mut Vec<u8>,
         mut send: impl FnMut(&DataTransmit, &[u8]) -> Sent,
     ) -> u64 {
@@ -118,7 +118,7 @@ impl Link {
             && !self.life.is_closing()
             && let Some(datagrams) = self.queue.datagrams_mut()
         {
-            let room_bytes = self.session.room_bytes();
+            let room_bytes = self.session.room_bytes().min(bytes_max - sent_bytes);
             scratch.clear();
             let Some(transmit) = datagrams.poll_data(now, room_bytes, segments_max, scratch) else {
                 break;

@@ -10,13 +10,13 @@
 
 use std::rc::Rc;
 
-use shards::task;
+use shards::{clock, task};
 
 use super::{Connection, udp_out};
 use crate::shard::{
     Parts, ShardState,
-    desk::{Desk, now},
-    ready::Ready,
+    desk::{Desk, TIMER_LEAST, now},
+    ready::{Ready, Rest},
 };
 
 /// Writes of one round before other tasks get their turn: about a millisecond.
@@ -44,11 +44,15 @@ pub(crate) async fn run(state: Rc<ShardState>) {
                 task::cede_core();
             }
         }
-        let is_all_written = state.parts().ready.is_all_written();
-        if is_all_written {
-            state.desk.bells.pump.wait().await;
-        } else {
-            task::yield_now().await;
+        let idle = state.parts().ready.rest(&state.desk);
+        match idle {
+            Rest::Some => task::yield_now().await,
+            Rest::Nothing => state.desk.bells.pump.wait().await,
+            Rest::Until(at) => {
+                // Rung or due, all the same: it is looked at again.
+                let wait = at.since(now()).max(TIMER_LEAST);
+                clock::timeout(wait, state.desk.bells.pump.wait()).await;
+            }
         }
     }
 }
@@ -58,21 +62,25 @@ fn write_next(desk: &Desk, parts: &mut Parts) -> Option<(bool, u64)> {
     let Parts { ready, scratch, .. } = parts;
     // What is small and urgent does not wait for a round of bulk data.
     udp_out::send_ready(desk, ready, scratch);
-    let connection = ready.pop_write()?;
-    Some((connection.is_local, write_once(desk, ready, scratch, &connection)))
+    let (connection, room_bytes) = ready.pop_write(desk)?;
+    Some((connection.is_local, write_once(desk, ready, scratch, &connection, room_bytes)))
 }
 
-/// One write; file bytes that the kernel took.
+/// One write, with at most so many new file bytes as the relay's limits say; those that the kernel took.
 fn write_once(
     desk: &Desk,
     ready: &mut Ready,
     scratch: &mut Vec<u8>,
     connection: &Rc<Connection>,
+    room_bytes: u64,
 ) -> u64 {
-    if !connection.link().wants_write(now) {
+    if !connection.link().wants_write(now, room_bytes) {
+        if room_bytes < u64::MAX && connection.link().wants_write(now, u64::MAX) {
+            ready.shaping.hold_sending(desk, connection);
+        }
         return 0;
     }
-    match connection.write(now()) {
+    match connection.write(now(), room_bytes) {
         Ok(written) => {
             desk.bells.activity.ring();
             let cells = &desk.cells;
@@ -80,7 +88,9 @@ fn write_once(
             let control = (written.total_bytes as u64).saturating_sub(written.data_bytes);
             cells.control_out_bytes.add(control);
             ready.mark_news(desk, connection);
-            let sent = udp_out::transmit_data(desk, ready, scratch, connection);
+            let left = room_bytes.saturating_sub(written.data_bytes);
+            let sent = udp_out::transmit_data(desk, ready, scratch, connection, left);
+            ready.shaping.note_sent(desk, connection, written.data_bytes + sent);
             if written.blocked {
                 connection.blocked_bell.ring();
             } else {

@@ -216,6 +216,7 @@ fn handle_of(
     let received = link.handle_datagram(route, datagram, &mut counts);
     drop(link);
     cells.data_in_bytes.add(counts.data_bytes);
+    ready.shaping.note_datagrams(desk, connection, counts.data_bytes);
     match received {
         Ok(Received::Taken) if is_data(datagram) => {}
         Ok(Received::Taken) => cells.control_in_bytes.add(datagram.len() as u64),

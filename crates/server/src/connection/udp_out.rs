@@ -52,20 +52,21 @@ pub(crate) fn transmit(
     }
 }
 
-/// Sends data of one connection; file bytes in it.
+/// Sends data of one connection, at most so many file bytes; those in it.
 pub(crate) fn transmit_data(
     desk: &Desk,
     ready: &mut Ready,
     scratch: &mut Vec<u8>,
     connection: &Rc<Connection>,
+    bytes_max: u64,
 ) -> u64 {
     let mut link = connection.link();
     if link.queue.data().is_none() || link.life.is_closed() {
         return 0;
     }
     let (now, cells) = (now(), &desk.cells);
-    let segments_max = desk.sockets.segments_max();
-    let bytes = link.transmit_data(now, segments_max, scratch, |data, contents| {
+    let most = (bytes_max, desk.sockets.segments_max());
+    let bytes = link.transmit_data(now, most, scratch, |data, contents| {
         let segments = contents.len().div_ceil(data.segment_bytes);
         let route = data.route;
         let transmit = datagrams::transmit(route.remote, route.local, contents, data.segment_bytes);

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use shards::{Ringer, ShardId};
 
-use super::{Home, cache::count_unwanted, departures::Departures};
+use super::{Home, cache::count_unwanted, departures::Departures, limits};
 use crate::{
     message::{HomeRequest, JoinRequest, PeerRequest, SwarmRef},
     observe::cells::ShardCells,
@@ -35,6 +35,8 @@ pub(crate) struct Homes {
     pub departures: Departures,
     /// Homes that something happened to since they last decided.
     dirty: Vec<(u32, u32)>,
+    /// The relay had limits when last looked.
+    are_limited: bool,
 }
 
 impl Homes {
@@ -54,6 +56,7 @@ impl Homes {
             homes: Slots::new(),
             departures: Departures::default(),
             dirty: Vec::new(),
+            are_limited: false,
         }
     }
 
@@ -120,7 +123,7 @@ impl Homes {
             outbox.push_peer(from.shard, PeerRequest::Close { to: from, failure });
             return;
         }
-        let found = known.or_else(|| self.create(join.key, cells));
+        let found = known.or_else(|| self.create(now, join.key, cells));
         let own = self.own;
         let home = found
             .and_then(|(index, generation)| self.home(SwarmRef { home: own, index, generation }));
@@ -138,12 +141,15 @@ impl Homes {
         }
     }
 
-    fn create(&mut self, key: SwarmKey, cells: &ShardCells) -> Option<(u32, u32)> {
+    fn create(&mut self, now: Time, key: SwarmKey, cells: &ShardCells) -> Option<(u32, u32)> {
         let waiter = self.shared.budget.waiter(self.ringer.clone())?;
         let (index, generation) = self.homes.next();
         let reference = SwarmRef { home: self.own, index, generation };
         let config = self.swarm_config(&key);
-        let home = Home::new(key, reference, config, waiter, self.shard_count);
+        let mut home = Home::new(key, reference, config, waiter, self.shard_count);
+        let of_relay = self.shared.rates.limits();
+        let chunk = key.chunk_size_bytes().into();
+        home.handle_limits(now, limits::of_swarm(&of_relay, chunk, 0, false));
         self.homes.insert(home);
         self.by_key.insert(key, (index, generation));
         cells.swarms.set(self.homes.len() as u64);
@@ -186,6 +192,26 @@ impl Homes {
             self.by_key.remove(home.key());
             cells.swarms.set(self.homes.len() as u64);
             tracing::info!(id = %home.key().id, "a swarm ends: nobody is left");
+        }
+    }
+
+    /// Tells the homes what the relay's limits mean for them now, if there are any.
+    pub(crate) fn handle_limits(&mut self, now: Time, cells: &ShardCells) {
+        let of_relay = self.shared.rates.limits();
+        if of_relay.is_none() && !self.are_limited {
+            return;
+        }
+        self.are_limited = !of_relay.is_none();
+        cells.fetching_bytes.set(self.homes.iter().map(|home| home.swarm().fetching_bytes()).sum());
+        let fetching = self.shared.sum(|cells| &cells.fetching_bytes);
+        let holds_back = self.shared.rates.holds_back(now);
+        for home in self.homes.iter_mut() {
+            let chunk = home.key().chunk_size_bytes().into();
+            home.handle_limits(now, limits::of_swarm(&of_relay, chunk, fetching, holds_back));
+            if !std::mem::replace(&mut home.is_dirty, true) {
+                let SwarmRef { index, generation, .. } = home.reference();
+                self.dirty.push((index, generation));
+            }
         }
     }
 

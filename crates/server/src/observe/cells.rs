@@ -142,6 +142,9 @@ pub(crate) struct ShardCells {
     pub doorbell_rings: Cell,
     pub busy_ppm: Cell,
     pub window_bytes: Cell,
+    pub fetching_bytes: Cell,
+    pub held_sending_us: Cell,
+    pub held_reading_us: Cell,
     pub fetch_seconds: Seconds,
     pub delivery_seconds: Seconds,
 }
@@ -192,6 +195,9 @@ impl ShardCells {
             doorbell_rings: Cell::default(),
             busy_ppm: Cell::default(),
             window_bytes: Cell::default(),
+            fetching_bytes: Cell::default(),
+            held_sending_us: Cell::default(),
+            held_reading_us: Cell::default(),
             fetch_seconds,
             delivery_seconds,
         }

@@ -15,14 +15,17 @@ use metrics_exporter_prometheus::{
 use shards::budget::Budget;
 
 use super::cells::{Cell, DATAGRAM_DROPS, DROPS, Drop, REFUSALS, REJECTIONS, Seconds, ShardCells};
-use crate::process::{Shared, cpu_us};
+use crate::{
+    limits::Limits,
+    process::{Shared, cpu_us},
+};
 
+use relay_protocol::rate::Rate;
 use relay_transport::Transport;
 
 /// Buckets of latencies in seconds: from a loopback delivery to a stalled peer.
 const SECONDS_BUCKETS: [f64; 15] =
     [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
-
 /// The label of what control channels in datagrams count.
 const UDP_CONTROL: &str = Transport::UdpControl.name();
 /// The process's CPU time, of the processes' collector.
@@ -49,6 +52,7 @@ pub(crate) struct Metrics {
     peers: Gauge,
     peers_max: Gauge,
     signs: Signs,
+    limits: RateLimits,
     process: metrics_process::Collector,
 }
 
@@ -82,6 +86,15 @@ struct Signs {
     busy: Vec<Gauge>,
     heartbeat_age: Vec<Gauge>,
 }
+
+/// What the relay itself holds back.
+struct RateLimits {
+    in_force: Vec<(Gauge, OfLimits)>,
+    held: [(Counter, OfShards); 2],
+}
+
+/// One of the relay's limits.
+type OfLimits = fn(&Limits) -> Option<Rate>;
 
 impl Refused {
     fn new() -> Self {
@@ -170,6 +183,40 @@ impl Signs {
     }
 }
 
+impl RateLimits {
+    fn new() -> Self {
+        const LIMIT: &str = "relay_rate_limit_bytes_per_second";
+        const HELD: &str = "relay_held_back_seconds_total";
+        describe_gauge!(
+            LIMIT,
+            "File bytes a second that the relay's own limits allow; 0: no limit"
+        );
+        describe_counter!(HELD, "Whole seconds that connections waited for the relay's own limits");
+        let limit = |direction, scope| gauge!(LIMIT, "direction" => direction, "scope" => scope);
+        let held = |direction| counter!(HELD, "direction" => direction);
+        Self {
+            in_force: vec![
+                (limit("out", "all"), |limits| limits.egress),
+                (limit("in", "all"), |limits| limits.ingress),
+                (limit("out", "peer"), |limits| limits.peer),
+                (limit("in", "peer"), |limits| limits.peer),
+            ],
+            held: [(held("out"), |c| &c.held_sending_us), (held("in"), |c| &c.held_reading_us)],
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges are f64")]
+    fn flush(&self, shared: &Shared) {
+        let limits = shared.rates.limits();
+        for (handle, limit) in &self.in_force {
+            handle.set(limit(&limits).map_or(0, Rate::bytes_per_second) as f64);
+        }
+        for (handle, micros) in &self.held {
+            handle.absolute(shared.sum(micros) / 1_000_000);
+        }
+    }
+}
+
 fn by_reason(name: &'static str, reasons: &[&'static str]) -> Vec<Counter> {
     reasons.iter().map(|&reason| counter!(name, "reason" => reason)).collect()
 }
@@ -249,6 +296,7 @@ impl Metrics {
                 peers: gauge!("relay_peers"),
                 peers_max: gauge!("relay_peers_limit"),
                 signs: Signs::new(shared),
+                limits: RateLimits::new(),
                 shared: Arc::clone(shared),
                 process,
             }
@@ -286,6 +334,7 @@ impl Metrics {
         self.peers.set(shared.peers() as f64);
         self.peers_max.set(shared.peers_max() as f64);
         self.signs.flush(shared, ages);
+        self.limits.flush(shared);
     }
 }
 
@@ -392,10 +441,7 @@ fn describe() {
         "Connections turned away or ended through their own fault"
     );
     describe_counter!("relay_http_tokens_refused_total", "HTTP requests with a wrong token");
-    describe_counter!(
-        "relay_connections_stalled_total",
-        "Peers disconnected because they took no data"
-    );
+    describe_counter!("relay_connections_stalled_total", "Peers cut off as they took no data");
     describe_counter!("relay_bytes_total", "Bytes read and written; data is chunk payload");
     describe_counter!("relay_chunks_delivered_total", "Chunks that peers have verified");
     describe_counter!("relay_chunks_fetched_total", "Chunks that came from peers, verified");
@@ -430,10 +476,7 @@ fn describe() {
     describe_counter!("relay_datagrams_total", "Datagrams received, of whatever kind, and sent");
     describe_counter!("relay_datagram_bytes_total", "Their bytes, without UDP's headers");
     describe_counter!("relay_datagrams_dropped_total", "Datagrams that were not taken");
-    describe_counter!(
-        "relay_datagrams_passed_on_total",
-        "Datagrams that came to another shard's socket than their connection's"
-    );
+    describe_counter!("relay_datagrams_passed_on_total", "Datagrams that came to another shard");
     describe_counter!(
         "relay_data_lost_bytes_total",
         "File bytes in datagrams that were lost, or thought to be"

@@ -83,6 +83,11 @@ impl Fetching {
         });
     }
 
+    /// Whether something is still to come.
+    pub(crate) fn is_any_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Ends a fetch that the peer can't answer.
     pub(crate) fn remove(&mut self, fetch_id: FetchId) -> Option<Lease> {
         let at = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id)?;

@@ -189,6 +189,11 @@ impl Window {
         self.lost_bytes = (self.lost_bytes + bytes).min(self.sent_bytes - self.received_bytes);
     }
 
+    /// What is under way tells nothing of the path: its acknowledgement was not heard when it came.
+    pub(crate) fn forget_marks(&mut self) {
+        (self.rtt_mark, self.rate_mark) = (None, None);
+    }
+
     /// Payload bytes that have arrived or are under way.
     fn arriving_bytes(&self) -> u64 {
         self.sent_bytes - self.lost_bytes

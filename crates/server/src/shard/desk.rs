@@ -3,7 +3,7 @@
 //! Holds no connection and no swarm. Tasks wait for bells, so these stand outside of what one task has to itself
 //! at a time ([`super::Parts`]).
 
-use std::{cell::Cell, io, rc::Rc, sync::Arc};
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
 
 use shards::{
     Shard, ShardId, bell::LocalBell, clock, datagrams::DatagramSocket, steering::DatagramGroup,
@@ -20,6 +20,9 @@ use relay_protocol::{limits::DATAGRAM_SHARDS_MAX, time::Time};
 /// Connections of one shard that linger at once; further ones are closed as soon as their words
 /// are with the kernel. Descriptors are what they cost.
 const LINGERING_MAX: usize = 256;
+
+/// No timer of the event loop is finer than this.
+pub(crate) const TIMER_LEAST: Duration = Duration::from_millis(1);
 
 /// The time that counts for peers and swarms.
 pub(crate) fn now() -> Time {
@@ -46,6 +49,8 @@ pub(crate) struct Bells {
     pub price: LocalBell,
     /// Rung when a connection has something to write or to transmit.
     pub pump: LocalBell,
+    /// Rung when a connection waits for its turn to be read from.
+    pub intake: LocalBell,
     /// Rung when a connection's datagrams are due before all others.
     pub due: LocalBell,
     /// Of each datagram socket: rung when it had no room for data of a connection.
@@ -64,6 +69,7 @@ impl Desk {
             activity: LocalBell::new(),
             price: LocalBell::new(),
             pump: LocalBell::new(),
+            intake: LocalBell::new(),
             due: LocalBell::new(),
             blocked: sockets.iter().map(|_| LocalBell::new()).collect(),
         };

@@ -14,7 +14,9 @@ use shards::ShardId;
 
 use super::{
     desk::{Desk, now},
+    guests::Guests,
     outbox::{CLAIMS_PER_PEER_MAX, Outbox},
+    shaping::Shaping,
 };
 use crate::{
     connection::{Connection, link::News},
@@ -32,6 +34,7 @@ const DUE_STEP_NS: u64 = 5_000_000;
 /// The queues of one shard. [`crate::connection::Marks`] say where a connection stands.
 pub(crate) struct Ready {
     pub outbox: Outbox,
+    pub shaping: Shaping,
     /// Connections with something to write, in the order of their turn.
     writes: VecDeque<Rc<Connection>>,
     /// Connections with datagrams to send.
@@ -53,10 +56,19 @@ pub(crate) enum Due {
     Never,
 }
 
+/// Whether something is left for the pump.
+pub(crate) enum Rest {
+    Some,
+    Nothing,
+    /// Limits hold it back until then.
+    Until(Time),
+}
+
 impl Ready {
     pub(crate) fn new(desk: &Desk) -> Self {
         Self {
             outbox: Outbox::new(desk.id(), desk.shard_count()),
+            shaping: Shaping::default(),
             writes: VecDeque::new(),
             transmits: VecDeque::new(),
             news: VecDeque::new(),
@@ -73,7 +85,7 @@ impl Ready {
             self.transmits.push_back(Rc::clone(connection));
             desk.bells.pump.ring();
         }
-        let wants_write = link.wants_write(now);
+        let wants_write = link.wants_write(now, u64::MAX);
         let has_data = link.queue.data().is_some();
         drop(link);
         if !wants_write {
@@ -86,11 +98,15 @@ impl Ready {
         }
     }
 
-    /// The connection whose turn it is to write.
-    pub(crate) fn pop_write(&mut self) -> Option<Rc<Connection>> {
-        let connection = self.writes.pop_front()?;
+    /// The connection whose turn it is to write, and the new file bytes that it may be sent. Those that limits held back
+    /// come when all others are through.
+    pub(crate) fn pop_write(&mut self, desk: &Desk) -> Option<(Rc<Connection>, u64)> {
+        let Some(connection) = self.writes.pop_front() else {
+            return self.shaping.pop_sending(desk);
+        };
         connection.marks.writes.set(false);
-        Some(connection)
+        let room = self.shaping.sending_room(desk, &connection);
+        Some((connection, room))
     }
 
     /// A connection with datagrams to send.
@@ -100,9 +116,31 @@ impl Ready {
         Some(connection)
     }
 
-    /// No connection has anything to write or to transmit.
-    pub(crate) fn is_all_written(&self) -> bool {
-        self.writes.is_empty() && self.transmits.is_empty()
+    /// What is left to write or to transmit.
+    pub(crate) fn rest(&mut self, desk: &Desk) -> Rest {
+        if !self.writes.is_empty() || !self.transmits.is_empty() {
+            return Rest::Some;
+        }
+        match self.shaping.rest_sending(desk) {
+            None => Rest::Nothing,
+            Some(at) if at <= now() => Rest::Some,
+            Some(at) => Rest::Until(at),
+        }
+    }
+
+    /// Other limits may hold: nothing waits for the old ones.
+    pub(crate) fn refresh_limits(&mut self, desk: &Desk, guests: &Guests) {
+        if !self.shaping.refresh(desk) {
+            return;
+        }
+        for connection in guests.iter() {
+            if let Some(datagrams) = connection.link().queue.datagrams_mut() {
+                datagrams.unhold_data();
+            }
+            connection.read_bell.ring();
+            self.mark_write(desk, connection);
+        }
+        desk.bells.pump.ring();
     }
 
     /// Puts the connection into the list of those with news, if it has any.

@@ -9,15 +9,16 @@ use std::{
 
 use shards::clock;
 
-use super::{ShardState, desk::now, sweep::Sweep};
+use super::{
+    ShardState,
+    desk::{TIMER_LEAST, now},
+    sweep::Sweep,
+};
 use relay_protocol::time::Time;
 
 /// How often time is looked at when nothing happens: hedges, deadlines and stalls are due in
 /// tens of milliseconds at the least. What memory costs has a timer of its own (`watch_prices`).
 const TICK_BUSY: Duration = Duration::from_millis(10);
-
-/// No timer of the event loop is finer than this.
-const TICK_LEAST: Duration = Duration::from_millis(1);
 
 /// The same while no swarm has work, and how often everything else is looked after.
 const TICK_IDLE: Duration = Duration::from_millis(100);
@@ -40,7 +41,11 @@ pub(super) async fn run(state: Rc<ShardState>) {
         }
         let now = now();
         tell_lapse();
-        state.parts().homes.handle_timeouts(now);
+        {
+            let homes = &mut state.parts().homes;
+            homes.handle_limits(now, &desk.cells);
+            homes.handle_timeouts(now);
+        }
         is_quiet &= !happened;
         if now.since(looked_at) >= TICK_IDLE {
             looked_at = now;
@@ -61,7 +66,7 @@ pub(super) async fn watch_prices(state: Rc<ShardState>) {
         let due = state.parts().homes.price_due_at().map(|due| due.since(now()));
         match due.filter(|&due| due < TICK_BUSY) {
             Some(due) => {
-                clock::sleep(due.max(TICK_LEAST)).await;
+                clock::sleep(due.max(TIMER_LEAST)).await;
                 state.parts().homes.handle_timeouts(now());
                 desk.shard.port.nudge();
             }

@@ -15,7 +15,7 @@ use super::{
     requests, tick,
 };
 use crate::{
-    connection::{accept, closing, pump, udp_in},
+    connection::{accept, admit, closing, pump, udp_in},
     message::{Handled, Request},
 };
 
@@ -28,6 +28,7 @@ pub(crate) async fn run(state: Rc<ShardState>) {
     let _alarm = Alarm;
     let desk = &state.desk;
     task::spawn(pump::run(Rc::clone(&state)));
+    task::spawn(admit::take_turns(Rc::clone(&state)));
     task::spawn(tick::run(Rc::clone(&state)));
     task::spawn(tick::watch_prices(Rc::clone(&state)));
     udp_in::start(&state);
@@ -60,6 +61,7 @@ pub(crate) async fn run(state: Rc<ShardState>) {
 pub(crate) fn turn(state: &Rc<ShardState>) -> bool {
     let (desk, parts) = (&state.desk, &mut *state.parts());
     let port = &desk.shard.port;
+    parts.ready.refresh_limits(desk, &parts.guests);
     while let Some((from, Handled { claims })) = port.try_reply() {
         parts.ready.outbox.handled(from, claims);
     }

@@ -162,7 +162,8 @@ impl Book {
                 continue;
             }
             let silent = now.since(peer.seen.progress_at) >= DORMANT_AFTER;
-            if silent && !peer.is_hungry() {
+            // What the shell holds back itself makes no peer silent.
+            if silent && !peer.is_hungry() && !self.limits.holds_back {
                 self.set_counted(slot, false);
             } else {
                 self.watch_peer(now, slot);

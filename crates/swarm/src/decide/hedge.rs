@@ -52,12 +52,13 @@ impl Fetching<'_> {
     pub(crate) fn check_late(&mut self) {
         while let Some(fetch_id) = self.late.next_due(self.desk.now) {
             let Some(&fetch) = self.desk.book.fetches().get(fetch_id) else { continue };
-            if self.is_in_turn(&fetch) {
+            if self.is_in_turn(&fetch) || self.is_slowed_by_limits(&fetch) {
                 self.late.watch(self.desk.now, fetch_id);
                 continue;
             }
             self.desk.book.note_silence(self.desk.now, fetch_id);
-            if self.desk.book.peer(fetch.holder).supply.silence.unanswered >= FETCH_GIVE_UP {
+            let give_up = FETCH_GIVE_UP.max(2 * self.desk.book.limits().patience);
+            if self.desk.book.peer(fetch.holder).supply.silence.unanswered >= give_up {
                 self.disbelieve(fetch.holder);
                 continue;
             }
@@ -79,6 +80,11 @@ impl Fetching<'_> {
         let silence_max = self.late.hedge_after();
         fetch.queued > DEPTH_UNKNOWN
             && depth.is_in_turn(self.desk.now, fetch.started_at, queued_bytes, silence_max)
+    }
+
+    /// Whether it may be the shell's own limits that the fetch waits for.
+    fn is_slowed_by_limits(&self, fetch: &Fetch) -> bool {
+        self.desk.now.since(fetch.started_at) < self.desk.book.limits().patience
     }
 
     /// Asks other holders as well for what is late, as long as there is room; else others instead.

@@ -99,7 +99,7 @@ pub(crate) fn may_ask(book: &Book, peer: &Peer) -> bool {
 /// none to those which wait for slow ones. Those on trial may hold half of the fetches at most
 /// once one is proven.
 fn can_take_another(book: &Book, peer: &Peer) -> bool {
-    let half = book.config().fetches_max / 2;
+    let half = book.fetches_max() / 2;
     if !peer.supply.is_proven
         && book.fetches().on_trial() > half
         && sure_holders(book).next().is_some()
@@ -111,7 +111,7 @@ fn can_take_another(book: &Book, peer: &Peer) -> bool {
 
 /// Whether one more of the fetches may wait for a slow holder.
 pub(crate) fn may_add_slow(book: &Book) -> bool {
-    book.fetches().overdue() <= book.config().fetches_max / 2
+    book.fetches().overdue() <= book.fetches_max() / 2
 }
 
 /// Those of the suppliers remembered that answer in time.
@@ -128,7 +128,10 @@ pub(crate) fn is_surely_held(book: &Book, chunk: u32) -> bool {
 /// Fetches that the holder may have outstanding.
 fn depth(book: &Book, peer: &Peer) -> u32 {
     match peer.supply.is_proven {
-        true => peer.supply.depth.fetches(book.config().chunk_size_bytes),
+        true => {
+            let depth = peer.supply.depth.fetches(book.config().chunk_size_bytes);
+            depth.min(book.limits().depth_max).max(1)
+        }
         false => 1,
     }
 }

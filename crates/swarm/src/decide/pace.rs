@@ -33,6 +33,9 @@
 //! take, and what a slower peer has is a part of what a faster one has; the same chunks are the last to be
 //! given up.
 //!
+//! While the shell's own limits hold back what peers could take, no peer falls behind: its rate is the limit's. If it is
+//! a slow peer that the others wait for, they starve, nothing is held back, and the judging goes on.
+//!
 //! To pretend to be slow is to be left behind. To pretend to be fast takes bytes that the kernel has really
 //! been rid of, and their time counts, however they are acknowledged.
 //!
@@ -126,6 +129,9 @@ pub(crate) fn let_the_slow_lead(book: &mut Book) {
 
 /// Whether the peer has fallen behind the pace, or keeps it again.
 fn judge(book: &mut Book, now: Time, slot: PeerSlot) {
+    if book.limits().holds_back {
+        return;
+    }
     let intake = &book.peer(slot).intake;
     let piece = evidence_bytes(book);
     let under_way = (intake.under_way_bytes as f64).max(piece);

@@ -65,6 +65,8 @@ pub struct DataOut {
     timeouts: u32,
     /// The system had no room for what was to be sent last.
     is_blocked: bool,
+    /// The other side has no room, and will say when it has.
+    is_closed: bool,
     /// When a piece may go that waits for nothing but its time, as of the last question for one. A
     /// caller that is told that none goes now must look at [`Self::poll_timeout`].
     departs_at: Cell<Option<Time>>,
@@ -127,6 +129,7 @@ impl DataOut {
             waits_since: None,
             timeouts: 0,
             is_blocked: false,
+            is_closed: false,
             departs_at: Cell::new(None),
             tally: Tally::default(),
         }
@@ -208,7 +211,8 @@ impl DataOut {
         self.departs_at.set(None);
         let least = self.next_piece_len()?;
         let fits = self.congestion.room() >= self.mtu.datagram_bytes() as u64;
-        let takes = (fits || self.congestion.is_idle()) && !self.is_blocked;
+        let may_send = !self.is_blocked && !self.is_closed;
+        let takes = (fits || self.congestion.is_idle()) && may_send;
         if u64::from(least) > data_bytes_max || !takes {
             return None;
         }
@@ -266,7 +270,11 @@ impl DataOut {
     /// The length of the probe that is to be sent now, if any.
     pub fn poll_probe(&mut self, now: Time) -> Option<usize> {
         // Only a side that sends data needs to know.
-        if self.sends.is_empty() || self.is_blocked { None } else { self.mtu.poll_probe(now) }
+        if self.wants_none() { None } else { self.mtu.poll_probe(now) }
+    }
+
+    fn wants_none(&self) -> bool {
+        self.sends.is_empty() || self.is_blocked || self.is_closed
     }
 
     /// It went out.
@@ -288,8 +296,10 @@ impl DataOut {
         self.congestion.set_datagram_bytes_max(bytes);
     }
 
-    /// The other side has received these packets; numbers that were never used are ignored.
+    /// The other side has received these packets; numbers that were never used are ignored. Without room it is sent
+    /// nothing until it says that it has some.
     pub fn handle_acked(&mut self, now: Time, room_bytes: u32, ranges: &[PacketRange]) {
+        self.is_closed = room_bytes == 0;
         self.congestion.set_room(u64::from(room_bytes).max(LONGEST_BYTES as u64));
         let (mut newest, mut bytes) = (None, 0);
         for range in ranges {
@@ -429,7 +439,7 @@ impl DataOut {
     /// A probe is to be sent at once.
     #[must_use]
     pub fn wants_probe(&self) -> bool {
-        !self.sends.is_empty() && !self.is_blocked && self.mtu.wants_probe()
+        !self.wants_none() && self.mtu.wants_probe()
     }
 
     /// Asserts what always holds.

@@ -10,9 +10,11 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{CongestionControl, RangeSet};
+use super::{CongestionControl, DataOut, RangeSet};
 use crate::{Datagrams, DatagramsConfig, Payload, Route, SendEvent};
-use relay_protocol::{DataPieceHeader, DatagramKeys, Message, Side, rng::Rng, time::Time};
+use relay_protocol::{
+    DataPieceHeader, DatagramKeys, Message, PacketRange, Side, rng::Rng, time::Time,
+};
 
 const CHUNK: usize = 200_000;
 
@@ -438,4 +440,24 @@ fn a_send_that_has_arrived_finishes_when_the_one_before_it_is_cut_off() {
     world.transmit();
     assert!(world.events.contains(&finished), "{:?}", world.events);
     assert!(world.is_done());
+}
+
+#[test]
+fn a_sender_that_is_told_of_no_room_sends_nothing_until_it_is_told_of_some() {
+    let mut out = DataOut::new(CongestionControl::Cubic);
+    out.push(Payload::with_crcs_of(0, vec![7; CHUNK].into()), 0, 0);
+    let mut now = Time::from_start(Duration::from_secs(1));
+    let piece = out.peek_piece(now, u64::MAX).expect("the path takes one");
+    out.handle_sent(now, 0, 1200, &piece);
+    let all = [PacketRange { first: 0, count: 1 }];
+    now = now + Duration::from_millis(1);
+    out.handle_acked(now, 0, &all);
+    for _ in 0..100 {
+        now = now + Duration::from_secs(1);
+        out.handle_timeout(now);
+        assert!(out.peek_piece(now, u64::MAX).is_none() && out.poll_probe(now).is_none());
+    }
+    assert_eq!(out.counts().lost_bytes, 0, "what came was not lost");
+    out.handle_acked(now, 1, &all);
+    assert!(out.peek_piece(now, u64::MAX).is_some());
 }

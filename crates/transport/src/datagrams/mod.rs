@@ -224,6 +224,7 @@ impl Datagrams {
         self.lanes.handle_lost(&lost);
         if let Some(data) = &mut self.data {
             data.out.handle_timeout(now);
+            data.arrivals.handle_timeout(now);
         }
         Ok(())
     }
@@ -238,6 +239,7 @@ impl Datagrams {
             self.recovery.poll_timeout(),
             self.path.poll_timeout(),
             self.data().filter(|_| can_send).and_then(DataOut::poll_timeout),
+            self.data.as_ref().and_then(|data| data.arrivals.held_until()),
         ];
         let (silent_at, _) = self.signs.silence(self.recovery.timeouts());
         others.into_iter().flatten().fold(silent_at, Time::min)
@@ -346,6 +348,26 @@ impl Datagrams {
     #[must_use]
     pub fn owes_data_ack(&self) -> bool {
         self.data.as_ref().is_some_and(|data| !data.arrivals.is_empty())
+    }
+
+    /// This side limits its rate: the other sends no more before `until`, and is then told of `room_bytes` at most.
+    /// Until when it was to wait before.
+    pub fn hold_data(&mut self, now: Time, until: Time, room_bytes: u32) -> Option<Time> {
+        self.data.as_mut()?.arrivals.hold(now, until, room_bytes)
+    }
+
+    /// Time has passed: what was held back until now goes on.
+    pub fn release_data(&mut self, now: Time) {
+        if let Some(data) = &mut self.data {
+            data.arrivals.handle_timeout(now);
+        }
+    }
+
+    /// This side limits its rate no longer.
+    pub fn unhold_data(&mut self) {
+        if let Some(data) = &mut self.data {
+            data.arrivals.unhold();
+        }
     }
 
     /// A datagram of data came from there. Its piece goes to `handler`.

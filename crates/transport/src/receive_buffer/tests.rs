@@ -25,6 +25,23 @@ fn frames(chunk: u32, offset: usize, len: usize, out: &mut Vec<u8>) {
     }
 }
 
+#[test]
+fn a_limited_read_is_never_of_nothing_and_keeps_to_whole_frames() {
+    let whole = |lead, frames| Layout { lead, frames };
+    for (layout, most, expected) in [
+        (whole(0, 16), usize::MAX, whole(0, 16)),
+        (whole(0, 16), FRAME, whole(0, 1)),
+        (whole(0, 16), 3 * FRAME + 1, whole(0, 3)),
+        (whole(100, 16), FRAME, whole(100, 0)),
+        (whole(100, 16), 2 * FRAME, whole(100, 1)),
+        (whole(FRAME, 16), FRAME, whole(FRAME, 0)),
+        (whole(17 * FRAME, 0), 2 * FRAME, whole(2 * FRAME, 0)),
+    ] {
+        assert_eq!(layout.at_most(most), expected, "{layout:?} of {most}");
+        assert!(layout.at_most(most).len_bytes() > 0);
+    }
+}
+
 /// What came: messages, and frames with their bytes.
 #[derive(PartialEq, Debug)]
 enum Seen {

@@ -188,3 +188,31 @@ fn a_swarm_that_waits_for_memory_already_does_not_try_for_a_hedge() {
     assert!(!actions.contains(&Action::TryRoom), "{actions:?}");
     assert_eq!(cancelled(&actions), [(slow, true)]);
 }
+
+fn limits(fetches_max: u32, depth_max: u32, patience: Duration) -> crate::Limits {
+    crate::Limits { fetches_max, depth_max, patience, holds_back: false }
+}
+
+#[test]
+fn a_fetch_that_the_shells_own_limit_slows_is_not_late() {
+    let mut scene = Scene::new(1, 8);
+    scene.swarm.handle_limits(START, limits(8, 8, Duration::from_secs(100)));
+    let (_, holder) = scene.asked();
+    assert_eq!(fetches(&scene.is_late(8)), [], "it may take 100 s to read it");
+    let later = START + Duration::from_secs(101);
+    scene.swarm.handle_timeout(later);
+    let hedged = fetches(&scene.drain(later, 8));
+    assert_eq!(hedged.first().map(|&(_, slot)| slot), Some(scene.other(holder)));
+}
+
+#[test]
+fn no_more_is_asked_for_at_once_than_limits_let_through() {
+    let mut scene = Scene::new(8, 8);
+    scene.swarm.handle_limits(START, limits(1, 1, Duration::ZERO));
+    let first = fetches(&scene.drain(START, 8));
+    assert_eq!(first.len(), 1);
+    scene.swarm.handle_fetched(START, first[0].0);
+    assert_eq!(fetches(&scene.drain(START, 8)).len(), 1, "one after the other");
+    scene.swarm.handle_limits(START, crate::Limits::default());
+    assert!(!fetches(&scene.drain(START, 8)).is_empty(), "without limits there are more at once");
+}

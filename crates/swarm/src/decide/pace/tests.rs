@@ -5,7 +5,8 @@ use std::time::Duration;
 use relay_protocol::{Bitfield, Order, Seeding, time::Time};
 
 use crate::{
-    Action, Eviction, Join, LAMBDA_DEFAULT, PeerSlot, Swarm, SwarmConfig, book::peer::Pacing,
+    Action, Eviction, Join, LAMBDA_DEFAULT, Limits, PeerSlot, Swarm, SwarmConfig,
+    book::peer::Pacing,
 };
 
 const CHUNK: u32 = 16 << 10;
@@ -60,4 +61,23 @@ fn the_last_peer_is_not_cut_off_for_its_own_next_chunk() {
         swarm.invariants();
     }
     assert!(swarm.desk.book.peer(peer).keeps_pace(), "the pace has come down to it");
+}
+
+#[test]
+fn no_peer_falls_behind_or_goes_dormant_while_the_shell_itself_holds_back() {
+    for holds_back in [true, false] {
+        let now = |millis| Time::ZERO + Duration::from_millis(millis);
+        let (mut swarm, peer) = swarm_with_a_full_cache(now(0));
+        // All its credit is used by what is on its way, and none of that arrives.
+        swarm.handle_allowance(now(1), peer, 0);
+        swarm.handle_limits(now(1), Limits { holds_back, ..Limits::default() });
+        for millis in (2..5_000).step_by(10) {
+            swarm.handle_timeout(now(millis));
+            while swarm.poll_action().is_some() {}
+            swarm.invariants();
+        }
+        let peer = swarm.desk.book.peer(peer);
+        assert_eq!(peer.is_counted(), holds_back, "its wants keep chunks in the cache");
+        assert!(peer.keeps_pace() || !holds_back);
+    }
 }

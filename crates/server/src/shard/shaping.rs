@@ -1,0 +1,288 @@
+//! What the relay's limits mean on one shard: what may be sent and read now, and what waits for its turn.
+//!
+//! Two limits bound each direction, that of all connections and that of each. A connection waits for its own first: so
+//! none stands in the queue of all that may not go when its turn comes. What comes by a stream is simply read later. What
+//! comes in datagrams has come already: it is acknowledged later, and its sender may have no more under way than
+//! [`DATAGRAM_ROOM`] of the rate.
+//!
+//! While nothing is limited each question costs a branch.
+
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
+
+use super::{
+    desk::{Desk, now},
+    shaper::{Limit, Shaper},
+};
+use crate::{connection::Connection, limits::Limits};
+use relay_protocol::{
+    rate::{Gcra, Rate},
+    time::Time,
+};
+
+/// A holder may have so much of the limited rate under way in datagrams. Less than the depth of the limit, so that an
+/// acknowledgement that a timer delays costs nothing; few enough that some holders at once wait no longer than their
+/// patience for an acknowledgement.
+const DATAGRAM_ROOM: Duration = Duration::from_millis(10);
+
+/// The limits of one shard.
+#[derive(Default)]
+pub(crate) struct Shaping {
+    generation: u64,
+    limits: Limits,
+    sending: Shaper<Rc<Connection>>,
+    reading: Shaper<Rc<Connection>>,
+    /// Connections that wait for their own limit to be sent something, by its time, index and generation.
+    paced: BTreeMap<(Time, u32, u32), Rc<Connection>>,
+}
+
+/// Whether a connection may be read from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reading {
+    /// So many bytes.
+    Now(u64),
+    /// Not before.
+    At(Time),
+    /// When its bell is rung.
+    InTurn,
+}
+
+impl Shaping {
+    /// Whether the limits were set anew: then nothing waits any longer.
+    pub(super) fn refresh(&mut self, desk: &Desk) -> bool {
+        let generation = desk.shared.rates.generation();
+        if generation == self.generation {
+            return false;
+        }
+        (self.generation, self.limits) = (generation, desk.shared.rates.limits());
+        let paced = std::mem::take(&mut self.paced).into_values();
+        for connection in self.sending.clear().chain(paced) {
+            release_sending(desk, &connection, now());
+        }
+        for connection in self.reading.clear() {
+            connection.pace.waits_to_read.set(false);
+        }
+        true
+    }
+
+    fn egress<'a>(&self, desk: &'a Desk) -> Option<Limit<'a>> {
+        self.limits.egress.map(|rate| Limit { total: &desk.shared.rates.egress, rate })
+    }
+
+    fn ingress<'a>(&self, desk: &'a Desk) -> Option<Limit<'a>> {
+        self.limits.ingress.map(|rate| Limit { total: &desk.shared.rates.ingress, rate })
+    }
+}
+
+/// What goes out.
+impl Shaping {
+    fn limits_sending(&self) -> bool {
+        self.limits.egress.is_some() || self.limits.peer.is_some()
+    }
+
+    /// New file bytes that the connection may be sent now.
+    pub(super) fn sending_room(&mut self, desk: &Desk, connection: &Connection) -> u64 {
+        if !self.limits_sending() {
+            return u64::MAX;
+        }
+        if connection.pace.waits_to_send.get() {
+            return 0;
+        }
+        let now = now();
+        match peer_room(self.limits.peer, &connection.pace.sent, now) {
+            0 => 0,
+            own => self.egress(desk).map_or(own, |limit| self.sending.room(limit, now).min(own)),
+        }
+    }
+
+    /// The connection would be sent something and may not be: it waits.
+    pub(crate) fn hold_sending(&mut self, desk: &Desk, connection: &Rc<Connection>) {
+        if connection.pace.waits_to_send.replace(true) {
+            return;
+        }
+        let now = now();
+        connection.link().hold_sending(now);
+        desk.shared.rates.note_held_back(now);
+        let own = connection.pace.sent.get().next();
+        match self.egress(desk) {
+            Some(limit) if self.limits.peer.is_none() || own <= now => {
+                self.sending.wait(limit, now, Rc::clone(connection));
+            }
+            _ => {
+                let reference = connection.reference;
+                let key = (own, reference.index, reference.generation);
+                self.paced.insert(key, Rc::clone(connection));
+            }
+        }
+    }
+
+    /// The next connection whose turn has come, and the new file bytes that it may be sent.
+    pub(super) fn pop_sending(&mut self, desk: &Desk) -> Option<(Rc<Connection>, u64)> {
+        if !self.limits_sending() {
+            return None;
+        }
+        let now = now();
+        if self.paced.first_key_value().is_some_and(|((at, ..), _)| *at <= now) {
+            let (_, connection) = self.paced.pop_first()?;
+            release_sending(desk, &connection, now);
+            let room = self.sending_room(desk, &connection);
+            return Some((connection, room));
+        }
+        let limit = self.egress(desk)?;
+        let (connection, room) = self.sending.pop(limit, now)?;
+        release_sending(desk, &connection, now);
+        let own = peer_room(self.limits.peer, &connection.pace.sent, now);
+        Some((connection, room.min(own)))
+    }
+
+    /// So many file bytes of the connection are on their way.
+    pub(crate) fn note_sent(&mut self, desk: &Desk, connection: &Connection, bytes: u64) {
+        if !self.limits_sending() {
+            return;
+        }
+        charge(self.limits.peer, &connection.pace.sent, now(), bytes);
+        if self.egress(desk).is_some() {
+            self.sending.take(bytes);
+        }
+    }
+
+    /// Nothing is left to send but what waits: when that may go.
+    pub(super) fn rest_sending(&mut self, desk: &Desk) -> Option<Time> {
+        if !self.limits_sending() {
+            return None;
+        }
+        if let Some(limit) = self.egress(desk) {
+            self.sending.settle(limit);
+        }
+        let paced = self.paced.keys().next().map(|&(at, ..)| at);
+        self.sending.due().into_iter().chain(paced).min()
+    }
+}
+
+/// What comes in.
+impl Shaping {
+    fn limits_reading(&self) -> bool {
+        self.limits.ingress.is_some() || self.limits.peer.is_some()
+    }
+
+    /// Whether the connection's stream may be read.
+    pub(crate) fn reading_room(&mut self, desk: &Desk, connection: &Rc<Connection>) -> Reading {
+        if !self.limits_reading() {
+            return Reading::Now(u64::MAX);
+        }
+        let pace = &connection.pace;
+        if pace.waits_to_read.get() {
+            return Reading::InTurn;
+        }
+        if !connection.link().expects_stream_data() {
+            return Reading::Now(u64::MAX);
+        }
+        let now = now();
+        let own = peer_room(self.limits.peer, &pace.received, now);
+        if own == 0 {
+            return Reading::At(pace.received.get().next());
+        }
+        let Some(limit) = self.ingress(desk) else { return Reading::Now(own) };
+        if pace.granted_bytes.get() == 0 {
+            let room = self.reading.room(limit, now);
+            if room == 0 {
+                pace.waits_to_read.set(true);
+                self.reading.wait(limit, now, Rc::clone(connection));
+                desk.bells.intake.ring();
+                return Reading::InTurn;
+            }
+            self.reading.take(room);
+            pace.granted_bytes.set(room);
+        }
+        Reading::Now(own.min(pace.granted_bytes.get()))
+    }
+
+    /// So many file bytes came by the connection's stream.
+    pub(crate) fn note_read(&mut self, desk: &Desk, connection: &Connection, bytes: u64) {
+        if !self.limits_reading() {
+            return;
+        }
+        charge(self.limits.peer, &connection.pace.received, now(), bytes);
+        self.give_back(desk, connection, bytes);
+    }
+
+    /// Of what was granted so much was used.
+    pub(crate) fn give_back(&mut self, desk: &Desk, connection: &Connection, used_bytes: u64) {
+        let granted = connection.pace.granted_bytes.take();
+        let Some(limit) = self.ingress(desk) else { return };
+        if used_bytes > granted {
+            // What was late, or came unasked.
+            limit.total.charge(limit.rate, now(), used_bytes - granted);
+        }
+        self.reading.give_back(granted.saturating_sub(used_bytes));
+        if self.reading.due() == Some(Time::ZERO) {
+            desk.bells.intake.ring();
+        }
+        self.reading.settle(limit);
+    }
+
+    /// Has those read whose turn has come; when the next one's comes.
+    pub(crate) fn grant_reading(&mut self, desk: &Desk) -> Option<Time> {
+        let limit = self.ingress(desk)?;
+        while let Some((connection, room)) = self.reading.pop(limit, now()) {
+            connection.pace.waits_to_read.set(false);
+            let is_closing = connection.link().life.is_closing();
+            if !is_closing {
+                self.reading.take(room);
+                connection.pace.granted_bytes.set(room);
+            }
+            connection.read_bell.ring();
+        }
+        self.reading.settle(limit);
+        self.reading.due()
+    }
+
+    /// So many file bytes came in datagrams: they are acknowledged when they are over at the rate.
+    pub(crate) fn note_datagrams(&mut self, desk: &Desk, connection: &Connection, bytes: u64) {
+        if bytes == 0 || !self.limits_reading() {
+            return;
+        }
+        let now = now();
+        let all = self.ingress(desk).map(|limit| limit.total.charge(limit.rate, now, bytes));
+        let own = charge(self.limits.peer, &connection.pace.received, now, bytes);
+        let until = all.into_iter().chain(own).max().unwrap_or(now);
+        let least = self.limits.ingress.into_iter().chain(self.limits.peer).min();
+        let room = least.map_or(0, |rate| rate.bytes_in(DATAGRAM_ROOM));
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        let mut link = connection.link();
+        let Some(datagrams) = link.queue.datagrams_mut() else { return };
+        let before = datagrams.hold_data(now, until, room);
+        let added = until.since(before.unwrap_or(now).max(now));
+        desk.cells.held_reading_us.add(micros(added));
+        if until <= now {
+            datagrams.release_data(now);
+        }
+    }
+}
+
+/// The connection's turn has come.
+fn release_sending(desk: &Desk, connection: &Connection, now: Time) {
+    connection.pace.waits_to_send.set(false);
+    let held = connection.link().release_sending(now);
+    desk.cells.held_sending_us.add(micros(held));
+}
+
+fn peer_room(limit: Option<Rate>, moved: &std::cell::Cell<Gcra>, now: Time) -> u64 {
+    limit.map_or(u64::MAX, |rate| moved.get().room_bytes(rate, now))
+}
+
+fn charge(
+    limit: Option<Rate>,
+    moved: &std::cell::Cell<Gcra>,
+    now: Time,
+    bytes: u64,
+) -> Option<Time> {
+    let mut slots = moved.get();
+    let end = slots.charge(limit?, now, bytes);
+    moved.set(slots);
+    Some(end)
+}
+
+/// Whole microseconds.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
