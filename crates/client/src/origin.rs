@@ -142,7 +142,7 @@ impl Source {
     /// What came through a pipe.
     #[must_use]
     pub fn spooled(spool: Spool) -> Self {
-        Self(Subject::Spool(spool))
+        Self(Subject::Spool(Box::new(spool)))
     }
 
     /// Its length: of a tree that of its bundle.

@@ -86,7 +86,7 @@ pub(super) enum Subject {
     File(OneFile),
     Tree(OneTree),
     /// What came through a pipe: no other process can change it.
-    Spool(Spool),
+    Spool(Box<Spool>),
 }
 
 /// One file.

@@ -31,6 +31,14 @@ pub(crate) fn follow_up(
     ready.mark_write(desk, connection);
 }
 
+/// Why a relay takes no further peer.
+fn full(peers_max: usize) -> Failure {
+    let text = format!(
+        "the relay serves {peers_max}, as many peers as it may: try again later, or raise its --max-peers"
+    );
+    Failure { code: FailureCode::TooManyPeers, text }
+}
+
 fn perform(desk: &Desk, guests: &mut Guests, ready: &mut Ready, connection: &Rc<Connection>) {
     desk.cells.count_all_dropped(&connection.link().session.take_dropped());
     loop {
@@ -60,16 +68,7 @@ fn perform(desk: &Desk, guests: &mut Guests, ready: &mut Ready, connection: &Rc<
                 guests.handshakes.forget(connection);
                 if !desk.shared.peer_joins() {
                     desk.cells.count_refused("too_many_peers");
-                    let text = format!(
-                        "the relay serves {}, as many peers as it may: try again later, or raise its --max-peers",
-                        desk.shared.peers_max()
-                    );
-                    close(
-                        desk,
-                        ready,
-                        connection,
-                        Failure { code: FailureCode::TooManyPeers, text },
-                    );
+                    close(desk, ready, connection, full(desk.shared.peers_max()));
                     continue;
                 }
                 desk.cells.peers.add(1);
