@@ -36,13 +36,9 @@ pub enum Difference {
 impl Stamp {
     /// What the system says.
     #[must_use]
-    #[allow(
+    #[expect(
         clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_possible_wrap,
-        clippy::cast_lossless,
         clippy::unnecessary_cast,
-        trivial_numeric_casts,
         reason = "the types of these fields differ from system to system, what is in them does not"
     )]
     pub fn of(stat: &Stat) -> Self {
