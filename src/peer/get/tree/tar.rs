@@ -3,6 +3,11 @@
 //! Nothing in it depends on the machine: no owner, modes 644 and 755 and the time 0 unless the bundle keeps others.
 //! Paths and targets that don't fit a header go before it, as GNU tar writes them and all others read them.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "a disk thread writes it, another its beginning and end; no event loop touches it"
+)]
+
 use std::{
     ffi::OsStr,
     fs::File,
