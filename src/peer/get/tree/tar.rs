@@ -197,7 +197,10 @@ impl State {
         header.set_path(Path::new(OsStr::from_bytes(LONG_NAME.as_bytes())))?;
         header.set_entry_type(entry_type);
         header.set_size(name.len() as u64 + 1);
-        (header.set_mode(0o644), header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_cksum();
         self.write(header.as_bytes())?;
         self.write(name)?;
