@@ -333,3 +333,10 @@ fn a_directory_goes_to_another_program_as_a_tar() {
         assert!(again.stdout == output.stdout, "the same bytes each time");
     }
 }
+
+#[test]
+fn the_help_of_a_get_fits_two_screens() {
+    let help = Ran::from(peer(&["get", "--help"]).output().expect("it runs")).ok();
+    assert!(help.stdout.lines().count() <= 100, "{} lines", help.stdout.lines().count());
+    assert!(help.stdout.contains("--only <GLOB>") && help.stdout.contains("--no-sparse"));
+}

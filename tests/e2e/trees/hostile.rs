@@ -9,6 +9,9 @@ use crate::support::{
     process::{RelayProcess, run},
 };
 
+/// A fault, entries that have it, and words that a refusal says.
+type Case<'a> = (&'a str, Vec<Vec<u8>>, &'a [&'a str]);
+
 /// A number of an index.
 fn number(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -70,7 +73,7 @@ fn paths_that_may_not_be_are_refused_before_a_byte_is_written() {
     let deep = [b"d"; 65].map(|name| &name[..]).join(&b'/');
     let above: Vec<Vec<u8>> = (1..65).map(|levels| directory(&deep[..levels * 2 - 1])).collect();
     let long_path = [&b"p/".repeat(60)[..], &[b'x'; 4000]].concat();
-    let cases: [(&str, Vec<Vec<u8>>, &[&str]); 15] = [
+    let cases: [Case<'_>; 15] = [
         ("up", vec![directory(b"a"), file(b"a/../../x", 0)], &["\"a/../../x\"", "\"..\""]),
         ("only up", vec![file(b"..", 0)], &["\"..\""]),
         ("here", vec![file(b"./x", 0)], &["\"./x\"", "\".\""]),
@@ -96,7 +99,7 @@ fn paths_that_may_not_be_are_refused_before_a_byte_is_written() {
 
 #[test]
 fn links_that_could_lead_elsewhere_are_refused_before_a_byte_is_written() {
-    let cases: [(&str, Vec<Vec<u8>>, &[&str]); 8] = [
+    let cases: [Case<'_>; 8] = [
         ("absolute", vec![link(b"l", b"/etc")], &["\"l\" to \"/etc\"", "absolute"]),
         ("out", vec![link(b"l", b"../x")], &["\"l\" to \"../x\"", "leads out"]),
         ("out by a detour", vec![directory(b"d"), link(b"d/l", b"../d/../../x")], &["leads out"]),

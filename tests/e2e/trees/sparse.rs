@@ -3,14 +3,9 @@
 use std::{
     fs::{self, File},
     os::unix::fs::{FileExt as _, MetadataExt as _},
-    process::Command,
 };
 
-use super::{
-    super::get::{Ran, Stage as FileStage},
-    Stage,
-    hostile::Mount,
-};
+use super::{super::get::Stage as FileStage, Stage, hostile::Mount};
 use crate::programs::{peer, relay};
 use crate::support::{
     bundle::{Node, TestTree, of_bundle},
@@ -172,6 +167,4 @@ fn room_is_asked_for_what_is_written() {
         let no_sparse = stage.get("x", &["-o", &format!("{at}/other"), "--no-sparse"]);
         no_sparse.failed(1, &["not enough room", "are to come"]);
     }
-    let help = Ran::from(Command::from(peer(&["get", "--help"])).output().expect("it runs")).ok();
-    assert!(help.stdout.lines().count() <= 100, "two screens, not {}", help.stdout.lines().count());
 }

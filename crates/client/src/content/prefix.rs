@@ -1,5 +1,10 @@
 //! The beginning of a content, in memory: what is needed of a bundle before a place for it can be made.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "a disk thread writes it and another reads it; no event loop touches it"
+)]
+
 use std::{
     io,
     sync::{Mutex, PoisonError},
