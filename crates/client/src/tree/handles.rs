@@ -1,11 +1,6 @@
 //! The files of a tree that are open: the last ones that were used, so that a large file is not opened anew for each
 //! of its chunks, and descriptors do not run out. Any thread may ask.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "threads that read and write files share them; no event loop touches them"
-)]
-
 use std::{
     collections::VecDeque,
     fs::File,
