@@ -186,7 +186,7 @@ pub fn run(
 /// From the start these limits hold, if there are any.
 fn begin_limits(limits: &Limits, shared: &Shared) {
     if !limits.is_none() {
-        shared.rates.set(limits);
+        shared.policy.rates.set(limits);
         tracing::info!("limits {limits}");
     }
 }
@@ -203,7 +203,7 @@ fn wait_for_end(first: &signals::First, settings: &Settings, shared: &Shared, ri
 
 /// Reads the settings again; whether other limits hold than before.
 fn reload(settings: &Settings, shared: &Shared) -> bool {
-    let before = shared.rates.limits();
+    let before = shared.policy.rates.limits();
     match settings.read() {
         Err(error) => {
             tracing::error!("SIGHUP: {error}. The limits stay: {before}");
@@ -218,7 +218,7 @@ fn reload(settings: &Settings, shared: &Shared) -> bool {
             false
         }
         Ok(limits) => {
-            shared.rates.set(&limits);
+            shared.policy.rates.set(&limits);
             tracing::info!("SIGHUP: limits are now {limits}; they were {before}");
             true
         }

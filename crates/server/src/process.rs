@@ -45,7 +45,6 @@ pub(crate) struct Shared {
     pub guesses: Guesses,
     pub listener: ListenerCells,
     pub windows: WindowPool,
-    pub rates: Rates,
     /// Whether shards are being watched.
     pub watch: Watch,
     phase: Phase,
@@ -57,6 +56,8 @@ pub(crate) struct Policy {
     pub session: Arc<SessionConfig>,
     pub eviction: Eviction,
     pub missing_timeout: Duration,
+    /// What changes while it runs.
+    pub rates: Rates,
 }
 
 impl Policy {
@@ -66,6 +67,7 @@ impl Policy {
             session: Arc::new(config.session()),
             eviction: config.eviction,
             missing_timeout: config.missing_timeout,
+            rates: Rates::default(),
         }
     }
 }
@@ -117,7 +119,6 @@ impl Shared {
             guesses: Guesses::new(),
             listener: ListenerCells::default(),
             windows: WindowPool::default(),
-            rates: Rates::default(),
             watch,
             phase,
         })

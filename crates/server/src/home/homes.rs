@@ -147,7 +147,7 @@ impl Homes {
         let reference = SwarmRef { home: self.own, index, generation };
         let config = self.swarm_config(&key);
         let mut home = Home::new(key, reference, config, waiter, self.shard_count);
-        let of_relay = self.shared.rates.limits();
+        let of_relay = self.shared.policy.rates.limits();
         let chunk = key.chunk_size_bytes().into();
         home.handle_limits(now, limits::of_swarm(&of_relay, chunk, 0, false));
         self.homes.insert(home);
@@ -197,14 +197,14 @@ impl Homes {
 
     /// Tells the homes what the relay's limits mean for them now, if there are any.
     pub(crate) fn handle_limits(&mut self, now: Time, cells: &ShardCells) {
-        let of_relay = self.shared.rates.limits();
+        let of_relay = self.shared.policy.rates.limits();
         if of_relay.is_none() && !self.are_limited {
             return;
         }
         self.are_limited = !of_relay.is_none();
         cells.fetching_bytes.set(self.homes.iter().map(|home| home.swarm().fetching_bytes()).sum());
         let fetching = self.shared.sum(|cells| &cells.fetching_bytes);
-        let holds_back = self.shared.rates.holds_back(now);
+        let holds_back = self.shared.policy.rates.holds_back(now);
         for home in self.homes.iter_mut() {
             let chunk = home.key().chunk_size_bytes().into();
             home.handle_limits(now, limits::of_swarm(&of_relay, chunk, fetching, holds_back));

@@ -207,7 +207,7 @@ impl RateLimits {
 
     #[expect(clippy::cast_precision_loss, reason = "gauges are f64")]
     fn flush(&self, shared: &Shared) {
-        let limits = shared.rates.limits();
+        let limits = shared.policy.rates.limits();
         for (handle, limit) in &self.in_force {
             handle.set(limit(&limits).map_or(0, Rate::bytes_per_second) as f64);
         }

@@ -49,11 +49,11 @@ pub(crate) enum Reading {
 impl Shaping {
     /// Whether the limits were set anew: then nothing waits any longer.
     pub(super) fn refresh(&mut self, desk: &Desk) -> bool {
-        let generation = desk.shared.rates.generation();
+        let generation = desk.shared.policy.rates.generation();
         if generation == self.generation {
             return false;
         }
-        (self.generation, self.limits) = (generation, desk.shared.rates.limits());
+        (self.generation, self.limits) = (generation, desk.shared.policy.rates.limits());
         let paced = std::mem::take(&mut self.paced).into_values();
         for connection in self.sending.clear().chain(paced) {
             release_sending(desk, &connection, now());
@@ -65,11 +65,11 @@ impl Shaping {
     }
 
     fn egress<'a>(&self, desk: &'a Desk) -> Option<Limit<'a>> {
-        self.limits.egress.map(|rate| Limit { total: &desk.shared.rates.egress, rate })
+        self.limits.egress.map(|rate| Limit { total: &desk.shared.policy.rates.egress, rate })
     }
 
     fn ingress<'a>(&self, desk: &'a Desk) -> Option<Limit<'a>> {
-        self.limits.ingress.map(|rate| Limit { total: &desk.shared.rates.ingress, rate })
+        self.limits.ingress.map(|rate| Limit { total: &desk.shared.policy.rates.ingress, rate })
     }
 }
 
@@ -101,7 +101,7 @@ impl Shaping {
         }
         let now = now();
         connection.link().hold_sending(now);
-        desk.shared.rates.note_held_back(now);
+        desk.shared.policy.rates.note_held_back(now);
         let own = connection.pace.sent.get().next();
         match self.egress(desk) {
             Some(limit) if self.limits.peer.is_none() || own <= now => {
