@@ -1,17 +1,12 @@
 //! `peer share -`: what comes through a pipe is shared as a file would be.
 
-use std::{
-    fs,
-    io::Write as _,
-    path::Path,
-    process::Command,
-    thread::{self, JoinHandle},
-};
+use std::{fs, io::Write as _, path::Path, process::Command, thread::JoinHandle};
 
 use relay::protocol::{Ticket, TicketKind, digest_file};
 
 use crate::programs::{peer, relay};
 use crate::support::{
+    in_background,
     process::{Ended, RelayProcess, Running, run},
     wait_for,
 };
@@ -37,7 +32,7 @@ fn share(directory: &Path, bytes: Vec<u8>, args: &[&str]) -> (Running, JoinHandl
         command.env(name, value.unwrap_or_default());
     }
     let running = Running::start(&mut command);
-    let writer = thread::spawn(move || {
+    let writer = in_background(move || {
         let mut pipe = fs::File::options().write(true).open(pipe).expect("a reader comes");
         // One that is refused closes it.
         pipe.write_all(&bytes).ok();
