@@ -201,7 +201,7 @@ impl Source {
         let memory = if is_settled(self.0.latest(), began) {
             cache.put(&key, &remembered).map_or_else(Memory::Lost, |()| Memory::New)
         } else {
-            // An older one is of the same key, and so not worse, but it was not wanted.
+            // What was remembered of it, if anything, was not wanted.
             cache.forget(&key);
             Memory::New
         };

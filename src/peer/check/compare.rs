@@ -246,7 +246,7 @@ mod tests {
             found.text()
         };
         assert_eq!(different(&[2000, 3000]), "what differs is a");
-        let last = "what differs is one or more of 3 files from a to c";
+        let last = "what differs is one or more of 2 files from b to c";
         assert_eq!(different(&[bytes.len() - 1]), last);
     }
 }
