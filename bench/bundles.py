@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""`peer get` of directories beside one file of as many bytes, and beside tar into tar.
+"""`peer share` and `peer get` of directories beside one file of as many bytes, and beside tar into tar.
 
   bench/bundles.py
 
-A relay, a `peer share` and the gets run on this machine; files lie in DIR (/dev/shm). Bundles are made by
-`examples/bundle.rs`, and shared as a file each, so a share reads one file whatever is in it. tar is given the same
-tree: it reads and writes it, over a loopback socket in between, verifies nothing and syncs nothing. BUILT=1 skips the
-build.
+A relay, a `peer share` and a `peer get` run on this machine; files lie in DIR (/dev/shm). A row is a share, which hashes and
+seals (`--rehash`, so that nothing is remembered), up to its ticket, and then the get of that ticket, up to its end. "shared
+again" is a share of what was hashed before. tar is given the same tree: it reads and writes it, over a loopback socket in
+between, verifies nothing, seals nothing and syncs nothing. BUILT=1 skips the build.
 """
 
 import os
@@ -21,7 +21,6 @@ import time
 import measure as m
 
 PEER = shlex.split(os.environ.get("PEER", os.path.join(m.ROOT, "target/release/peer")))
-BUNDLE = os.path.join(m.ROOT, "target/release/examples/bundle")
 DIR = os.environ.get("DIR", "/dev/shm")
 # Name, files, bytes of each.
 TREES = [
@@ -76,8 +75,7 @@ def tar(source, target):
 
 def main():
     if not os.environ.get("BUILT"):
-        build = ["cargo", "build", "--quiet", "--release", "--workspace", "--bins", "--example", "bundle"]
-        subprocess.run(build, cwd=m.ROOT, check=True)
+        m.build("peer")
     place = tempfile.mkdtemp(prefix="relay-bench-", dir=DIR)
     try:
         measure(place)
@@ -87,28 +85,22 @@ def main():
 
 def measure(place):
     path = lambda name: os.path.join(place, name)
-    cells, shares = {}, []
+    cells = {}
     with m.RelayProcess() as relay:
-        try:
-            for number, (name, count, size) in enumerate(TREES):
-                source, bundle = path(f"source-{number}"), path(f"bundle-{number}")
-                make(source, count, size)
-                subprocess.run([BUNDLE, "pack", source, bundle], check=True)
-                share = subprocess.Popen(
-                    [*PEER, "share", bundle, "--relay", relay.address, "--quiet"],
-                    stdout=subprocess.PIPE, text=True)
-                shares.append(share)
-                ticket = share.stdout.readline().strip()
-                ticket = subprocess.run([BUNDLE, "ticket", ticket], check=True, text=True,
-                                        stdout=subprocess.PIPE).stdout.strip()
-                cells[f"get, {name}"] = lambda ticket=ticket, size=count * size: get(path, ticket, size)
-                if count > 1:
-                    cells[f"tar, {name}"] = lambda source=source, size=count * size: tarred(path, source, size)
-            m.title("peer get of directories, and tar into tar")
-            m.table(m.alternate(cells), ["wall s", "CPU s", "MB/s"], against=f"get, {TREES[0][0]}")
-        finally:
-            for share in shares:
-                m.end(share)
+        for number, (name, count, size) in enumerate(TREES):
+            source = path(f"source-{number}")
+            make(source, count, size)
+            # A single file is shared as a file.
+            shared = source if count > 1 else os.path.join(source, "00000", "00")
+            for verb in ("share and get", "share", "share again"):
+                cells[f"{verb}, {name}"] = lambda verb=verb, shared=shared, size=count * size: peers(
+                    path, relay.address, verb, shared, size)
+            if count > 1:
+                cells[f"tar, {name}"] = lambda source=source, size=count * size: tarred(path, source, size)
+        # What was touched just now is not remembered.
+        time.sleep(3)
+        m.title("peer share and peer get of directories, and tar into tar")
+        m.table(m.alternate(cells), ["wall s", "CPU s", "MB/s"], against=f"share and get, {TREES[0][0]}")
 
 
 def row(seconds, cpu, size):
@@ -120,12 +112,25 @@ def children_seconds():
     return times.children_user + times.children_system
 
 
-def get(path, ticket, size):
+def peers(path, address, verb, shared, size):
+    """One share up to its ticket, and one get if so: processor time of both programs, and of the relay none."""
+    again = [] if verb == "share again" else ["--rehash"]
     began, cpu = time.monotonic(), children_seconds()
-    subprocess.run([*PEER, "get", ticket, "--quiet", "-o", path("got")], check=True, stdout=subprocess.DEVNULL)
-    seconds = time.monotonic() - began
+    share = subprocess.Popen([*PEER, "share", shared, "--relay", address, "--quiet", *again], stdout=subprocess.PIPE,
+                             text=True)
+    try:
+        ticket = share.stdout.readline().strip()
+        if not ticket:
+            m.fail("peer share printed no ticket")
+        if verb == "share and get":
+            subprocess.run([*PEER, "get", ticket, "--quiet", "-o", path("got")], check=True, stdout=subprocess.DEVNULL)
+        seconds = time.monotonic() - began
+    finally:
+        m.end(share)
     cpu = children_seconds() - cpu
-    shutil.rmtree(path("got"))
+    if verb == "share and get":
+        got = path("got")
+        os.remove(got) if os.path.isfile(got) else shutil.rmtree(got)
     return row(seconds, cpu, size)
 
 
