@@ -15,12 +15,27 @@ use std::{
 /// Names of what is not ours: outputs, and what git keeps (a file, in a linked work tree).
 const SKIPPED: [&str; 4] = ["target", "out", ".git", "node_modules"];
 
+/// Where Rust code of ours lies.
+const CODE: [&str; 7] = ["src", "crates", "shards", "loadgen", "tests", "examples", "benches"];
+
 /// One file of the tree.
 pub(crate) struct Source {
     /// From the root of the repository, with forward slashes.
     pub(crate) path: String,
     /// As it is on disk.
     pub(crate) text: String,
+}
+
+/// All Rust code of ours.
+pub(crate) fn code() -> Vec<Source> {
+    let found = sources(&CODE, ".rs");
+    assert!(found.len() > 20, "the sources are where they are looked for: {}", found.len());
+    found
+}
+
+/// Fails with all of them, so that one run shows everything.
+pub(crate) fn none_of(rule: &str, offences: &[String]) {
+    assert!(offences.is_empty(), "{rule}:\n  {}", offences.join("\n  "));
 }
 
 /// The root of the repository; cargo says which, also to a test that was built in another tree.
