@@ -134,6 +134,7 @@ impl Ready {
             return;
         }
         for connection in guests.iter() {
+            connection.pace.begin_anew();
             if let Some(datagrams) = connection.link().queue.datagrams_mut() {
                 datagrams.unhold_data();
             }

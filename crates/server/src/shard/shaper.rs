@@ -148,6 +148,7 @@ mod tests {
     /// What each of some connections on some shards moved within a second, all of which have always more.
     fn shares(rate: u64, shards: &[usize]) -> Vec<Vec<u64>> {
         let (total, rate) = (Total::default(), Rate::new(rate).expect("more than nothing"));
+        total.begin(Some(rate));
         let limit = Limit { total: &total, rate };
         let begin = Time::ZERO + Duration::from_secs(100);
         let mut moved: Vec<Vec<u64>> = shards.iter().map(|&count| vec![0; count]).collect();
@@ -197,6 +198,7 @@ mod tests {
     #[test]
     fn what_one_does_not_use_goes_to_the_next_or_back() {
         let (total, rate) = (Total::default(), Rate::new(1 << 20).expect("more than nothing"));
+        total.begin(Some(rate));
         let limit = Limit { total: &total, rate };
         let now = Time::ZERO + Duration::from_secs(100);
         let mut shaper = Shaper::default();
@@ -220,6 +222,7 @@ mod tests {
     #[test]
     fn with_other_limits_nothing_waits_any_more() {
         let (total, rate) = (Total::default(), Rate::new(1).expect("more than nothing"));
+        total.begin(Some(rate));
         let limit = Limit { total: &total, rate };
         let now = Time::ZERO + Duration::from_secs(100);
         let mut shaper = Shaper::default();
