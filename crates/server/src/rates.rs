@@ -18,7 +18,7 @@ use relay_protocol::{
     time::Time,
 };
 
-/// So long after something was held back the swarms take it that the relay holds back: longer than the pause between
+/// So long after the last of it was held back the swarms take it that the relay holds back: longer than the pause between
 /// two looks at the time.
 const HELD_BACK_FOR: Duration = Duration::from_secs(1);
 
@@ -37,8 +37,8 @@ pub(crate) struct Rates {
     peer: AtomicU64,
     /// How often the limits were set.
     generation: AtomicU64,
-    /// When something that goes out was held back last.
-    held_back_at: AtomicU64,
+    /// Until when something that goes out is held back.
+    held_back_until: AtomicU64,
 }
 
 /// What all connections of a process share of one direction.
@@ -55,11 +55,11 @@ impl Rates {
     /// From now on these hold. What waits by the old ones is to begin anew: each shard sees that the generation is
     /// another one.
     pub(crate) fn set(&self, limits: &Limits) {
-        let bytes = |limit: Option<Rate>| limit.map_or(0, Rate::bytes_per_second);
         for (total, limit) in [(&self.egress, limits.egress), (&self.ingress, limits.ingress)] {
             total.begin(limit);
         }
-        self.peer.store(bytes(limits.peer), Relaxed);
+        self.peer.store(limits.peer.map_or(0, Rate::bytes_per_second), Relaxed);
+        self.held_back_until.store(0, Relaxed);
         self.generation.fetch_add(1, Release);
     }
 
@@ -77,18 +77,18 @@ impl Rates {
         }
     }
 
-    /// Something that would go out waits for a limit.
-    pub(crate) fn note_held_back(&self, now: Time) {
-        let noted = Time(self.held_back_at.load(Relaxed));
-        if now.since(noted) >= NOTED_EVERY {
-            self.held_back_at.store(now.0, Relaxed);
+    /// Something that would go out waits for a limit until then.
+    pub(crate) fn note_held_back(&self, until: Time) {
+        let noted = Time(self.held_back_until.load(Relaxed));
+        if until.since(noted) >= NOTED_EVERY {
+            self.held_back_until.fetch_max(until.0, Relaxed);
         }
     }
 
     /// Whether the relay holds back what it could send.
     pub(crate) fn holds_back(&self, now: Time) -> bool {
-        let noted = self.held_back_at.load(Relaxed);
-        noted > 0 && now.since(Time(noted)) < HELD_BACK_FOR
+        let until = self.held_back_until.load(Relaxed);
+        until > 0 && now < Time(until) + HELD_BACK_FOR
     }
 }
 
@@ -214,5 +214,12 @@ mod tests {
         assert!(!rates.holds_back(now));
         rates.note_held_back(now);
         assert!(rates.holds_back(now + SECOND / 2) && !rates.holds_back(now + 2 * SECOND));
+        rates.note_held_back(now + 16 * SECOND);
+        rates.note_held_back(now + SECOND);
+        assert!(rates.holds_back(now + 16 * SECOND), "slow limits hold back for long");
+        assert!(!rates.holds_back(now + 17 * SECOND));
+        rates.note_held_back(now + 100 * SECOND);
+        rates.set(&Limits::default());
+        assert!(!rates.holds_back(now), "nothing waits for the old limits");
     }
 }

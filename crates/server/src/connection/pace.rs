@@ -23,10 +23,14 @@ pub(crate) struct Pace {
     unasked: Cell<Gcra>,
     /// It waits for its turn to be sent something.
     pub waits_to_send: Cell<bool>,
+    /// It waits to be sent something for its own limit, until then.
+    pub paced_until: Cell<Option<Time>>,
     /// It waits for its turn to be read from.
     pub waits_to_read: Cell<bool>,
     /// File bytes that it may be read; what is not used of the limit of all goes back.
     pub granted_bytes: Cell<u64>,
+    /// Since when what came in datagrams waits for its acknowledgement, and until when.
+    held_data: Cell<Option<(Time, Time)>>,
 }
 
 impl Pace {
@@ -36,6 +40,28 @@ impl Pace {
             moved.take();
         }
         self.granted_bytes.set(0);
+    }
+
+    /// What came in datagrams is acknowledged at `until`.
+    pub(crate) fn hold_data(&self, now: Time, until: Time) {
+        if until > now {
+            let since = self.held_data.get().map_or(now, |(since, _)| since);
+            self.held_data.set(Some((since, until)));
+        }
+    }
+
+    /// For how long it waited, if that is over; each wait is told of once.
+    pub(crate) fn take_held_data(&self, now: Time) -> Duration {
+        let over = self.held_data.get().filter(|&(_, until)| until <= now);
+        if over.is_some() {
+            self.held_data.set(None);
+        }
+        over.map_or(Duration::ZERO, |(since, until)| until.since(since))
+    }
+
+    /// It waits for nothing any more.
+    pub(crate) fn end_hold(&self, now: Time) {
+        self.held_data.set(self.held_data.get().map(|(since, until)| (since, until.min(now))));
     }
 
     /// It has supplied so many bytes unasked.
@@ -72,6 +98,19 @@ mod tests {
         assert!(pace.unasked_until() > now + 4 * SECOND);
         assert!(pace.brings_unasked(pace.unasked_until() + SECOND / 2));
         assert!(!pace.brings_unasked(pace.unasked_until() + SECOND));
+    }
+
+    #[test]
+    fn a_wait_for_an_acknowledgement_is_told_of_once_when_it_is_over() {
+        let (pace, now) = (Pace::default(), Time::ZERO + 100 * SECOND);
+        pace.hold_data(now, now + 4 * SECOND);
+        assert_eq!(pace.take_held_data(now + SECOND), Duration::ZERO);
+        pace.hold_data(now + SECOND, now + 6 * SECOND);
+        assert_eq!(pace.take_held_data(now + 7 * SECOND), 6 * SECOND);
+        assert_eq!(pace.take_held_data(now + 7 * SECOND), Duration::ZERO);
+        pace.hold_data(now, now + 4 * SECOND);
+        pace.end_hold(now + SECOND);
+        assert_eq!(pace.take_held_data(now + SECOND), SECOND, "it was let go before its time");
     }
 
     #[test]

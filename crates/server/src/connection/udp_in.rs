@@ -33,6 +33,7 @@ use crate::{
         desk::{Desk, now},
         guests::Guests,
         ready::{Due, Ready},
+        shaping::count_held_data,
     },
 };
 use relay_protocol::{DatagramHeader, DatagramKind, Failure, FailureCode, time::Time};
@@ -279,6 +280,7 @@ fn handle_due(desk: &Desk, parts: &mut Parts, connection: &Rc<Connection>, now: 
     let heard = link.handle_datagrams_timeout(now);
     let is_closing = link.life.is_closing();
     drop(link);
+    count_held_data(desk, connection, now);
     if let Err(silence) = heard
         && !is_closing
     {

@@ -72,9 +72,11 @@ impl<T> Shaper<T> {
         Some((what, self.spare_bytes))
     }
 
-    /// So many bytes are on their way.
-    pub(crate) fn take(&mut self, bytes: u64) {
+    /// So many bytes are on their way; those beyond what there was room for.
+    pub(crate) fn take(&mut self, bytes: u64) -> u64 {
+        let beyond = bytes.saturating_sub(self.spare_bytes);
         self.spare_bytes = self.spare_bytes.saturating_sub(bytes);
+        beyond
     }
 
     /// So many of the bytes that were taken did not go.
@@ -92,6 +94,16 @@ impl<T> Shaper<T> {
         } else {
             self.slots.front().copied()
         }
+    }
+
+    /// The last time that is known at which something still waits: one behind it waits longer.
+    pub(crate) fn waits_until(&self) -> Option<Time> {
+        if self.waiting.is_empty() { None } else { self.slots.back().copied() }
+    }
+
+    /// What is like this waits no longer; its slots are for others.
+    pub(crate) fn forget(&mut self, is_it: impl Fn(&T) -> bool) {
+        self.waiting.retain(|other| !is_it(other));
     }
 
     /// If nothing waits, others get what is left.
@@ -217,6 +229,22 @@ mod tests {
         assert_eq!((shaper.due(), shaper.pop(limit, now)), (None, None));
         shaper.settle(limit);
         assert_eq!(total.reserve(rate, now, 0), now - relay_protocol::rate::DEPTH);
+    }
+
+    #[test]
+    fn what_is_gone_waits_no_longer_and_its_slot_is_for_the_next() {
+        let (total, rate) = (Total::default(), Rate::new(1 << 20).expect("more than nothing"));
+        total.begin(Some(rate));
+        let limit = Limit { total: &total, rate };
+        let now = Time::ZERO + Duration::from_secs(100);
+        let mut shaper = Shaper::default();
+        shaper.wait(limit, now, 'a');
+        shaper.wait(limit, now, 'b');
+        assert!(shaper.waits_until() > shaper.due());
+        shaper.forget(|&what| what == 'a');
+        let (what, room) = shaper.pop(limit, now).expect("the first slot has begun");
+        assert_eq!((what, shaper.waits_until()), ('b', None));
+        assert_eq!(shaper.take(room + 5), 5, "more went than there was room for");
     }
 
     #[test]

@@ -101,17 +101,24 @@ impl Shaping {
         }
         let now = now();
         connection.link().hold_sending(now);
-        desk.shared.policy.rates.note_held_back(now);
         let own = connection.pace.sent.get().next();
         match self.egress(desk) {
             Some(limit) if self.limits.peer.is_none() || own <= now => {
                 self.sending.wait(limit, now, Rc::clone(connection));
+                self.note_held_back(desk);
             }
             _ => {
-                let reference = connection.reference;
-                let key = (own, reference.index, reference.generation);
-                self.paced.insert(key, Rc::clone(connection));
+                connection.pace.paced_until.set(Some(own));
+                self.paced.insert(paced_key(own, connection), Rc::clone(connection));
+                desk.shared.policy.rates.note_held_back(own);
             }
+        }
+    }
+
+    /// Something waits for the limit of all to be sent.
+    fn note_held_back(&self, desk: &Desk) {
+        if let Some(until) = self.sending.waits_until() {
+            desk.shared.policy.rates.note_held_back(until);
         }
     }
 
@@ -129,6 +136,7 @@ impl Shaping {
         }
         let limit = self.egress(desk)?;
         let (connection, room) = self.sending.pop(limit, now)?;
+        self.note_held_back(desk);
         release_sending(desk, &connection, now);
         let own = peer_room(self.limits.peer, &connection.pace.sent, now);
         Some((connection, room.min(own)))
@@ -139,9 +147,14 @@ impl Shaping {
         if !self.limits_sending() {
             return;
         }
-        charge(self.limits.peer, &connection.pace.sent, now(), bytes);
-        if self.egress(desk).is_some() {
-            self.sending.take(bytes);
+        let now = now();
+        charge(self.limits.peer, &connection.pace.sent, now, bytes);
+        if let Some(limit) = self.egress(desk) {
+            let beyond = self.sending.take(bytes);
+            if beyond > 0 {
+                // The rest of a frame that had begun: it goes, whatever room there is.
+                limit.total.charge(limit.rate, now, beyond);
+            }
         }
     }
 
@@ -281,12 +294,28 @@ impl Shaping {
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         let mut link = connection.link();
         let Some(datagrams) = link.queue.datagrams_mut() else { return };
-        let before = datagrams.hold_data(now, until, room);
-        let added = until.since(before.unwrap_or(now).max(now));
-        desk.cells.held_reading_us.add(micros(added));
+        datagrams.hold_data(now, until, room);
         if until <= now {
             datagrams.release_data(now);
         }
+        drop(link);
+        count_held_data(desk, connection, now);
+        connection.pace.hold_data(now, until);
+    }
+
+    /// The connection is gone: nothing keeps it, and nothing was granted to it.
+    pub(super) fn forget(&mut self, desk: &Desk, connection: &Connection) {
+        let pace = &connection.pace;
+        if let Some(until) = pace.paced_until.take() {
+            self.paced.remove(&paced_key(until, connection));
+        } else if pace.waits_to_send.get() {
+            self.sending.forget(|other| std::ptr::eq(Rc::as_ptr(other), connection));
+        }
+        if pace.waits_to_read.get() {
+            self.reading.forget(|other| std::ptr::eq(Rc::as_ptr(other), connection));
+        }
+        self.give_back(desk, connection, 0);
+        end_hold(desk, connection, now());
     }
 }
 
@@ -295,9 +324,26 @@ fn is_read_in_turn(connection: &Connection, now: Time) -> bool {
     connection.link().expects_stream_data() || connection.pace.brings_unasked(now)
 }
 
+/// What came in datagrams waits no longer for its acknowledgement.
+pub(super) fn end_hold(desk: &Desk, connection: &Connection, now: Time) {
+    connection.pace.end_hold(now);
+    count_held_data(desk, connection, now);
+}
+
+/// The same, if its time is over.
+pub(crate) fn count_held_data(desk: &Desk, connection: &Connection, now: Time) {
+    let held = connection.pace.take_held_data(now);
+    desk.cells.held_reading_us.add(micros(held));
+}
+
+fn paced_key(until: Time, connection: &Connection) -> (Time, u32, u32) {
+    (until, connection.reference.index, connection.reference.generation)
+}
+
 /// The connection's turn has come.
 fn release_sending(desk: &Desk, connection: &Connection, now: Time) {
     connection.pace.waits_to_send.set(false);
+    connection.pace.paced_until.set(None);
     let held = connection.link().release_sending(now);
     desk.cells.held_sending_us.add(micros(held));
 }
