@@ -23,7 +23,7 @@ const MORE_FIELDS: [(&str, &str, usize, &str); 17] = [
     ("loadgen/", "Report", 26, "a report: its fields are promised keys"),
     ("loadgen/", "RelayFigures", 15, "part of a report"),
     ("crates/server/", "Config", 18, "options, checked"),
-    ("crates/server/", "ShardCells", 48, "counters"),
+    ("crates/server/", "ShardCells", 49, "counters"),
     ("crates/server/", "SwarmSnapshot", 14, "what an onlooker may see, copied"),
     ("crates/server/", "Totals", 22, "figures of the status page"),
     ("crates/server/", "ShardFigures", 16, "figures of the status page"),

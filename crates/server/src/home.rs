@@ -112,8 +112,8 @@ impl Home {
     }
 
     /// The relay's own limits mean this for the swarm.
-    pub(crate) fn handle_limits(&mut self, now: Time, limits: relay_swarm::Limits) {
-        self.swarm.handle_limits(now, limits);
+    pub(crate) fn handle_limits(&mut self, now: Time, limits: relay_swarm::Limits) -> bool {
+        self.swarm.handle_limits(now, limits)
     }
 
     pub(crate) fn handle_news(

@@ -7,7 +7,7 @@
 use std::{
     sync::atomic::{
         AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
     },
     time::Duration,
 };
@@ -18,9 +18,13 @@ use relay_protocol::{
     time::Time,
 };
 
-/// So long after something was held back the swarms take it that the relay holds back: longer than the pause between
+/// So long after the last of it was held back the swarms take it that the relay holds back: longer than the pause between
 /// two looks at the time.
 const HELD_BACK_FOR: Duration = Duration::from_secs(1);
+
+/// What has come may put what comes next off by so long, or by one quantum where that takes longer: a debt must not
+/// outlive those that made it. What honest holders have under way at once is less.
+const DEBT_MAX: Duration = Duration::from_secs(1);
 
 /// What was held back is noted so often: a store that all shards share.
 const NOTED_EVERY: Duration = Duration::from_millis(100);
@@ -33,11 +37,14 @@ pub(crate) struct Rates {
     peer: AtomicU64,
     /// How often the limits were set.
     generation: AtomicU64,
-    /// When something that goes out was held back last.
-    held_back_at: AtomicU64,
+    /// Until when something that goes out is held back.
+    held_back_until: AtomicU64,
 }
 
 /// What all connections of a process share of one direction.
+///
+/// A shard may still reckon with the rate before when others are set. What it changes then is void: [`Self::begin`]
+/// names the new rate before it begins anew, and a change by another rate begins anew, too.
 #[derive(Debug, Default)]
 pub(crate) struct Total {
     bytes_per_second: AtomicU64,
@@ -48,12 +55,11 @@ impl Rates {
     /// From now on these hold. What waits by the old ones is to begin anew: each shard sees that the generation is
     /// another one.
     pub(crate) fn set(&self, limits: &Limits) {
-        let bytes = |limit: Option<Rate>| limit.map_or(0, Rate::bytes_per_second);
         for (total, limit) in [(&self.egress, limits.egress), (&self.ingress, limits.ingress)] {
-            total.bytes_per_second.store(bytes(limit), Relaxed);
-            total.next_slot_ns.store(0, Relaxed);
+            total.begin(limit);
         }
-        self.peer.store(bytes(limits.peer), Relaxed);
+        self.peer.store(limits.peer.map_or(0, Rate::bytes_per_second), Relaxed);
+        self.held_back_until.store(0, Relaxed);
         self.generation.fetch_add(1, Release);
     }
 
@@ -71,38 +77,60 @@ impl Rates {
         }
     }
 
-    /// Something that would go out waits for a limit.
-    pub(crate) fn note_held_back(&self, now: Time) {
-        let noted = Time(self.held_back_at.load(Relaxed));
-        if now.since(noted) >= NOTED_EVERY {
-            self.held_back_at.store(now.0, Relaxed);
+    /// Something that would go out waits for a limit until then.
+    pub(crate) fn note_held_back(&self, until: Time) {
+        let noted = Time(self.held_back_until.load(Relaxed));
+        if until.since(noted) >= NOTED_EVERY {
+            self.held_back_until.fetch_max(until.0, Relaxed);
         }
     }
 
     /// Whether the relay holds back what it could send.
     pub(crate) fn holds_back(&self, now: Time) -> bool {
-        let noted = self.held_back_at.load(Relaxed);
-        noted > 0 && now.since(Time(noted)) < HELD_BACK_FOR
+        let until = self.held_back_until.load(Relaxed);
+        until > 0 && now < Time(until) + HELD_BACK_FOR
     }
 }
 
 impl Total {
-    /// Takes a slot for so many bytes; when it begins.
-    pub(crate) fn reserve(&self, rate: Rate, now: Time, bytes: u64) -> Time {
-        self.change(|slots| slots.reserve(rate, now, bytes))
+    /// From now on this rate holds, or none.
+    pub(crate) fn begin(&self, limit: Option<Rate>) {
+        self.bytes_per_second.store(limit.map_or(0, Rate::bytes_per_second), Relaxed);
+        self.next_slot_ns.store(0, Release);
     }
 
-    /// So many bytes have come; when they are over at the rate.
+    /// Takes a slot for so many bytes; when it begins.
+    pub(crate) fn reserve(&self, rate: Rate, now: Time, bytes: u64) -> Time {
+        self.change(rate, |slots| slots.reserve(rate, now, bytes))
+    }
+
+    /// So many bytes have come that were asked for; when they are over at the rate. What comes next is put off by
+    /// [`DEBT_MAX`] at most.
     pub(crate) fn charge(&self, rate: Rate, now: Time, bytes: u64) -> Time {
-        self.change(|slots| slots.charge(rate, now, bytes))
+        let latest = now + DEBT_MAX.max(rate.time_for(rate.quantum_bytes()));
+        self.charge_until(rate, now, bytes, latest)
+    }
+
+    /// So many bytes have come unasked: they count, but put off nothing that was asked for.
+    pub(crate) fn charge_unasked(&self, rate: Rate, now: Time, bytes: u64) {
+        self.charge_until(rate, now, bytes, now);
+    }
+
+    fn charge_until(&self, rate: Rate, now: Time, bytes: u64, latest: Time) -> Time {
+        self.change(rate, |slots| {
+            let before = slots.next();
+            let end = slots.charge(rate, now, bytes);
+            *slots = Gcra::at(end.min(latest.max(before)));
+            end
+        })
     }
 
     /// So many bytes of slots were not used.
     pub(crate) fn refund(&self, rate: Rate, bytes: u64) {
-        self.change(|slots| slots.refund(rate, bytes));
+        self.change(rate, |slots| slots.refund(rate, bytes));
     }
 
-    fn change<T: Copy + Default>(&self, change: impl Fn(&mut Gcra) -> T) -> T {
+    fn change<T: Copy + Default>(&self, rate: Rate, change: impl Fn(&mut Gcra) -> T) -> T {
         let mut outcome = T::default();
         let changed = |next: u64| {
             let mut slots = Gcra::at(Time(next));
@@ -110,7 +138,11 @@ impl Total {
             Some(slots.next().0)
         };
         // It is always changed: there is always a next slot.
-        self.next_slot_ns.fetch_update(Relaxed, Relaxed, changed).ok();
+        self.next_slot_ns.fetch_update(AcqRel, Acquire, changed).ok();
+        if self.bytes_per_second.load(Relaxed) != rate.bytes_per_second() {
+            // The change came after another rate was set, and was reckoned with the old one.
+            self.next_slot_ns.store(0, Release);
+        }
         outcome
     }
 }
@@ -124,6 +156,7 @@ mod tests {
     #[test]
     fn threads_that_take_slots_at_once_get_different_ones() {
         let (total, rate) = (Total::default(), Rate::new(1 << 20).expect("more than nothing"));
+        total.begin(Some(rate));
         let now = Time::ZERO + 100 * SECOND;
         let take = || (0..1000).map(|_| total.reserve(rate, now, 1 << 10)).collect::<Vec<_>>();
         let mut starts: Vec<Time> = std::thread::scope(|scope| {
@@ -151,10 +184,42 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_puts_off_what_is_next_by_a_second_and_what_comes_unasked_by_nothing() {
+        let (total, rate) = (Total::default(), Rate::new(1 << 20).expect("more than nothing"));
+        total.begin(Some(rate));
+        let now = Time::ZERO + 100 * SECOND;
+        (0..1000).for_each(|_| total.charge_unasked(rate, now, 1 << 20));
+        assert_eq!(total.reserve(rate, now, 0), now, "it uses up what others left");
+        assert!(total.charge(rate, now, 1 << 30) > now + 1000 * SECOND, "its holder waits for it");
+        let next = total.reserve(rate, now, 1 << 20);
+        assert_eq!(next, now + DEBT_MAX);
+        total.charge_unasked(rate, now, 1 << 20);
+        total.charge(rate, now, 1);
+        assert_eq!(total.reserve(rate, now, 0), next + SECOND, "no slot is taken back");
+    }
+
+    #[test]
+    fn a_shard_that_reckons_with_the_old_rate_does_not_put_off_the_new_one() {
+        let (slow, fast) = (Rate::new(1).expect("some"), Rate::new(1 << 30).expect("some"));
+        let (total, now) = (Total::default(), Time::ZERO + 100 * SECOND);
+        total.begin(Some(slow));
+        total.begin(Some(fast));
+        total.reserve(slow, now, 1 << 20);
+        assert!(total.reserve(fast, now, 1) <= now);
+    }
+
+    #[test]
     fn that_the_relay_holds_back_is_known_for_a_while() {
         let (rates, now) = (Rates::default(), Time::ZERO + 100 * SECOND);
         assert!(!rates.holds_back(now));
         rates.note_held_back(now);
         assert!(rates.holds_back(now + SECOND / 2) && !rates.holds_back(now + 2 * SECOND));
+        rates.note_held_back(now + 16 * SECOND);
+        rates.note_held_back(now + SECOND);
+        assert!(rates.holds_back(now + 16 * SECOND), "slow limits hold back for long");
+        assert!(!rates.holds_back(now + 17 * SECOND));
+        rates.note_held_back(now + 100 * SECOND);
+        rates.set(&Limits::default());
+        assert!(!rates.holds_back(now), "nothing waits for the old limits");
     }
 }

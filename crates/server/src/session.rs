@@ -154,6 +154,11 @@ impl Session {
         self.fetching.take_dropped()
     }
 
+    /// Of them, those that no open fetch asked for.
+    pub(crate) fn late_bytes(&self) -> u64 {
+        self.fetching.late_bytes()
+    }
+
     /// The peer's preamble was read.
     pub(crate) fn handle_preamble(&mut self, version: u16) -> Result<(), Fault> {
         if version != VERSION {

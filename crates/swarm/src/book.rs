@@ -115,6 +115,8 @@ impl Book {
 
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
+        let is_limited = limits.patience > std::time::Duration::ZERO;
+        self.fetches.set_patience(is_limited.then_some(limits.patience));
     }
 
     /// Fetches that may be under way at once.

@@ -311,19 +311,21 @@ impl Swarm {
         self.settle();
     }
 
-    /// The shell's own limits of rates are these from now on.
-    pub fn handle_limits(&mut self, now: Time, limits: Limits) {
-        if *self.desk.book.limits() != limits {
+    /// The shell's own limits of rates are these from now on; whether they are others than before.
+    pub fn handle_limits(&mut self, now: Time, limits: Limits) -> bool {
+        let are_others = *self.desk.book.limits() != limits;
+        if are_others {
             self.begin(now);
             self.desk.book.set_limits(limits);
             self.settle();
         }
+        are_others
     }
 
-    /// Bytes that are being fetched, or less where the last chunk is.
+    /// Whether something is on its way to a peer, or waits to be.
     #[must_use]
-    pub fn fetching_bytes(&self) -> u64 {
-        self.desk.book.fetches().len() as u64 * u64::from(self.desk.book.config().chunk_size_bytes)
+    pub fn is_delivering(&self) -> bool {
+        self.desk.book.peers().iter().any(|(_, peer)| !peer.intake.deliveries.is_empty())
     }
 
     /// Time has passed: does whatever is due.

@@ -175,7 +175,7 @@ pub(crate) fn forget(
     // The task that waits until the socket takes more ends, too.
     connection.blocked_bell.ring();
     guests.forget(connection);
-    ready.forget(connection);
+    ready.forget(desk, connection);
     if connection.link().queue.datagrams().is_some() {
         desk.cells.datagram_connections.sub(1);
     }

@@ -33,6 +33,7 @@ use crate::{
         desk::{Desk, now},
         guests::Guests,
         ready::{Due, Ready},
+        shaping::count_held_data,
     },
 };
 use relay_protocol::{DatagramHeader, DatagramKind, Failure, FailureCode, time::Time};
@@ -213,10 +214,12 @@ fn handle_of(
     let mut counts = ReadCounts::new(now, &cells.delivery_seconds);
     let mut link = connection.link();
     let could_read = link.may_read();
+    let late_before = link.session.late_bytes();
     let received = link.handle_datagram(route, datagram, &mut counts);
+    let late = link.session.late_bytes() - late_before;
     drop(link);
     cells.data_in_bytes.add(counts.data_bytes);
-    ready.shaping.note_datagrams(desk, connection, counts.data_bytes);
+    ready.shaping.note_datagrams(desk, connection, counts.data_bytes, late);
     match received {
         Ok(Received::Taken) if is_data(datagram) => {}
         Ok(Received::Taken) => cells.control_in_bytes.add(datagram.len() as u64),
@@ -277,6 +280,7 @@ fn handle_due(desk: &Desk, parts: &mut Parts, connection: &Rc<Connection>, now: 
     let heard = link.handle_datagrams_timeout(now);
     let is_closing = link.life.is_closing();
     drop(link);
+    count_held_data(desk, connection, now);
     if let Err(silence) = heard
         && !is_closing
     {

@@ -4,7 +4,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use shards::{Ringer, ShardId};
 
-use super::{Home, cache::count_unwanted, departures::Departures, limits};
+use super::{
+    Home,
+    cache::count_unwanted,
+    departures::Departures,
+    limits::{self, UnderWay},
+};
 use crate::{
     message::{HomeRequest, JoinRequest, PeerRequest, SwarmRef},
     observe::cells::ShardCells,
@@ -149,12 +154,20 @@ impl Homes {
         let mut home = Home::new(key, reference, config, waiter, self.shard_count);
         let of_relay = self.shared.policy.rates.limits();
         let chunk = key.chunk_size_bytes().into();
-        home.handle_limits(now, limits::of_swarm(&of_relay, chunk, 0, false));
+        let of_swarm = limits::of_swarm(&of_relay, chunk, self.under_way(0), false);
+        home.handle_limits(now, of_swarm);
         self.homes.insert(home);
         self.by_key.insert(key, (index, generation));
         cells.swarms.set(self.homes.len() as u64);
         tracing::info!(id = %key.id, size_bytes = key.size_bytes, "a swarm begins");
         Some((index, generation))
+    }
+
+    /// What all homes of the process fetch, and one of them.
+    fn under_way(&self, own: usize) -> UnderWay {
+        let all_bytes = self.shared.sum(|cells| &cells.fetching_bytes);
+        let swarms = self.shared.sum(|cells| &cells.fetching_swarms);
+        UnderWay { all_bytes, swarms, own: own as u64 }
     }
 
     fn swarm_config(&self, key: &SwarmKey) -> SwarmConfig {
@@ -202,13 +215,23 @@ impl Homes {
             return;
         }
         self.are_limited = !of_relay.is_none();
-        cells.fetching_bytes.set(self.homes.iter().map(|home| home.swarm().fetching_bytes()).sum());
-        let fetching = self.shared.sum(|cells| &cells.fetching_bytes);
+        let fetching = |home: &Home| {
+            home.swarm().fetch_count() as u64 * u64::from(home.key().chunk_size_bytes())
+        };
+        cells.fetching_bytes.set(self.homes.iter().map(fetching).sum());
+        let swarms = self.homes.iter().filter(|home| home.swarm().fetch_count() > 0).count();
+        cells.fetching_swarms.set(swarms as u64);
+        let all = self.under_way(0);
         let holds_back = self.shared.policy.rates.holds_back(now);
         for home in self.homes.iter_mut() {
             let chunk = home.key().chunk_size_bytes().into();
-            home.handle_limits(now, limits::of_swarm(&of_relay, chunk, fetching, holds_back));
-            if !std::mem::replace(&mut home.is_dirty, true) {
+            let swarm = home.swarm();
+            let under_way = UnderWay { own: swarm.fetch_count() as u64, ..all };
+            // Where nothing is delivered, nothing is held back: if its peers starve, that is not the limits' doing.
+            let holds_back = holds_back && swarm.is_delivering();
+            let of_swarm = limits::of_swarm(&of_relay, chunk, under_way, holds_back);
+            let are_others = home.handle_limits(now, of_swarm);
+            if are_others && !std::mem::replace(&mut home.is_dirty, true) {
                 let SwarmRef { index, generation, .. } = home.reference();
                 self.dirty.push((index, generation));
             }

@@ -128,6 +128,11 @@ impl Fetching {
         std::mem::take(&mut self.dropped)
     }
 
+    /// Bytes since the last [`Self::take_dropped`] that no open fetch asked for, or that had come before.
+    pub(crate) fn late_bytes(&self) -> u64 {
+        self.dropped[Drop::Late as usize]
+    }
+
     /// File bytes came; what ended with them.
     pub(crate) fn handle_data(&mut self, run: &Run<'_>) -> Result<Option<Ended>, Fault> {
         let len = run.bytes.len();

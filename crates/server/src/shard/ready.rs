@@ -16,7 +16,7 @@ use super::{
     desk::{Desk, now},
     guests::Guests,
     outbox::{CLAIMS_PER_PEER_MAX, Outbox},
-    shaping::Shaping,
+    shaping::{Shaping, end_hold},
 };
 use crate::{
     connection::{Connection, link::News},
@@ -85,7 +85,8 @@ impl Ready {
             self.transmits.push_back(Rc::clone(connection));
             desk.bells.pump.ring();
         }
-        let wants_write = link.wants_write(now, u64::MAX);
+        let bytes_max = if connection.pace.waits_to_send.get() { 0 } else { u64::MAX };
+        let wants_write = link.wants_write(now, bytes_max);
         let has_data = link.queue.data().is_some();
         drop(link);
         if !wants_write {
@@ -134,6 +135,8 @@ impl Ready {
             return;
         }
         for connection in guests.iter() {
+            connection.pace.begin_anew();
+            end_hold(desk, connection, now());
             if let Some(datagrams) = connection.link().queue.datagrams_mut() {
                 datagrams.unhold_data();
             }
@@ -255,8 +258,10 @@ impl Ready {
         std::mem::take(&mut self.blocked[usize::from(socket)])
     }
 
-    /// The connection is gone. Where it stands in a queue it has nothing to say any more.
-    pub(crate) fn forget(&mut self, connection: &Connection) {
+    /// The connection is gone. It waits for no limit; in the other queues its turn comes soon, and it has
+    /// nothing to say then.
+    pub(crate) fn forget(&mut self, desk: &Desk, connection: &Connection) {
+        self.shaping.forget(desk, connection);
         if let Some(at) = connection.marks.due.take() {
             let reference = connection.reference;
             self.due.remove(&(at, reference.index, reference.generation));

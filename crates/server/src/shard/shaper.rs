@@ -72,9 +72,11 @@ impl<T> Shaper<T> {
         Some((what, self.spare_bytes))
     }
 
-    /// So many bytes are on their way.
-    pub(crate) fn take(&mut self, bytes: u64) {
+    /// So many bytes are on their way; those beyond what there was room for.
+    pub(crate) fn take(&mut self, bytes: u64) -> u64 {
+        let beyond = bytes.saturating_sub(self.spare_bytes);
         self.spare_bytes = self.spare_bytes.saturating_sub(bytes);
+        beyond
     }
 
     /// So many of the bytes that were taken did not go.
@@ -92,6 +94,16 @@ impl<T> Shaper<T> {
         } else {
             self.slots.front().copied()
         }
+    }
+
+    /// The last time that is known at which something still waits: one behind it waits longer.
+    pub(crate) fn waits_until(&self) -> Option<Time> {
+        if self.waiting.is_empty() { None } else { self.slots.back().copied() }
+    }
+
+    /// What is like this waits no longer; its slots are for others.
+    pub(crate) fn forget(&mut self, is_it: impl Fn(&T) -> bool) {
+        self.waiting.retain(|other| !is_it(other));
     }
 
     /// If nothing waits, others get what is left.
@@ -148,6 +160,7 @@ mod tests {
     /// What each of some connections on some shards moved within a second, all of which have always more.
     fn shares(rate: u64, shards: &[usize]) -> Vec<Vec<u64>> {
         let (total, rate) = (Total::default(), Rate::new(rate).expect("more than nothing"));
+        total.begin(Some(rate));
         let limit = Limit { total: &total, rate };
         let begin = Time::ZERO + Duration::from_secs(100);
         let mut moved: Vec<Vec<u64>> = shards.iter().map(|&count| vec![0; count]).collect();
@@ -197,6 +210,7 @@ mod tests {
     #[test]
     fn what_one_does_not_use_goes_to_the_next_or_back() {
         let (total, rate) = (Total::default(), Rate::new(1 << 20).expect("more than nothing"));
+        total.begin(Some(rate));
         let limit = Limit { total: &total, rate };
         let now = Time::ZERO + Duration::from_secs(100);
         let mut shaper = Shaper::default();
@@ -218,8 +232,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_gone_waits_no_longer_and_its_slot_is_for_the_next() {
+        let (total, rate) = (Total::default(), Rate::new(1 << 20).expect("more than nothing"));
+        total.begin(Some(rate));
+        let limit = Limit { total: &total, rate };
+        let now = Time::ZERO + Duration::from_secs(100);
+        let mut shaper = Shaper::default();
+        shaper.wait(limit, now, 'a');
+        shaper.wait(limit, now, 'b');
+        assert!(shaper.waits_until() > shaper.due());
+        shaper.forget(|&what| what == 'a');
+        let (what, room) = shaper.pop(limit, now).expect("the first slot has begun");
+        assert_eq!((what, shaper.waits_until()), ('b', None));
+        assert_eq!(shaper.take(room + 5), 5, "more went than there was room for");
+    }
+
+    #[test]
     fn with_other_limits_nothing_waits_any_more() {
         let (total, rate) = (Total::default(), Rate::new(1).expect("more than nothing"));
+        total.begin(Some(rate));
         let limit = Limit { total: &total, rate };
         let now = Time::ZERO + Duration::from_secs(100);
         let mut shaper = Shaper::default();

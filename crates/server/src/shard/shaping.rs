@@ -101,17 +101,24 @@ impl Shaping {
         }
         let now = now();
         connection.link().hold_sending(now);
-        desk.shared.policy.rates.note_held_back(now);
         let own = connection.pace.sent.get().next();
         match self.egress(desk) {
             Some(limit) if self.limits.peer.is_none() || own <= now => {
                 self.sending.wait(limit, now, Rc::clone(connection));
+                self.note_held_back(desk);
             }
             _ => {
-                let reference = connection.reference;
-                let key = (own, reference.index, reference.generation);
-                self.paced.insert(key, Rc::clone(connection));
+                connection.pace.paced_until.set(Some(own));
+                self.paced.insert(paced_key(own, connection), Rc::clone(connection));
+                desk.shared.policy.rates.note_held_back(own);
             }
+        }
+    }
+
+    /// Something waits for the limit of all to be sent.
+    fn note_held_back(&self, desk: &Desk) {
+        if let Some(until) = self.sending.waits_until() {
+            desk.shared.policy.rates.note_held_back(until);
         }
     }
 
@@ -129,6 +136,7 @@ impl Shaping {
         }
         let limit = self.egress(desk)?;
         let (connection, room) = self.sending.pop(limit, now)?;
+        self.note_held_back(desk);
         release_sending(desk, &connection, now);
         let own = peer_room(self.limits.peer, &connection.pace.sent, now);
         Some((connection, room.min(own)))
@@ -139,9 +147,14 @@ impl Shaping {
         if !self.limits_sending() {
             return;
         }
-        charge(self.limits.peer, &connection.pace.sent, now(), bytes);
-        if self.egress(desk).is_some() {
-            self.sending.take(bytes);
+        let now = now();
+        charge(self.limits.peer, &connection.pace.sent, now, bytes);
+        if let Some(limit) = self.egress(desk) {
+            let beyond = self.sending.take(bytes);
+            if beyond > 0 {
+                // The rest of a frame that had begun: it goes, whatever room there is.
+                limit.total.charge(limit.rate, now, beyond);
+            }
         }
     }
 
@@ -161,7 +174,12 @@ impl Shaping {
 /// What comes in.
 impl Shaping {
     fn limits_reading(&self) -> bool {
-        self.limits.ingress.is_some() || self.limits.peer.is_some()
+        self.least().is_some()
+    }
+
+    /// What a single connection may supply.
+    fn least(&self) -> Option<Rate> {
+        self.limits.ingress.into_iter().chain(self.limits.peer).min()
     }
 
     /// Whether the connection's stream may be read.
@@ -169,19 +187,25 @@ impl Shaping {
         if !self.limits_reading() {
             return Reading::Now(u64::MAX);
         }
-        let pace = &connection.pace;
+        let (pace, now) = (&connection.pace, now());
+        if !is_read_in_turn(connection, now) {
+            // Messages, unless it breaks the rules.
+            return Reading::Now(self.least().map_or(u64::MAX, Rate::quantum_bytes));
+        }
         if pace.waits_to_read.get() {
             return Reading::InTurn;
         }
-        if !connection.link().expects_stream_data() {
-            return Reading::Now(u64::MAX);
+        if pace.unasked_until() > now {
+            return Reading::At(pace.unasked_until());
         }
-        let now = now();
         let own = peer_room(self.limits.peer, &pace.received, now);
         if own == 0 {
             return Reading::At(pace.received.get().next());
         }
-        let Some(limit) = self.ingress(desk) else { return Reading::Now(own) };
+        let Some(limit) = self.ingress(desk) else {
+            pace.granted_bytes.set(own);
+            return Reading::Now(own);
+        };
         if pace.granted_bytes.get() == 0 {
             let room = self.reading.room(limit, now);
             if room == 0 {
@@ -201,18 +225,29 @@ impl Shaping {
         if !self.limits_reading() {
             return;
         }
-        charge(self.limits.peer, &connection.pace.received, now(), bytes);
+        let (pace, now) = (&connection.pace, now());
+        charge(self.limits.peer, &pace.received, now, bytes);
+        self.note_unasked(desk, connection, now, bytes.saturating_sub(pace.granted_bytes.get()));
         self.give_back(desk, connection, bytes);
+    }
+
+    /// So many bytes came that were late, or that the peer was not asked for. They hold up none but itself.
+    fn note_unasked(&self, desk: &Desk, connection: &Connection, now: Time, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        if let Some(limit) = self.ingress(desk) {
+            limit.total.charge_unasked(limit.rate, now, bytes);
+        }
+        if let Some(rate) = self.least() {
+            connection.pace.charge_unasked(rate, now, bytes);
+        }
     }
 
     /// Of what was granted so much was used.
     pub(crate) fn give_back(&mut self, desk: &Desk, connection: &Connection, used_bytes: u64) {
         let granted = connection.pace.granted_bytes.take();
         let Some(limit) = self.ingress(desk) else { return };
-        if used_bytes > granted {
-            // What was late, or came unasked.
-            limit.total.charge(limit.rate, now(), used_bytes - granted);
-        }
         self.reading.give_back(granted.saturating_sub(used_bytes));
         if self.reading.due() == Some(Time::ZERO) {
             desk.bells.intake.ring();
@@ -226,7 +261,7 @@ impl Shaping {
         while let Some((connection, room)) = self.reading.pop(limit, now()) {
             connection.pace.waits_to_read.set(false);
             let is_closing = connection.link().life.is_closing();
-            if !is_closing {
+            if !is_closing && is_read_in_turn(&connection, now()) {
                 self.reading.take(room);
                 connection.pace.granted_bytes.set(room);
             }
@@ -236,32 +271,79 @@ impl Shaping {
         self.reading.due()
     }
 
-    /// So many file bytes came in datagrams: they are acknowledged when they are over at the rate.
-    pub(crate) fn note_datagrams(&mut self, desk: &Desk, connection: &Connection, bytes: u64) {
+    /// So many file bytes came in datagrams, some of them unasked: they are acknowledged when they are over at the
+    /// rate.
+    pub(crate) fn note_datagrams(
+        &mut self,
+        desk: &Desk,
+        connection: &Connection,
+        bytes: u64,
+        unasked_bytes: u64,
+    ) {
         if bytes == 0 || !self.limits_reading() {
             return;
         }
         let now = now();
-        let all = self.ingress(desk).map(|limit| limit.total.charge(limit.rate, now, bytes));
-        let own = charge(self.limits.peer, &connection.pace.received, now, bytes);
-        let until = all.into_iter().chain(own).max().unwrap_or(now);
-        let least = self.limits.ingress.into_iter().chain(self.limits.peer).min();
-        let room = least.map_or(0, |rate| rate.bytes_in(DATAGRAM_ROOM));
+        let asked_bytes = bytes.saturating_sub(unasked_bytes);
+        let all = self.ingress(desk).map(|limit| limit.total.charge(limit.rate, now, asked_bytes));
+        let own = charge(self.limits.peer, &connection.pace.received, now, asked_bytes);
+        self.note_unasked(desk, connection, now, unasked_bytes);
+        let unasked = Some(connection.pace.unasked_until());
+        let until = all.into_iter().chain(own).chain(unasked).max().unwrap_or(now);
+        let room = self.least().map_or(0, |rate| rate.bytes_in(DATAGRAM_ROOM));
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         let mut link = connection.link();
         let Some(datagrams) = link.queue.datagrams_mut() else { return };
-        let before = datagrams.hold_data(now, until, room);
-        let added = until.since(before.unwrap_or(now).max(now));
-        desk.cells.held_reading_us.add(micros(added));
+        datagrams.hold_data(now, until, room);
         if until <= now {
             datagrams.release_data(now);
         }
+        drop(link);
+        count_held_data(desk, connection, now);
+        connection.pace.hold_data(now, until);
     }
+
+    /// The connection is gone: nothing keeps it, and nothing was granted to it.
+    pub(super) fn forget(&mut self, desk: &Desk, connection: &Connection) {
+        let pace = &connection.pace;
+        if let Some(until) = pace.paced_until.take() {
+            self.paced.remove(&paced_key(until, connection));
+        } else if pace.waits_to_send.get() {
+            self.sending.forget(|other| std::ptr::eq(Rc::as_ptr(other), connection));
+        }
+        if pace.waits_to_read.get() {
+            self.reading.forget(|other| std::ptr::eq(Rc::as_ptr(other), connection));
+        }
+        self.give_back(desk, connection, 0);
+        end_hold(desk, connection, now());
+    }
+}
+
+/// Whether file bytes may come by the connection's stream.
+fn is_read_in_turn(connection: &Connection, now: Time) -> bool {
+    connection.link().expects_stream_data() || connection.pace.brings_unasked(now)
+}
+
+/// What came in datagrams waits no longer for its acknowledgement.
+pub(super) fn end_hold(desk: &Desk, connection: &Connection, now: Time) {
+    connection.pace.end_hold(now);
+    count_held_data(desk, connection, now);
+}
+
+/// The same, if its time is over.
+pub(crate) fn count_held_data(desk: &Desk, connection: &Connection, now: Time) {
+    let held = connection.pace.take_held_data(now);
+    desk.cells.held_reading_us.add(micros(held));
+}
+
+fn paced_key(until: Time, connection: &Connection) -> (Time, u32, u32) {
+    (until, connection.reference.index, connection.reference.generation)
 }
 
 /// The connection's turn has come.
 fn release_sending(desk: &Desk, connection: &Connection, now: Time) {
     connection.pace.waits_to_send.set(false);
+    connection.pace.paced_until.set(None);
     let held = connection.link().release_sending(now);
     desk.cells.held_sending_us.add(micros(held));
 }

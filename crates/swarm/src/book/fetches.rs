@@ -38,6 +38,9 @@ pub(crate) struct Fetch {
     pub(crate) started_at: Time,
     /// What its age has added to its holder's silence.
     pub(crate) charged: Duration,
+    /// The most that the shell's limits made it wait since it began: what it waits behind does not shrink with what is
+    /// asked for later.
+    pub(crate) patience: Duration,
     /// It does not move to an unproven holder before this age.
     pub(crate) turn: Duration,
     /// Its holder had supplied nothing yet.
@@ -119,6 +122,13 @@ impl Fetches {
     pub(super) fn mark_overdue(&mut self, id: FetchId) {
         let fetch = self.by_id.get_mut(&id).expect("it was just looked up");
         self.overdue += u32::from(!std::mem::replace(&mut fetch.overdue, true));
+    }
+
+    /// The shell's limits make those under way wait for so long; without limits, none.
+    pub(super) fn set_patience(&mut self, patience: Option<Duration>) {
+        for fetch in self.by_id.values_mut() {
+            fetch.patience = patience.map_or(Duration::ZERO, |it| it.max(fetch.patience));
+        }
     }
 
     /// Checks the module's invariants.

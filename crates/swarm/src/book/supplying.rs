@@ -94,6 +94,7 @@ impl Book {
             holder,
             started_at: now,
             charged: Duration::ZERO,
+            patience: self.limits.patience,
             turn: peer.supply.silence.unanswered,
             on_trial: !peer.supply.is_proven,
             need,

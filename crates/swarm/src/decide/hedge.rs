@@ -14,6 +14,8 @@
 
 use std::time::Duration;
 
+use relay_protocol::time::Time;
+
 use super::{
     fetch::Fetching,
     holders::{Except, find_holder, is_surely_held, may_add_slow, may_ask},
@@ -52,12 +54,12 @@ impl Fetching<'_> {
     pub(crate) fn check_late(&mut self) {
         while let Some(fetch_id) = self.late.next_due(self.desk.now) {
             let Some(&fetch) = self.desk.book.fetches().get(fetch_id) else { continue };
-            if self.is_in_turn(&fetch) || self.is_slowed_by_limits(&fetch) {
+            if self.is_in_turn(&fetch) || is_slowed_by_limits(self.desk.now, &fetch) {
                 self.late.watch(self.desk.now, fetch_id);
                 continue;
             }
             self.desk.book.note_silence(self.desk.now, fetch_id);
-            let give_up = FETCH_GIVE_UP.max(2 * self.desk.book.limits().patience);
+            let give_up = FETCH_GIVE_UP.max(2 * fetch.patience);
             if self.desk.book.peer(fetch.holder).supply.silence.unanswered >= give_up {
                 self.disbelieve(fetch.holder);
                 continue;
@@ -80,11 +82,6 @@ impl Fetching<'_> {
         let silence_max = self.late.hedge_after();
         fetch.queued > DEPTH_UNKNOWN
             && depth.is_in_turn(self.desk.now, fetch.started_at, queued_bytes, silence_max)
-    }
-
-    /// Whether it may be the shell's own limits that the fetch waits for.
-    fn is_slowed_by_limits(&self, fetch: &Fetch) -> bool {
-        self.desk.now.since(fetch.started_at) < self.desk.book.limits().patience
     }
 
     /// Asks other holders as well for what is late, as long as there is room; else others instead.
@@ -217,6 +214,11 @@ impl Fetching<'_> {
             }
         }
     }
+}
+
+/// Whether it may be the shell's own limits that the fetch waits for.
+fn is_slowed_by_limits(now: Time, fetch: &Fetch) -> bool {
+    now.since(fetch.started_at) < fetch.patience
 }
 
 #[cfg(test)]

@@ -351,9 +351,10 @@ impl Datagrams {
     }
 
     /// This side limits its rate: the other sends no more before `until`, and is then told of `room_bytes` at most.
-    /// Until when it was to wait before.
-    pub fn hold_data(&mut self, now: Time, until: Time, room_bytes: u32) -> Option<Time> {
-        self.data.as_mut()?.arrivals.hold(now, until, room_bytes)
+    pub fn hold_data(&mut self, now: Time, until: Time, room_bytes: u32) {
+        if let Some(data) = &mut self.data {
+            data.arrivals.hold(now, until, room_bytes);
+        }
     }
 
     /// Time has passed: what was held back until now goes on.

@@ -206,6 +206,22 @@ fn a_fetch_that_the_shells_own_limit_slows_is_not_late() {
 }
 
 #[test]
+fn a_fetch_that_waited_behind_others_is_not_late_because_they_have_ended() {
+    let mut scene = Scene::new(1, 8);
+    scene.swarm.handle_limits(START, limits(8, 8, Duration::from_secs(1)));
+    let (_, holder) = scene.asked();
+    // Others ask for a lot, and that ends.
+    scene.swarm.handle_limits(START, limits(8, 8, Duration::from_secs(100)));
+    scene.swarm.handle_limits(LATE, limits(8, 8, Duration::from_secs(1)));
+    assert_eq!(fetches(&scene.is_late(8)), [], "what is before it has yet to be read");
+    scene.swarm.handle_limits(LATE, crate::Limits::default());
+    let later = LATE + Duration::from_secs(2);
+    scene.swarm.handle_timeout(later);
+    let hedged = fetches(&scene.drain(later, 8));
+    assert_eq!(hedged.first().map(|&(_, slot)| slot), Some(scene.other(holder)), "no limit holds");
+}
+
+#[test]
 fn no_more_is_asked_for_at_once_than_limits_let_through() {
     let mut scene = Scene::new(8, 8);
     scene.swarm.handle_limits(START, limits(1, 1, Duration::ZERO));
