@@ -7,13 +7,15 @@
 //!    └────► walked     what its files were when it was walked, if it is shared
 //!  walk ──► tree       finds what is in directories
 //!  layout ─► beneath   directories, links, modes: what has no bytes; opens nothing outside of the tree
-//!  survey ─┘           what lies in a tree that was there before
+//!  survey ─┤           what lies in a tree that was there before
+//!  removal ┘           takes away what lies beneath a directory
 //! ```
 
 pub mod beneath;
 mod handles;
 pub mod layout;
 mod marks;
+pub mod removal;
 pub mod survey;
 mod troubles;
 pub mod walk;
@@ -71,6 +73,8 @@ pub struct Tree {
     is_sparse: bool,
     /// All that is to come has come: files are only read from now on, and may not be writable any more.
     is_completed: AtomicBool,
+    /// Whether the user wants an end, looked at between one entry and the next.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl Tree {
@@ -82,8 +86,18 @@ impl Tree {
 
     fn new(root: OwnedFd, index: Arc<Index>, access: Access, selected: Option<Vec<bool>>) -> Self {
         let (handles, made) = (Handles::default(), Marks::new(index.len()));
-        let (walked, is_sparse, is_completed) = (None, true, AtomicBool::new(false));
-        Self { root, index, access, selected, handles, walked, made, is_sparse, is_completed }
+        Self {
+            root,
+            index,
+            access,
+            selected,
+            handles,
+            walked: None,
+            made,
+            is_sparse: true,
+            is_completed: AtomicBool::new(false),
+            stop: None,
+        }
     }
 
     /// A tree that is to come: all of it, or what is selected ([`Index::select`]). Directories must be there before what is in
@@ -107,6 +121,21 @@ impl Tree {
     #[must_use]
     pub fn without_holes(self) -> Self {
         Self { is_sparse: false, ..self }
+    }
+
+    /// Walks over all entries end early, with an error of the kind `Interrupted`, once this is set.
+    #[must_use]
+    pub fn with_stop(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    fn check_stop(&self) -> io::Result<()> {
+        match &self.stop {
+            Some(stop) if stop.load(Ordering::Relaxed) => {
+                Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is in it.

@@ -22,7 +22,7 @@ use rustix::{
 use super::{
     super::{
         beside::{self, StoredManifest, is_at},
-        context::Context,
+        context::{Context, hashing_error},
         target::FileTarget,
         unfinished::Unfinished,
     },
@@ -30,7 +30,10 @@ use super::{
     fits,
 };
 use crate::{
-    client::{Content, Tree, tree::layout::Completed},
+    client::{
+        Content, Tree,
+        tree::{layout::Completed, survey::TakenOver},
+    },
     protocol::bundle::shown_path,
 };
 
@@ -53,7 +56,7 @@ pub(super) struct TreePart {
 
 impl TreePart {
     /// Opens or makes the partial directory, locks it, finds out whether it can hold the bundle, and makes all
-    /// directories in it. Whether there were files before.
+    /// directories in it. Also what it goes on with.
     ///
     /// # Errors
     /// A sentence for the user. What was made is removed again.
@@ -61,7 +64,7 @@ impl TreePart {
         context: &Context<'_>,
         target: FileTarget,
         bundle: &Bundle,
-    ) -> Result<(Self, bool), String> {
+    ) -> Result<(Self, TakenOver), String> {
         let path = target.part_path();
         let (directory, is_new) = open_locked(&path)?;
         let prepared = Self::prepare(context, &target, &directory, bundle, is_new);
@@ -69,11 +72,11 @@ impl TreePart {
             // Nothing of value is in it, and what lies beside it may be of another get.
             fs::remove_dir_all(&path).ok();
         }
-        let (tree, has_files) = prepared?;
+        let (tree, taken) = prepared?;
         let index_chunks = bundle.state().have().count();
         let is_finished = AtomicBool::new(false);
         let tree = Arc::new(tree);
-        Ok((Self { target, directory, tree, is_new, index_chunks, is_finished }, has_files))
+        Ok((Self { target, directory, tree, is_new, index_chunks, is_finished }, taken))
     }
 
     fn prepare(
@@ -82,17 +85,34 @@ impl TreePart {
         directory: &File,
         bundle: &Bundle,
         is_new: bool,
-    ) -> Result<(Tree, bool), String> {
+    ) -> Result<(Tree, TakenOver), String> {
         let path = target.part_path();
         let failed = |error: io::Error| format!("could not write {}: {error}", path.display());
-        fits::check(directory, bundle)?;
         let root = directory.try_clone().map_err(failed)?.into();
         let tree = bundle.tree(root, !context.args.no_sparse);
-        let has_files = if is_new { false } else { take_over(context, target, &tree)? };
+        let tree = tree.with_stop(Arc::clone(&context.hashing.stop));
+        // Nothing is altered before it is known that all of it may be.
+        if !is_new {
+            judge(context, target, &tree, bundle)?;
+        }
+        fits::check(directory, bundle, is_new)?;
+        // Before the first file: by these the next get knows that the directory is a get's.
+        let beside = beside::save_manifest(target, &bundle.manifest)
+            .and_then(|()| beside::save_index(target, &bundle.chunks));
+        if let Err(error) = beside {
+            context.note(format!(
+                "could not keep the list of files beside the directory: {error}: a get that is interrupted can't be \
+                 resumed"
+            ));
+        }
+        let taken = match is_new {
+            true => TakenOver::default(),
+            false => tree.take_over().map_err(|error| cannot_go_on(target, &error))?,
+        };
         tree.make_directories().map_err(failed)?;
         // Files that begin in the last chunk of the index.
         tree.overwrite_at(&bundle.chunks, 0).map_err(failed)?;
-        Ok((tree, has_files))
+        Ok((tree, taken))
     }
 
     /// The open directory.
@@ -139,37 +159,52 @@ fn open_locked(path: &Path) -> Result<(File, bool), String> {
     Err(format!("{} is replaced again and again: choose another name with -o", path.display()))
 }
 
-/// Goes on with what another get left there. What is not of the bundle is removed only where a list of digests shows
-/// that a get made it.
-fn take_over(context: &Context<'_>, target: &FileTarget, tree: &Tree) -> Result<bool, String> {
+/// Whether a get may go on with what lies there: alters nothing. What is not of the bundle may be removed only where a list
+/// of digests shows that a get made it, and what is of it and not wanted now never.
+fn judge(
+    context: &Context<'_>,
+    target: &FileTarget,
+    tree: &Tree,
+    bundle: &Bundle,
+) -> Result<(), String> {
     let part = target.part_path();
-    let is_ours = match beside::load_manifest(target, &context.ticket.key) {
-        StoredManifest::Right(_) => true,
-        StoredManifest::Foreign => {
-            context.note(format!(
-                "{} is of another directory: what this one has in common with it is kept",
-                part.display()
+    let part = part.display();
+    let stored = beside::load_manifest(target, &context.ticket.key);
+    let is_ours = !matches!(stored, StoredManifest::None);
+    // Of what a get made, all that is wanted is gone on with.
+    if !is_ours || bundle.selected.is_some() {
+        let foreseen = tree.foresee().map_err(|error| cannot_go_on(target, &error))?;
+        if let (false, Some(file)) = (is_ours, foreseen.file.or(foreseen.strange)) {
+            return Err(format!(
+                "{part} is there, and no get made it: \"{}\" lies in it: move it away, or choose another name with -o",
+                shown_path(&file)
             ));
-            true
         }
-        StoredManifest::None => false,
-    };
-    let taken = tree.take_over(&mut |tree, path| {
-        if is_ours {
-            return tree.remove(path);
+        if let (true, Some(entry)) = (is_ours, foreseen.unselected) {
+            return Err(format!(
+                "{part} holds more than --only means, such as \"{}\": finish it without --only, or give another place \
+                 with -o",
+                shown_path(&entry)
+            ));
         }
-        let text = format!(
-            "{} is not of what the ticket names, and no get put it there",
-            shown_path(path)
-        );
-        Err(io::Error::new(io::ErrorKind::InvalidData, text))
-    });
-    taken.map_err(|error| {
-        format!(
+    }
+    if matches!(stored, StoredManifest::Foreign) {
+        context.note(format!(
+            "{part} is of another directory: what this one has in common with it is kept"
+        ));
+    }
+    Ok(())
+}
+
+fn cannot_go_on(target: &FileTarget, error: &io::Error) -> String {
+    let part = target.part_path();
+    match error.kind() {
+        io::ErrorKind::Interrupted => hashing_error(error, &part),
+        _ => format!(
             "can't go on in {}: {error}: remove that, or choose another name with -o",
             part.display()
-        )
-    })
+        ),
+    }
 }
 
 impl Unfinished for TreePart {
