@@ -14,6 +14,7 @@
 pub mod beneath;
 mod handles;
 pub mod layout;
+mod listing;
 mod marks;
 pub mod removal;
 pub mod survey;
@@ -41,7 +42,12 @@ use rustix::{
     io::Errno,
 };
 
-use self::{beneath::open_beneath, handles::Handles, marks::Marks, walked::Walked};
+use self::{
+    beneath::open_beneath,
+    handles::{Handles, have_run_out},
+    marks::Marks,
+    walked::Walked,
+};
 use super::{
     content::{Content, holds_more, sparse},
     stamp::Stamp,
@@ -172,10 +178,10 @@ impl Tree {
         };
         // A pipe that was put there is not waited for.
         let (root, flags) = (self.root.as_fd(), flags | OFlags::NONBLOCK);
-        let opened = match &self.walked {
+        let opened = self.with_descriptors(|| match &self.walked {
             Some(walked) => walked.open(root, path, flags),
             None => open_beneath(root, path, flags, Mode::empty()),
-        };
+        });
         let file = match opened {
             Ok(file) => Arc::new(File::from(file)),
             Err(error) if self.is_lacking(&error) => return Ok(None),
@@ -188,6 +194,18 @@ impl Tree {
             self.handles.insert(number, &file);
         }
         Ok(Some(file))
+    }
+
+    /// Once more without the files that were kept open, if descriptors have run out.
+    fn with_descriptors<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match open() {
+            Err(error) if have_run_out(&error) => {
+                self.handles.clear();
+                self.walked.iter().for_each(|walked| walked.clear());
+                open()
+            }
+            opened => opened,
+        }
     }
 
     /// How the file of this number is now, without opening it to be read.
@@ -258,7 +276,8 @@ impl Tree {
             }
             Ok(file)
         };
-        let file = Arc::new(make().map_err(|error| named(path, &error))?);
+        let made = self.with_descriptors(make);
+        let file = Arc::new(made.map_err(|error| named(path, &error))?);
         self.made.set(number);
         if piece_bytes < size_bytes {
             self.handles.insert(number, &file);
@@ -398,11 +417,13 @@ fn misstated(how: &str, size_bytes: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// The error, with the path that it is of.
+/// The error, with the path that it is of. That descriptors have run out is of the kind `ResourceBusy`.
 fn named(path: &[u8], error: &io::Error) -> io::Error {
     let link = matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::XDEV));
     let why = if link { ": a link lies on the way there" } else { "" };
-    io::Error::new(error.kind(), format!("{}: {error}{why}", shown_path(path)))
+    // The text takes the system's number away.
+    let kind = if have_run_out(error) { io::ErrorKind::ResourceBusy } else { error.kind() };
+    io::Error::new(kind, format!("{}: {error}{why}", shown_path(path)))
 }
 
 fn to_usize(bytes: u64) -> usize {

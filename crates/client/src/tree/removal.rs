@@ -13,8 +13,8 @@ use rustix::{
 
 use super::{
     beneath::{open_beneath, parent_beneath},
+    listing::{join, list},
     named,
-    survey::{join, list},
 };
 
 /// What an owner needs to list a directory, and to make and remove what is in it.

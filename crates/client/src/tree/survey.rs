@@ -2,30 +2,28 @@
 //! at. Follows no link.
 
 use std::{
-    ffi::OsStr,
     fs::File,
     io,
-    os::{
-        fd::{AsFd as _, BorrowedFd},
-        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    },
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
 };
 
 use relay_protocol::bundle::Kind;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fchmod, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, readlinkat, statat};
 
 use super::{
     Access, Tree,
     beneath::{open_beneath, parent_beneath},
-    check, named,
+    check,
+    listing::{join, list},
+    named,
     removal::{permit, remove_beneath},
 };
 
-/// What a reader of directories needs: no link, no waiting for a pipe.
-const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NONBLOCK);
-
 /// Permissions that the writer of a file needs.
 const WRITER: u32 = 0o600;
+
+/// Marks a file that its owner may execute.
+const OWNER_EXECUTES: u32 = relay_protocol::bundle::OWNER_EXECUTES as u32;
 
 /// The unit that systems count the blocks of a file in.
 const BLOCK_BYTES: u64 = 512;
@@ -108,6 +106,29 @@ impl Tree {
             Ok(())
         })?;
         Ok(is_same && count == (0..self.index.len()).filter(|&at| self.is_selected(at)).count())
+    }
+
+    /// Files that their owner may execute and the index says otherwise, or the reverse: how many, and the first. Of a tree
+    /// that [is as listed](Self::is_as_listed).
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn other_marks(&self) -> io::Result<(usize, Option<Vec<u8>>)> {
+        let (mut count, mut first) = (0, None);
+        self.survey(&mut |path, found| {
+            if let Found::Entry(number) = found
+                && let Kind::File { is_executable, .. } = self.entry(number).kind
+            {
+                let (parent, name) = parent_beneath(self.root.as_fd(), path)?;
+                let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                if is_executable != (stat.st_mode & OWNER_EXECUTES != 0) {
+                    count += 1;
+                    first.get_or_insert_with(|| path.to_vec());
+                }
+            }
+            Ok(())
+        })?;
+        Ok((count, first))
     }
 
     fn judge(&self, path: &[u8], kind: FileType) -> io::Result<Found> {
@@ -226,43 +247,10 @@ fn adapt_mode(file: &File, is_executable: bool) -> io::Result<()> {
     check(file, Access::Write)?;
     let mode = file.metadata()?.mode() & 0o777;
     let wanted = mode | WRITER;
-    let is_other = is_executable != (mode & 0o100 != 0);
+    let is_other = is_executable != (mode & OWNER_EXECUTES != 0);
     if is_other || mode != wanted {
         let bits = if is_executable { wanted | (wanted & 0o444) >> 2 } else { wanted & !0o111 };
         fchmod(file, Mode::from_raw_mode(bits))?;
-    }
-    Ok(())
-}
-
-pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
-    [directory, slash, name].concat()
-}
-
-/// Tells of all that lies in this directory, by name and kind.
-pub(super) fn list(
-    root: BorrowedFd<'_>,
-    directory: &[u8],
-    tell: &mut dyn FnMut(&[u8], FileType) -> io::Result<()>,
-) -> io::Result<()> {
-    let path = if directory.is_empty() { b"." } else { directory };
-    let directory = open_beneath(root, path, LISTED, Mode::empty())?;
-    let mut entries = Dir::new(directory)?;
-    while let Some(entry) = entries.read() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
-        }
-        let kind = match entry.file_type() {
-            FileType::Unknown => {
-                let stat =
-                    statat(entries.fd()?, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?;
-                FileType::from_raw_mode(stat.st_mode)
-            }
-            kind => kind,
-        };
-        tell(name, kind)?;
     }
     Ok(())
 }
