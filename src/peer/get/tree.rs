@@ -28,7 +28,11 @@ use super::{
     target::FileTarget,
     unfinished::Unfinished as _,
 };
-use crate::client::{FileState, resume, tree::survey::TakenOver};
+use crate::{
+    client::{FileState, resume, tree::survey::TakenOver},
+    protocol::bundle::shown_path,
+    units::count_text,
+};
 
 impl Context<'_> {
     /// In order to stdout, as a tar: nothing of it is kept, and nothing is resumed.
@@ -90,6 +94,14 @@ impl Context<'_> {
             ));
         };
         self.note(format!("{path} is here already, whole and verified"));
+        if let Ok((count @ 1.., Some(first))) = tree.other_marks() {
+            let files = count_text(count as u64, "file");
+            self.note(format!(
+                "whether a file may be executed differs from the ticket's for {files}, such as {}: chmod makes it so, or \
+                 --force gets all of it again",
+                shown_path(&first)
+            ));
+        }
         let state = FileState::whole(Arc::clone(&bundle.manifest));
         self.count(bundle, &state);
         self.status.resumed_bytes.store(state.key().size_bytes, Relaxed);

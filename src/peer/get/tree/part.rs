@@ -6,7 +6,13 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{DirBuilderExt as _, OpenOptionsExt as _},
+        },
+    },
     path::Path,
     sync::{
         Arc,
@@ -21,7 +27,7 @@ use rustix::{
 
 use super::{
     super::{
-        beside::{self, StoredManifest, is_at},
+        beside::{self, StoredManifest, is_at, rename_to_new},
         context::{Context, hashing_error},
         target::FileTarget,
         unfinished::Unfinished,
@@ -32,7 +38,7 @@ use super::{
 use crate::{
     client::{
         Content, Tree,
-        tree::{layout::Completed, survey::TakenOver},
+        tree::{layout::Completed, removal::remove_beneath, survey::TakenOver},
     },
     protocol::bundle::shown_path,
 };
@@ -50,6 +56,12 @@ pub(super) struct TreePart {
     is_new: bool,
     /// Chunks that hold the index: they are kept beside it, and are nothing of it.
     index_chunks: u32,
+    /// Chunks that are wanted, with those of the index.
+    goal_chunks: u32,
+    /// There were files when this get began.
+    had_files: bool,
+    /// All that is wanted came, and is kept whatever becomes of it.
+    is_completing: AtomicBool,
     /// It was renamed.
     is_finished: AtomicBool,
 }
@@ -70,13 +82,26 @@ impl TreePart {
         let prepared = Self::prepare(context, &target, &directory, bundle, is_new);
         if prepared.is_err() && is_new {
             // Nothing of value is in it, and what lies beside it may be of another get.
-            fs::remove_dir_all(&path).ok();
+            remove_all(&path).ok();
         }
         let (tree, taken) = prepared?;
         let index_chunks = bundle.state().have().count();
-        let is_finished = AtomicBool::new(false);
-        let tree = Arc::new(tree);
-        Ok((Self { target, directory, tree, is_new, index_chunks, is_finished }, taken))
+        let goal_chunks = match &bundle.selected {
+            Some(selected) => bundle.chunks_of(selected).count(),
+            None => bundle.manifest.key().chunk_count(),
+        };
+        let part = Self {
+            target,
+            directory,
+            tree: Arc::new(tree),
+            is_new,
+            index_chunks,
+            goal_chunks,
+            had_files: taken.has_files,
+            is_completing: AtomicBool::new(false),
+            is_finished: AtomicBool::new(false),
+        };
+        Ok((part, taken))
     }
 
     fn prepare(
@@ -226,17 +251,27 @@ impl Unfinished for TreePart {
         is_finished || is_at(&self.directory, &self.target.part_path())
     }
 
+    fn had_something(&self) -> bool {
+        self.had_files
+    }
+
+    fn holds_nothing(&self, kept_chunks: u32) -> bool {
+        let is_whole =
+            kept_chunks >= self.goal_chunks || self.is_completing.load(Ordering::Relaxed);
+        self.is_new && !is_whole && kept_chunks <= self.index_chunks
+    }
+
     fn discard_if_empty(&self, kept_chunks: u32) {
         let path = self.target.part_path();
-        let holds_nothing = self.is_new && kept_chunks <= self.index_chunks;
-        if holds_nothing && is_at(&self.directory, &path) {
+        if self.holds_nothing(kept_chunks) && is_at(&self.directory, &path) {
             // What can't be removed is taken up by the next get.
-            fs::remove_dir_all(&path).ok();
+            remove_all(&path).ok();
             beside::remove(&self.target);
         }
     }
 
     fn finish(&self, overwrite: bool) -> Result<Option<String>, String> {
+        self.is_completing.store(true, Ordering::Relaxed);
         let completed = self.complete()?;
         let (part, path) = (self.target.part_path(), self.target.path());
         if !self.is_in_place() {
@@ -274,26 +309,36 @@ impl Unfinished for TreePart {
         // The name is there; a directory that can't be synced only makes it less durable.
         File::open(self.target.directory()).and_then(|directory| directory.sync_all()).ok();
         beside::remove(&self.target);
-        if old && let Err(error) = fs::remove_dir_all(&part) {
-            let (part, path) = (part.display(), path.display());
-            return Ok(Some(format!(
-                "{path} is new; what was there could not be removed: {error}: its rest is in {part}, remove it"
-            )));
+        match old.then(|| remove_replaced(&self.target)) {
+            Some(Err(rest)) => Ok(Some(rest)),
+            _ => Ok(note),
         }
-        Ok(note)
     }
 }
 
-/// Renames, but never over what is there: also not over an empty directory, which a rename would replace.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
-        result => return Ok(result?),
-    }
-    match fs::symlink_metadata(to) {
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(_) => fs::rename(from, to),
-    }
+/// Removes the directory that was at the target, and has the name of a partial one since it was exchanged. It gets a name
+/// of its own before: what is left of it if that ends early is nothing that a get may go on with.
+///
+/// # Errors
+/// A sentence for the user: the target is whole all the same.
+fn remove_replaced(target: &FileTarget) -> Result<(), String> {
+    let (part, own) = (target.part_path(), target.replaced_path());
+    let old = if rename_to_new(&part, &own).is_ok() { own } else { part };
+    remove_all(&old).map_err(|error| {
+        format!(
+            "{} is new; what was there could not be removed: {error}: its rest is in {}, remove it",
+            target.path().display(),
+            old.display()
+        )
+    })
+}
+
+/// Removes a directory with all that is in it, also where its owner may not write.
+fn remove_all(path: &Path) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = File::open(parent.unwrap_or(Path::new(".")))?;
+    remove_beneath(parent.as_fd(), name.as_bytes())
 }
 
 /// Has the new directory and the old one change places, so that there is one at any time. Only a directory goes.
