@@ -9,6 +9,7 @@
 use std::{
     cell::Cell,
     ffi::OsString,
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     rc::Rc,
@@ -31,7 +32,7 @@ use crate::{
     client::{
         ChunkOrder, Disk, FileState, HashCache, Lookout, Notice, Origin, Patience, Peer,
         PeerConfig, PeerHandle, Reaction, Scratch, SessionConfig, new_scratch,
-        origin::{Change, HashJob, How, Looking, Sealing, Source},
+        origin::{Blame, Change, HashJob, How, Looking, Sealing, Source},
     },
     config::RelayArgs,
     doctor::{self, DoctorArgs},
@@ -341,14 +342,21 @@ impl Serving {
                 return;
             }
         };
+        let lookout = match Lookout::start() {
+            Ok(lookout) => Some(Rc::new(lookout)),
+            Err(error) => {
+                tracing::warn!("no thread looks whether served files change: {error}");
+                None
+            }
+        };
         let scratch = new_scratch();
         let (mut handles, mut tasks) = (Vec::new(), Vec::new());
         for (index, file) in self.files.iter().enumerate() {
-            let (handle, task) = self.start(index, file, &disk, &scratch);
+            let (handle, task) = self.start(index, file, (&disk, lookout.as_ref()), &scratch);
             handles.push(handle);
             tasks.push(task);
         }
-        self.watch().await;
+        self.watch(lookout.as_deref()).await;
         handles.iter().for_each(PeerHandle::stop);
         let ends = async {
             for task in tasks {
@@ -363,8 +371,8 @@ impl Serving {
     fn start(
         &self,
         index: usize,
-        file: &Origin,
-        disk: &Disk,
+        file: &Arc<Origin>,
+        (disk, lookout): (&Disk, Option<&Rc<Lookout>>),
         scratch: &Scratch,
     ) -> (PeerHandle, task::JoinHandle<()>) {
         let session = SessionConfig {
@@ -380,7 +388,7 @@ impl Serving {
         let (remote, seed) = (self.remote.into(), index as u64);
         let config = PeerConfig { remote, trust: Trust::pinned(self.pin), session, patience, seed };
         let state = FileState::whole(Arc::clone(file.manifest()));
-        let watch = watch_peer(index, file, self.reports.clone());
+        let watch = watch_peer(index, file, lookout.cloned(), self.reports.clone());
         let peer = Peer::new(config, state, Box::new(file.store(disk)), Box::new(watch));
         let (handle, path) = (peer.handle(), file.shown());
         let (scratch, reports) = (Rc::clone(scratch), self.reports.clone());
@@ -395,20 +403,13 @@ impl Serving {
     }
 
     /// Until the relay ends; meanwhile the log tells of files that change.
-    async fn watch(&self) {
-        let lookout = match Lookout::start() {
-            Ok(lookout) => Some(lookout),
-            Err(error) => {
-                tracing::warn!("no thread looks whether served files change: {error}");
-                None
-            }
-        };
+    async fn watch(&self, lookout: Option<&Lookout>) {
         let told: Rc<Vec<Cell<bool>>> = Rc::new(self.files.iter().map(|_| false.into()).collect());
         let mut ticks = 0u32;
         while !self.stopping.load(Ordering::Relaxed) {
             clock::sleep(TICK).await;
             ticks = ticks.wrapping_add(1);
-            let lookout = lookout.as_ref().filter(|lookout| lookout.is_idle());
+            let lookout = lookout.filter(|lookout| lookout.is_idle());
             let (Some(lookout), true) = (lookout, ticks.is_multiple_of(TICKS_PER_LOOK)) else {
                 continue;
             };
@@ -435,23 +436,46 @@ fn warn_of(Change { of, how }: &Change) {
     );
 }
 
+/// What to do about a chunk that can't be served.
+fn advice(blame: &Blame) -> &'static str {
+    match blame.is_forgotten {
+        true => {
+            "It looks unchanged since it was hashed, so a disk or another program is to blame; what was remembered of \
+             it is forgotten. Start the relay again: it hashes the file as it is now"
+        }
+        false => "Start the relay again to serve the file as it is now",
+    }
+}
+
 /// Tells the main thread when a file is served, and the log when it can't be any longer.
 fn watch_peer(
     index: usize,
-    file: &Origin,
+    file: &Arc<Origin>,
+    lookout: Option<Rc<Lookout>>,
     reports: mpsc::SyncSender<Report>,
 ) -> impl FnMut(Time, &Notice<'_>, &FileState) -> Reaction + use<> {
-    let path = file.shown();
+    let file = Arc::clone(file);
     let was_unreadable = Cell::new(false);
     move |_, notice, _| {
         match notice {
             // Later acceptances find the channel closed, or full.
             Notice::Accepted { .. } => drop(reports.try_send((index, Ok(())))),
+            // A want of descriptors passes by itself.
+            Notice::Unreadable { error, .. } if error.kind() == ErrorKind::ResourceBusy => {}
             Notice::Unreadable { chunk, error } if !was_unreadable.replace(true) => {
-                tracing::error!(
-                    "chunk {chunk} of {path} can't be served: {error}. Start the relay again to serve \
-                     the file as it is now"
-                );
+                let (path, chunk, text) = (file.shown(), *chunk, error.to_string());
+                let told = move |blame: Blame| {
+                    let of = &blame.of;
+                    tracing::error!(
+                        "chunk {chunk} of {path} can't be served{of}: {text}. {}",
+                        advice(&blame)
+                    );
+                };
+                match &lookout {
+                    Some(lookout) => lookout.explain(&file, (chunk, error.kind()), told),
+                    // Without that thread it is looked at once, here.
+                    None => told(file.explain(chunk, error.kind())),
+                }
             }
             _ => {}
         }

@@ -17,11 +17,15 @@ use crate::{
         PinnedRelay,
         bundle::Glob,
         check_label, check_name,
-        limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
+        limits::{CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, LABEL_BYTES_MAX},
     },
     transport::Transport,
-    units::{parse_count, parse_duration, parse_power_of_two, parse_rate, parse_size},
+    units::{bytes_text, parse_count, parse_duration, parse_power_of_two, parse_rate, parse_size},
 };
+
+/// What comes from stdin has fewer bytes: as many chunks of the largest size as there may be, and the digests of the last
+/// of them are only merged when more comes.
+const FILE_BYTES_END: u64 = (CHUNK_COUNT_MAX as u64) << CHUNK_SIZE_LOG2_MAX;
 
 /// Several commands have this option.
 const PROXY_HELP: &str = "Reach the relay through this proxy: SCHEME://[USER:PASSWORD@]HOST:PORT with socks5, socks5h (the proxy looks up \
@@ -210,13 +214,24 @@ pub struct ReadingArgs {
     pub rehash: bool,
 
     /// The most that `-`, stdin, may bring: it is kept in a file without a name where temporary files lie (TMPDIR)
-    #[arg(long, env = "PEER_SPOOL_MAX", value_name = "SIZE", default_value = "16G", value_parser = parse_size)]
+    #[arg(long, env = "PEER_SPOOL_MAX", value_name = "SIZE", default_value = "16G", value_parser = parse_spool_max)]
     pub spool_max: u64,
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
     let explained = |fault| format!("it {fault}: give what one file or directory can be called");
     check_name(text).map(|()| text.to_owned()).map_err(explained)
+}
+
+fn parse_spool_max(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    if bytes >= FILE_BYTES_END {
+        return Err(format!(
+            "no file may have {}, which is the end of what chunks count: give less",
+            bytes_text(FILE_BYTES_END)
+        ));
+    }
+    Ok(bytes)
 }
 
 fn parse_chunk(text: &str) -> Result<u8, String> {

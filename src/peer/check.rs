@@ -44,7 +44,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), ProgramError> {
     let source = open(args, voice, &ticket)?;
     let asking = Asking::new(args, &ticket, (&destination, &way), token);
     let verdict = match source.index().cloned() {
-        Some(index) => check_tree(voice, &ticket, source, &index, &asking)?,
+        Some(index) => check_tree((args, voice), &ticket, source, &index, &asking)?,
         None if source.size_bytes() != ticket.key.size_bytes => {
             Verdict::OtherSize { size_bytes: source.size_bytes() }
         }
@@ -116,9 +116,16 @@ fn locate(ticket: &Ticket, origin: &Origin, asking: &Asking<'_>) -> Verdict {
     }
 }
 
+/// The directory with modes and times, found once more.
+fn with_modes_and_times(args: &CheckArgs) -> Result<Source, String> {
+    let looking = Looking { skips_special: true, keeping: Keeping::Preserved };
+    let source = Source::open(slice::from_ref(&args.path), looking, &mut |_| {});
+    source.map_err(|error| error.to_string())
+}
+
 /// Whether a directory is the ticket's, and if not which entries differ.
 fn check_tree(
-    voice: Voice,
+    (args, voice): (&CheckArgs, Voice),
     ticket: &Ticket,
     source: Source,
     index: &Arc<Index>,
@@ -133,7 +140,13 @@ fn check_tree(
     }
     let find = || {
         let theirs = asking.index()?;
-        let mut differences = compare(index, &theirs);
+        // An index with other times may have another length, and then it is not known from the ticket that it has any.
+        let again = match theirs.is_preserving() && !index.is_preserving() {
+            true => Some(with_modes_and_times(args)?),
+            false => None,
+        };
+        let own = again.as_ref().and_then(Source::index).unwrap_or(index);
+        let mut differences = compare(own, &theirs);
         if let (true, Some(origin)) = (differences.is_empty(), &origin) {
             let manifest = asking.manifest()?;
             let sealed = ticket.sealed.as_ref();

@@ -186,7 +186,7 @@ fn peer_of(
     (remote, trust): (Remote, Trust),
     (token, rate): (Option<Token>, Option<NonZeroU64>),
     later: Duration,
-    sharing: &Rc<RefCell<Sharing>>,
+    (sharing, lookout): (&Rc<RefCell<Sharing>>, &Rc<Lookout>),
 ) -> Peer {
     let session = SessionConfig {
         order: ChunkOrder::Relay,
@@ -200,8 +200,16 @@ fn peer_of(
     let seed = u64::from(std::process::id());
     let patience = Patience { first: FIRST_PATIENCE, later };
     let config = PeerConfig { remote, trust, session, patience, seed };
-    let sharing = Rc::clone(sharing);
+    let (sharing, lookout) = (Rc::clone(sharing), Rc::clone(lookout));
     let watch = move |now: Time, notice: &Notice<'_>, _: &FileState| {
+        if let Notice::Unreadable { chunk, error } = notice
+            && let Some(origin) = sharing.borrow_mut().suspect(error)
+        {
+            // The next tick ends the share, if that is what follows.
+            let (chunk, text, told) = (*chunk, error.to_string(), Rc::clone(&sharing));
+            let told = move |blame| told.borrow_mut().handle_unreadable(chunk, &text, &blame);
+            lookout.explain(&origin, (chunk, error.kind()), told);
+        }
         sharing.borrow_mut().notice(now, notice)
     };
     let file = FileState::whole(Arc::clone(origin.manifest()));
@@ -220,10 +228,11 @@ async fn serve(
         .map_err(|error| ProgramError::Job(no_thread("that reads the file", &error)))?;
     let lookout = Lookout::start()
         .map_err(|error| ProgramError::Job(no_thread("that looks whether it changes", &error)))?;
+    let lookout = Rc::new(lookout);
     let later = args.timeout.unwrap_or(FOREVER);
     let relay = (remote, belief.trust().clone());
     let terms = (token, args.common.rate());
-    let peer = peer_of(&origin, &disk, relay, terms, later, &sharing);
+    let peer = peer_of(&origin, &disk, relay, terms, later, (&sharing, &lookout));
     let peer = peer.with_transport(args.common.transport).with_label(args.naming.label);
     let handle = peer.handle();
     let watching = tick(Rc::clone(&sharing), (origin, lookout), handle, interrupt);
@@ -241,7 +250,7 @@ async fn serve(
 /// What must be done though nothing happens.
 async fn tick(
     sharing: Rc<RefCell<Sharing>>,
-    (origin, lookout): (Arc<Origin>, Lookout),
+    (origin, lookout): (Arc<Origin>, Rc<Lookout>),
     handle: PeerHandle,
     interrupt: Interrupt,
 ) {

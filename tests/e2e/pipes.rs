@@ -103,6 +103,11 @@ fn what_is_more_than_allowed_or_no_pipe_at_all_is_refused() {
     let args = ["--relay", &addr, "--spool-max", "100K"];
     let (running, writer) = share(dir.path(), content(1 << 20), &args);
     refused(&running.wait(), 1, "--spool-max");
+    // More than a file may have is no promise that can be kept.
+    for size in ["4T", "5T"] {
+        let ended = run(&mut peer(&["share", "-", "--relay", &addr, "--spool-max", size]));
+        refused(&ended, 2, "no file may have 4 TiB");
+    }
     writer.join().expect("it is done");
     let both = run(&mut peer(&["share", "-", "--ticket", "-", "--relay", &addr]));
     refused(&both, 2, "both the file and the ticket");

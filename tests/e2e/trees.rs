@@ -206,6 +206,12 @@ fn what_is_there_already_is_kept_served_or_replaced() {
     let other = TestTree::default().with_file("other/file", 10);
     other.write(&stage.path("x"));
     std::os::unix::fs::symlink(outside.path(), stage.path("x/away")).expect("writable");
+    // It may not be written, as of a tree that keeps its modes.
+    let allow = |path: &str, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(stage.path(path), mode).expect("it is ours");
+    };
+    allow("x/other", 0o555);
     let before = TestTree::read(&stage.path("x"));
     stage.get("x", &[]).failed(1, &["x is there already, and is another directory", "--force"]);
     before.assert_at(&stage.path("x"));
@@ -214,6 +220,10 @@ fn what_is_there_already_is_kept_served_or_replaced() {
     assert_eq!(names(outside.path()), ["precious"], "no link was followed");
     let ran = stage.get("x", &[]).ok();
     assert!(ran.stderr.contains("x is here already, whole and verified"), "{ran:?}");
+    assert!(!ran.stderr.contains("may be executed"), "{ran:?}");
+    allow("x/large", 0o755);
+    let ran = stage.get("x", &[]).ok();
+    assert!(ran.stderr.contains("differs from the ticket's for 1 file, such as large"), "{ran:?}");
     // The same names and sizes, but a byte.
     let mut large = fs::read(stage.path("x/large")).expect("readable");
     large[200_000] ^= 1;

@@ -15,13 +15,16 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use relay_protocol::{Digest, Manifest, SwarmKey};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    fs::OFlags,
+    time::{ClockId, clock_gettime},
+};
 
 use super::stamp::Moment;
 
@@ -34,6 +37,9 @@ const BYTES_MAX: u64 = 256 << 20;
 /// Content that was touched so short a time before it was read is not remembered. The coarsest clock that file systems
 /// have ticks every two seconds (FAT).
 pub const RACY: Duration = Duration::from_secs(2);
+
+/// Permissions of a directory that others may write to.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Begins each entry, with its version.
 const MAGIC: [u8; 8] = *b"RELAYHC1";
@@ -116,7 +122,14 @@ impl HashCache {
     #[must_use]
     pub fn get(&self, key: &CacheKey) -> Option<Remembered> {
         let path = self.path(key);
-        let mut file = File::open(&path).ok()?;
+        self.check_private().ok()?;
+        // What is no file, a link among them, is none of ours.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut file =
+            File::options().read(true).custom_flags(flags.bits().cast_signed()).open(&path).ok()?;
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return None;
+        }
         let mut bytes = Vec::new();
         // An entry has a bound, whatever lies there.
         let read = (&mut file).take(BYTES_MAX).read_to_end(&mut bytes);
@@ -138,6 +151,7 @@ impl HashCache {
     /// The system's: it is not remembered.
     pub fn put(&self, key: &CacheKey, remembered: &Remembered) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        self.check_private()?;
         let random = RandomState::new().build_hasher().finish();
         let new = self.directory.join(format!("{random:016x}.{NEW_SUFFIX}"));
         let write = || {
@@ -153,6 +167,18 @@ impl HashCache {
         }
         self.trim(ENTRIES_MAX, BYTES_MAX)?;
         written
+    }
+
+    /// Whether the directory is this user's alone to write: what another could put there is not believed.
+    fn check_private(&self) -> io::Result<()> {
+        let metadata = fs::metadata(&self.directory)?;
+        let owner = metadata.uid();
+        let is_ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
+        if is_ours && metadata.mode() & OTHERS_WRITE == 0 {
+            return Ok(());
+        }
+        let text = "other users may write to it: chmod go-w, if it is yours";
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
     }
 
     /// Forgets it.

@@ -113,11 +113,24 @@ pub struct Origin {
     memory: Memory,
 }
 
+/// Why a chunk could not be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Blame {
+    /// What was seen to have changed.
+    pub change: Option<Change>,
+    /// Of which files the chunk is, in words that follow its number.
+    pub of: String,
+    /// It is wrong and looks unchanged: what was remembered of it no longer is.
+    pub is_forgotten: bool,
+}
+
 /// What became of the memory of hashes.
 #[derive(Debug)]
 enum Memory {
-    /// They were made just now.
+    /// They were made just now, and are not remembered.
     New,
+    /// They were made just now, and can be forgotten.
+    Kept(HashCache, CacheKey),
     /// They were made just now, and can't be remembered.
     Lost(io::Error),
     /// They were made before, and can be forgotten.
@@ -199,7 +212,8 @@ impl Source {
         let began = moment_now();
         let remembered = self.read(job, tell)?;
         let memory = if is_settled(self.0.latest(), began) {
-            cache.put(&key, &remembered).map_or_else(Memory::Lost, |()| Memory::New)
+            let kept = |()| Memory::Kept(cache.clone(), key);
+            cache.put(&key, &remembered).map_or_else(Memory::Lost, kept)
         } else {
             // What was remembered of it, if anything, was not wanted.
             cache.forget(&key);
@@ -328,15 +342,19 @@ impl Origin {
     pub fn memory_fault(&self) -> Option<&io::Error> {
         match &self.memory {
             Memory::Lost(error) => Some(error),
-            Memory::New | Memory::Old(..) => None,
+            Memory::New | Memory::Kept(..) | Memory::Old(..) => None,
         }
     }
 
     /// Its hashes are wrong: if they were remembered, they no longer are. Whether they were.
     pub fn forget(&self) -> bool {
-        let Memory::Old(cache, key) = &self.memory else { return false };
-        cache.forget(key);
-        true
+        match &self.memory {
+            Memory::Kept(cache, key) | Memory::Old(cache, key) => {
+                cache.forget(key);
+                true
+            }
+            Memory::New | Memory::Lost(_) => false,
+        }
     }
 
     /// Its ticket, and why that does not call it by its own name, if so. `name` is another that it is to have; `pin` is
@@ -392,6 +410,17 @@ impl Origin {
         let key = self.manifest.key();
         let len_bytes = key.chunk_len_bytes(chunk).into();
         self.subject.blame(key.chunk_offset_bytes(chunk), len_bytes)
+    }
+
+    /// Finds out why a chunk could not be read, of which a read said this: what has changed, or else, if what was
+    /// read is wrong though it looks unchanged, what was remembered of it is no use, and would be found again. Asks the
+    /// file system, which may block: [`Lookout`](super::Lookout) does that on a thread of its own.
+    #[must_use]
+    pub fn explain(&self, chunk: u32, kind: io::ErrorKind) -> Blame {
+        let (change, of) = self.blame(chunk);
+        let is_wrong = kind == io::ErrorKind::InvalidData;
+        let is_forgotten = change.is_none() && is_wrong && self.forget();
+        Blame { change, of, is_forgotten }
     }
 
     /// What a peer reads its chunks from: each is checked at every read, by its checksum, or by its digest if it

@@ -39,6 +39,8 @@ pub struct Hashing {
     pub total_bytes: AtomicU64,
     /// Set it to have the hashing end with [`io::ErrorKind::Interrupted`].
     pub stop: Arc<AtomicBool>,
+    /// Holes are to be filled: they are not taken for the content's zeros.
+    pub fills_holes: bool,
 }
 
 /// The chunks of the manifest that the file holds. An opening is told of each of them: whether it is of the right
@@ -65,7 +67,7 @@ pub fn chunks_present(
     };
     add(digests(content, key, &candidates, opening, hashing)?);
     // Of a content without any data nothing has come.
-    if !candidates.is_empty() {
+    if !candidates.is_empty() && !hashing.fills_holes {
         add(zero_chunks(manifest, &candidates, opening, hashing)?);
     }
     Ok(have)

@@ -7,13 +7,16 @@
 //!    └────► walked     what its files were when it was walked, if it is shared
 //!  walk ──► tree       finds what is in directories
 //!  layout ─► beneath   directories, links, modes: what has no bytes; opens nothing outside of the tree
-//!  survey ─┘           what lies in a tree that was there before
+//!  survey ─┤           what lies in a tree that was there before
+//!  removal ┘           takes away what lies beneath a directory
 //! ```
 
 pub mod beneath;
 mod handles;
 pub mod layout;
+mod listing;
 mod marks;
+pub mod removal;
 pub mod survey;
 mod troubles;
 pub mod walk;
@@ -39,7 +42,12 @@ use rustix::{
     io::Errno,
 };
 
-use self::{beneath::open_beneath, handles::Handles, marks::Marks, walked::Walked};
+use self::{
+    beneath::open_beneath,
+    handles::{Handles, have_run_out},
+    marks::Marks,
+    walked::Walked,
+};
 use super::{
     content::{Content, holds_more, sparse},
     stamp::Stamp,
@@ -71,6 +79,8 @@ pub struct Tree {
     is_sparse: bool,
     /// All that is to come has come: files are only read from now on, and may not be writable any more.
     is_completed: AtomicBool,
+    /// Whether the user wants an end, looked at between one entry and the next.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl Tree {
@@ -82,8 +92,18 @@ impl Tree {
 
     fn new(root: OwnedFd, index: Arc<Index>, access: Access, selected: Option<Vec<bool>>) -> Self {
         let (handles, made) = (Handles::default(), Marks::new(index.len()));
-        let (walked, is_sparse, is_completed) = (None, true, AtomicBool::new(false));
-        Self { root, index, access, selected, handles, walked, made, is_sparse, is_completed }
+        Self {
+            root,
+            index,
+            access,
+            selected,
+            handles,
+            walked: None,
+            made,
+            is_sparse: true,
+            is_completed: AtomicBool::new(false),
+            stop: None,
+        }
     }
 
     /// A tree that is to come: all of it, or what is selected ([`Index::select`]). Directories must be there before what is in
@@ -107,6 +127,21 @@ impl Tree {
     #[must_use]
     pub fn without_holes(self) -> Self {
         Self { is_sparse: false, ..self }
+    }
+
+    /// Walks over all entries end early, with an error of the kind `Interrupted`, once this is set.
+    #[must_use]
+    pub fn with_stop(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    fn check_stop(&self) -> io::Result<()> {
+        match &self.stop {
+            Some(stop) if stop.load(Ordering::Relaxed) => {
+                Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is in it.
@@ -143,10 +178,10 @@ impl Tree {
         };
         // A pipe that was put there is not waited for.
         let (root, flags) = (self.root.as_fd(), flags | OFlags::NONBLOCK);
-        let opened = match &self.walked {
+        let opened = self.with_descriptors(|| match &self.walked {
             Some(walked) => walked.open(root, path, flags),
             None => open_beneath(root, path, flags, Mode::empty()),
-        };
+        });
         let file = match opened {
             Ok(file) => Arc::new(File::from(file)),
             Err(error) if self.is_lacking(&error) => return Ok(None),
@@ -159,6 +194,18 @@ impl Tree {
             self.handles.insert(number, &file);
         }
         Ok(Some(file))
+    }
+
+    /// Once more without the files that were kept open, if descriptors have run out.
+    fn with_descriptors<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match open() {
+            Err(error) if have_run_out(&error) => {
+                self.handles.clear();
+                self.walked.iter().for_each(|walked| walked.clear());
+                open()
+            }
+            opened => opened,
+        }
     }
 
     /// How the file of this number is now, without opening it to be read.
@@ -229,7 +276,8 @@ impl Tree {
             }
             Ok(file)
         };
-        let file = Arc::new(make().map_err(|error| named(path, &error))?);
+        let made = self.with_descriptors(make);
+        let file = Arc::new(made.map_err(|error| named(path, &error))?);
         self.made.set(number);
         if piece_bytes < size_bytes {
             self.handles.insert(number, &file);
@@ -369,11 +417,13 @@ fn misstated(how: &str, size_bytes: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// The error, with the path that it is of.
+/// The error, with the path that it is of. That descriptors have run out is of the kind `ResourceBusy`.
 fn named(path: &[u8], error: &io::Error) -> io::Error {
     let link = matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::XDEV));
     let why = if link { ": a link lies on the way there" } else { "" };
-    io::Error::new(error.kind(), format!("{}: {error}{why}", shown_path(path)))
+    // The text takes the system's number away.
+    let kind = if have_run_out(error) { io::ErrorKind::ResourceBusy } else { error.kind() };
+    io::Error::new(kind, format!("{}: {error}{why}", shown_path(path)))
 }
 
 fn to_usize(bytes: u64) -> usize {

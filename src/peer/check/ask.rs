@@ -125,7 +125,11 @@ impl<'a> Asking<'a> {
         let (file, patience) = wanted(ticket, wants);
         let watch = Rc::clone(&asked);
         let watch = move |_, notice: &Notice<'_>, file: &FileState| watch.notice(notice, file);
-        let store = Kept::default();
+        let wanted = match wants {
+            Wants::Manifest => 0,
+            Wants::Chunks(count) => count,
+        };
+        let store = Kept { wanted, ..Kept::default() };
         let kept = Rc::clone(&store.chunks);
         let peer = Peer::new(config, file, Box::new(store), Box::new(watch));
         let handle = peer.handle();
@@ -254,9 +258,11 @@ async fn ask_who_is_there(asked: &Asked, handle: PeerHandle) {
     }
 }
 
-/// Keeps what comes in memory, and has nothing for others: an index is not large.
+/// Keeps what was asked for in memory, and has nothing for others: an index is not large.
 #[derive(Default)]
 struct Kept {
+    /// So many chunks from the first on were asked for: no relay can have more kept.
+    wanted: u32,
     chunks: Rc<RefCell<BTreeMap<u32, Bytes>>>,
     /// What was kept and is to be told.
     told: VecDeque<u32>,
@@ -274,7 +280,9 @@ impl ChunkStore for Kept {
     }
 
     fn put(&mut self, chunk: u32, bytes: Bytes) {
-        self.chunks.borrow_mut().insert(chunk, bytes);
+        if chunk < self.wanted {
+            self.chunks.borrow_mut().insert(chunk, bytes);
+        }
         self.told.push_back(chunk);
         if let Some(bell) = &self.bell {
             bell.ring();

@@ -69,8 +69,11 @@ impl Differences {
             self.different.text("what differs is"),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        let text =
-            if parts.is_empty() { "its content differs".to_owned() } else { parts.join("; ") };
+        let text = match (parts.is_empty(), self.is_content_compared) {
+            (false, _) => parts.join("; "),
+            (true, true) => "its content differs".to_owned(),
+            (true, false) => "its list of files is the ticket's".to_owned(),
+        };
         match self.is_content_compared {
             true => text,
             false => format!("{text}. The content of files of equal size was not compared"),
@@ -217,7 +220,8 @@ mod tests {
         let text = found.text();
         assert!(text.starts_with("it lacks z; it has as well a; what differs is c"), "{text}");
         assert!(text.ends_with("was not compared"), "{text}");
-        assert!(compare(&own, &own).is_empty());
+        let same = compare(&own, &own);
+        assert!(same.is_empty() && !same.text().contains("content differs"), "{}", same.text());
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Renames, but never over a file that is there.
+/// Renames, but never over what is there: also not over an empty directory, which a rename would replace.
 pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::{
         fs::{CWD, RenameFlags, renameat_with},

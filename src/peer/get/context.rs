@@ -71,7 +71,11 @@ pub(super) fn with<T: Send>(
     let execute = if is_executable { execute_permissions() } else { 0 };
     let token = read_token(args.common.token_file.as_deref(), Roles::GET)?;
     let interrupt = Interrupt::watch()?;
-    let hashing = Arc::new(Hashing { stop: interrupt.flag(), ..Hashing::default() });
+    let hashing = Arc::new(Hashing {
+        stop: interrupt.flag(),
+        fills_holes: args.no_sparse,
+        ..Hashing::default()
+    });
     ignore_file_size_signal()?;
     let status = Arc::new(Status::new(ticket.key));
     let result = thread::scope(|scope| {
@@ -165,6 +169,13 @@ impl Context<'_> {
         run::run(args.common.driver, job, file)
     }
 
+    /// Says that only the list of files is got.
+    pub(super) fn announce_list(&self) {
+        self.was_announced.set(true);
+        let name = shown_name(self.ticket.name());
+        self.note(format!("getting the list of files of {name} through {}", self.remote));
+    }
+
     fn announce(&self, chunk_count: u32) {
         let chunks = count_text(u64::from(chunk_count), "chunk");
         let (name, size) = (shown_name(self.ticket.name()), bytes_text(self.ticket.key.size_bytes));
@@ -209,12 +220,19 @@ impl Context<'_> {
                 "{error}; {path} was moved or deleted meanwhile: nothing is kept there"
             );
         }
-        let unchecked = part.bytes_before();
         match have {
-            0 if unchecked > 0 && !self.is_checked.get() => format!(
-                "{error}; what was in {path} ({}, not checked this time) is kept: run this again to go on",
-                bytes_text(unchecked)
-            ),
+            0 if part.had_something() && !self.is_checked.get() => {
+                let size = match part.bytes_before() {
+                    0 => String::new(),
+                    bytes => format!("{}, ", bytes_text(bytes)),
+                };
+                format!(
+                    "{error}; what was in {path} ({size}not checked this time) is kept: run this again to go on"
+                )
+            }
+            1.. if part.holds_nothing(self.status.have_chunks.load(Relaxed)) => {
+                format!("{error}; nothing of it is kept")
+            }
             0 => format!("{error}; nothing of it has come yet"),
             _ => {
                 let (have, size) = bytes_texts(have, size);

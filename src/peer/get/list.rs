@@ -53,7 +53,10 @@ pub(crate) fn run(args: &ListArgs) -> Result<(), ProgramError> {
     // Progress is no part of the list.
     get.common.json = false;
     get.common.quiet |= args.common.json;
-    let (bundle, _) = context::with(&get, &ticket, |context| bundle::get(context, None))?;
+    let (bundle, _) = context::with(&get, &ticket, |context| {
+        context.announce_list();
+        bundle::get(context, None)
+    })?;
     let bundle = bundle.map_err(ProgramError::Job)?;
     let selected = bundle.selected.as_deref();
     let index = &*bundle.index;

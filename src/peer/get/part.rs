@@ -143,12 +143,14 @@ impl Unfinished for Part {
         is_at(&self.file, &self.target.part_path())
     }
 
+    fn holds_nothing(&self, kept_chunks: u32) -> bool {
+        let is_new = self.is_new && kept_chunks == 0;
+        self.key.size_bytes > 0 && (is_new || matches!(has_data(&*self.file), Ok(false)))
+    }
+
     fn discard_if_empty(&self, kept_chunks: u32) {
         let path = self.target.part_path();
-        let holds_nothing = self.is_new && kept_chunks == 0;
-        let is_empty = self.key.size_bytes > 0
-            && (holds_nothing || matches!(has_data(&*self.file), Ok(false)));
-        if is_empty && is_at(&self.file, &path) {
+        if self.holds_nothing(kept_chunks) && is_at(&self.file, &path) {
             // What can't be removed is taken up by the next get.
             beside::remove(&self.target);
             remove_if_there(&path).ok();

@@ -64,6 +64,11 @@ impl FileTarget {
         self.beside(&format!("{PART_SUFFIX}{INDEX_SUFFIX}"))
     }
 
+    /// Where a directory that was replaced is removed: no other get uses that name.
+    pub(crate) fn replaced_path(&self) -> PathBuf {
+        self.beside(&format!(".replaced-{}", std::process::id()))
+    }
+
     /// The directory of all of them.
     pub(crate) fn directory(&self) -> &Path {
         match self.path.parent() {

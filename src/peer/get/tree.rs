@@ -20,7 +20,6 @@ use std::{
 
 use self::{bundle::Bundle, part::TreePart, tar::TarSink};
 use super::{
-    beside,
     context::{Context, hashing_error},
     count::FileCount,
     job::Place,
@@ -29,7 +28,11 @@ use super::{
     target::FileTarget,
     unfinished::Unfinished as _,
 };
-use crate::client::{FileState, resume};
+use crate::{
+    client::{FileState, resume, tree::survey::TakenOver},
+    protocol::bundle::shown_path,
+    units::count_text,
+};
 
 impl Context<'_> {
     /// In order to stdout, as a tar: nothing of it is kept, and nothing is resumed.
@@ -59,9 +62,9 @@ impl Context<'_> {
         if is_there && !self.args.force {
             return self.serve_present(target, &bundle);
         }
-        let (part, has_files) = TreePart::open(self, target.clone(), &bundle)?;
+        let (part, taken) = TreePart::open(self, target.clone(), &bundle)?;
         let part = Arc::new(part);
-        let got = self.fill_tree(&part, &bundle, has_files);
+        let got = self.fill_tree(&part, &bundle, taken);
         if got.is_err() {
             part.discard_if_empty(self.status.have_chunks.load(Relaxed));
         }
@@ -91,6 +94,14 @@ impl Context<'_> {
             ));
         };
         self.note(format!("{path} is here already, whole and verified"));
+        if let Ok((count @ 1.., Some(first))) = tree.other_marks() {
+            let files = count_text(count as u64, "file");
+            self.note(format!(
+                "whether a file may be executed differs from the ticket's for {files}, such as {}: chmod makes it so, or \
+                 --force gets all of it again",
+                shown_path(&first)
+            ));
+        }
         let state = FileState::whole(Arc::clone(&bundle.manifest));
         self.count(bundle, &state);
         self.status.resumed_bytes.store(state.key().size_bytes, Relaxed);
@@ -101,14 +112,16 @@ impl Context<'_> {
         &self,
         part: &Arc<TreePart>,
         bundle: &Bundle,
-        has_files: bool,
+        taken: TakenOver,
     ) -> Result<(), String> {
-        let state = self.resume_tree(part, bundle, has_files);
+        let state = self.resume_tree(part, bundle, taken.has_files);
         let state = state.map_err(|error| self.with_hint(&error, &**part))?;
         self.count(bundle, &state);
         let key = *state.key();
         let lacking = state.lacking_chunks().map(|chunk| u64::from(key.chunk_len_bytes(chunk)));
-        let room = Room::of(part.directory(), lacking.sum());
+        // What files that are there already have is not needed once more.
+        let needed = self.status.goal_bytes().saturating_sub(taken.allocated_bytes);
+        let room = Room::of(part.directory(), needed.min(lacking.sum()));
         room::check(self, room, &state, &part.target().part_path())
             .map_err(|error| self.with_hint(&error, &**part))?;
         if state.is_complete() {
@@ -135,13 +148,6 @@ impl Context<'_> {
         bundle: &Bundle,
         has_files: bool,
     ) -> Result<FileState, String> {
-        let beside = beside::save_manifest(part.target(), &bundle.manifest)
-            .and_then(|()| beside::save_index(part.target(), &bundle.chunks));
-        if let Err(error) = beside {
-            self.note(format!(
-                "could not keep the list of files beside the directory: {error}: a resumed get will ask for it again"
-            ));
-        }
         let mut state = self.state_of(bundle);
         if !has_files {
             self.book(&state);

@@ -17,6 +17,14 @@ pub(super) trait Unfinished: fmt::Debug + Send + Sync {
     /// Bytes that were there when this get began, at most.
     fn bytes_before(&self) -> u64;
 
+    /// Whether anything was there when this get began, counted or not.
+    fn had_something(&self) -> bool {
+        self.bytes_before() > 0
+    }
+
+    /// Whether it holds nothing that is worth keeping, if so many chunks are kept.
+    fn holds_nothing(&self, kept_chunks: u32) -> bool;
+
     /// Whether it is still where it was made.
     fn is_in_place(&self) -> bool;
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     client::{
         ConnectionError, Notice, Origin, Reaction,
-        origin::{Change, How},
+        origin::{Blame, Change, How},
     },
     protocol::{SwarmStatus, Ticket},
     time::Time,
@@ -97,6 +97,10 @@ impl Output {
 struct Warned {
     of_writes: bool,
     of_replacement: bool,
+    /// A read failed for want of descriptors.
+    of_want: bool,
+    /// A chunk could not be read: why is found out.
+    is_suspecting: bool,
     /// Why the relay did not take this peer in, as last told.
     of_refusal: Option<String>,
 }
@@ -165,7 +169,6 @@ impl Sharing {
                 self.served.add(now, *chunk, len_bytes);
             }
             Notice::Status(status) => self.handle_status(now, *status),
-            Notice::Unreadable { chunk, error } => self.handle_unreadable(*chunk, error),
             Notice::Disconnected { error, .. } => self.handle_disconnected(error),
             _ => return Reaction::GoOn,
         }
@@ -283,18 +286,32 @@ impl Sharing {
         ));
     }
 
-    fn handle_unreadable(&mut self, chunk: u32, error: &io::Error) {
+    /// A chunk could not be read. What is to be looked at, to find out why: that is done once, and not for what passes by
+    /// itself.
+    pub(super) fn suspect(&mut self, error: &io::Error) -> Option<Arc<Origin>> {
+        if error.kind() == io::ErrorKind::ResourceBusy {
+            if !std::mem::replace(&mut self.warned.of_want, true) {
+                self.output.screen.say(&format!(
+                    "warning: a chunk could not be read now: {error}. It is read again when it is asked for again"
+                ));
+            }
+            return None;
+        }
+        let is_known = std::mem::replace(&mut self.warned.is_suspecting, true);
+        (!is_known).then(|| Arc::clone(&self.origin))
+    }
+
+    /// Why a chunk could not be read.
+    pub(super) fn handle_unreadable(&mut self, chunk: u32, error: &str, blame: &Blame) {
+        if self.has_ended() {
+            return;
+        }
         let offset = self.ticket.key.chunk_offset_bytes(chunk);
-        let (change, of) = self.origin.blame(chunk);
-        let is_wrong = error.kind() == io::ErrorKind::InvalidData;
-        let advice = match change {
-            // What was remembered is no use, and would be found again.
-            None if is_wrong && self.origin.forget() => HASH_AGAIN,
-            _ => SHARE_AGAIN,
-        };
+        let advice = if blame.is_forgotten { HASH_AGAIN } else { SHARE_AGAIN };
         let why = format!(
-            "could not read {} at offset {offset} (chunk {chunk}){of}: {error}. Nothing wrong was sent. {advice}",
+            "could not read {} at offset {offset} (chunk {chunk}){}: {error}. Nothing wrong was sent. {advice}",
             self.origin.shown(),
+            blame.of
         );
         self.verdict.get_or_insert(Verdict::Changed(why));
     }

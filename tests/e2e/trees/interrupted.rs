@@ -95,15 +95,37 @@ fn what_no_get_put_into_a_partial_directory_is_not_removed() {
     let _origin = stage.origin();
     fs::create_dir(stage.path("x.part")).expect("writable");
     fs::write(stage.path("x.part/precious"), "precious").expect("writable");
+    // Under a name of the ticket's as well: it is neither cut nor made executable.
+    fs::write(stage.path("x.part/large"), "mine").expect("writable");
     let ran = stage.get("x", &[]);
-    ran.failed(1, &["can't go on in x.part", "precious is not of what the ticket names", "-o"]);
+    ran.failed(1, &["x.part is there, and no get made it", "lies in it", "-o"]);
     assert_eq!(fs::read(stage.path("x.part/precious")).expect("there"), b"precious");
+    assert_eq!(fs::read(stage.path("x.part/large")).expect("there"), b"mine");
     // Nor what is no directory at all.
     fs::write(stage.path("y.part"), "precious").expect("writable");
     stage.get("y", &[]).failed(1, &["y.part is not a directory"]);
     symlink(stage.path("x.part"), stage.path("z.part")).expect("writable");
     stage.get("z", &[]).failed(1, &["z.part is not a directory"]);
-    assert_eq!(super::names(&stage.path("x.part")), ["precious"]);
+    assert_eq!(super::names(&stage.path("x.part")), ["large", "precious"]);
+}
+
+#[test]
+fn what_was_got_and_is_not_meant_now_is_not_removed() {
+    let mut stage = Stage::new(TestTree::usual());
+    stage.origin_of(60);
+    let mut get = stage.start("x", &[]);
+    wait_until("some chunks", || chunks_in(&stage, "x.part") >= 50);
+    get.kill().expect("it runs");
+    get.wait().expect("it is gone");
+    let before = chunks_in(&stage, "x.part");
+    stage.relay = RelayProcess::start(relay(), &[]);
+    let _origin = stage.origin();
+    let ran = stage.get("x", &["--only", "large"]);
+    ran.failed(1, &["x.part holds more than --only means", "without --only", "-o"]);
+    assert_eq!(chunks_in(&stage, "x.part"), before);
+    let resumed = stage.get("x", &["--json"]).ok().json()["resumed_bytes"].as_u64();
+    assert!(resumed.expect("a number") >= 49 << CHUNK_SIZE_LOG2, "{resumed:?}");
+    stage.assert_whole("x");
 }
 
 #[test]

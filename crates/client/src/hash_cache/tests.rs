@@ -111,3 +111,28 @@ fn what_was_touched_just_before_it_was_read_is_not_settled() {
     let now = moment_now();
     assert!(now.0 > 1_700_000_000 && now.1 < 1_000_000_000, "{now:?}");
 }
+
+#[test]
+fn what_others_could_have_put_there_is_not_believed() {
+    let (_dir, cache) = cache();
+    cache.put(&key(1), &remembered(3000)).unwrap();
+    let allow = |mode| {
+        fs::set_permissions(cache.directory(), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    allow(0o777);
+    assert_eq!(cache.get(&key(1)), None);
+    let error = cache.put(&key(2), &remembered(1)).unwrap_err();
+    assert!(error.to_string().contains("chmod go-w"), "{error}");
+    allow(0o700);
+    assert!(cache.get(&key(1)).is_some(), "it is still there");
+    // A link, and a pipe whose other end nothing opens.
+    let path = cache.path(&key(1));
+    let elsewhere = cache.directory().join("elsewhere");
+    fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert_eq!(cache.get(&key(1)), None);
+    let path = cache.path(&key(3));
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+    assert_eq!(cache.get(&key(3)), None);
+}

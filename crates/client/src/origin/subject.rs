@@ -96,6 +96,8 @@ pub(super) struct OneFile {
     file: Arc<File>,
     stamp: Stamp,
     is_executable: bool,
+    /// The times of a device's inode do not tell that its content was written.
+    is_device: bool,
 }
 
 /// A directory, or several paths.
@@ -191,9 +193,13 @@ impl Subject {
         }
     }
 
-    /// Whether it is there the next time: what is remembered of it may be of use.
+    /// Whether it is there the next time, and would show a change: what is remembered of it may be of use.
     pub(super) fn is_lasting(&self) -> bool {
-        !matches!(self, Self::Spool(_))
+        match self {
+            Self::File(file) => !file.is_device,
+            Self::Tree(_) => true,
+            Self::Spool(_) => false,
+        }
     }
 
     /// What is known of it before it is read, in chunks of this size.
@@ -334,7 +340,13 @@ impl OneFile {
             // A device is made executable by no one.
             let is_executable = kind.is_file() && mode & u32::from(OWNER_EXECUTES) != 0;
             let (path, file) = (path.to_owned(), Arc::new(File::from(file)));
-            Ok::<_, io::Error>(Self { path, file, stamp, is_executable })
+            Ok::<_, io::Error>(Self {
+                path,
+                file,
+                stamp,
+                is_executable,
+                is_device: !kind.is_file(),
+            })
         };
         open().map_err(open_error)
     }
@@ -388,16 +400,26 @@ impl OneTree {
     }
 
     fn change(&self) -> Option<Change> {
-        if let Some(change) = self.walked.first_changed().and_then(|number| self.look(number)) {
-            return Some(change);
-        }
+        let noted = self.walked.first_changed();
         let count = self.tree.index().len();
         let start = self.next_look.load(Ordering::Relaxed);
         let looked = LOOKS_MAX.min(count);
-        let numbers = (start..start + looked).map(|number| number % count);
-        let found = numbers.into_iter().find_map(|number| self.look(number));
+        let round = (start..start + looked).map(|number| number % count);
         self.next_look.store((start + looked) % count.max(1), Ordering::Relaxed);
-        found
+        self.worst(noted.into_iter().chain(round))
+    }
+
+    /// The worst that has become of these entries: a file that was only written to may hold the same, and hides no
+    /// other one.
+    fn worst(&self, numbers: impl Iterator<Item = usize>) -> Option<Change> {
+        let mut worst = None;
+        for change in numbers.filter_map(|number| self.look(number)) {
+            if change.how != How::Modified {
+                return Some(change);
+            }
+            worst.get_or_insert(change);
+        }
+        worst
     }
 
     /// What has become of one entry, if it is a file.
@@ -423,7 +445,7 @@ impl OneTree {
                 PieceOf::Header => None,
             })
             .collect();
-        let change = numbers.iter().take(LOOKS_MAX).find_map(|&number| self.look(number));
+        let change = self.worst(numbers.iter().copied().take(LOOKS_MAX));
         let of = match (&change, numbers.as_slice()) {
             (Some(change), _) => format!(" (of {})", change.of),
             (None, []) => String::new(),

@@ -207,6 +207,13 @@ fn a_change_in_a_tree_is_noticed_with_the_name_of_the_file() {
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
     });
     assert_eq!(found, Some(("e in".into(), How::Modified)));
+    // What is no more is told before what may still be the same.
+    let found = change(&|dir| {
+        let file = File::options().write(true).open(dir.join("a")).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        std::fs::remove_file(dir.join("e")).unwrap();
+    });
+    assert_eq!(found, Some(("e in".into(), How::Gone)));
 }
 
 #[test]
@@ -284,6 +291,8 @@ fn what_is_unchanged_is_not_hashed_again_until_that_is_wanted() {
     let again = share(&whole, 10, Sealing::As(&sealed), false);
     assert!(again.is_remembered() && again.manifest() == fresh.manifest());
     assert!(again.forget() && !fresh.forget());
+    let kept = share(&whole, 10, Sealing::As(&sealed), false);
+    assert!(!kept.is_remembered() && kept.forget(), "what was kept just now can be forgotten, too");
     assert!(!share(&whole, 10, Sealing::As(&sealed), false).is_remembered());
     // No entry has the secret of a user or of a share.
     for entry in std::fs::read_dir(cache.directory()).unwrap() {
@@ -308,10 +317,12 @@ fn a_block_device_has_the_size_of_what_it_holds() {
         let bytes =
             sectors.trim().parse::<u64>().ok()?.checked_mul(512).filter(|&size| size > 0)?;
         let source = open(&Path::new("/dev").join(name.file_name())).ok()?;
-        Some((source.size_bytes(), bytes))
+        Some((source.size_bytes(), bytes, source.0.is_lasting()))
     });
     match device {
-        Some((size_bytes, bytes)) => assert_eq!(size_bytes, bytes),
+        Some((size_bytes, bytes, is_lasting)) => {
+            assert_eq!((size_bytes, is_lasting), (bytes, false), "its times tell of no write");
+        }
         None => println!("NOT CHECKED: there is no block device that this user may read"),
     }
 }

@@ -72,6 +72,7 @@ impl Tree {
         for (_, entry) in self.selected_entries().filter(|(_, entry)| entry.kind == Kind::Directory)
         {
             let mut make = || {
+                self.check_stop()?;
                 let (parent, name) = parents.of(self, entry.path)?;
                 match mkdirat(parent, name, Mode::from(0o777)) {
                     Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -95,7 +96,7 @@ impl Tree {
                 there.set(number);
                 Ok(())
             }
-            Found::Strange => {
+            Found::Unselected(_) | Found::Strange => {
                 let text =
                     "it was put there while the tree was written, and is not of it: remove it";
                 Err(named(path, &io::Error::new(io::ErrorKind::InvalidData, text)))
@@ -106,6 +107,7 @@ impl Tree {
             if there.is_set(number) {
                 continue;
             }
+            self.check_stop()?;
             let made = match entry.kind {
                 // It was there.
                 _ if self.made.is_set(number) || entry.kind == Kind::Directory => {

@@ -2,39 +2,61 @@
 //! at. Follows no link.
 
 use std::{
-    ffi::OsStr,
+    fs::File,
     io,
-    os::{
-        fd::{AsFd as _, BorrowedFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
 };
 
 use relay_protocol::bundle::Kind;
-use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, fchmod, ftruncate, readlinkat, statat, unlinkat},
-    io::Errno,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, readlinkat, statat};
 
 use super::{
     Access, Tree,
     beneath::{open_beneath, parent_beneath},
+    check,
+    listing::{join, list},
     named,
+    removal::{permit, remove_beneath},
 };
 
-/// What a reader of directories needs: no link, no waiting for a pipe.
-const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NONBLOCK);
+/// Permissions that the writer of a file needs.
+const WRITER: u32 = 0o600;
 
-/// Permissions that whoever writes a tree needs: of files, and of directories.
-const WRITER: [u32; 2] = [0o600, 0o700];
+/// Marks a file that its owner may execute.
+const OWNER_EXECUTES: u32 = relay_protocol::bundle::OWNER_EXECUTES as u32;
+
+/// The unit that systems count the blocks of a file in.
+const BLOCK_BYTES: u64 = 512;
 
 /// Something that was found in a tree's directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
     /// The entry of this number, of the right kind. A link leads where it should.
     Entry(usize),
-    /// What the index has otherwise, or not at all, or what is not selected.
+    /// The entry of this number, of the right kind, that is not selected.
+    Unselected(usize),
+    /// What the index has otherwise, or not at all.
     Strange,
+}
+
+/// What a get would find that went on in a directory: the first of each, by its path.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Foreseen {
+    /// Something that is not a directory, of the index or not.
+    pub file: Option<Vec<u8>>,
+    /// What is of the index, and not selected.
+    pub unselected: Option<Vec<u8>>,
+    /// What the index has otherwise, or not at all.
+    pub strange: Option<Vec<u8>>,
+}
+
+/// What a get goes on with.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TakenOver {
+    /// There was a file.
+    pub has_files: bool,
+    /// Bytes that the file system has set aside for files that are there: writing them anew needs no room.
+    pub allocated_bytes: u64,
 }
 
 impl Tree {
@@ -42,11 +64,12 @@ impl Tree {
     /// not entered.
     ///
     /// # Errors
-    /// The system's, or the caller's.
+    /// The system's, or the caller's, or it is to stop.
     pub fn survey(&self, found: &mut dyn FnMut(&[u8], Found) -> io::Result<()>) -> io::Result<()> {
         let mut ahead = vec![Vec::new()];
         while let Some(directory) = ahead.pop() {
             let mut tell = |name: &[u8], kind: FileType| {
+                self.check_stop()?;
                 let path = join(&directory, name);
                 let what = self.judge(&path, kind).map_err(|error| named(&path, &error))?;
                 let is_directory = kind == FileType::Directory;
@@ -85,11 +108,31 @@ impl Tree {
         Ok(is_same && count == (0..self.index.len()).filter(|&at| self.is_selected(at)).count())
     }
 
+    /// Files that their owner may execute and the index says otherwise, or the reverse: how many, and the first. Of a tree
+    /// that [is as listed](Self::is_as_listed).
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn other_marks(&self) -> io::Result<(usize, Option<Vec<u8>>)> {
+        let (mut count, mut first) = (0, None);
+        self.survey(&mut |path, found| {
+            if let Found::Entry(number) = found
+                && let Kind::File { is_executable, .. } = self.entry(number).kind
+            {
+                let (parent, name) = parent_beneath(self.root.as_fd(), path)?;
+                let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                if is_executable != (stat.st_mode & OWNER_EXECUTES != 0) {
+                    count += 1;
+                    first.get_or_insert_with(|| path.to_vec());
+                }
+            }
+            Ok(())
+        })?;
+        Ok((count, first))
+    }
+
     fn judge(&self, path: &[u8], kind: FileType) -> io::Result<Found> {
-        let Some((number, entry)) = self.index.find(path).filter(|&(at, _)| self.is_selected(at))
-        else {
-            return Ok(Found::Strange);
-        };
+        let Some((number, entry)) = self.index.find(path) else { return Ok(Found::Strange) };
         let is_right = match entry.kind {
             Kind::Directory => kind == FileType::Directory,
             Kind::File { .. } => kind == FileType::RegularFile,
@@ -99,82 +142,94 @@ impl Tree {
             }
             Kind::Link { .. } => false,
         };
-        Ok(if is_right { Found::Entry(number) } else { Found::Strange })
+        Ok(match is_right {
+            true if self.is_selected(number) => Found::Entry(number),
+            true => Found::Unselected(number),
+            false => Found::Strange,
+        })
+    }
+
+    /// What a get would find that went on here. Alters nothing.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn foresee(&self) -> io::Result<Foreseen> {
+        let mut foreseen = Foreseen::default();
+        self.survey(&mut |path, found| {
+            let is_directory = match found {
+                Found::Entry(number) | Found::Unselected(number) => {
+                    self.entry(number).kind == Kind::Directory
+                }
+                Found::Strange => self.is_directory(path)?,
+            };
+            let unselected = matches!(found, Found::Unselected(_));
+            if unselected && foreseen.unselected.is_none() {
+                foreseen.unselected = Some(path.to_vec());
+            }
+            if !is_directory && foreseen.file.is_none() {
+                foreseen.file = Some(path.to_vec());
+            }
+            if found == Found::Strange && foreseen.strange.is_none() {
+                foreseen.strange = Some(path.to_vec());
+            }
+            Ok(())
+        })?;
+        Ok(foreseen)
+    }
+
+    fn is_directory(&self, path: &[u8]) -> io::Result<bool> {
+        let (parent, name) = parent_beneath(self.root.as_fd(), path)?;
+        let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
     /// Prepares a tree that another get began to be written on: files get their length, and what writes may
-    /// write. What is strange is handed to `strange`, which may keep it or [`remove`](Self::remove) it; whether there was
-    /// any file.
+    /// write. What is not of the tree is removed: [`foresee`](Self::foresee) tells before what that is.
     ///
     /// # Errors
-    /// The system's, or the caller's. A file with a second name, which may lie outside.
-    pub fn take_over(
-        &self,
-        strange: &mut dyn FnMut(&Self, &[u8]) -> io::Result<()>,
-    ) -> io::Result<bool> {
+    /// The system's. A file with a second name, which may lie outside.
+    pub fn take_over(&self) -> io::Result<TakenOver> {
         assert_eq!(self.access, Access::Write, "what is only read is not altered");
-        let mut has_files = false;
-        self.survey(&mut |path, found| match found {
-            Found::Strange => strange(self, path),
-            Found::Entry(number) => {
-                self.adopt(number).map_err(|error| named(path, &error))?;
-                has_files |= self.made.is_set(number);
-                Ok(())
-            }
+        let mut taken = TakenOver::default();
+        self.survey(&mut |path, found| {
+            let Found::Entry(number) = found else { return self.remove(path) };
+            let allocated = self.adopt(number).map_err(|error| named(path, &error))?;
+            taken.has_files |= self.made.is_set(number);
+            taken.allocated_bytes += allocated;
+            Ok(())
         })?;
-        Ok(has_files)
+        Ok(taken)
     }
 
-    /// Of a file or directory that was there before.
-    fn adopt(&self, number: usize) -> io::Result<()> {
+    /// Takes a file or directory that was there before. Bytes that its file system has set aside for a file.
+    fn adopt(&self, number: usize) -> io::Result<u64> {
         let entry = self.entry(number);
-        let (size_bytes, is_executable, needs) = match entry.kind {
-            Kind::Directory => (None, true, WRITER[1]),
-            Kind::File { size_bytes, is_executable } => {
-                (Some(size_bytes), is_executable, WRITER[0])
-            }
-            Kind::Link { .. } => return Ok(()),
+        let open = |flags| {
+            let flags = flags | OFlags::NONBLOCK;
+            open_beneath(self.root.as_fd(), entry.path, flags, Mode::empty()).map(File::from)
         };
-        let (parent, name) = parent_beneath(self.root.as_fd(), entry.path)?;
-        let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let is_short =
-            size_bytes.is_some_and(|size| size != u64::try_from(stat.st_size).unwrap_or(0));
-        let has_name_elsewhere = size_bytes.is_some() && stat.st_nlink > 1;
-        let mode = stat.st_mode & 0o777;
-        let wanted = mode | needs;
-        // Its mark may be another's, whose file lies under this name.
-        let is_other = size_bytes.is_some() && is_executable != (mode & 0o100 != 0);
-        if has_name_elsewhere {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it has a second name: remove it",
-            ));
-        }
-        if is_other || mode != wanted {
-            // Without permission to read it, it can only be made anew; the owner's is enough to change that.
-            let file = open_beneath(
-                self.root.as_fd(),
-                entry.path,
-                OFlags::RDONLY | OFlags::NONBLOCK,
-                Mode::empty(),
-            )?;
-            let bits = if is_executable { wanted | (wanted & 0o444) >> 2 } else { wanted & !0o111 };
-            let bits = if size_bytes.is_none() { wanted } else { bits };
-            fchmod(&file, Mode::from_raw_mode(bits))?;
-        }
-        if let Some(size_bytes) = size_bytes {
-            if is_short {
-                let file = open_beneath(
-                    self.root.as_fd(),
-                    entry.path,
-                    OFlags::WRONLY | OFlags::NONBLOCK,
-                    Mode::empty(),
-                )?;
-                ftruncate(file, size_bytes)?;
+        let Kind::File { size_bytes, is_executable } = entry.kind else {
+            if entry.kind == Kind::Directory {
+                permit(self.root.as_fd(), entry.path)?;
             }
-            self.made.set(number);
+            return Ok(0);
+        };
+        let file = match open(OFlags::RDWR) {
+            // Its owner may not write it, as a tree is that keeps its modes. One who may not read it either can only
+            // make it anew.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                adapt_mode(&open(OFlags::RDONLY)?, is_executable)?;
+                open(OFlags::RDWR)?
+            }
+            opened => opened?,
+        };
+        adapt_mode(&file, is_executable)?;
+        let metadata = file.metadata()?;
+        if metadata.len() != size_bytes {
+            file.set_len(size_bytes)?;
         }
-        Ok(())
+        self.made.set(number);
+        Ok(metadata.blocks().saturating_mul(BLOCK_BYTES))
     }
 
     /// Removes what lies under this path, with all that is below it. Follows no link.
@@ -182,73 +237,20 @@ impl Tree {
     /// # Errors
     /// The system's.
     pub fn remove(&self, path: &[u8]) -> io::Result<()> {
-        let root = self.root.as_fd();
-        let mut ahead = vec![path.to_vec()];
-        while let Some(path) = ahead.last().cloned() {
-            let (parent, name) = parent_beneath(root, &path)?;
-            match unlinkat(&parent, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {
-                    ahead.pop();
-                    continue;
-                }
-                // Linux and POSIX differ in what they say of a directory.
-                Err(Errno::ISDIR | Errno::PERM) => {}
-                Err(error) => return Err(named(&path, &error.into())),
-            }
-            match unlinkat(&parent, name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => {
-                    ahead.pop();
-                    continue;
-                }
-                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-                Err(error) => return Err(named(&path, &error.into())),
-            }
-            let mut below = Vec::new();
-            list(root, &path, &mut |name, kind| {
-                let path = join(&path, name);
-                if kind == FileType::Directory {
-                    below.push(path);
-                    return Ok(());
-                }
-                let (parent, name) = parent_beneath(root, &path)?;
-                unlinkat(parent, name, AtFlags::empty())
-                    .map_err(|error| named(&path, &error.into()))
-            })?;
-            ahead.append(&mut below);
-        }
-        Ok(())
+        remove_beneath(self.root.as_fd(), path)
     }
 }
 
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
-    [directory, slash, name].concat()
-}
-
-/// Tells of all that lies in this directory, by name and kind.
-fn list(
-    root: BorrowedFd<'_>,
-    directory: &[u8],
-    tell: &mut dyn FnMut(&[u8], FileType) -> io::Result<()>,
-) -> io::Result<()> {
-    let path = if directory.is_empty() { b"." } else { directory };
-    let directory = open_beneath(root, path, LISTED, Mode::empty())?;
-    let mut entries = Dir::new(directory)?;
-    while let Some(entry) = entries.read() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
-        }
-        let kind = match entry.file_type() {
-            FileType::Unknown => {
-                let stat =
-                    statat(entries.fd()?, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?;
-                FileType::from_raw_mode(stat.st_mode)
-            }
-            kind => kind,
-        };
-        tell(name, kind)?;
+/// Gives a file the permissions that its writer needs, and its mark: the one that it has may be another's, whose file lies
+/// under this name.
+fn adapt_mode(file: &File, is_executable: bool) -> io::Result<()> {
+    check(file, Access::Write)?;
+    let mode = file.metadata()?.mode() & 0o777;
+    let wanted = mode | WRITER;
+    let is_other = is_executable != (mode & OWNER_EXECUTES != 0);
+    if is_other || mode != wanted {
+        let bits = if is_executable { wanted | (wanted & 0o444) >> 2 } else { wanted & !0o111 };
+        fchmod(file, Mode::from_raw_mode(bits))?;
     }
     Ok(())
 }

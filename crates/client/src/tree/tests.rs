@@ -4,7 +4,10 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use relay_protocol::bundle::Glob;
 
-use super::{survey::Found, *};
+use super::{
+    survey::{Foreseen, Found},
+    *,
+};
 use crate::content::read_at;
 
 fn file(path: &'static str, size_bytes: u64, is_executable: bool) -> Entry<'static> {
@@ -173,7 +176,8 @@ fn a_tree_is_not_complete_if_something_is_gone_or_strange() {
     assert!(error.to_string().contains("z: it was moved or deleted"), "{error}");
     tree.overwrite_at(&bundle, 0).unwrap();
     let tree = Tree::to_write(root(dir.path()), Arc::clone(&index), None);
-    assert!(tree.take_over(&mut |_, path| panic!("{path:?} is strange")).unwrap());
+    assert_eq!(tree.foresee().unwrap().strange, None);
+    assert!(tree.take_over().unwrap().has_files);
     tree.overwrite_at(&bundle, 0).unwrap();
     fs::write(dir.path().join("d/strange"), "").unwrap();
     let error = tree.complete().unwrap_err();
@@ -192,13 +196,58 @@ fn what_was_there_is_adapted_and_what_is_strange_is_removed_without_following_li
     std::os::unix::fs::symlink(outside.path(), at("d")).unwrap();
     fs::write(at("a"), "longer than it is listed").unwrap();
     let tree = Tree::to_write(root(dir.path()), Arc::clone(&index), None);
-    assert!(tree.take_over(&mut |tree, path| tree.remove(path)).unwrap());
+    let before = fs::read(at("a")).unwrap();
+    let foreseen = tree.foresee().unwrap();
+    assert!(foreseen.file.is_some() && foreseen.strange.is_some());
+    assert!(
+        fs::read(at("a")).unwrap() == before && at("z/deep/er/file").exists(),
+        "only looked at"
+    );
+    assert!(tree.take_over().unwrap().has_files);
     assert_eq!(fs::read(at("a")).unwrap(), b"longe");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     fs::remove_file(at("a")).unwrap();
     fs::hard_link(outside.path().join("precious"), at("a")).unwrap();
-    let error = tree.take_over(&mut |tree, path| tree.remove(path)).unwrap_err();
+    let error = tree.take_over().unwrap_err();
     assert!(error.to_string().contains("a: it has a second name"), "{error}");
     assert_eq!(fs::read(outside.path().join("precious")).unwrap(), b"precious");
+}
+
+#[test]
+fn what_is_not_selected_is_told_from_what_is_strange() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = index();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    let whole = Tree::to_write(root(dir.path()), Arc::clone(&index), None);
+    assert_eq!(whole.foresee().unwrap(), Foreseen::default(), "directories alone are nothing");
+    fs::write(dir.path().join("a"), "12345").unwrap();
+    let selected = index.select(&[Glob::parse(b"z").unwrap()]);
+    let tree = Tree::to_write(root(dir.path()), Arc::clone(&index), Some(selected));
+    let foreseen = tree.foresee().unwrap();
+    assert!(foreseen.unselected.is_some() && foreseen.strange.is_none(), "{foreseen:?}");
+    assert_eq!(foreseen.file.as_deref(), Some(&b"a"[..]));
+    let stop = Arc::new(AtomicBool::new(true));
+    let error = tree.with_stop(stop).foresee().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+}
+
+#[test]
+fn files_and_directories_that_may_not_be_written_are_gone_on_with() {
+    let (dir, index) = (tempfile::tempdir().unwrap(), index());
+    let bundle = bundle(&index);
+    let tree = Tree::to_write(root(dir.path()), Arc::clone(&index), None);
+    tree.make_directories().unwrap();
+    tree.overwrite_at(&bundle, 0).unwrap();
+    let set = |name: &str, mode| {
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set("d/x", 0o400);
+    set("d", 0o555);
+    let tree = Tree::to_write(root(dir.path()), Arc::clone(&index), None);
+    let taken = tree.take_over().unwrap();
+    assert!(taken.has_files);
+    tree.overwrite_at(&bundle, 0).unwrap();
+    let mode = |name| fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+    assert_eq!((mode("d") & 0o777, mode("d/x") & 0o777), (0o755, 0o700));
 }

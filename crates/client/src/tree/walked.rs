@@ -79,6 +79,11 @@ impl Walked {
         self.changed.compare_exchange(NONE, number, Ordering::Relaxed, Ordering::Relaxed).ok();
     }
 
+    /// Closes directories that no thread uses right now.
+    pub(super) fn clear(&self) {
+        self.open.clear();
+    }
+
     /// Opens what an entry's path names. What the user named may be a link, nothing beneath it.
     pub(super) fn open(
         &self,

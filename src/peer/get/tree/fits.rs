@@ -18,11 +18,11 @@ const PROBE: &str = ".relay-probe-of-Case";
 /// The same in another case.
 const PROBE_OTHERWISE: &str = ".RELAY-PROBE-OF-cASE";
 
-/// Whether this directory can hold what is selected.
+/// Whether this directory, which is new or another get's, can hold what is selected.
 ///
 /// # Errors
 /// A sentence for the user, with the entry's name.
-pub(super) fn check(directory: &File, bundle: &Bundle) -> Result<(), String> {
+pub(super) fn check(directory: &File, bundle: &Bundle, is_new: bool) -> Result<(), String> {
     let (index, selected) = (&*bundle.index, bundle.selected.as_deref());
     if let Some((one, other)) = twins(index, selected)
         && ignores_case(directory)?
@@ -44,8 +44,8 @@ pub(super) fn check(directory: &File, bundle: &Bundle) -> Result<(), String> {
         ));
     }
     let count = selected.map_or(index.len(), |selected| selected.iter().filter(|&&is| is).count());
-    // A file system that does not count files has room for them.
-    if system.f_files > 0 && system.f_favail < count as u64 {
+    // A file system that does not count files has room for them. Of those that another get made, some are there.
+    if is_new && system.f_files > 0 && system.f_favail < count as u64 {
         return Err(format!(
             "the file system there has room for {} more files and directories, and {count} are to come: remove some, \
              or choose a place on another one with -o",

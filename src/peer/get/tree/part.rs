@@ -6,7 +6,13 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{DirBuilderExt as _, OpenOptionsExt as _},
+        },
+    },
     path::Path,
     sync::{
         Arc,
@@ -21,8 +27,8 @@ use rustix::{
 
 use super::{
     super::{
-        beside::{self, StoredManifest, is_at},
-        context::Context,
+        beside::{self, StoredManifest, is_at, rename_to_new},
+        context::{Context, hashing_error},
         target::FileTarget,
         unfinished::Unfinished,
     },
@@ -30,7 +36,10 @@ use super::{
     fits,
 };
 use crate::{
-    client::{Content, Tree, tree::layout::Completed},
+    client::{
+        Content, Tree,
+        tree::{layout::Completed, removal::remove_beneath, survey::TakenOver},
+    },
     protocol::bundle::shown_path,
 };
 
@@ -47,13 +56,19 @@ pub(super) struct TreePart {
     is_new: bool,
     /// Chunks that hold the index: they are kept beside it, and are nothing of it.
     index_chunks: u32,
+    /// Chunks that are wanted, with those of the index.
+    goal_chunks: u32,
+    /// There were files when this get began.
+    had_files: bool,
+    /// All that is wanted came, and is kept whatever becomes of it.
+    is_completing: AtomicBool,
     /// It was renamed.
     is_finished: AtomicBool,
 }
 
 impl TreePart {
     /// Opens or makes the partial directory, locks it, finds out whether it can hold the bundle, and makes all
-    /// directories in it. Whether there were files before.
+    /// directories in it. Also what it goes on with.
     ///
     /// # Errors
     /// A sentence for the user. What was made is removed again.
@@ -61,19 +76,32 @@ impl TreePart {
         context: &Context<'_>,
         target: FileTarget,
         bundle: &Bundle,
-    ) -> Result<(Self, bool), String> {
+    ) -> Result<(Self, TakenOver), String> {
         let path = target.part_path();
         let (directory, is_new) = open_locked(&path)?;
         let prepared = Self::prepare(context, &target, &directory, bundle, is_new);
         if prepared.is_err() && is_new {
             // Nothing of value is in it, and what lies beside it may be of another get.
-            fs::remove_dir_all(&path).ok();
+            remove_all(&path).ok();
         }
-        let (tree, has_files) = prepared?;
+        let (tree, taken) = prepared?;
         let index_chunks = bundle.state().have().count();
-        let is_finished = AtomicBool::new(false);
-        let tree = Arc::new(tree);
-        Ok((Self { target, directory, tree, is_new, index_chunks, is_finished }, has_files))
+        let goal_chunks = match &bundle.selected {
+            Some(selected) => bundle.chunks_of(selected).count(),
+            None => bundle.manifest.key().chunk_count(),
+        };
+        let part = Self {
+            target,
+            directory,
+            tree: Arc::new(tree),
+            is_new,
+            index_chunks,
+            goal_chunks,
+            had_files: taken.has_files,
+            is_completing: AtomicBool::new(false),
+            is_finished: AtomicBool::new(false),
+        };
+        Ok((part, taken))
     }
 
     fn prepare(
@@ -82,17 +110,34 @@ impl TreePart {
         directory: &File,
         bundle: &Bundle,
         is_new: bool,
-    ) -> Result<(Tree, bool), String> {
+    ) -> Result<(Tree, TakenOver), String> {
         let path = target.part_path();
         let failed = |error: io::Error| format!("could not write {}: {error}", path.display());
-        fits::check(directory, bundle)?;
         let root = directory.try_clone().map_err(failed)?.into();
         let tree = bundle.tree(root, !context.args.no_sparse);
-        let has_files = if is_new { false } else { take_over(context, target, &tree)? };
+        let tree = tree.with_stop(Arc::clone(&context.hashing.stop));
+        // Nothing is altered before it is known that all of it may be.
+        if !is_new {
+            judge(context, target, &tree, bundle)?;
+        }
+        fits::check(directory, bundle, is_new)?;
+        // Before the first file: by these the next get knows that the directory is a get's.
+        let beside = beside::save_manifest(target, &bundle.manifest)
+            .and_then(|()| beside::save_index(target, &bundle.chunks));
+        if let Err(error) = beside {
+            context.note(format!(
+                "could not keep the list of files beside the directory: {error}: a get that is interrupted can't be \
+                 resumed"
+            ));
+        }
+        let taken = match is_new {
+            true => TakenOver::default(),
+            false => tree.take_over().map_err(|error| cannot_go_on(target, &error))?,
+        };
         tree.make_directories().map_err(failed)?;
         // Files that begin in the last chunk of the index.
         tree.overwrite_at(&bundle.chunks, 0).map_err(failed)?;
-        Ok((tree, has_files))
+        Ok((tree, taken))
     }
 
     /// The open directory.
@@ -139,37 +184,52 @@ fn open_locked(path: &Path) -> Result<(File, bool), String> {
     Err(format!("{} is replaced again and again: choose another name with -o", path.display()))
 }
 
-/// Goes on with what another get left there. What is not of the bundle is removed only where a list of digests shows
-/// that a get made it.
-fn take_over(context: &Context<'_>, target: &FileTarget, tree: &Tree) -> Result<bool, String> {
+/// Whether a get may go on with what lies there: alters nothing. What is not of the bundle may be removed only where a list
+/// of digests shows that a get made it, and what is of it and not wanted now never.
+fn judge(
+    context: &Context<'_>,
+    target: &FileTarget,
+    tree: &Tree,
+    bundle: &Bundle,
+) -> Result<(), String> {
     let part = target.part_path();
-    let is_ours = match beside::load_manifest(target, &context.ticket.key) {
-        StoredManifest::Right(_) => true,
-        StoredManifest::Foreign => {
-            context.note(format!(
-                "{} is of another directory: what this one has in common with it is kept",
-                part.display()
+    let part = part.display();
+    let stored = beside::load_manifest(target, &context.ticket.key);
+    let is_ours = !matches!(stored, StoredManifest::None);
+    // Of what a get made, all that is wanted is gone on with.
+    if !is_ours || bundle.selected.is_some() {
+        let foreseen = tree.foresee().map_err(|error| cannot_go_on(target, &error))?;
+        if let (false, Some(file)) = (is_ours, foreseen.file.or(foreseen.strange)) {
+            return Err(format!(
+                "{part} is there, and no get made it: \"{}\" lies in it: move it away, or choose another name with -o",
+                shown_path(&file)
             ));
-            true
         }
-        StoredManifest::None => false,
-    };
-    let taken = tree.take_over(&mut |tree, path| {
-        if is_ours {
-            return tree.remove(path);
+        if let (true, Some(entry)) = (is_ours, foreseen.unselected) {
+            return Err(format!(
+                "{part} holds more than --only means, such as \"{}\": finish it without --only, or give another place \
+                 with -o",
+                shown_path(&entry)
+            ));
         }
-        let text = format!(
-            "{} is not of what the ticket names, and no get put it there",
-            shown_path(path)
-        );
-        Err(io::Error::new(io::ErrorKind::InvalidData, text))
-    });
-    taken.map_err(|error| {
-        format!(
+    }
+    if matches!(stored, StoredManifest::Foreign) {
+        context.note(format!(
+            "{part} is of another directory: what this one has in common with it is kept"
+        ));
+    }
+    Ok(())
+}
+
+fn cannot_go_on(target: &FileTarget, error: &io::Error) -> String {
+    let part = target.part_path();
+    match error.kind() {
+        io::ErrorKind::Interrupted => hashing_error(error, &part),
+        _ => format!(
             "can't go on in {}: {error}: remove that, or choose another name with -o",
             part.display()
-        )
-    })
+        ),
+    }
 }
 
 impl Unfinished for TreePart {
@@ -191,17 +251,27 @@ impl Unfinished for TreePart {
         is_finished || is_at(&self.directory, &self.target.part_path())
     }
 
+    fn had_something(&self) -> bool {
+        self.had_files
+    }
+
+    fn holds_nothing(&self, kept_chunks: u32) -> bool {
+        let is_whole =
+            kept_chunks >= self.goal_chunks || self.is_completing.load(Ordering::Relaxed);
+        self.is_new && !is_whole && kept_chunks <= self.index_chunks
+    }
+
     fn discard_if_empty(&self, kept_chunks: u32) {
         let path = self.target.part_path();
-        let holds_nothing = self.is_new && kept_chunks <= self.index_chunks;
-        if holds_nothing && is_at(&self.directory, &path) {
+        if self.holds_nothing(kept_chunks) && is_at(&self.directory, &path) {
             // What can't be removed is taken up by the next get.
-            fs::remove_dir_all(&path).ok();
+            remove_all(&path).ok();
             beside::remove(&self.target);
         }
     }
 
     fn finish(&self, overwrite: bool) -> Result<Option<String>, String> {
+        self.is_completing.store(true, Ordering::Relaxed);
         let completed = self.complete()?;
         let (part, path) = (self.target.part_path(), self.target.path());
         if !self.is_in_place() {
@@ -239,26 +309,36 @@ impl Unfinished for TreePart {
         // The name is there; a directory that can't be synced only makes it less durable.
         File::open(self.target.directory()).and_then(|directory| directory.sync_all()).ok();
         beside::remove(&self.target);
-        if old && let Err(error) = fs::remove_dir_all(&part) {
-            let (part, path) = (part.display(), path.display());
-            return Ok(Some(format!(
-                "{path} is new; what was there could not be removed: {error}: its rest is in {part}, remove it"
-            )));
+        match old.then(|| remove_replaced(&self.target)) {
+            Some(Err(rest)) => Ok(Some(rest)),
+            _ => Ok(note),
         }
-        Ok(note)
     }
 }
 
-/// Renames, but never over what is there: also not over an empty directory, which a rename would replace.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
-        result => return Ok(result?),
-    }
-    match fs::symlink_metadata(to) {
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(_) => fs::rename(from, to),
-    }
+/// Removes the directory that was at the target, and has the name of a partial one since it was exchanged. It gets a name
+/// of its own before: what is left of it if that ends early is nothing that a get may go on with.
+///
+/// # Errors
+/// A sentence for the user: the target is whole all the same.
+fn remove_replaced(target: &FileTarget) -> Result<(), String> {
+    let (part, own) = (target.part_path(), target.replaced_path());
+    let old = if rename_to_new(&part, &own).is_ok() { own } else { part };
+    remove_all(&old).map_err(|error| {
+        format!(
+            "{} is new; what was there could not be removed: {error}: its rest is in {}, remove it",
+            target.path().display(),
+            old.display()
+        )
+    })
+}
+
+/// Removes a directory with all that is in it, also where its owner may not write.
+fn remove_all(path: &Path) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = File::open(parent.unwrap_or(Path::new(".")))?;
+    remove_beneath(parent.as_fd(), name.as_bytes())
 }
 
 /// Has the new directory and the old one change places, so that there is one at any time. Only a directory goes.

@@ -35,6 +35,7 @@ pub(super) fn find(
     };
     let opened = File::options().read(true).custom_flags(no_follow()).open(path);
     let tree = Tree::to_read(opened.map_err(unreadable)?.into(), Arc::clone(&bundle.index));
+    let tree = tree.with_stop(Arc::clone(&context.hashing.stop));
     if !tree.is_as_listed().map_err(unreadable)? {
         return Ok(None);
     }
