@@ -85,7 +85,8 @@ pub struct CommonArgs {
     pub transport: Transport,
 
     /// Move at most SIZE bytes of the file a second: `share` sends so much, `get` takes in so much, and while it has
-    /// chunks for others it sends them as much again; none or 0 is no limit
+    /// chunks for others it sends them as much again; none or 0 is no limit. `get` waits for a chunk at least twice as long
+    /// as it takes at that rate, whatever --timeout says
     #[arg(long, env = "PEER_LIMIT_RATE", value_name = "SIZE", default_value = "none", value_parser = parse_rate)]
     pub limit_rate: u64,
 
@@ -283,7 +284,7 @@ pub struct GetArgs {
     #[arg(long, env = "PEER_NO_SPARSE", value_parser = FalseyValueParser::new())]
     pub no_sparse: bool,
 
-    /// End with an error after so long without a newly verified chunk
+    /// End with an error after so long without a newly verified chunk (longer where --limit-rate makes one take longer)
     #[arg(long, env = "PEER_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = parse_duration)]
     pub timeout: Duration,
 

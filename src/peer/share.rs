@@ -30,10 +30,10 @@ use crate::{
         spool::Spool,
     },
     places,
-    protocol::{Roles, Seeding, Token},
+    protocol::{Roles, Seeding, Token, rate::Rate},
     time::Time,
     transport::Trust,
-    units::{bytes_text, grouped_text},
+    units::{bytes_text, grouped_text, rate_text},
 };
 use watch::{Sharing, Verdict};
 use wish::Wish;
@@ -43,6 +43,9 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Without `--timeout` a lost relay is waited for this long: for ever, as people see it.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// So long a get waits for a chunk without a `--timeout` of its own.
+const GET_WAITS: Duration = Duration::from_secs(60);
 
 /// How often signals and time-outs are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -77,6 +80,7 @@ pub(super) fn run(args: &ShareArgs) -> Result<(), ProgramError> {
     let (ticket, notes) = wish.ticket(&origin, pin)?;
     voice.say(&format!("sharing {} ({}) through {remote}", origin.shown(), size_text(&origin)));
     notes.iter().for_each(|note| voice.say(note));
+    slow_rate(args.common.rate(), &origin).iter().for_each(|note| voice.say(note));
     let interrupt = Interrupt::watch()?;
     let origin = Arc::new(origin);
     let sharing = Rc::new(RefCell::new(Sharing::new(args, ticket, Arc::clone(&origin))));
@@ -146,6 +150,21 @@ fn hash(voice: Voice, source: Source, job: HashJob<'_>) -> Result<Origin, Progra
         ));
     }
     Ok(origin)
+}
+
+/// A rate at which gets give up before they have a chunk: a warning.
+fn slow_rate(rate: Option<NonZeroU64>, origin: &Origin) -> Option<String> {
+    let chunk_bytes = origin.manifest().key().chunk_len_bytes(0).into();
+    let rate = rate.and_then(|rate| Rate::new(rate.get()))?;
+    (rate.time_for(chunk_bytes) > GET_WAITS).then(|| {
+        format!(
+            "warning: at --limit-rate {} a chunk of {} takes more than {} s, and a get gives up after so long without \
+             one: raise the rate, share with a smaller --chunk, or have gets use a longer --timeout",
+            rate_text(rate.bytes_per_second()),
+            bytes_text(chunk_bytes),
+            GET_WAITS.as_secs()
+        )
+    })
 }
 
 /// How much there is, for people.

@@ -29,7 +29,7 @@ use std::{num::NonZeroU64, time::Duration};
 use crate::{limits::FRAME_PAYLOAD_BYTES_MAX, time::Time};
 
 /// So much of a pause is made up for: event loops wake up a few milliseconds late when the machine has other work, and
-/// what they missed must not be lost. A tenth of 200 ms, and a little more.
+/// what they missed must not be lost. An eighth of 200 ms.
 pub const DEPTH: Duration = Duration::from_millis(25);
 
 /// What goes at once takes so long at the rate: a fifth of [`DEPTH`], and few enough wake-ups at any rate.

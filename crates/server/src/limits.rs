@@ -6,12 +6,13 @@
 use std::{
     fmt,
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use relay_protocol::rate::Rate;
 use relay_units::{parse_rate, rate_text};
+use rustix::fs::{Mode, OFlags, open};
 
 /// A settings file is a few lines: what is longer is something else.
 const SETTINGS_BYTES_MAX: u64 = 64 << 10;
@@ -47,8 +48,13 @@ pub enum SettingsError {
         /// The file.
         path: String,
         /// The system's words.
-        why: std::io::Error,
+        why: io::Error,
     },
+    /// It is a directory, a pipe or a device.
+    #[error(
+        "failed to read --settings {0}: it is no regular file: write lines such as egress-rate = 100M into one"
+    )]
+    NoFile(String),
     /// It is not text of a few lines.
     #[error(
         "failed to read --settings {0}: it is no text of at most 64 KiB: write lines such as egress-rate = 100M"
@@ -86,7 +92,13 @@ impl Settings {
 fn read(path: &Path, shown: &str) -> Result<String, SettingsError> {
     let unreadable = |why| SettingsError::Unreadable { path: shown.to_owned(), why };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
+    // To open a pipe waits for what writes into it, and the thread that does this hears the signals, too.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::empty()).map_err(|why| unreadable(io::Error::from(why)))?;
+    let file = File::from(file);
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(SettingsError::NoFile(shown.to_owned()));
+    }
     file.take(SETTINGS_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= SETTINGS_BYTES_MAX);
     text.ok_or_else(|| SettingsError::NoText(shown.to_owned()))
@@ -188,6 +200,15 @@ mod tests {
         assert!(why().contains("no text"), "{}", why());
         std::fs::write(&path, "#".repeat(70_000)).expect("written");
         assert!(why().contains("64 KiB"), "{}", why());
+        let directory = Settings { file: Some(dir.path().to_owned()), ..settings.clone() };
+        let why_not = directory.read().expect_err("it is no file").to_string();
+        assert!(why_not.contains("no regular file"), "{why_not}");
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo runs").success());
+        let pipe = Settings { file: Some(pipe), ..settings.clone() };
+        let why_not = pipe.read().expect_err("it waits for no writer").to_string();
+        assert!(why_not.contains("no regular file"), "{why_not}");
         std::fs::write(&path, "peer-rate = 5M").expect("written");
         assert_eq!(settings.read().ok(), Some(of(1, 2, 5 << 20)));
     }

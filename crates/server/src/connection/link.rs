@@ -358,8 +358,8 @@ impl Link {
         let Some(since) = self.held.reading.take() else { return Duration::ZERO };
         let held = now.since(since);
         self.last_progress = (self.last_progress + held).min(now);
-        // What it says now was said a while ago: that tells nothing of the path.
-        self.session.window_mut().forget_marks();
+        // What it says now was said a while ago.
+        self.session.window_mut().handle_unheard(now, held);
         held
     }
 

@@ -476,7 +476,7 @@ fn describe() {
     describe_counter!("relay_datagrams_total", "Datagrams received, of whatever kind, and sent");
     describe_counter!("relay_datagram_bytes_total", "Their bytes, without UDP's headers");
     describe_counter!("relay_datagrams_dropped_total", "Datagrams that were not taken");
-    describe_counter!("relay_datagrams_passed_on_total", "Datagrams that came to another shard");
+    describe_counter!("relay_datagrams_passed_on_total", "Datagrams that shards passed on");
     describe_counter!(
         "relay_data_lost_bytes_total",
         "File bytes in datagrams that were lost, or thought to be"

@@ -189,9 +189,11 @@ impl Window {
         self.lost_bytes = (self.lost_bytes + bytes).min(self.sent_bytes - self.received_bytes);
     }
 
-    /// What is under way tells nothing of the path: its acknowledgement was not heard when it came.
-    pub(crate) fn forget_marks(&mut self) {
-        (self.rtt_mark, self.rate_mark) = (None, None);
+    /// For so long until now the peer was not read from. An acknowledgement that came meanwhile tells nothing of the
+    /// round trip, and nothing of the rate where most of the time since its mark was such a wait.
+    pub(crate) fn handle_unheard(&mut self, now: Time, held: Duration) {
+        self.rtt_mark = None;
+        self.rate_mark = self.rate_mark.filter(|mark| now.since(mark.at) > 2 * held);
     }
 
     /// Payload bytes that have arrived or are under way.

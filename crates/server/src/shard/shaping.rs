@@ -1,9 +1,9 @@
 //! What the relay's limits mean on one shard: what may be sent and read now, and what waits for its turn.
 //!
 //! Two limits bound each direction, that of all connections and that of each. A connection waits for its own first: so
-//! none stands in the queue of all that may not go when its turn comes. What comes by a stream is simply read later. What
-//! comes in datagrams has come already: it is acknowledged later, and its sender may have no more under way than
-//! [`DATAGRAM_ROOM`] of the rate.
+//! none stands in the queue of all that may not go when its turn comes. What comes by a stream is simply read later, where
+//! it was asked for. What comes in datagrams has come already: it is acknowledged later, and its sender may have no more
+//! under way than [`DATAGRAM_ROOM`] of the rate. What comes unasked holds up its own connection, and no other.
 //!
 //! While nothing is limited each question costs a branch.
 
