@@ -134,9 +134,12 @@ impl TreePart {
             true => TakenOver::default(),
             false => tree.take_over().map_err(|error| cannot_go_on(target, &error))?,
         };
-        tree.make_directories().map_err(failed)?;
-        // Files that begin in the last chunk of the index.
-        tree.overwrite_at(&bundle.chunks, 0).map_err(failed)?;
+        // Files that begin in the last chunk of the index come with it.
+        let made = tree.make_directories().and_then(|()| tree.overwrite_at(&bundle.chunks, 0));
+        if made.is_err() && is_new {
+            beside::remove(target);
+        }
+        made.map_err(failed)?;
         Ok((tree, taken))
     }
 
