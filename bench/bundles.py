@@ -6,7 +6,7 @@
 A relay, a `peer share` and a `peer get` run on this machine; files lie in DIR (/dev/shm). A row is a share, which hashes and
 seals (`--rehash`, so that nothing is remembered), up to its ticket, and then the get of that ticket, up to its end. "shared
 again" is a share of what was hashed before. tar is given the same tree: it reads and writes it, over a loopback socket in
-between, verifies nothing, seals nothing and syncs nothing. BUILT=1 skips the build.
+between, verifies nothing, seals nothing and syncs nothing.
 """
 
 import os
@@ -74,13 +74,9 @@ def tar(source, target):
 
 
 def main():
-    if not os.environ.get("BUILT"):
-        m.build("peer")
-    place = tempfile.mkdtemp(prefix="relay-bench-", dir=DIR)
-    try:
+    m.build("peer")
+    with tempfile.TemporaryDirectory(prefix="relay-bench-", dir=DIR) as place:
         measure(place)
-    finally:
-        shutil.rmtree(place)
 
 
 def measure(place):

@@ -59,11 +59,8 @@ def main():
     if not os.environ.get("BUILT"):
         build = ["cargo", "build", "--quiet", "--release", "-p", "relay", "--bins"]
         subprocess.run(build, cwd=m.ROOT, check=True)
-    place = tempfile.mkdtemp(prefix="relay-bench-", dir=DIR)
-    try:
+    with tempfile.TemporaryDirectory(prefix="relay-bench-", dir=DIR) as place:
         measure(place)
-    finally:
-        shutil.rmtree(place)
 
 
 def measure(place):

@@ -4,9 +4,8 @@
   bench/rates.py [LIMIT...]        limits: egress ingress peer-out peer-in get share live
 
 For each limit, transport and rate a relay, a `peer share` and `peer get`s run for SECONDS (10). What moves is looked at
-every 10 ms from outside: of the relay its own count of file bytes, by /metrics; of a peer what its process reads from
-or writes to its sockets, as the kernel counts (TCP), or what the relay counts (datagrams have headers of their own). Of
-each row:
+every 10 ms from outside: the relay's own count of file bytes, by /metrics. That serves the limits of a peer as well: all
+that a peer moves passes through the relay. Of each row:
 
 - got/asked: bytes over time, from SKIP (1 s) after the first byte on;
 - burst ms: the most that came in any 200 ms beyond 200 ms of the rate, as time at that rate. What a bucket holds after a
@@ -164,8 +163,7 @@ def live(transport):
 
 
 def main():
-    if not os.environ.get("LOADGEN_BUILT"):
-        m.build("peer")
+    m.build("peer")
     m.title(f"Limits of rates, {SECONDS:.0f} s each")
     print("| limit | transport | asked | got/asked | burst beyond 200 ms, in ms of the rate |")
     print("|---|---|---|---|---|", flush=True)

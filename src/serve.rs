@@ -69,7 +69,7 @@ const TICKS_PER_LOOK: u32 = 20;
     name = "relay",
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Example:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n\nSizes: 100M is \
+    after_help = "Examples:\n  relay --cores 8 --cache 1G --listen 0.0.0.0:7440\n  relay --egress-rate 100M --peer-rate 10M\n\nSizes: 100M is \
                   100 MiB, 100MB is 10^8 bytes. Durations: 500ms, 10s, 5m.\nThe log's level comes \
                   from RELAY_LOG (error, warn, info, debug, trace).\nExit codes: 0 ended by a \
                   signal; 1 it could not start, a second signal, or an event loop failed; 2 wrong \

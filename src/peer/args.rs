@@ -249,7 +249,8 @@ fn parse_label(text: &str) -> Result<String, String> {
 #[command(
     after_help = "Examples:\n  peer get relay2abc... -o movie.mkv\n  peer get @ticket.txt\n  peer get - \
                   <ticket.txt\n  peer get relay2abc... --only 'photos/**/*.jpg'\n  peer get relay2abc... -o - \
-                  | tar x -C there\n\nAn interrupted get is resumed by the same command. Modes and times come with a \
+                  | tar x -C there\n  peer get relay2abc... --limit-rate 2M --proxy socks5h://proxy.example.org:1080\n\nAn \
+                  interrupted get is resumed by the same command. Modes and times come with a \
                   directory\nif its sharer kept them.\nA ticket opens what it names, \
                   and every user of this machine can read command lines: where that matters, give - or @FILE."
 )]

@@ -107,7 +107,7 @@ impl Gcra {
         start
     }
 
-    /// So many bytes have come, whoever sent them; when they are over at the rate.
+    /// So many bytes have come, of any sender; when they are over at the rate.
     pub fn charge(&mut self, rate: Rate, now: Time, bytes: u64) -> Time {
         self.reserve(rate, now, bytes);
         self.next

@@ -38,7 +38,7 @@ const INDEX_PATIENCE: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// When it has said so often that there is none, there is none: one may just have been connecting again.
-const FOUND_NOBODY_MAX: u32 = 4;
+const FOUND_NONE_MAX: u32 = 4;
 
 /// How a relay is asked about a ticket.
 pub(super) struct Asking<'a> {
@@ -216,13 +216,13 @@ struct Asked {
     is_accepted: Cell<bool>,
     recommended_log2: Cell<u8>,
     /// How often it was said that there is no other peer.
-    found_nobody: Cell<u32>,
+    found_none: Cell<u32>,
 }
 
 impl Asked {
     fn about(wants: Wants) -> Self {
         let (is_accepted, recommended_log2) = (Cell::default(), Cell::default());
-        Self { wants, is_accepted, recommended_log2, found_nobody: Cell::default() }
+        Self { wants, is_accepted, recommended_log2, found_none: Cell::default() }
     }
 
     fn notice(&self, notice: &Notice<'_>, file: &FileState) -> Reaction {
@@ -232,12 +232,12 @@ impl Asked {
             }
             Notice::Accepted { .. } => self.is_accepted.set(true),
             Notice::Status(status) if status.peers <= 1 => {
-                self.found_nobody.set(self.found_nobody.get() + 1);
+                self.found_none.set(self.found_none.get() + 1);
             }
-            Notice::Status(_) => self.found_nobody.set(0),
+            Notice::Status(_) => self.found_none.set(0),
             _ => {}
         }
-        let is_over = self.found_nobody.get() >= FOUND_NOBODY_MAX;
+        let is_over = self.found_none.get() >= FOUND_NONE_MAX;
         match notice {
             Notice::ManifestVerified if self.wants == Wants::Manifest => Reaction::Vanish,
             Notice::Verified { .. } if file.is_complete() => Reaction::Vanish,

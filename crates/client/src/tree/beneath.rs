@@ -1,4 +1,5 @@
-//! Opens what lies beneath a directory, and nothing else: no link is followed, whoever put it there and whenever.
+//! Opens what lies beneath a directory, and nothing else: no link is followed, also if another process puts one there
+//! meanwhile.
 //!
 //! Linux has one call for that, `openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`. Where it is not (older kernels,
 //! some containers) the directories are opened one after another, none of which may be a link: slower, and no less safe.
