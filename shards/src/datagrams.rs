@@ -28,6 +28,39 @@ pub fn transmit(
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::SockRef;
 
+/// Bytes before a datagram's own that a link carries: headers of UDP, and of IPv4 or IPv6.
+const HEADERS_V4_BYTES: u32 = 28;
+const HEADERS_V6_BYTES: u32 = 48;
+
+/// Bytes of the longest datagram that the first link to there carries, or that the system has learned the path to
+/// carry; `None` if it can't say.
+#[must_use]
+pub fn longest_datagram(remote: SocketAddr) -> Option<u16> {
+    let any: IpAddr = match remote {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // Sends nothing: it asks for the route.
+    socket.connect(remote).ok()?;
+    let bytes = link_bytes(&socket, remote)?;
+    Some(u16::try_from(bytes).unwrap_or(u16::MAX))
+}
+
+#[cfg(target_os = "linux")]
+fn link_bytes(socket: &UdpSocket, remote: SocketAddr) -> Option<u32> {
+    use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
+    match remote {
+        SocketAddr::V4(_) => ip_mtu(socket).ok()?.min(u32::from(u16::MAX)).checked_sub(HEADERS_V4_BYTES),
+        SocketAddr::V6(_) => ipv6_mtu(socket).ok()?.checked_sub(HEADERS_V6_BYTES),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link_bytes(_: &UdpSocket, _: SocketAddr) -> Option<u32> {
+    None
+}
+
 /// Bytes that one receive buffer must have: what the kernel puts together of equal datagrams.
 pub const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 

@@ -1,7 +1,7 @@
 //! UDP sockets that share one port, one for each shard, and how a datagram finds the right one.
 //!
-//! On Linux the kernel runs a tiny program on each datagram that picks the socket by the datagram's
-//! first byte. Elsewhere, or where the program is refused, any of the sockets gets it, and the
+//! On Linux the kernel runs a tiny program on each datagram that picks the socket by the first byte of the datagram's
+//! connection id, as QUIC lays it out (RFC 8999). Elsewhere, or where the program is refused, any of the sockets gets it, and the
 //! receiver must pass it on.
 
 use std::{
@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub struct DatagramGroup {
     /// One for each shard, by its number.
     pub sockets: Vec<UdpSocket>,
-    /// Whether the kernel steers: socket `first byte % sockets.len()` gets the datagram.
+    /// Whether the kernel steers: socket `first byte of the connection id % sockets.len()` gets the datagram.
     pub is_steered: bool,
 }
 
@@ -59,24 +59,41 @@ fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Makes the kernel pick socket `first byte of the payload % count` of the group.
+/// Where the connection id begins: in a short header behind the first byte, in a long one behind version and length.
+#[cfg(target_os = "linux")]
+const ID_AT_SHORT: u32 = 1;
+#[cfg(target_os = "linux")]
+const ID_AT_LONG: u32 = 6;
+
+/// The bit of the first byte that a long header has.
+#[cfg(target_os = "linux")]
+const LONG_HEADER: u32 = 0x80;
+
+/// Makes the kernel pick socket `first byte of the connection id % count` of the group; the first one for what is too
+/// short to have an id.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "this socket option has no safe wrapper in any crate of ours")]
 fn attach(socket: &Socket, count: usize) -> io::Result<()> {
     use std::os::fd::AsRawFd as _;
 
     let count = u32::try_from(count).map_err(io::Error::other)?;
-    let step = |code: u32, k: u32| {
+    let jump = |code: u32, k: u32, jt: u8| {
         let code = u16::try_from(code).expect("instructions are 16 bits");
-        libc::sock_filter { code, jt: 0, jf: 0, k }
+        libc::sock_filter { code, jt, jf: 0, k }
     };
+    let step = |code: u32, k: u32| jump(code, k, 0);
+    let load_byte = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
     let mut program = [
-        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0),
+        step(load_byte, 0),
+        jump(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, LONG_HEADER, 2),
+        step(load_byte, ID_AT_SHORT),
+        step(libc::BPF_JMP | libc::BPF_JA, 1),
+        step(load_byte, ID_AT_LONG),
         step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count),
         step(libc::BPF_RET | BPF_A, 0),
     ];
     let program = libc::sock_fprog {
-        len: u16::try_from(program.len()).expect("three"),
+        len: u16::try_from(program.len()).expect("a few"),
         filter: program.as_mut_ptr(),
     };
     let size = libc::socklen_t::try_from(size_of_val(&program)).expect("a few bytes");

@@ -17,7 +17,7 @@ use super::{
     session::{Session, SessionConfig},
     store::ChunkStore,
 };
-use relay_protocol::{Channel, rng::Rng};
+use relay_protocol::rng::Rng;
 use relay_transport::{Transport, Trust};
 
 /// Waits before the first new attempt; each further one waits twice as long.
@@ -291,12 +291,12 @@ impl Peer {
         let config = self.config.session.clone();
         let file = self.file.clone();
         // A proxy passes streams only.
-        let channel = channel_of(self.transport).filter(|_| !remote.is_proxy());
+        let channel = self.transport.in_datagrams().filter(|_| !remote.is_proxy());
         let session = Session::new(config, file, now());
         let session = session.with_datagrams(channel).with_label(self.label.clone());
-        let secure = self.config.trust.connect(&self.config.remote.host());
         let surroundings = std::mem::take(&mut self.surroundings);
-        let link = Link::new(socket, remote, session, secure, surroundings);
+        let relay = (&self.config.trust, self.config.remote.host().into_owned());
+        let link = Link::new((socket, remote), session, relay, surroundings);
         self.handle.0.link.set(Some(Rc::clone(&link)));
         if self.handle.0.wish.get() == Wish::Leave {
             link.leave();
@@ -310,15 +310,6 @@ impl Peer {
 
     fn tell(&mut self, notice: &Notice<'_>) -> Reaction {
         self.surroundings.observer.notice(now(), notice, &self.file)
-    }
-}
-
-/// The channel that a transport moves to datagrams.
-fn channel_of(transport: Transport) -> Option<Channel> {
-    match transport {
-        Transport::Tcp => None,
-        Transport::UdpControl => Some(Channel::Control),
-        Transport::UdpData => Some(Channel::Data),
     }
 }
 

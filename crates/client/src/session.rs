@@ -385,9 +385,9 @@ impl Session {
         self.receiving.intake.handle_turn_end(now, idle, sends_anyway);
     }
 
-    /// Datagrams of data have come, and are acknowledged now: a report goes with that.
-    pub fn handle_datagrams_end(&mut self, now: Time) {
-        self.receiving.intake.handle_turn_end(now, true, true);
+    /// File bytes that the relay had sent and took back: they count as received, as it counted them.
+    pub fn handle_discarded(&mut self, bytes: u64) {
+        self.receiving.intake.handle_received(bytes);
     }
 
     /// The next fetch to answer: read the chunk and put it into the send queue under its id.

@@ -5,7 +5,7 @@
 use super::{
     key::KeyError,
     limits::{
-        BITFIELD_PART_BYTES_MAX, CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, DATA_ACK_RANGES_MAX,
+        BITFIELD_PART_BYTES_MAX, CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, 
         FAILURE_TEXT_BYTES_MAX, HAVE_RANGES_MAX, MANIFEST_PART_DIGESTS_MAX, STATS_NAME_BYTES_MAX,
         WANT_CHUNKS_MAX,
     },
@@ -35,9 +35,6 @@ pub enum MessageError {
     /// A run of no chunks.
     #[error("a range of no chunks at chunk {0}")]
     EmptyRange(u32),
-    /// A run of no packets.
-    #[error("a range of no packets at packet {0}")]
-    EmptyPacketRange(u64),
     /// Chunks that no file has.
     #[error("chunks up to {0} are beyond the {CHUNK_COUNT_MAX} that a file may have")]
     ChunkBeyond(u64),
@@ -70,13 +67,6 @@ pub(super) fn message(message: &Message) -> Result<(), MessageError> {
         Message::Have { ranges } => {
             list("a list of ranges", ranges.len(), HAVE_RANGES_MAX)?;
             ranges.iter().try_for_each(range)
-        }
-        Message::DataAck { ranges, .. } => {
-            list("a list of packets", ranges.len(), DATA_ACK_RANGES_MAX)?;
-            match ranges.iter().find(|range| range.count == 0) {
-                Some(empty) => Err(MessageError::EmptyPacketRange(empty.first)),
-                None => Ok(()),
-            }
         }
         Message::Want { chunks } => {
             list("a list of chunks", chunks.len(), WANT_CHUNKS_MAX)?;

@@ -163,8 +163,7 @@
 //! | 24 | `SwarmStatus` | R | in answer | the last counts |
 //! | 25 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
 //! | 26 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
-//! | 27 | `DataAck` | both | data in datagrams has come: packet numbers, each told once | told already: no effect |
-//! | 28 | `Label` | P | after `Accepted`, from a peer whose hello states a seeding: what the file is called where people watch the relay. The first that the swarm hears counts as long as there is the swarm | no effect |
+//! | 27 | `Label` | P | after `Accepted`, from a peer whose hello states a seeding: what the file is called where people watch the relay. The first that the swarm hears counts as long as there is the swarm | no effect |
 //!
 //! A message from the wrong side ([`Message::may_come_from`]), before its time, or about a chunk
 //! that the file does not have is a fault: `Failure` with code `Protocol`, and the end.
@@ -208,74 +207,45 @@
 //! which the relay answers with `DatagramOffer` before `Accepted`. The datagrams go to the address and
 //! port of the stream. From `Accepted` on both sides send control messages in datagrams, but for
 //! `Failure`, which stays on the stream, and ends with it. Or it may ask for its **data channel**: then
-//! all messages stay on the stream, no data frame goes there after `Accepted`, and of the datagrams
-//! below those of control hold pings, acknowledgements and path frames only.
+//! all messages stay on the stream, and no data frame goes there after `Accepted`. Or for **both**.
 //!
-//! **Keys.** Of each direction one that seals messages and one that proves data: keyed BLAKE3, under the 32 bytes
-//! that both sides export of their TLS session (label `EXPORTER-psp-relay-datagrams`, no context), of two
-//! bytes: 0 for datagrams to the relay, 1 for those to the peer; then 0 for the key of the MAC, 1 for that of the
-//! cipher.
+//! What goes in datagrams is a connection of QUIC, version 1 (RFC 9000), which the peer begins. Its TLS speaks
+//! `psp-relay-datagrams/3` (ALPN), and the relay proves itself in it by the same certificate as on the stream.
 //!
-//! | bytes | field |
-//! |---|---|
-//! | 0 | the shard that the offer named, in both directions |
-//! | 1 | 1: control; 2: data |
-//! | 2..4 | zero |
-//! | 4..12 | the connection, as the offer named it |
-//! | 12..20 | packet number: of each direction, from 0, never used twice |
-//! | 20..n-16 | control: frames, at least one, under AES-256-GCM; data: a piece, as it is |
-//! | n-16..n | control: the tag of the cipher; data: MAC, the first 16 bytes of keyed BLAKE3 of bytes 0..36 |
+//! **Connection ids** that the relay issues are 13 bytes: the shard and the connection (8 bytes) of the offer, and 4 that
+//! differ. The destination id of the peer's first datagrams is shard, connection, and the first 8 bytes of BLAKE3
+//! `derive_key("psp-relay v3 first id of a peer's datagrams", secret)`. The *secret* is the 32 bytes that both sides export
+//! of the stream's TLS session (label `EXPORTER-psp-relay-datagrams`, no context). The relay drops what begins with another
+//! id. So a datagram is steered by byte 1 of a short header, and by byte 6 of a long one.
 //!
-//! The cipher's nonce is four zeros and bytes 12..20, its additional data bytes 0..20.
+//! **Streams** are unidirectional. Each begins with a byte that says what it is:
 //!
-//! n of control is at most [`DATAGRAM_BYTES_MAX`](limits::DATAGRAM_BYTES_MAX). A datagram with another tag or MAC, or
-//! with a number that has come before (or is so old that the receiver can't tell), is dropped without
-//! an answer. One with the right one that can't be read is a fault. Frames follow one another, each a
-//! type byte and:
-//!
-//! | type | frame | fields |
+//! | kind | stream | what follows |
 //! |---|---|---|
-//! | 1 | ping | none |
-//! | 2 | acknowledgement | largest packet number that came (8 bytes); bitmap (16 bytes): bit i, from the lowest of the first byte, stands for that number minus 1 minus i |
-//! | 3 | message, in order | number of the message (4 bytes), length (2 bytes), body |
-//! | 4 | message, prompt | the same |
-//! | 5 | message, latest | the same |
-//! | 6 | path challenge | token (8 bytes) |
-//! | 7 | path response | the challenge's token |
+//! | 1 | messages, prompt | messages, each behind its length, as inside of the stream's TLS |
+//! | 2 | messages, latest | the same |
+//! | 3 | messages, in order | the same; the peer's begins with its proof |
+//! | 4 | file bytes | index of a chunk, offset in it, tag as in a data frame (4 bytes each); bytes of that chunk, from that offset on |
 //!
-//! A **piece** is the index of a chunk, an offset in it, a tag as in a data frame, and the CRC-32C of
-//! what follows (4 bytes each), and at least one byte of that chunk, from that offset on. One with a wrong checksum is
-//! dropped like one with a wrong MAC. Pieces come in any order, and may overlap
-//! what has come; a receiver puts them together and says `Lacking` at once when it gives up what it has
-//! of a chunk. A piece of chunk 2^32 - 1 is no file's: it tries whether a datagram of its length comes
-//! through. Every data datagram that is new is acknowledged by `DataAck` on the stream, with what the
-//! receiver's socket can hold (a sender has no more under way than that and the path hold; after a 0 it sends no
-//! piece until another `DataAck` says more, which then may tell of packets that were told of); what is not
-//! acknowledged is lost to the window, and is sent anew or not at all. Both figures of `Progress` count
-//! bytes of pieces. A side that sealed wrong bytes lied.
+//! Each side opens a lane's stream once, and never ends it; there are as many of kind 4 as there are deliveries and
+//! answers, and a long chunk may take several.
 //!
-//! **Lanes.** Each lane of each direction numbers its messages: in order and prompt from zero, latest
-//! from one. `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt: handed on as they come. `Progress` is
-//! latest: handed on if its number is larger than all that came. All others are in order. So a fetch
-//! may overtake a cancellation, or the other way round. No message is handed on twice. A sender has at
-//! most [`DATAGRAM_LANE_MAX`](limits::DATAGRAM_LANE_MAX) numbers of a lane under way, counted from the
-//! oldest that was not acknowledged; a receiver may treat one that runs further ahead as a fault.
+//! **Proof.** The peer's first stream is the one of kind 3. Its first 32 bytes are keyed BLAKE3, under the secret, of the 32
+//! bytes that QUIC's TLS session exports (label `EXPORTER-psp-relay-datagrams-proof`, empty context). The relay reads and sends
+//! nothing else before it has them. With others it closes the connection.
 //!
-//! **Delivery.** A datagram that has anything but frames of types 2, 6 and 7 is acknowledged, within
-//! [`DATAGRAM_ACK_DELAY_MAX`](limits::DATAGRAM_ACK_DELAY_MAX). A receiver that can't take a datagram's
-//! messages drops it and does not acknowledge it. What was not acknowledged is sent again, in a new
-//! datagram with a new packet number, when its time is up (RFC 6298) or later ones were acknowledged;
-//! of lane latest only the newest. A sender adapts to losses.
+//! **Lanes.** `Fetch`, `FetchRefused`, `Ping` and `Pong` are prompt. `Progress` is latest: of those that wait only the newest
+//! is sent. All others are in order. So a fetch may overtake a cancellation, or the other way round.
 //!
-//! **Path.** The peer begins with a ping, so that the relay learns its address, and pings after
-//! [`DATAGRAM_KEEPALIVE_INTERVAL`](limits::DATAGRAM_KEEPALIVE_INTERVAL) in which it had nothing to
-//! say. The relay sends nothing but challenges to an address that has not answered one of them, from
-//! that same address, with the challenge's token: neither at first nor when the peer's address changes.
-//! Only a datagram with a larger number than all before makes it challenge another address. A relay
-//! that is not answered may send `Ping` on the stream: the peer then pings in a datagram. A peer that
-//! hears nothing for [`DATAGRAM_ANSWER_TIMEOUT`](limits::DATAGRAM_ANSWER_TIMEOUT) at first gives up;
-//! a side that hears nothing for [`DATAGRAM_SILENCE_TIMEOUT`](limits::DATAGRAM_SILENCE_TIMEOUT) later closes
-//! the stream.
+//! **File bytes** come in any order, and may overlap what has come. A receiver puts them together and says `Lacking` at once
+//! when it gives up what it has of a chunk. QUIC vouches for them: a side that sent wrong bytes lied. A sender that takes a
+//! send back resets its streams. The code of a reset is how many file bytes the stream had been given; the receiver counts
+//! those that have not come as received, in both figures of `Progress`, so that both sides' windows agree.
+//!
+//! **Path.** The peer sends something after [`DATAGRAM_KEEPALIVE_INTERVAL`](limits::DATAGRAM_KEEPALIVE_INTERVAL) in which it
+//! had nothing to say. A relay that is not answered may send `Ping` on the stream: the peer then pings in a datagram. A
+//! peer that hears nothing for [`DATAGRAM_ANSWER_TIMEOUT`](limits::DATAGRAM_ANSWER_TIMEOUT) at first gives up; a side that
+//! hears nothing for [`DATAGRAM_SILENCE_TIMEOUT`](limits::DATAGRAM_SILENCE_TIMEOUT) later closes the stream.
 //!
 //! # Limits
 //!
@@ -285,7 +255,7 @@
 //!
 //! | what | most |
 //! |---|---|
-//! | body of a control message | 1,100 bytes: with its header it fits a datagram of 1,200 |
+//! | body of a control message | 1,100 bytes: with its header it fits a datagram that every path carries |
 //! | bitfield in one part | 1,024 bytes |
 //! | digests in one part | 32 |
 //! | ranges in one `Have` | 100, each of at least one chunk |
@@ -380,7 +350,6 @@ pub mod bundle;
 pub mod codec;
 pub mod crc;
 pub mod datagram;
-pub mod datagram_keys;
 pub mod digest;
 pub mod frame;
 pub mod key;
@@ -407,17 +376,14 @@ pub use codec::{
     encode_preamble,
 };
 pub use crc::{frame_crc, joined_crc};
-pub use datagram::{
-    Ack, DataPieceHeader, DatagramFrame, DatagramHeader, DatagramKind, FrameError, next_frame,
-};
-pub use datagram_keys::{DatagramKey, DatagramKeys};
+pub use datagram::{DataPieceHeader, DataStreamHeader, FrameError};
 pub use digest::{ChunkHasher, Merger, digest_chunk, digest_file, merge_pairs};
 pub use frame::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, PREAMBLE_BYTES};
 pub use key::{Digest, KeyError, SwarmKey, chunk_size_log2_for};
 pub use manifest::{Manifest, ManifestBuilder, ManifestError, ManifestHasher};
 pub use message::{
     Accepted, Channel, ChunkRange, Claims, DatagramOffer, Failure, FailureCode, Hello, Message,
-    Order, PacketRange, Seeding, Side, Stats, SwarmStatus, Welcome,
+    Order, Seeding, Side, Stats, SwarmStatus, Welcome,
 };
 pub use name::{LabelFault, NameFault, check_label, check_name, fit_name, shown_name};
 pub use pin::{Pin, PinError};

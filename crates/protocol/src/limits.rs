@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const MAGIC: [u8; 8] = *b"PSPRELAY";
 
 /// Version of the wire format. A relay and a peer of different versions part at once.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// File bytes in one data frame, at most. Small enough that a half-written frame may be copied
 /// (it is part of the constant per connection), and gathering makes small frames free.
@@ -65,6 +65,9 @@ pub const CHUNK_SIZE_LOG2_MIN: u8 = 10;
 /// Largest chunk, 16 MiB: with [`CHUNK_COUNT_MAX`] files of 4 TiB.
 pub const CHUNK_SIZE_LOG2_MAX: u8 = 24;
 
+/// Bytes of the largest chunk.
+pub const CHUNK_BYTES_MAX: u64 = 1 << CHUNK_SIZE_LOG2_MAX;
+
 /// The chunk that publishers choose unless told otherwise, 256 KiB: see BENCHMARKS.md.
 pub const CHUNK_SIZE_LOG2_DEFAULT: u8 = 18;
 
@@ -92,22 +95,11 @@ pub const BINDING_BYTES: usize = 32;
 /// Length of a relay's pin. Making a second key with the pin of a given one takes 2^128 attempts.
 pub const PIN_BYTES: usize = 16;
 
-/// Length of the secret from which the keys of a connection's datagrams are made.
+/// Length of the secret that proves a connection's datagrams to belong to its stream.
 pub const DATAGRAM_SECRET_BYTES: usize = 32;
 
-/// Bytes of a datagram of control frames, at most: what every path carries.
-pub const DATAGRAM_BYTES_MAX: usize = 1200;
-
-/// Messages of one lane that may be on their way at once: a receiver holds back at most so many
-/// for one that is missing, which bounds its memory at 70 KiB.
-pub const DATAGRAM_LANE_MAX: u32 = 64;
-
-/// A datagram is acknowledged so much later at most; what shares a turn with other messages, or
-/// soon follows, needs no datagram of its own. As long as Linux lets a stream's wait at least.
-pub const DATAGRAM_ACK_DELAY_MAX: Duration = Duration::from_millis(40);
-
-/// When no other datagram has followed for so long, the acknowledgement waits for none.
-pub const DATAGRAM_ACK_QUIET: Duration = Duration::from_millis(10);
+/// Streams of QUIC that one side may have open: lanes, and deliveries under way. More would be read no faster.
+pub const DATAGRAM_STREAMS_MAX: u32 = 256;
 
 /// A peer that has nothing to say pings so often: address translators forget a silent path.
 pub const DATAGRAM_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -117,9 +109,6 @@ pub const DATAGRAM_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Three keep-alives that did not come: the datagrams' path is gone.
 pub const DATAGRAM_SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
-
-/// Ranges of packets in one acknowledgement of data: more take another message.
-pub const DATA_ACK_RANGES_MAX: usize = 64;
 
 /// Bytes of a token, at most, without the white space around it: any secret that a person or a program
 /// makes. None travels; this bounds what is read and compared.
@@ -191,8 +180,6 @@ pub const BUNDLE_BYTES_MAX: u64 = (CHUNK_COUNT_MAX as u64) << CHUNK_SIZE_LOG2_MA
 pub const GLOB_BYTES_MAX: usize = BUNDLE_PATH_BYTES_MAX;
 
 const _: () = {
-    assert!(DATAGRAM_ACK_QUIET.as_millis() < DATAGRAM_ACK_DELAY_MAX.as_millis());
-    assert!(DATA_ACK_RANGES_MAX * 15 + 16 <= CONTROL_BODY_BYTES_MAX);
     assert!(DATAGRAM_SILENCE_TIMEOUT.as_millis() >= 3 * DATAGRAM_KEEPALIVE_INTERVAL.as_millis());
     assert!(
         (TICKET_RELAYS_MAX * (HOST_BYTES_MAX + 10)
@@ -220,5 +207,5 @@ const _: () = {
     assert!(BUNDLE_NAME_BYTES_MAX <= BUNDLE_PATH_BYTES_MAX);
 };
 
-/// Shards that datagrams can be steered to: as many as their first byte has values.
+/// Shards that datagrams can be steered to: as many as one byte has values.
 pub const DATAGRAM_SHARDS_MAX: usize = 1 << u8::BITS;

@@ -116,20 +116,13 @@ pub enum Message {
     SwarmStatusRequest,
     /// Relay: how far the swarm is.
     SwarmStatus(SwarmStatus),
-    /// Peer, right before its hello: it wants this channel in datagrams.
+    /// Peer, right before its hello: it wants a channel in datagrams, or both.
     DatagramRequest {
-        /// Which; the other stays on the stream.
+        /// Which; what is not named stays on the stream.
         channel: Channel,
     },
     /// Relay, right before it accepts a peer that asked for datagrams.
     DatagramOffer(DatagramOffer),
-    /// Either side, about data datagrams: which have come since the last one.
-    DataAck {
-        /// Bytes of data that its socket holds before it is read.
-        room_bytes: u32,
-        /// Their packet numbers.
-        ranges: Vec<PacketRange>,
-    },
     /// Peer that states a [`Seeding`]: what its user would have the file called where people watch the relay.
     Label {
         /// See [`super::check_label`].
@@ -178,7 +171,6 @@ impl Message {
             Self::SwarmStatus(_) => "SwarmStatus",
             Self::DatagramRequest { .. } => "DatagramRequest",
             Self::DatagramOffer(_) => "DatagramOffer",
-            Self::DataAck { .. } => "DataAck",
             Self::Label { .. } => "Label",
         }
     }
@@ -212,7 +204,6 @@ impl Message {
             | Self::SwarmStatusRequest => side == Side::Peer,
             Self::ManifestRequest
             | Self::ManifestPart { .. }
-            | Self::DataAck { .. }
             | Self::Ping { .. }
             | Self::Pong { .. }
             | Self::Failure(_) => true,
@@ -292,24 +283,17 @@ pub enum Channel {
     Control,
     /// File bytes.
     Data,
+    /// Both.
+    Both,
 }
 
-/// How a peer's datagrams find the relay's end of the connection. The keys of both come of the TLS session.
+/// How a peer's datagrams find the relay's end of the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DatagramOffer {
-    /// The first byte of every datagram: which of the relay's shards serves the connection.
+    /// Which of the relay's shards serves the connection.
     pub shard: u8,
-    /// Names the connection in every datagram.
+    /// Which of the shard's connections it is.
     pub connection: u64,
-}
-
-/// A run of packet numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct PacketRange {
-    /// The first.
-    pub first: u64,
-    /// How many, at least one.
-    pub count: u32,
 }
 
 /// A run of chunks.

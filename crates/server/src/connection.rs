@@ -59,6 +59,8 @@ pub(crate) struct Marks {
     pub transmits: Cell<bool>,
     /// Among those with news.
     pub has_news: Cell<bool>,
+    /// Among those whose datagrams a socket had no room for.
+    pub is_blocked: Cell<bool>,
     /// When the shard looks at its datagrams next.
     pub due: Cell<Option<Time>>,
 }

@@ -8,7 +8,6 @@ use std::{io, rc::Rc};
 use shards::net::Socket;
 
 use super::{
-    data::DataOut,
     datagrams::Datagrams,
     lane::Transport,
     payload::Payload,
@@ -16,12 +15,9 @@ use super::{
     send_queue::{CutOff, SendEvent, SendQueue, Written},
 };
 use relay_protocol::{
-    DatagramKeys, DecodeError, Message, UploadKey, limits::BINDING_BYTES, time::Time,
+    Channel, DecodeError, Message, UploadKey,
+    limits::{BINDING_BYTES, DATAGRAM_SECRET_BYTES},
 };
-
-/// Control bytes that wait for the stream, below which acknowledgements of data join them: what they
-/// tell of is remembered, and told together, until then.
-const ACKNOWLEDGE_BELOW_BYTES: usize = 8 << 10;
 
 /// What one connection has still to say and to send.
 #[derive(Debug)]
@@ -67,13 +63,13 @@ impl Channels {
         self.secure.is_handshaking()
     }
 
-    /// What seals this connection's datagrams, once TLS has begun.
+    /// What this connection's datagrams are proved by to belong to it, once TLS has begun.
     #[must_use]
-    pub fn datagram_keys(&self) -> Option<DatagramKeys> {
-        self.secure.datagram_keys()
+    pub fn datagram_secret(&self) -> Option<[u8; DATAGRAM_SECRET_BYTES]> {
+        self.secure.datagram_secret()
     }
 
-    /// From now on one channel goes in datagrams: data if they were opened for that, else control.
+    /// From now on the channels that they were opened for go in datagrams.
     pub fn open_datagrams(&mut self, datagrams: Datagrams) {
         self.datagrams = Some(Box::new(datagrams));
     }
@@ -81,10 +77,11 @@ impl Channels {
     /// The pairing that it runs now.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        match &self.datagrams {
+        match self.datagrams.as_ref().map(|datagrams| datagrams.channel()) {
             None => Transport::Tcp,
-            Some(datagrams) if datagrams.data().is_some() => Transport::UdpData,
-            Some(_) => Transport::UdpControl,
+            Some(Channel::Data) => Transport::UdpData,
+            Some(Channel::Control) => Transport::UdpControl,
+            Some(Channel::Both) => Transport::Quic,
         }
     }
 
@@ -104,7 +101,7 @@ impl Channels {
     pub fn push_control(&mut self, message: &Message) {
         match &mut self.datagrams {
             Some(datagrams)
-                if datagrams.data().is_none() && !matches!(message, Message::Failure(_)) =>
+                if datagrams.channel() != Channel::Data && !matches!(message, Message::Failure(_)) =>
             {
                 datagrams.push_control(message);
             }
@@ -116,60 +113,43 @@ impl Channels {
     /// a side that does not take its answers.
     #[must_use]
     pub fn control_bytes(&self) -> usize {
-        self.stream_control_bytes()
-            + self.datagrams.as_ref().map_or(0, |datagrams| datagrams.waiting_bytes())
-    }
-
-    /// The same, of those that go by the stream.
-    fn stream_control_bytes(&self) -> usize {
-        self.stream.control_bytes() + self.secure.said_bytes()
+        let of_datagrams = self.datagrams.as_ref().map_or(0, |all| all.waiting_bytes());
+        self.stream.control_bytes() + self.secure.said_bytes() + of_datagrams
     }
 
     /// A chunk from `offset` (a whole number of frames) on.
     pub fn push_data(&mut self, payload: Rc<Payload>, tag: u32, offset: u32) {
         match self.data_mut() {
-            Some(data) => data.push(payload, tag, offset),
+            Some(data) => data.push_data(payload, tag, offset),
             None => self.stream.push_data(payload, tag, offset),
         }
     }
 
-    /// Nothing is left to write or, in datagrams, to be acknowledged.
+    /// Nothing is left to write or, of data in datagrams, to be acknowledged.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.is_stream_empty()
-            && self.datagrams.as_ref().is_none_or(|datagrams| datagrams.is_empty())
-            && self.data().is_none_or(DataOut::is_empty)
+            && self.control_bytes() == 0
+            && self.data().is_none_or(Datagrams::is_data_empty)
     }
 
-    /// What is sent of chunks, if that runs in datagrams.
+    /// The datagrams, if data runs in them.
     #[must_use]
-    pub fn data(&self) -> Option<&DataOut> {
-        self.datagrams.as_ref().and_then(|datagrams| datagrams.data())
+    pub fn data(&self) -> Option<&Datagrams> {
+        self.datagrams().filter(|datagrams| datagrams.channel() != Channel::Control)
     }
 
     /// As [`Self::data`], to feed and to ask.
     #[must_use]
-    pub fn data_mut(&mut self) -> Option<&mut DataOut> {
-        self.datagrams.as_mut().and_then(|datagrams| datagrams.data_mut())
+    pub fn data_mut(&mut self) -> Option<&mut Datagrams> {
+        self.datagrams_mut().filter(|datagrams| datagrams.channel() != Channel::Control)
     }
 
-    /// A message came over the stream: those that are for the channels themselves end here, the others
-    /// are given back.
-    pub fn handle_control(&mut self, now: Time, message: Message) -> Option<Message> {
-        match (message, &mut self.datagrams) {
-            (Message::DataAck { room_bytes, ranges }, Some(datagrams)) => {
-                let Some(data) = datagrams.data_mut() else {
-                    return Some(Message::DataAck { room_bytes, ranges });
-                };
-                data.handle_acked(now, room_bytes, &ranges);
-                None
-            }
-            (Message::Ping { token }, Some(datagrams)) => {
-                // Asked over the stream, because datagrams are not answered.
-                datagrams.ping();
-                Some(Message::Ping { token })
-            }
-            (message, _) => Some(message),
+    /// A message came over the stream.
+    pub fn handle_streamed(&mut self, message: &Message) {
+        if let (Message::Ping { .. }, Some(datagrams)) = (message, &mut self.datagrams) {
+            // Asked over the stream, because datagrams are not answered.
+            datagrams.ping();
         }
     }
 
@@ -178,26 +158,10 @@ impl Channels {
         self.secure.push(&Message::Ping { token: 0 });
     }
 
-    /// Says what has come of data in datagrams, while the stream has room for it.
-    pub fn acknowledge_data(&mut self) {
-        while self.stream_control_bytes() < ACKNOWLEDGE_BELOW_BYTES
-            && let Some(ack) = self.datagrams.as_mut().and_then(|all| all.poll_data_ack())
-        {
-            self.secure.push(&ack);
-        }
-    }
-
     /// What makes the checksums of what the peer supplies on the stream; `None` before TLS has begun.
     #[must_use]
     pub fn upload_key(&self) -> Option<UploadKey> {
         self.secure.upload_key()
-    }
-
-    /// Whether [`Self::acknowledge_data`] has something to say.
-    #[must_use]
-    pub fn owes_data_ack(&self) -> bool {
-        self.stream_control_bytes() < ACKNOWLEDGE_BELOW_BYTES
-            && self.datagrams.as_ref().is_some_and(|datagrams| datagrams.owes_data_ack())
     }
 
     /// Nothing is left that could be written to the stream now: messages wait until TLS has begun.
@@ -221,7 +185,7 @@ impl Channels {
 
     /// The next thing that happened to a send.
     pub fn poll_event(&mut self) -> Option<SendEvent> {
-        let of_datagrams = self.data_mut().and_then(DataOut::poll_event);
+        let of_datagrams = self.data_mut().and_then(Datagrams::poll_event);
         of_datagrams.or_else(|| self.stream.poll_event())
     }
 

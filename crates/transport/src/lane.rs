@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
 };
 
-use relay_protocol::Message;
+use relay_protocol::{Channel, Message};
 
 /// A pairing of channels with what carries them, as `--transport` names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -20,6 +20,8 @@ pub enum Transport {
     UdpControl,
     /// Control on the stream, data in datagrams.
     UdpData,
+    /// Both in datagrams.
+    Quic,
 }
 
 /// A name that no transport has.
@@ -29,7 +31,7 @@ pub struct UnknownTransport(String);
 
 impl Transport {
     /// All that this build has.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::UdpControl, Self::UdpData];
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::UdpControl, Self::UdpData, Self::Quic];
 
     /// As users, metrics and reports name it.
     #[must_use]
@@ -38,13 +40,19 @@ impl Transport {
             Self::Tcp => "tcp",
             Self::UdpControl => "udp-control",
             Self::UdpData => "udp-data",
+            Self::Quic => "quic",
         }
     }
 
-    /// Whether any channel runs in datagrams.
+    /// Which channels run in datagrams, if any does.
     #[must_use]
-    pub fn uses_datagrams(self) -> bool {
-        self != Self::Tcp
+    pub fn in_datagrams(self) -> Option<Channel> {
+        match self {
+            Self::Tcp => None,
+            Self::UdpControl => Some(Channel::Control),
+            Self::UdpData => Some(Channel::Data),
+            Self::Quic => Some(Channel::Both),
+        }
     }
 
     fn names() -> String {

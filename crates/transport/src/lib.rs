@@ -69,13 +69,13 @@
 //! ```
 
 pub mod channels;
-pub mod data;
 pub mod datagrams;
 pub mod dialogue;
 #[cfg(any(test, feature = "exercise"))]
 pub mod exercise;
 pub mod lane;
 pub mod payload;
+pub mod ranges;
 pub mod receive_buffer;
 pub mod secure;
 pub mod send_queue;

@@ -1,15 +1,14 @@
 //! A chunk's bytes as all sends of one shard share them, withdrawable at any time.
 
 use std::{
-    cell::{OnceCell, Ref, RefCell},
-    ops::Range,
+    cell::{Ref, RefCell},
     rc::Rc,
     sync::Arc,
 };
 
 use bytes::Bytes;
 
-use relay_protocol::{frame_crc, joined_crc, limits::FRAME_PAYLOAD_BYTES_MAX};
+use relay_protocol::{frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX};
 
 /// One chunk on this shard. Sends hold it by `Rc` and look inside only while they write.
 #[derive(Debug)]
@@ -19,8 +18,6 @@ pub struct Payload {
     bytes: RefCell<Option<Bytes>>,
     /// Checksums of its frames on a stream.
     checksums: Arc<[u32]>,
-    /// CRC-32C of its frames, for datagrams.
-    crcs: OnceCell<Arc<[u32]>>,
 }
 
 impl Payload {
@@ -30,20 +27,30 @@ impl Payload {
     /// If there is not one checksum per frame, or the chunk is empty.
     #[must_use]
     pub fn new(chunk: u32, bytes: Bytes, checksums: Arc<[u32]>) -> Rc<Self> {
-        assert!(!bytes.is_empty(), "chunks are never empty");
         assert_eq!(checksums.len(), bytes.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX));
+        Self::with(chunk, bytes, checksums)
+    }
+
+    fn with(chunk: u32, bytes: Bytes, checksums: Arc<[u32]>) -> Rc<Self> {
+        assert!(!bytes.is_empty(), "chunks are never empty");
         let len_bytes = u32::try_from(bytes.len()).expect("a chunk is at most 16 MiB");
-        let (bytes, crcs) = (RefCell::new(Some(bytes)), OnceCell::new());
-        Rc::new(Self { chunk, len_bytes, bytes, checksums, crcs })
+        Rc::new(Self { chunk, len_bytes, bytes: RefCell::new(Some(bytes)), checksums })
+    }
+
+    /// Shares `bytes` of `chunk` where only datagrams carry them: QUIC vouches for what they bring.
+    ///
+    /// # Panics
+    /// If the chunk is empty.
+    #[must_use]
+    pub fn for_datagrams(chunk: u32, bytes: Bytes) -> Rc<Self> {
+        Self::with(chunk, bytes, Arc::new([]))
     }
 
     /// Shares `bytes` of `chunk`, with a CRC-32C for each frame.
     #[must_use]
     pub fn with_crcs_of(chunk: u32, bytes: Bytes) -> Rc<Self> {
         let crcs = frame_crcs(&bytes);
-        let payload = Self::new(chunk, bytes, Arc::clone(&crcs));
-        payload.crcs.get_or_init(|| crcs);
-        payload
+        Self::new(chunk, bytes, crcs)
     }
 
     /// Which chunk.
@@ -78,41 +85,10 @@ impl Payload {
     pub(super) fn checksum(&self, offset: u32) -> u32 {
         self.checksums[offset as usize / FRAME_PAYLOAD_BYTES_MAX]
     }
-
-    /// CRC-32C of a part of these bytes, which are the payload's. That of whole frames is computed
-    /// once for all sends of this shard.
-    pub(super) fn part_crc(&self, bytes: &[u8], part: &Range<u32>) -> u32 {
-        let (start, end) = (part.start as usize, part.end as usize);
-        if !start.is_multiple_of(FRAME_PAYLOAD_BYTES_MAX)
-            || !end.is_multiple_of(FRAME_PAYLOAD_BYTES_MAX)
-        {
-            return frame_crc(&bytes[start..end]);
-        }
-        let crcs = self.crcs.get_or_init(|| frame_crcs(bytes));
-        joined_crc(&crcs[start / FRAME_PAYLOAD_BYTES_MAX..end / FRAME_PAYLOAD_BYTES_MAX])
-    }
 }
 
 /// CRC-32C of each frame of a chunk, in order.
 #[must_use]
 pub fn frame_crcs(bytes: &[u8]) -> Arc<[u32]> {
     bytes.chunks(FRAME_PAYLOAD_BYTES_MAX).map(frame_crc).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_part_has_its_own_checksum_whatever_was_stated() {
-        let len = 3 * FRAME_PAYLOAD_BYTES_MAX + 5;
-        let content: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).expect("small")).collect();
-        let payload = Payload::new(0, content.clone().into(), vec![7; 4].into());
-        let frame = u32::try_from(FRAME_PAYLOAD_BYTES_MAX).expect("a frame");
-        for part in [0..frame, frame..3 * frame, 0..3 * frame, 1..frame, 3 * frame..3 * frame + 5] {
-            let own = frame_crc(&content[part.start as usize..part.end as usize]);
-            assert_eq!(payload.part_crc(&content, &part), own, "{part:?}");
-        }
-        assert_eq!(payload.checksum(frame), 7, "on a stream it is passed on");
-    }
 }

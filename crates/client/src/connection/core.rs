@@ -21,7 +21,7 @@ use crate::{
     store::{ChunkStore, Nowhere},
 };
 use relay_protocol::{DatagramOffer, UploadKey, time::Time};
-use relay_transport::{Channels, Payload, Secure, SecureError, SendEvent, data::DataOut};
+use relay_transport::{Channels, Datagrams, Payload, Secure, SecureError, SendEvent};
 
 /// Control bytes that wait for the kernel, at most: beyond, the session says nothing more and the
 /// relay is not read from until it takes them.
@@ -127,9 +127,8 @@ impl Core {
                 self.uploads = queue.upload_key();
             }
             while let Some(message) = queue.poll_message().map_err(SecureError::from)? {
-                if let Some(message) = queue.handle_control(now, message) {
-                    session.handle_message(now, message)?;
-                }
+                queue.handle_streamed(&message);
+                session.handle_message(now, message)?;
             }
         }
         Ok(())
@@ -215,6 +214,7 @@ impl Core {
             self.handle_all_sent(now);
             self.fill(now);
             self.transmit(now);
+            self.handle_all_sent(now);
             if !self.wants_socket(now) {
                 return Ok(false);
             }
@@ -241,7 +241,7 @@ impl Core {
 
     /// Something is to be sent that the limit of uploads held back at this time.
     pub(super) fn is_held(&self, now: Time) -> bool {
-        let next_piece = || self.queue.data().and_then(DataOut::next_piece_len);
+        let next_piece = || self.queue.data().and_then(Datagrams::next_piece_len);
         self.limit.room_bytes(now) == 0 && self.queue.next_frame_len().or_else(next_piece).is_some()
     }
 
@@ -252,8 +252,6 @@ impl Core {
     }
 
     fn fill(&mut self, now: Time) {
-        // First of all: what is acknowledged after it has come for sure.
-        self.queue.acknowledge_data();
         while self.queue.control_bytes() < CONTROL_BACKLOG_BYTES_MAX {
             let Some(message) = self.session.poll_transmit(now) else { break };
             self.queue.push_control(&message);
@@ -271,7 +269,7 @@ impl Core {
     fn upload(&mut self, fetch_id: u32, chunk: u32, read: io::Result<Bytes>) {
         match read {
             Ok(bytes) if self.queue.data().is_some() => {
-                self.queue.push_data(Payload::with_crcs_of(chunk, bytes), fetch_id, 0);
+                self.queue.push_data(Payload::for_datagrams(chunk, bytes), fetch_id, 0);
             }
             Ok(bytes) => {
                 let key = self.uploads.as_ref().expect("fetches come when TLS has begun");
@@ -305,9 +303,10 @@ impl Core {
 
     /// Sends the datagrams that are to go now.
     fn transmit(&mut self, now: Time) {
-        if let (Some(socket), Some(datagrams)) = (&self.datagrams, self.queue.datagrams_mut()) {
-            let sent = socket.transmit(now, self.limit.room_bytes(now), datagrams);
-            self.limit.note_sent(now, sent);
-        }
+        let Some(socket) = &self.datagrams else { return };
+        let Some(datagrams) = self.queue.datagrams_mut() else { return };
+        let given = datagrams.give_data(self.limit.room_bytes(now));
+        self.limit.note_sent(now, given.bytes);
+        while socket.transmit(now, datagrams) {}
     }
 }

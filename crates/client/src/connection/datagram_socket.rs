@@ -1,16 +1,23 @@
-//! The socket of a channel that runs in datagrams, and what wakes the tasks that watch it.
+//! The socket of the channels that run in datagrams, and what wakes the tasks that watch it.
 //!
 //! Sends what is due. Receiving is the business of [`super::datagram_tasks`].
 
-use std::{cell::Cell, io, net::SocketAddr};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+};
 
 use shards::{
     bell::LocalBell,
-    datagrams::{DatagramSocket, transmit},
+    datagrams::{DatagramSocket, longest_datagram, transmit},
 };
 
 use relay_protocol::time::Time;
-use relay_transport::{Datagrams, data::CongestionControl};
+use relay_transport::{
+    Datagrams, WRITE_BYTES_MAX,
+    datagrams::{CongestionControl, PathSettings},
+};
 
 /// The socket of one connection's datagrams.
 pub(super) struct ConnectionDatagrams {
@@ -19,10 +26,12 @@ pub(super) struct ConnectionDatagrams {
     pub(super) timer: LocalBell,
     /// What the timer waits for.
     pub(super) timer_due: Cell<Time>,
-    /// Rung when the socket had no room for data.
+    /// Rung when the socket had no room.
     pub(super) full: LocalBell,
     /// Rung when the connection has ended.
     pub(super) ended: LocalBell,
+    /// Where datagrams are made; empty between calls.
+    scratch: RefCell<Vec<u8>>,
 }
 
 impl ConnectionDatagrams {
@@ -36,12 +45,17 @@ impl ConnectionDatagrams {
             timer_due: Cell::new(Time::ZERO),
             full: LocalBell::new(),
             ended: LocalBell::new(),
+            scratch: RefCell::default(),
         })
     }
 
-    /// Data runs in these datagrams, too.
-    pub(super) fn open_data(&self, stream: &shards::Socket, datagrams: &mut Datagrams) {
-        datagrams.open_data(congestion_control(stream), self.socket.room_bytes());
+    /// What QUIC is to know of the way to there.
+    pub(super) fn path(&self, stream: &shards::Socket, remote: SocketAddr) -> PathSettings {
+        PathSettings {
+            congestion: congestion_control(stream),
+            room_bytes: self.socket.room_bytes(),
+            datagram_bytes_max: longest_datagram(remote),
+        }
     }
 
     /// The connection has ended: the tasks end.
@@ -51,42 +65,31 @@ impl ConnectionDatagrams {
         self.timer.ring();
     }
 
-    /// Sends the datagrams that are to go now, with at most so many file bytes; those that went.
-    pub(super) fn transmit(&self, now: Time, bytes_max: u64, datagrams: &mut Datagrams) -> u64 {
-        let (mut contents, mut sent) = (Vec::new(), 0);
-        while let Some(route) = datagrams.poll_transmit(now, &mut contents) {
-            let transmit = transmit(route.remote, None, &contents, contents.len());
-            // What the kernel does not take is lost like anything else on its way.
-            if let Err(error) = self.socket.try_send(&transmit) {
-                tracing::debug!(remote = %route.remote, "failed to send a datagram: {error}");
-            }
+    /// Sends the datagrams that are to go now, as many as a turn lets through; whether there are more.
+    pub(super) fn transmit(&self, now: Time, datagrams: &mut Datagrams) -> bool {
+        let contents = &mut *self.scratch.borrow_mut();
+        let (segments_max, mut sent_bytes) = (self.socket.segments_max(), 0);
+        while sent_bytes < WRITE_BYTES_MAX {
             contents.clear();
-        }
-        let segments_max = self.socket.segments_max();
-        while let Some(data) =
-            datagrams.poll_data(now, bytes_max - sent, segments_max, &mut contents)
-        {
-            let transmit = transmit(data.route.remote, None, &contents, data.segment_bytes);
-            if let Err(error) = self.socket.try_send(&transmit) {
-                if error.kind() == io::ErrorKind::WouldBlock {
-                    datagrams.data_mut().expect("just sent by it").handle_unsent(data.first);
+            let Some(way) = datagrams.poll_transmit(now, segments_max, contents) else { break };
+            let transmit = transmit(way.route.remote, None, contents, way.segment_bytes);
+            match self.socket.try_send(&transmit) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    datagrams.handle_unsent(way, contents);
                     self.full.ring();
                     break;
                 }
-                tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
-                if error.raw_os_error() != Some(rustix::io::Errno::MSGSIZE.raw_os_error()) {
-                    break;
-                }
-                // Too long, mostly a probe: shorter ones may go.
-                datagrams.data_mut().expect("just sent by it").handle_refused();
+                Ok(()) => {}
+                // What the kernel does not take is lost like anything else on its way: a datagram that is only
+                // long, to try the path, or one that finds no way now.
+                Err(error) => tracing::debug!(remote = %way.route.remote, "failed to send: {error}"),
             }
-            sent += data.data_bytes;
-            contents.clear();
+            sent_bytes += contents.len();
         }
-        if datagrams.poll_timeout() < self.timer_due.get() {
+        if datagrams.poll_timeout().is_some_and(|due| due < self.timer_due.get()) {
             self.timer.ring();
         }
-        sent
+        datagrams.wants_transmit()
     }
 }
 

@@ -1,10 +1,11 @@
-//! The tasks of a channel that runs in datagrams: they receive, wait for room, and watch the time.
+//! The tasks of the channels that run in datagrams: they receive, wait for room, and watch the time.
 //!
 //! What datagrams mean is [`Datagrams`]' business; whose messages they carry, the session's.
 
 use std::{
     io::{self, IoSliceMut},
     rc::Rc,
+    time::Duration,
 };
 
 use shards::{clock, datagrams::RecvMeta, task};
@@ -16,14 +17,17 @@ use super::{
     liveness::watch_stream,
 };
 use crate::error::{ConnectionError, SessionError};
-use relay_protocol::{Channel, DatagramHeader, DatagramKind, DatagramOffer, Side};
+use relay_protocol::DatagramOffer;
 use relay_transport::{
     Datagrams, DatagramsConfig, Route,
-    datagrams::{DatagramError, Silence},
+    datagrams::{Address, DatagramError, PathSettings, Silence},
 };
 
 /// Receive calls before other tasks get their turn.
 const RECEIVES_PER_TURN_MAX: usize = 16;
+
+/// The timer sleeps no longer at a time: then it is looked at again.
+const TIMER_MAX: Duration = Duration::from_secs(60);
 
 impl Link {
     /// Opens the datagrams that were offered, if any just were.
@@ -36,10 +40,8 @@ impl Link {
         let opened = ConnectionDatagrams::open(&self.socket);
         let end = Rc::new(opened.map_err(|error| self.io_error(error))?);
         let mut core = self.core.borrow_mut();
-        let mut datagrams = self.datagrams(&core, &offer);
-        if core.session.datagram_channel() == Some(Channel::Data) {
-            end.open_data(&self.socket, &mut datagrams);
-        }
+        let path = end.path(&self.socket, self.remote.addr());
+        let datagrams = self.datagrams(&core, &offer, path);
         core.queue.open_datagrams(datagrams);
         core.datagrams = Some(Rc::clone(&end));
         drop(core);
@@ -62,14 +64,13 @@ impl Link {
         Ok(())
     }
 
-    fn datagrams(&self, core: &Core, offer: &DatagramOffer) -> Datagrams {
-        let keys = core.queue.datagram_keys().expect("an offer came under TLS");
-        let route = Some(Route { socket: 0, remote: self.remote.addr(), local: None });
-        let DatagramOffer { shard, connection, .. } = *offer;
-        // A peer challenges no address: it knows where its relay is.
-        let side = Side::Peer;
-        let config = DatagramsConfig { side, shard, connection, keys, route, challenge_seed: 0 };
-        Datagrams::new(config, now())
+    fn datagrams(&self, core: &Core, offer: &DatagramOffer, path: PathSettings) -> Datagrams {
+        let secret = core.queue.datagram_secret().expect("an offer came under TLS");
+        let channel = core.session.datagram_channel().expect("an offer that was asked for");
+        let DatagramOffer { shard, connection } = *offer;
+        let address = Address { shard, connection };
+        let config = DatagramsConfig { address, secret, channel, path };
+        Datagrams::connect(&config, &self.trust, (&self.host, self.remote.addr()), now())
     }
 
     /// Everything that is here to be received, or a good part of it; false when nothing is left.
@@ -92,6 +93,10 @@ impl Link {
                     return false;
                 }
             }
+            if let Err(error) = self.read_datagrams() {
+                self.end_with(error);
+                return false;
+            }
         }
         true
     }
@@ -101,33 +106,24 @@ impl Link {
             // It says its last words: nothing counts any more.
             return Ok(());
         }
-        let now = now();
-        let mut core = self.core.borrow_mut();
-        let core = &mut *core;
-        // It knows one address of the relay, whichever of them answers: the seal proves it.
+        // It knows one address of the relay, whichever of them answers: QUIC's seal proves it.
         let route = Route { socket: 0, remote: self.remote.addr(), local: None };
-        let takes = !core.is_backlogged();
+        let mut core = self.core.borrow_mut();
         let Some(datagrams) = core.queue.datagrams_mut() else { return Ok(()) };
-        let session = &mut core.session;
-        let kind = DatagramHeader::peek(datagram).map(|header| header.kind);
-        if kind == Some(DatagramKind::Data) {
-            let received = datagrams.handle_data(now, route, datagram, &mut |header, piece| {
-                session.handle_piece(now, &header, piece)
-            });
-            // What was verified before an error counts all the same.
-            core.handle_events();
-            received.map_err(|error| self.datagram_error(error))?;
-            core.session.handle_datagrams_end(now);
+        let handled = datagrams.handle_datagram(now(), route, datagram);
+        handled.map(drop).map_err(|error| self.datagram_error(error))
+    }
+
+    /// Hands what has come to the session.
+    fn read_datagrams(&self) -> Result<(), ConnectionError> {
+        if !self.is_open() {
             return Ok(());
         }
-        let received = datagrams.handle_datagram(now, route, datagram, takes, &mut |message| {
-            session.handle_message(now, message)
-        });
+        let mut core = self.core.borrow_mut();
+        let read = core.read_datagrams(now());
+        // What was verified before an error counts all the same.
         core.handle_events();
-        received.map_err(|error| self.datagram_error(error))?;
-        // Whether more data comes is for the stream's reader to say.
-        core.session.handle_turn_end(now, false);
-        Ok(())
+        read.map_err(|error| self.datagram_error(error))
     }
 
     /// The stream's reader returns the error; the writing direction stays open for a last word.
@@ -137,27 +133,40 @@ impl Link {
     }
 
     fn datagram_error(&self, error: DatagramError<SessionError>) -> ConnectionError {
+        let remote = self.remote.clone();
         match error {
             DatagramError::Handler(error) => self.session_error(error),
-            DatagramError::Decode(error) => {
-                ConnectionError::Decode { remote: self.remote.clone(), error }
+            DatagramError::Decode(error) => ConnectionError::Decode { remote, error },
+            DatagramError::Silence(Silence::Unanswered(after)) => {
+                ConnectionError::DatagramsUnanswered { remote, after }
             }
-            error @ (DatagramError::Frame(_) | DatagramError::RunsAhead(_)) => {
-                self.io_error(io::Error::other(error.to_string()))
+            DatagramError::Silence(silence @ Silence::Ceased(_)) => {
+                self.io_error(io::Error::new(io::ErrorKind::TimedOut, silence.to_string()))
             }
+            error => self.io_error(io::Error::other(error.to_string())),
         }
     }
+}
 
-    fn silence_error(&self, silence: Silence) -> ConnectionError {
-        match silence {
-            Silence::Unanswered(after) => {
-                ConnectionError::DatagramsUnanswered { remote: self.remote.clone(), after }
-            }
-            Silence::Ceased(after) => {
-                let text = format!("no datagram came for {} s", after.as_secs());
-                self.io_error(io::Error::new(io::ErrorKind::TimedOut, text))
-            }
+impl Core {
+    /// Hands messages and file bytes that came in datagrams to the session.
+    fn read_datagrams(
+        &mut self,
+        now: relay_protocol::time::Time,
+    ) -> Result<(), DatagramError<SessionError>> {
+        while !self.is_backlogged() {
+            let Some(datagrams) = self.queue.datagrams_mut() else { return Ok(()) };
+            let Some(message) = datagrams.poll_message()? else { break };
+            self.session.handle_message(now, message).map_err(DatagramError::Handler)?;
         }
+        let (session, queue) = (&mut self.session, &mut self.queue);
+        if let Some(data) = queue.data_mut() {
+            data.read_data(now, u64::MAX, &mut |header, piece| {
+                session.handle_piece(now, &header, piece)
+            })?;
+            session.handle_discarded(data.take_discarded());
+        }
+        Ok(())
     }
 }
 
@@ -172,6 +181,7 @@ enum Task {
 async fn receive(link: &Rc<Link>, end: &ConnectionDatagrams, scratch: &Scratch) {
     while !link.is_closed() {
         let more = link.receive_turn(end, scratch.borrow_mut().bytes_mut());
+        link.core.borrow_mut().session.handle_turn_end(now(), !more);
         link.pump();
         // Acknowledgements may have made room.
         link.drained.ring();
@@ -187,8 +197,7 @@ async fn receive(link: &Rc<Link>, end: &ConnectionDatagrams, scratch: &Scratch) 
     }
 }
 
-/// Goes on with the data that the socket had no room for. Its wait ends by itself: the kernel sends
-/// what the socket holds.
+/// Goes on with what the socket had no room for. Its wait ends by itself: the kernel sends what the socket holds.
 async fn wait_writable(link: &Rc<Link>, end: &ConnectionDatagrams) {
     loop {
         end.full.wait().await;
@@ -198,8 +207,8 @@ async fn wait_writable(link: &Rc<Link>, end: &ConnectionDatagrams) {
         if let Err(error) = end.socket.writable().await {
             return link.fail(link.io_error(error));
         }
-        if let Some(data) = link.core.borrow_mut().queue.data_mut() {
-            data.handle_writable();
+        if let Some(datagrams) = link.core.borrow_mut().queue.datagrams_mut() {
+            datagrams.handle_writable();
         }
         link.pump();
     }
@@ -207,19 +216,23 @@ async fn wait_writable(link: &Rc<Link>, end: &ConnectionDatagrams) {
 
 async fn watch_time(link: &Rc<Link>, end: &ConnectionDatagrams) {
     while !link.is_closed() {
-        let due = link.core.borrow().queue.datagrams().map(Datagrams::poll_timeout);
-        let Some(due) = due else { return };
         let now_ = now();
+        let due = match link.core.borrow_mut().queue.datagrams_mut() {
+            Some(datagrams) => datagrams.poll_timeout().unwrap_or(now_ + TIMER_MAX),
+            None => return,
+        };
         end.timer_due.set(due);
         if due > now_ {
             // Rung or due, all the same: it is looked at again.
-            clock::timeout(due.since(now_), end.timer.wait()).await;
+            clock::timeout(due.since(now_).min(TIMER_MAX), end.timer.wait()).await;
             continue;
         }
-        let timed_out =
-            link.core.borrow_mut().queue.datagrams_mut().map(|d| d.handle_timeout(now_));
-        if let Some(Err(silence)) = timed_out {
-            return link.fail(link.silence_error(silence));
+        let timed_out = link.core.borrow_mut().queue.datagrams_mut().map(|d| d.handle_timeout(now_));
+        if let Some(Err(error)) = timed_out {
+            return link.fail(link.datagram_error(error));
+        }
+        if let Err(error) = link.read_datagrams() {
+            return link.end_with(error);
         }
         link.pump();
         // What is due and can't be sent must not keep the loop busy.

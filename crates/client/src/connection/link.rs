@@ -18,7 +18,7 @@ use crate::{
     session::Session,
 };
 use relay_protocol::time::Time;
-use relay_transport::{Datagrams, FRAMES_PER_READ_MAX, ReceiveBuffer, Secure};
+use relay_transport::{Datagrams, FRAMES_PER_READ_MAX, ReceiveBuffer, Trust};
 
 /// The receive buffer that all connections of a shard share. Read from, by one at a time; owned by none.
 pub type Scratch = Rc<RefCell<ReceiveBuffer>>;
@@ -43,6 +43,9 @@ enum Phase {
 pub(crate) struct Link {
     pub(super) socket: Socket,
     pub(super) remote: Endpoint,
+    /// Which relay is believed, and what it is called: also in datagrams.
+    pub(super) trust: Trust,
+    pub(super) host: String,
     pub(super) core: RefCell<Core>,
     /// The socket was full: the writer is to go on when it no longer is.
     pub(super) full: LocalBell,
@@ -58,17 +61,19 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Nothing was said yet but the preamble.
+    /// To the relay of this host that is believed. Nothing was said yet but the preamble.
     pub(crate) fn new(
-        socket: Socket,
-        remote: Endpoint,
+        (socket, remote): (Socket, Endpoint),
         session: Session,
-        secure: Secure,
+        (trust, host): (&Trust, String),
         surroundings: Surroundings,
     ) -> Rc<Self> {
+        let secure = trust.connect(&host);
         Rc::new(Self {
             socket,
             remote,
+            trust: trust.clone(),
+            host,
             core: RefCell::new(Core::new(session, secure, surroundings)),
             full: LocalBell::new(),
             drained: LocalBell::new(),

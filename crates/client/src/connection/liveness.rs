@@ -124,9 +124,9 @@ pub(super) async fn watch_stream(link: Weak<Link>) {
 }
 
 fn next_look(link: &Link, watch: &StreamWatch) -> Option<Duration> {
-    let is_data = link.core.borrow().session.datagram_channel() == Some(Channel::Data);
+    let talks_by_stream = link.core.borrow().session.datagram_channel() == Some(Channel::Data);
     let (heard, quiet) = state(link);
-    is_data.then(|| watch.next_look(now(), heard, quiet))
+    talks_by_stream.then(|| watch.next_look(now(), heard, quiet))
 }
 
 /// When the other side was heard, and what silence is worth a question.

@@ -14,10 +14,14 @@ use crate::{
     },
 };
 use relay_protocol::{
-    Accepted, Channel, DatagramOffer, DecodeError, Failure, FailureCode, Message, Side,
+    Accepted, Channel, DatagramOffer, DecodeError, Failure, FailureCode, Message,
 };
 use relay_swarm::{FetchFailure, PeerSlot};
-use relay_transport::{Datagrams, DatagramsConfig, ReadError, data::CongestionControl};
+use relay_transport::{
+    Datagrams, DatagramsConfig, ReadError,
+    datagrams::{Address, CongestionControl, PathSettings},
+};
+use shards::datagrams::longest_datagram;
 
 /// After a session was told something: effects, then what is to be told and written.
 pub(crate) fn follow_up(
@@ -137,27 +141,24 @@ fn open_datagrams(
     };
     let reference = connection.reference;
     let number = u64::from(reference.generation) << 32 | u64::from(reference.index);
-    let seed = desk.shared.nonces.next_secret(connection.remote);
     let mut link = connection.link();
-    let keys = link.queue.datagram_keys().expect("a peer that joined has spoken under TLS");
+    let secret = link.queue.datagram_secret().expect("a peer that joined has spoken under TLS");
     let config = DatagramsConfig {
-        side: Side::Relay,
-        shard,
-        connection: number,
-        keys,
-        route: None,
-        challenge_seed: seed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+        address: Address { shard, connection: number },
+        secret,
+        channel,
+        path: PathSettings {
+            congestion: CongestionControl::like_tcp(&desk.shared.about.congestion),
+            room_bytes: desk.sockets.room_bytes,
+            datagram_bytes_max: longest_datagram(connection.remote),
+        },
     };
     let offer = DatagramOffer { shard, connection: number };
     link.send(&Message::DatagramOffer(offer));
     link.send(&Message::Accepted(accepted));
     let now = now();
-    let mut datagrams = Datagrams::new(config, now);
-    if channel == Channel::Data {
-        let control = CongestionControl::like_tcp(&desk.shared.about.congestion);
-        datagrams.open_data(control, desk.sockets.room_bytes);
-    }
-    link.queue.open_datagrams(datagrams);
+    let identity = &desk.shared.policy.identity;
+    link.queue.open_datagrams(Datagrams::accept(&config, identity, now));
     drop(link);
     desk.cells.datagram_connections.add(1);
     ready.schedule(desk, now, connection);

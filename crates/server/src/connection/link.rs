@@ -11,8 +11,8 @@ use crate::{
     observe::cells::{Dropped, Seconds},
     session::{Fault, Session},
 };
-use relay_protocol::{Event, Failure, Message, time::Time};
-use relay_transport::{Channels, Payload, Secure, SendEvent, Written, data::DataOut};
+use relay_protocol::{Channel, Event, Failure, Message, time::Time};
+use relay_transport::{Channels, Datagrams, Payload, Secure, SendEvent, Written};
 
 /// Control bytes that a peer may leave unread before the relay stops reading from it: a manifest
 /// part and some answers fit many times over.
@@ -113,17 +113,10 @@ impl Link {
         self.queue.poll_message().map_err(|error| Fault::protocol(error.to_string()))
     }
 
-    /// A message came over the stream; some are for its channels.
+    /// A message came over the stream.
     fn handle_streamed(&mut self, message: Message, counts: &ReadCounts<'_>) -> Result<(), Fault> {
-        match self.queue.handle_control(counts.now, message) {
-            Some(message) => {
-                handle_message(&mut self.session, &mut self.deliveries, message, counts)
-            }
-            None => {
-                self.after_data();
-                Ok(())
-            }
-        }
+        self.queue.handle_streamed(&message);
+        handle_message(&mut self.session, &mut self.deliveries, message, counts)
     }
 
     /// What is needed to hand in a datagram: its channels, and what hears a message in it.
@@ -148,9 +141,13 @@ impl Link {
         self.life.is_deaf() && !self.session.is_news_full()
     }
 
-    /// Something could be written now, with at most so many new file bytes; `now` is asked only where data runs in
-    /// datagrams.
-    pub(crate) fn wants_write(&self, now: impl FnOnce() -> Time, bytes_max: u64) -> bool {
+    /// Which channels run in datagrams, if any does.
+    pub(crate) fn datagram_channel(&self) -> Option<Channel> {
+        self.queue.datagrams().map(Datagrams::channel)
+    }
+
+    /// Something could be written now, with at most so many new file bytes.
+    pub(crate) fn wants_write(&self, bytes_max: u64) -> bool {
         let room_bytes = self.session.room_bytes().min(bytes_max);
         let window_is_open =
             self.queue.next_frame_len().is_some_and(|len| u64::from(len) <= room_bytes);
@@ -159,17 +156,7 @@ impl Link {
             && (self.queue.has_urgent()
                 || self.feeds_manifest()
                 || window_is_open
-                || self.queue.owes_data_ack()
-                || self.wants_data(now, room_bytes))
-    }
-
-    /// Data could be sent in datagrams now.
-    fn wants_data(&self, now: impl FnOnce() -> Time, room_bytes: u64) -> bool {
-        self.queue.data().is_some_and(|data| !data.is_empty())
-            && self
-                .queue
-                .datagrams()
-                .is_some_and(|datagrams| datagrams.wants_data(now(), room_bytes))
+                || self.queue.data().is_some_and(|data| data.takes_data(room_bytes)))
     }
 
     pub(super) fn feeds_manifest(&self) -> bool {
@@ -193,7 +180,6 @@ impl Link {
     /// A write follows: queues what goes with it. File bytes that it may have.
     pub(crate) fn prepare_write(&mut self) -> u64 {
         self.feed_manifest();
-        self.queue.acknowledge_data();
         self.session.room_bytes()
     }
 
@@ -201,7 +187,7 @@ impl Link {
     pub(crate) fn handle_written(&mut self, now: Time, written: &Written) {
         // A socket that is full says little about the path: mostly its reader is busy.
         self.session.window_mut().handle_sent(now, written.data_bytes, false);
-        if written.total_bytes > 0 && self.queue.data().is_none_or(DataOut::is_empty) {
+        if written.total_bytes > 0 && self.queue.data().is_none_or(Datagrams::is_data_empty) {
             // While data waits in datagrams, what the kernel takes for the stream tells nothing of it.
             self.note_progress(now);
         }
@@ -212,7 +198,7 @@ impl Link {
     /// Queues a delivery.
     pub(crate) fn deliver(&mut self, now: Time, payload: Rc<Payload>, offset: u32) {
         self.deliveries.insert(payload.chunk(), now);
-        if self.queue.data().is_some_and(DataOut::is_empty) {
+        if self.queue.data().is_some_and(Datagrams::is_data_empty) {
             // Nothing was waited for until now.
             self.last_progress = now - std::mem::take(&mut self.waited);
         }
@@ -282,7 +268,7 @@ impl Link {
         let cut_offs = std::iter::from_fn(|| self.queue.recall(chunk));
         let mut reached: Vec<u32> = cut_offs.map(|cut_off| cut_off.reached_bytes).collect();
         reached.reverse();
-        if !reached.is_empty() && self.queue.data().is_some_and(DataOut::is_empty) {
+        if !reached.is_empty() && self.queue.data().is_some_and(Datagrams::is_data_empty) {
             self.waited = waited;
         }
         // It may have held those behind it back.
@@ -324,7 +310,7 @@ impl Link {
     /// How long data has been waiting for the peer to take a byte; none if no data waits.
     pub(crate) fn stalled_for(&self, now: Time) -> Option<Duration> {
         let room_bytes = self.session.room_bytes();
-        let next_piece = self.queue.data().and_then(DataOut::next_piece_len);
+        let next_piece = self.queue.data().and_then(Datagrams::next_piece_len);
         let could_be_sent = next_piece.is_some_and(|len| u64::from(len) <= room_bytes);
         let waits = self.is_blocked && !self.queue.is_empty()
             || self.session.window().unacknowledged_bytes() > 0
@@ -368,17 +354,16 @@ impl Link {
         self.session.is_fetching() && self.queue.data().is_none() && !self.life.is_deaf()
     }
 
-    /// What happened to data in datagrams becomes news, and what was lost is under way no longer.
+    /// What happened to data in datagrams becomes news.
     pub(super) fn after_data(&mut self) {
-        if let Some(data) = self.queue.data_mut() {
-            self.session.window_mut().handle_lost(data.take_lost_bytes());
+        if self.queue.data().is_some() {
             self.tell_sent();
         }
     }
 
     /// What happened to deliveries becomes news. Of those that have begun only the last can be
     /// unfinished on a stream; in datagrams all are told of.
-    fn tell_sent(&mut self) {
+    pub(super) fn tell_sent(&mut self) {
         let mut begun = Vec::new();
         while let Some(event) = self.queue.poll_event() {
             match event {

@@ -1,161 +1,157 @@
 //! A connection's datagrams: what came in them, and what goes out in them.
 //!
-//! Decides nothing about loss or congestion: that is the transport's business.
+//! Decides nothing about loss or congestion: that is QUIC's business.
 
 use super::link::{Link, ReadCounts, handle_message};
 use crate::session::Fault;
-use relay_protocol::{DatagramHeader, DatagramKind, time::Time};
+use relay_protocol::time::Time;
 use relay_transport::{
     Datagrams, Route, WRITE_BYTES_MAX,
-    data::{DataCounts, DataOut},
-    datagrams::{DataTransmit, DatagramError, Received, Silence},
+    datagrams::{DataCounts, DatagramError, Received, Transmission},
 };
 
 /// What became of datagrams that were handed over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sent {
-    /// They are on their way.
+    /// They are on their way, or lost like others on theirs.
     Taken,
     /// The kernel takes nothing more for now.
     Full,
-    /// They are lost: the kernel refuses them.
-    Refused,
-    /// They are lost: the kernel takes none of this length.
-    TooLong,
+}
+
+/// Why a connection's transmission ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transmitted {
+    /// Nothing more is to go.
+    All,
+    /// There is more, which others' turn comes before.
+    Part,
+    /// The kernel takes nothing more for now.
+    Full,
 }
 
 impl Link {
-    /// A datagram came; effects are left in the session.
+    /// A datagram came; what it brought is read by [`Self::read_datagrams`].
     pub(crate) fn handle_datagram(
         &mut self,
+        now: Time,
         route: Route,
         datagram: &[u8],
-        counts: &mut ReadCounts<'_>,
     ) -> Result<Received, DatagramError<Fault>> {
-        let now = counts.now;
-        let takes_messages = self.may_read();
+        let Some(datagrams) = self.queue.datagrams_mut() else { return Ok(Received::Ignored) };
+        let received = datagrams.handle_datagram(now, route, datagram);
+        self.after_data();
+        received
+    }
+
+    /// Takes what has come, of file bytes at most about so many; effects are left in the session.
+    pub(crate) fn read_datagrams(
+        &mut self,
+        bytes_max: u64,
+        counts: &mut ReadCounts<'_>,
+    ) -> Result<(), DatagramError<Fault>> {
         let received_before = self.received_bytes();
-        let (queue, session, deliveries) = self.split();
-        let Some(datagrams) = queue.datagrams_mut() else { return Ok(Received::Forged) };
-        let kind = DatagramHeader::peek(datagram).map(|header| header.kind);
-        if kind == Some(DatagramKind::Data) {
-            // Not what is only there to try a length.
-            return datagrams.handle_data(now, route, datagram, &mut |header, piece| {
-                counts.data_bytes += piece.len() as u64;
-                session.handle_piece(&header, piece)
-            });
+        while self.may_read() {
+            let (queue, session, deliveries) = self.split();
+            let Some(datagrams) = queue.datagrams_mut() else { return Ok(()) };
+            let Some(message) = datagrams.poll_message()? else { break };
+            handle_message(session, deliveries, message, counts).map_err(DatagramError::Handler)?;
         }
-        let mut handle = |message| handle_message(session, deliveries, message, counts);
-        let received =
-            datagrams.handle_datagram(now, route, datagram, takes_messages, &mut handle)?;
-        self.note_received(now, received_before);
-        Ok(received)
+        let (queue, session, _) = self.split();
+        if let Some(data) = queue.data_mut() {
+            let mut take = |header, piece: &[u8]| session.handle_piece(&header, piece);
+            counts.data_bytes += data.read_data(counts.now, bytes_max, &mut take)?;
+            // A peer that takes back what it was asked for is noticed by what does not come.
+            data.take_discarded();
+        }
+        self.note_received(counts.now, received_before);
+        Ok(())
+    }
+
+    /// Something came in datagrams that was not read, and may be now.
+    pub(crate) fn has_unread_datagrams(&self, now: Time) -> bool {
+        self.queue.datagrams().is_some_and(|datagrams| {
+            datagrams.has_unread_messages() && self.may_read() || datagrams.has_unread_data(now)
+        })
     }
 
     /// Time has passed for the datagrams.
-    pub(crate) fn handle_datagrams_timeout(&mut self, now: Time) -> Result<(), Silence> {
-        let result = self.queue.datagrams_mut().map_or(Ok(()), |all| all.handle_timeout(now));
+    pub(crate) fn handle_datagrams_timeout(
+        &mut self,
+        now: Time,
+    ) -> Result<(), DatagramError<Fault>> {
+        let Some(datagrams) = self.queue.datagrams_mut() else { return Ok(()) };
+        datagrams.handle_timeout(now)?;
         // Nothing is said behind the last word.
-        if !self.life.is_closing()
-            && self.queue.datagrams_mut().is_some_and(|all| all.poll_poke(now))
-        {
+        if datagrams.poll_poke(now) && !self.life.is_closing() {
             self.queue.poke();
         }
         self.after_data();
-        result
+        Ok(())
     }
 
     /// When the datagrams have something to do though nothing happens.
-    pub(crate) fn poll_datagrams_timeout(&self) -> Option<Time> {
-        self.queue.datagrams().map(Datagrams::poll_timeout)
+    pub(crate) fn poll_datagrams_timeout(&mut self, now: Time) -> Option<Time> {
+        if self.has_unread_datagrams(now) {
+            return Some(now);
+        }
+        self.queue.datagrams_mut()?.poll_timeout()
     }
 
-    /// Something could be sent in datagrams now; `now` is asked only where there are any.
-    pub(crate) fn wants_transmit(&self, now: impl FnOnce() -> Time) -> bool {
+    /// Something could be sent in datagrams now.
+    pub(crate) fn wants_transmit(&self) -> bool {
         self.queue
             .datagrams()
-            .is_some_and(|datagrams| datagrams.wants_transmit(now()) || self.feeds_manifest())
+            .is_some_and(|datagrams| datagrams.wants_transmit() || self.feeds_manifest())
     }
 
-    /// Hands the datagrams that are to go now to `send`.
+    /// Hands the datagrams that are to go now to `send`, as many as a turn lets through.
     pub(crate) fn transmit(
         &mut self,
         now: Time,
+        segments_max: usize,
         scratch: &mut Vec<u8>,
-        send: impl Fn(Route, &[u8]),
-    ) {
-        loop {
-            let fed = self.feed_manifest();
-            let Some(datagrams) = self.queue.datagrams_mut() else { return };
-            let mut sent = false;
-            while let Some(route) = datagrams.poll_transmit(now, scratch) {
-                send(route, scratch);
-                scratch.clear();
-                sent = true;
-            }
-            if !fed || !sent {
-                return;
-            }
-        }
-    }
-
-    /// Messages that were said again since the last time.
-    pub(crate) fn take_resent(&mut self) -> u64 {
-        self.queue.datagrams_mut().map_or(0, Datagrams::take_resent)
-    }
-
-    /// Hands datagrams of data to `send`, with at most so many file bytes, as window and path allow, but only so many
-    /// in a turn; file bytes in those that it took.
-    pub(crate) fn transmit_data(
-        &mut self,
-        now: Time,
-        (bytes_max, segments_max): (u64, usize),
-        scratch: &mut Vec<u8>,
-        mut send: impl FnMut(&DataTransmit, &[u8]) -> Sent,
-    ) -> u64 {
+        mut send: impl FnMut(&Transmission, &[u8]) -> Sent,
+    ) -> Transmitted {
         let mut sent_bytes = 0;
-        while sent_bytes < WRITE_BYTES_MAX as u64
-            && !self.life.is_closing()
-            && let Some(datagrams) = self.queue.datagrams_mut()
-        {
-            let room_bytes = self.session.room_bytes().min(bytes_max - sent_bytes);
+        while sent_bytes < WRITE_BYTES_MAX {
+            self.feed_manifest();
+            let Some(datagrams) = self.queue.datagrams_mut() else { return Transmitted::All };
             scratch.clear();
-            let Some(transmit) = datagrams.poll_data(now, room_bytes, segments_max, scratch) else {
-                break;
+            let Some(transmission) = datagrams.poll_transmit(now, segments_max, scratch) else {
+                return Transmitted::All;
             };
-            let sent = send(&transmit, scratch);
-            if sent == Sent::Full {
-                datagrams.data_mut().expect("just sent by it").handle_unsent(transmit.first);
-                break;
+            if send(&transmission, scratch) == Sent::Full {
+                datagrams.handle_unsent(transmission, scratch);
+                return Transmitted::Full;
             }
-            if sent == Sent::Taken {
-                sent_bytes += transmit.data_bytes;
-            }
-            // What the kernel refused is under way, too, until it counts as lost.
-            let is_held = datagrams.data().is_some_and(|data| {
-                data.next_piece_len().is_some() && data.peek_piece(now, u64::MAX).is_none()
-            });
-            self.session.window_mut().handle_sent(now, transmit.data_bytes, is_held);
-            if sent == Sent::TooLong {
-                datagrams.data_mut().expect("just sent by it").handle_refused();
-            }
-            if sent != Sent::Taken {
-                break;
-            }
+            sent_bytes += scratch.len();
         }
-        self.after_data();
-        sent_bytes
+        Transmitted::Part
+    }
+
+    /// Gives QUIC file bytes to send, at most so many, as the window allows; how many it took.
+    pub(crate) fn give_data(&mut self, now: Time, bytes_max: u64) -> u64 {
+        let most = self.session.room_bytes().min(bytes_max).min(WRITE_BYTES_MAX as u64);
+        if self.life.is_closing() {
+            return 0;
+        }
+        let Some(data) = self.queue.data_mut() else { return 0 };
+        let given = data.give_data(most);
+        self.session.window_mut().handle_sent(now, given.bytes, given.is_full);
+        self.tell_sent();
+        given.bytes
     }
 
     /// The socket of its datagrams has room again.
     pub(crate) fn handle_datagrams_writable(&mut self) {
-        if let Some(data) = self.queue.data_mut() {
-            data.handle_writable();
+        if let Some(datagrams) = self.queue.datagrams_mut() {
+            datagrams.handle_writable();
         }
     }
 
-    /// What became of data in datagrams since the last time.
-    pub(crate) fn take_data_counts(&mut self) -> DataCounts {
-        self.queue.data_mut().map(DataOut::take_counts).unwrap_or_default()
+    /// What became of datagrams since the last time.
+    pub(crate) fn take_datagram_counts(&mut self) -> DataCounts {
+        self.queue.datagrams_mut().map(Datagrams::take_counts).unwrap_or_default()
     }
 }

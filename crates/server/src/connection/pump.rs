@@ -74,8 +74,8 @@ fn write_once(
     connection: &Rc<Connection>,
     room_bytes: u64,
 ) -> u64 {
-    if !connection.link().wants_write(now, room_bytes) {
-        if room_bytes < u64::MAX && connection.link().wants_write(now, u64::MAX) {
+    if !connection.link().wants_write(room_bytes) {
+        if room_bytes < u64::MAX && connection.link().wants_write(u64::MAX) {
             ready.shaping.hold_sending(desk, connection);
         }
         return 0;

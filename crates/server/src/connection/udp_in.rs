@@ -1,7 +1,7 @@
 //! Datagrams on their way into a shard, and what is due in datagrams when.
 //!
-//! A datagram is handled on the shard that its first byte names; the kernel brings it there, or the
-//! shard that got it passes it on. Nothing that was not sealed with a connection's key is answered.
+//! A datagram is handled on the shard that its connection id names; the kernel brings it there, or the
+//! shard that got it passes it on. Nothing that is not of a connection of this relay's is answered.
 //! What datagrams mean is the transport's business ([`relay_transport::datagrams`]).
 
 use std::{
@@ -36,10 +36,10 @@ use crate::{
         shaping::count_held_data,
     },
 };
-use relay_protocol::{DatagramHeader, DatagramKind, Failure, FailureCode, time::Time};
+use relay_protocol::{Channel, Failure, FailureCode, time::Time};
 use relay_transport::{
     ReadError, Route,
-    datagrams::{DatagramError, Received},
+    datagrams::{Address, DatagramError, Received},
 };
 
 /// Receive calls on one socket before other tasks get their turn.
@@ -110,6 +110,7 @@ async fn wait_writable(state: Rc<ShardState>, index: u8, socket: Rc<DatagramSock
 
 fn go_on(desk: &Desk, ready: &mut Ready, index: u8) {
     for connection in ready.take_blocked(index) {
+        connection.marks.is_blocked.set(false);
         connection.link().handle_datagrams_writable();
         ready.mark_write(desk, &connection);
     }
@@ -141,32 +142,37 @@ fn receive_once(
 
 /// Handles a datagram here, or passes it on to the shard that it is for.
 fn arrive(desk: &Desk, guests: &mut Guests, ready: &mut Ready, route: Route, datagram: &[u8]) {
-    let header = DatagramHeader::peek(datagram);
     let cells = &desk.cells;
-    // Noise counts, too: the port may be flooded.
-    if header.is_some_and(|header| header.kind == DatagramKind::Data) {
-        cells.data_datagrams_in.add(1);
-        cells.data_datagrams_in_bytes.add(datagram.len() as u64);
-    } else {
-        cells.datagrams_in.add(1);
-        cells.datagrams_in_bytes.add(datagram.len() as u64);
-    }
-    let Some(header) = header else {
+    let Some(address) = Address::peek(datagram) else {
+        // Noise counts, too: the port may be flooded.
+        count_in(desk, Channel::Control, datagram);
         cells.count_datagram_dropped("malformed");
         return;
     };
-    if desk.sockets.shard == Some(header.shard) {
+    if desk.sockets.shard == Some(address.shard) {
         handle(desk, guests, ready, route, datagram);
         return;
     }
-    let (to, port) = (ShardId(header.shard.into()), &desk.shard.port);
+    let (to, port) = (ShardId(address.shard.into()), &desk.shard.port);
     let bytes = Bytes::copy_from_slice(datagram);
     let request = Request::Peer(PeerRequest::Datagram { route, bytes });
     let is_known = to.index() < port.shard_count();
     if is_known && port.credits(to) > CREDITS_LEFT && port.try_request(to, request).is_ok() {
         cells.datagrams_passed_on.add(1);
     } else {
+        count_in(desk, Channel::Control, datagram);
         cells.count_datagram_dropped("not_passed_on");
+    }
+}
+
+fn count_in(desk: &Desk, channel: Channel, datagram: &[u8]) {
+    let (cells, bytes) = (&desk.cells, datagram.len() as u64);
+    if channel == Channel::Control {
+        cells.datagrams_in.add(1);
+        cells.datagrams_in_bytes.add(bytes);
+    } else {
+        cells.data_datagrams_in.add(1);
+        cells.data_datagrams_in_bytes.add(bytes);
     }
 }
 
@@ -178,10 +184,12 @@ pub(crate) fn handle(
     route: Route,
     datagram: &[u8],
 ) {
-    let connection = DatagramHeader::peek(datagram).and_then(|header| {
-        let index = u32::try_from(header.connection & u64::from(u32::MAX)).ok()?;
-        guests.get(index, u32::try_from(header.connection >> 32).ok()?).cloned()
+    let connection = Address::peek(datagram).and_then(|address| {
+        let index = u32::try_from(address.connection & u64::from(u32::MAX)).ok()?;
+        guests.get(index, u32::try_from(address.connection >> 32).ok()?).cloned()
     });
+    let channel = connection.as_ref().and_then(|connection| connection.link().datagram_channel());
+    count_in(desk, channel.unwrap_or(Channel::Control), datagram);
     let Some(connection) = connection else {
         desk.cells.count_datagram_dropped("unknown_connection");
         return;
@@ -210,43 +218,78 @@ fn handle_of(
     route: Route,
     datagram: &[u8],
 ) {
-    let (now, cells) = (now(), &desk.cells);
+    let now = now();
+    let mut link = connection.link();
+    let received = link.handle_datagram(now, route, datagram);
+    let is_control = link.datagram_channel() == Some(Channel::Control);
+    drop(link);
+    match received {
+        Ok(Received::Taken) => {
+            if is_control {
+                desk.cells.control_in_bytes.add(datagram.len() as u64);
+            }
+            read(desk, guests, ready, connection, now);
+        }
+        Ok(Received::Ignored) => desk.cells.count_datagram_dropped("forged"),
+        Err(error) => end_by(desk, ready, connection, error),
+    }
+}
+
+/// Takes what has come in datagrams, and does everything that follows from it.
+fn read(
+    desk: &Desk,
+    guests: &mut Guests,
+    ready: &mut Ready,
+    connection: &Rc<Connection>,
+    now: Time,
+) {
+    let cells = &desk.cells;
     let mut counts = ReadCounts::new(now, &cells.delivery_seconds);
     let mut link = connection.link();
     let could_read = link.may_read();
     let late_before = link.session.late_bytes();
-    let received = link.handle_datagram(route, datagram, &mut counts);
+    let result = link.read_datagrams(ready.shaping.datagrams_room(), &mut counts);
     let late = link.session.late_bytes() - late_before;
     drop(link);
     cells.data_in_bytes.add(counts.data_bytes);
     ready.shaping.note_datagrams(desk, connection, counts.data_bytes, late);
-    match received {
-        Ok(Received::Taken) if is_data(datagram) => {}
-        Ok(Received::Taken) => cells.control_in_bytes.add(datagram.len() as u64),
-        Ok(Received::Forged) => return cells.count_datagram_dropped("forged"),
-        Ok(Received::Replayed) => return cells.count_datagram_dropped("replayed"),
-        Ok(Received::Refused) => cells.count_datagram_dropped("refused"),
-        Err(error) => {
-            let error = match error {
-                DatagramError::Handler(fault) => ReadError::Handler(fault),
-                DatagramError::Decode(error) => ReadError::Decode(error),
-                error => ReadError::Handler(Fault::protocol(error.to_string())),
-            };
-            fail(desk, ready, connection, error);
-            let is_told = connection.link().life.is_closing();
-            if !is_told {
-                // It said why it closes, and not on the stream, whose end would follow.
-                connection.close_now();
-            }
-        }
-    }
     desk.bells.activity.ring();
+    if let Err(error) = result {
+        end_by(desk, ready, connection, error);
+    }
     follow_up(desk, guests, ready, connection);
     if !could_read && connection.link().may_read() {
         // Acknowledgements made room.
         connection.read_bell.ring();
     }
     ready.schedule(desk, now, connection);
+}
+
+/// Datagrams end the connection.
+fn end_by(
+    desk: &Desk,
+    ready: &mut Ready,
+    connection: &Rc<Connection>,
+    error: DatagramError<Fault>,
+) {
+    let error = match error {
+        DatagramError::Silence(silence) => {
+            desk.cells.count_refused("datagrams_silent");
+            tracing::info!(remote = %connection.remote, "disconnected: {silence}");
+            let text = format!("{silence}: connect again, or use --transport tcp");
+            close(desk, ready, connection, Failure::new(FailureCode::DatagramsSilent, text));
+            return;
+        }
+        DatagramError::Handler(fault) => ReadError::Handler(fault),
+        DatagramError::Decode(error) => ReadError::Decode(error),
+        error => ReadError::Handler(Fault::protocol(error.to_string())),
+    };
+    fail(desk, ready, connection, error);
+    let is_told = connection.link().life.is_closing();
+    if !is_told {
+        // It said why it closes, and not on the stream, whose end would follow.
+        connection.close_now();
+    }
 }
 
 /// Does what is due, as long as the shard lives.
@@ -274,26 +317,24 @@ async fn watch_time(state: Rc<ShardState>) {
 
 /// Time has come for a connection's datagrams.
 fn handle_due(desk: &Desk, parts: &mut Parts, connection: &Rc<Connection>, now: Time) {
-    let Parts { ready, scratch, .. } = parts;
+    let Parts { guests, ready, scratch, .. } = parts;
     connection.marks.due.set(None);
     let mut link = connection.link();
-    let heard = link.handle_datagrams_timeout(now);
-    let is_closing = link.life.is_closing();
+    if link.life.is_closing() {
+        return;
+    }
+    let result = link.handle_datagrams_timeout(now);
+    let is_unread = link.has_unread_datagrams(now);
     drop(link);
     count_held_data(desk, connection, now);
-    if let Err(silence) = heard
-        && !is_closing
-    {
-        desk.cells.count_refused("datagrams_silent");
-        tracing::info!(remote = %connection.remote, "disconnected: {silence}");
-        let text = format!("{silence}: connect again, or use --transport tcp");
-        close(desk, ready, connection, Failure::new(FailureCode::DatagramsSilent, text));
+    if let Err(error) = result {
+        end_by(desk, ready, connection, error);
+        return;
+    }
+    if is_unread {
+        read(desk, guests, ready, connection, now);
     }
     transmit(desk, ready, scratch, connection);
     ready.mark_news(desk, connection);
     ready.mark_write(desk, connection);
-}
-
-fn is_data(datagram: &[u8]) -> bool {
-    DatagramHeader::peek(datagram).is_some_and(|header| header.kind == DatagramKind::Data)
 }

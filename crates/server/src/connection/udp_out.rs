@@ -6,53 +6,85 @@ use std::{io, rc::Rc};
 
 use shards::datagrams;
 
-use super::{Connection, packets::Sent};
+use super::{
+    Connection,
+    packets::{Sent, Transmitted},
+};
 use crate::shard::{
     desk::{Desk, now},
     ready::Ready,
 };
+use relay_protocol::Channel;
 
 /// Sends the datagrams of all connections that have any.
 pub(crate) fn send_ready(desk: &Desk, ready: &mut Ready, scratch: &mut Vec<u8>) {
-    while let Some(connection) = ready.pop_transmit() {
+    for _ in 0..ready.transmits() {
+        let Some(connection) = ready.pop_transmit() else { return };
         transmit(desk, ready, scratch, &connection);
     }
 }
 
-/// Sends what one connection has to say.
+/// Sends what one connection has to say, and what QUIC has of its chunks.
 pub(crate) fn transmit(
     desk: &Desk,
     ready: &mut Ready,
     scratch: &mut Vec<u8>,
-    connection: &Connection,
+    connection: &Rc<Connection>,
 ) {
     let mut link = connection.link();
-    if link.life.is_closed() {
+    let is_closed = link.life.is_closed();
+    let Some(datagrams) = link.queue.datagrams_mut().filter(|_| !is_closed) else { return };
+    let (channel, socket) = (datagrams.channel(), datagrams.socket());
+    if ready.is_blocked(socket) {
+        // Others wait for it as well: no datagram is made before it has room.
+        datagrams.handle_full();
+        ready.mark_blocked(desk, socket, connection);
         return;
     }
     let now = now();
     let cells = &desk.cells;
-    link.transmit(now, scratch, |route, contents| {
-        let transmit = datagrams::transmit(route.remote, route.local, contents, contents.len());
-        // What the kernel does not take is lost like anything else on its way.
-        if let Err(error) = desk.sockets.of(route.socket).try_send(&transmit) {
-            tracing::debug!(remote = %route.remote, "failed to send a datagram: {error}");
+    let transmitted = link.transmit(now, desk.sockets.segments_max(), scratch, |way, contents| {
+        let (route, segment) = (way.route, way.segment_bytes);
+        let transmit = datagrams::transmit(route.remote, route.local, contents, segment);
+        match desk.sockets.of(route.socket).try_send(&transmit) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Full,
+            Ok(()) => {}
+            // What the kernel does not take is lost like anything else on its way: a datagram that is only
+            // long, to try the path, or one to an address that has gone.
+            Err(error) => tracing::debug!(remote = %route.remote, "failed to send: {error}"),
         }
-        cells.datagrams_out.add(1);
-        cells.datagrams_out_bytes.add(contents.len() as u64);
-        cells.control_out_bytes.add(contents.len() as u64);
+        let (count, bytes) = (contents.len().div_ceil(segment.max(1)) as u64, contents.len() as u64);
+        if channel == Channel::Control {
+            cells.datagrams_out.add(count);
+            cells.datagrams_out_bytes.add(bytes);
+            cells.control_out_bytes.add(bytes);
+        } else {
+            cells.data_datagrams_out.add(count);
+            cells.data_datagrams_out_bytes.add(bytes);
+        }
+        Sent::Taken
     });
-    cells.messages_resent.add(link.take_resent());
+    let counts = link.take_datagram_counts();
+    if channel == Channel::Control {
+        cells.messages_resent.add(counts.lost_datagrams);
+    } else {
+        cells.data_lost_bytes.add(counts.lost_bytes);
+        cells.data_resent_bytes.add(counts.lost_bytes);
+    }
     let may_read = link.may_read();
     drop(link);
-    ready.schedule(desk, now, connection);
+    match transmitted {
+        Transmitted::All => ready.schedule(desk, now, connection),
+        Transmitted::Part => ready.mark_transmit(desk, connection),
+        Transmitted::Full => ready.mark_blocked(desk, socket, connection),
+    }
     if may_read {
         // What waited to be sent may have kept it from being read.
         connection.read_bell.ring();
     }
 }
 
-/// Sends data of one connection, at most so many file bytes; those in it.
+/// Gives QUIC data of one connection, at most so many file bytes, and sends what may go; how many it took.
 pub(crate) fn transmit_data(
     desk: &Desk,
     ready: &mut Ready,
@@ -64,39 +96,9 @@ pub(crate) fn transmit_data(
     if link.queue.data().is_none() || link.life.is_closed() {
         return 0;
     }
-    let (now, cells) = (now(), &desk.cells);
-    let most = (bytes_max, desk.sockets.segments_max());
-    let bytes = link.transmit_data(now, most, scratch, |data, contents| {
-        let segments = contents.len().div_ceil(data.segment_bytes);
-        let route = data.route;
-        let transmit = datagrams::transmit(route.remote, route.local, contents, data.segment_bytes);
-        match desk.sockets.of(data.route.socket).try_send(&transmit) {
-            Ok(()) => {
-                cells.data_datagrams_out.add(segments as u64);
-                cells.data_datagrams_out_bytes.add(contents.len() as u64);
-                Sent::Taken
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                ready.mark_blocked(desk, data.route.socket, connection);
-                Sent::Full
-            }
-            Err(error) if is_too_long(&error) => Sent::TooLong,
-            Err(error) => {
-                tracing::debug!(remote = %data.route.remote, "failed to send data: {error}");
-                Sent::Refused
-            }
-        }
-    });
-    cells.data_out_bytes.add(bytes);
-    let counts = link.take_data_counts();
+    let bytes = link.give_data(now(), bytes_max);
     drop(link);
-    cells.data_lost_bytes.add(counts.lost_bytes);
-    cells.data_resent_bytes.add(counts.resent_bytes);
-    ready.schedule(desk, now, connection);
+    desk.cells.data_out_bytes.add(bytes);
+    transmit(desk, ready, scratch, connection);
     bytes
-}
-
-/// What the kernel can take of these datagrams at once, but the path's first link can't carry.
-fn is_too_long(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
 }

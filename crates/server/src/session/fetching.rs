@@ -17,7 +17,7 @@ use relay_protocol::{
     limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_LEN_MAX},
 };
 use relay_swarm::{FetchFailure, FetchId};
-use relay_transport::{data::RangeSet, payload::frame_crcs};
+use relay_transport::{payload::frame_crcs, ranges::RangeSet};
 
 /// The fetches outstanding at one peer.
 #[derive(Debug, Default)]

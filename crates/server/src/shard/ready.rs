@@ -77,26 +77,33 @@ impl Ready {
         }
     }
 
-    /// Puts the connection into the pump's round, if it has something to write. Data in datagrams may
-    /// wait for its time alone, as acknowledgements may just have made it: then that is planned.
+    /// Puts the connection into the pump's round, if it has something to write, and among those with datagrams to
+    /// send, if it may have some.
     pub(crate) fn mark_write(&mut self, desk: &Desk, connection: &Rc<Connection>) {
         let link = connection.link();
-        if link.wants_transmit(now) && !connection.marks.transmits.replace(true) {
-            self.transmits.push_back(Rc::clone(connection));
-            desk.bells.pump.ring();
-        }
         let bytes_max = if connection.pace.waits_to_send.get() { 0 } else { u64::MAX };
-        let wants_write = link.wants_write(now, bytes_max);
-        let has_data = link.queue.data().is_some();
+        let (wants_transmit, wants_write) = (link.wants_transmit(), link.wants_write(bytes_max));
         drop(link);
-        if !wants_write {
-            if has_data {
-                self.schedule(desk, now(), connection);
-            }
-        } else if !connection.marks.writes.replace(true) {
+        if wants_transmit {
+            self.mark_transmit(desk, connection);
+        }
+        if wants_write && !connection.marks.writes.replace(true) {
             self.writes.push_back(Rc::clone(connection));
             desk.bells.pump.ring();
         }
+    }
+
+    /// Puts the connection among those with datagrams to send.
+    pub(crate) fn mark_transmit(&mut self, desk: &Desk, connection: &Rc<Connection>) {
+        if !connection.marks.transmits.replace(true) {
+            self.transmits.push_back(Rc::clone(connection));
+            desk.bells.pump.ring();
+        }
+    }
+
+    /// How many connections have datagrams to send.
+    pub(crate) fn transmits(&self) -> usize {
+        self.transmits.len()
     }
 
     /// The connection whose turn it is to write, and the new file bytes that it may be sent. Those that limits held back
@@ -138,8 +145,9 @@ impl Ready {
             connection.pace.begin_anew();
             end_hold(desk, connection, now());
             if let Some(datagrams) = connection.link().queue.datagrams_mut() {
-                datagrams.unhold_data();
+                datagrams.hold_data(Time::ZERO);
             }
+            self.schedule(desk, now(), connection);
             connection.read_bell.ring();
             self.mark_write(desk, connection);
         }
@@ -191,6 +199,7 @@ impl Ready {
             self.outbox.hand_over(home, claims);
             if was_full {
                 connection.read_bell.ring();
+                self.schedule(desk, now(), &connection);
             }
             if is_due {
                 again.push_back(connection);
@@ -209,11 +218,11 @@ impl Ready {
 
     /// Sees to it that the connection is looked at when it has something to do in datagrams.
     pub(crate) fn schedule(&mut self, desk: &Desk, now: Time, connection: &Connection) {
-        let link = connection.link();
+        let mut link = connection.link();
         if link.life.is_closed() {
             return;
         }
-        let Some(due) = link.poll_datagrams_timeout() else { return };
+        let Some(due) = link.poll_datagrams_timeout(now) else { return };
         let has_data = link.queue.data().is_some();
         drop(link);
         let due = if has_data { due.max(now + DUE_AGAIN_MIN) } else { round_up(due.max(now)) };
@@ -246,11 +255,18 @@ impl Ready {
         }
     }
 
-    /// A datagram socket had no room for the connection's data.
+    /// A datagram socket had no room for what the connection has to send.
     pub(crate) fn mark_blocked(&mut self, desk: &Desk, socket: u8, connection: &Rc<Connection>) {
-        let socket = usize::from(socket);
-        self.blocked[socket].push(Rc::clone(connection));
-        desk.bells.blocked[socket].ring();
+        if !connection.marks.is_blocked.replace(true) {
+            let socket = usize::from(socket);
+            self.blocked[socket].push(Rc::clone(connection));
+            desk.bells.blocked[socket].ring();
+        }
+    }
+
+    /// Whether a datagram socket has no room, as far as is known.
+    pub(crate) fn is_blocked(&self, socket: u8) -> bool {
+        !self.blocked[usize::from(socket)].is_empty()
     }
 
     /// The connections whose data a datagram socket had no room for.

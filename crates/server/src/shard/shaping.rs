@@ -2,8 +2,8 @@
 //!
 //! Two limits bound each direction, that of all connections and that of each. A connection waits for its own first: so
 //! none stands in the queue of all that may not go when its turn comes. What comes by a stream is simply read later, where
-//! it was asked for. What comes in datagrams has come already: it is acknowledged later, and its sender may have no more
-//! under way than [`DATAGRAM_ROOM`] of the rate. What comes unasked holds up its own connection, and no other.
+//! it was asked for, and what comes in datagrams, too: QUIC holds its sender back. What comes unasked holds up its own
+//! connection, and no other.
 //!
 //! While nothing is limited each question costs a branch.
 
@@ -18,11 +18,6 @@ use relay_protocol::{
     rate::{Gcra, Rate},
     time::Time,
 };
-
-/// A holder may have so much of the limited rate under way in datagrams. Less than the depth of the limit, so that an
-/// acknowledgement that a timer delays costs nothing; few enough that some holders at once wait no longer than their
-/// patience for an acknowledgement.
-const DATAGRAM_ROOM: Duration = Duration::from_millis(10);
 
 /// The limits of one shard.
 #[derive(Default)]
@@ -271,7 +266,12 @@ impl Shaping {
         self.reading.due()
     }
 
-    /// So many file bytes came in datagrams, some of them unasked: they are acknowledged when they are over at the
+    /// File bytes of datagrams that are read at a time.
+    pub(crate) fn datagrams_room(&self) -> u64 {
+        self.least().map_or(u64::MAX, Rate::quantum_bytes)
+    }
+
+    /// So many file bytes were read of datagrams, some of them unasked: the next are read when they are over at the
     /// rate.
     pub(crate) fn note_datagrams(
         &mut self,
@@ -290,15 +290,9 @@ impl Shaping {
         self.note_unasked(desk, connection, now, unasked_bytes);
         let unasked = Some(connection.pace.unasked_until());
         let until = all.into_iter().chain(own).chain(unasked).max().unwrap_or(now);
-        let room = self.least().map_or(0, |rate| rate.bytes_in(DATAGRAM_ROOM));
-        let room = u32::try_from(room).unwrap_or(u32::MAX);
-        let mut link = connection.link();
-        let Some(datagrams) = link.queue.datagrams_mut() else { return };
-        datagrams.hold_data(now, until, room);
-        if until <= now {
-            datagrams.release_data(now);
+        if let Some(datagrams) = connection.link().queue.datagrams_mut() {
+            datagrams.hold_data(until);
         }
-        drop(link);
         count_held_data(desk, connection, now);
         connection.pace.hold_data(now, until);
     }

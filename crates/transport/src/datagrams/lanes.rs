@@ -1,136 +1,193 @@
-//! The three lanes of control messages, both ways: from messages to frames of packets, and back.
+//! Control messages over streams of QUIC, one for each lane and direction: messages in, bytes out, and back.
 //!
-//! Pure. Which packets came or were lost is told here; why, is [`super::recovery`]'s business.
+//! A lost datagram holds up its own lane only. Of [`Lane::Latest`] just the newest message waits. What QUIC has not
+//! taken waits here, and is the caller's to bound; what it has taken is bounded by its windows.
 
-use super::{
-    lanes_in::{InOrder, Latest, Prompt},
-    lanes_out::{LaneOut, LatestOut},
-    outcome::DatagramError,
-};
+use bytes::{Buf as _, Bytes};
+use quinn_proto::{Connection, Dir, ReadError, StreamId, WriteError};
+
 use crate::lane::Lane;
-use relay_protocol::{
-    DatagramFrame, DecodeError, Message, datagram::MESSAGE_FRAME_HEADER_BYTES, decode_body,
-    encode_body,
-};
+use relay_protocol::{DecodeError, Message, MessageDecoder, encode_message};
+
+/// How a stream of the first lane begins, and so on: kinds of streams.
+const KINDS: [u8; 3] = [1, 2, 3];
+
+/// Bytes taken from the library at a time.
+const READ_BYTES_MAX: usize = 16 << 10;
+
+/// Messages go before file bytes.
+const PRIORITY: i32 = 1;
+
+fn index(lane: Lane) -> usize {
+    match lane {
+        Lane::Prompt => 0,
+        Lane::Latest => 1,
+        Lane::InOrder => 2,
+    }
+}
+
+/// The kind of the stream on which a peer proves that it is the one of the stream beside it.
+pub(super) const KIND_OF_PROOF: u8 = KINDS[2];
+
+#[derive(Debug, Default)]
+struct LaneOut {
+    stream: Option<StreamId>,
+    /// Encoded, and not taken by QUIC.
+    waiting: Vec<u8>,
+    /// Of these so many were taken.
+    taken: usize,
+    /// Not encoded: a newer one takes its place.
+    newest: Option<Message>,
+}
+
+impl LaneOut {
+    /// Gives QUIC what it takes.
+    fn flush(&mut self, connection: &mut Connection, kind: u8) {
+        if let Some(newest) = self.newest.take_if(|_| self.waiting.is_empty()) {
+            encode_message(&newest, &mut self.waiting);
+        }
+        if self.waiting.is_empty() {
+            return;
+        }
+        let id = match self.stream {
+            Some(id) => id,
+            None => {
+                let Some(id) = connection.streams().open(Dir::Uni) else { return };
+                self.stream = Some(id);
+                self.waiting.insert(0, kind);
+                connection.send_stream(id).set_priority(PRIORITY).ok();
+                id
+            }
+        };
+        while self.taken < self.waiting.len() {
+            match connection.send_stream(id).write(&self.waiting[self.taken..]) {
+                Ok(bytes) => self.taken += bytes,
+                // No other side stops a lane, but one that ends the connection.
+                Err(WriteError::Blocked | WriteError::Stopped(_) | WriteError::ClosedStream) => {
+                    return;
+                }
+            }
+        }
+        self.waiting.clear();
+        self.taken = 0;
+    }
+}
+
+#[derive(Debug, Default)]
+struct LaneIn {
+    stream: Option<StreamId>,
+    decoder: MessageDecoder,
+    /// Came, and not decoded yet.
+    rest: Bytes,
+    is_readable: bool,
+}
+
+impl LaneIn {
+    fn poll(&mut self, connection: &mut Connection) -> Result<Option<Message>, DecodeError> {
+        loop {
+            while !self.rest.is_empty() {
+                let mut input = &*self.rest;
+                let message = self.decoder.decode(&mut input)?;
+                let left = input.len();
+                self.rest.advance(self.rest.len() - left);
+                if message.is_some() {
+                    return Ok(message);
+                }
+            }
+            let Some(id) = self.stream.filter(|_| self.is_readable) else { return Ok(None) };
+            match read_ordered(connection, id, READ_BYTES_MAX) {
+                Some(bytes) => self.rest = bytes,
+                None => self.is_readable = false,
+            }
+        }
+    }
+}
+
+/// The next bytes of a stream, at most so many; `None` if there are none now, or never again.
+pub(super) fn read_ordered(
+    connection: &mut Connection,
+    id: StreamId,
+    bytes_max: usize,
+) -> Option<Bytes> {
+    let mut stream = connection.recv_stream(id);
+    let mut chunks = stream.read(true).ok()?;
+    let next = match chunks.next(bytes_max) {
+        Ok(chunk) => chunk.map(|chunk| chunk.bytes),
+        Err(ReadError::Blocked | ReadError::Reset(_)) => None,
+    };
+    // What it says about more to send is asked for after each step anyway.
+    let _ = chunks.finalize();
+    next
+}
 
 /// Messages on their way in both directions.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    in_order: (LaneOut, InOrder),
-    prompt: (LaneOut, Prompt),
-    latest: (LatestOut, Latest),
-    /// Messages that had to be said again, since this was last asked.
-    resent: u64,
-    /// Where messages are encoded; empty between calls.
-    body: Vec<u8>,
+    out: [LaneOut; 3],
+    heard: [LaneIn; 3],
 }
 
 impl Lanes {
     /// A message to send.
     pub(super) fn push(&mut self, message: &Message) {
-        self.body.clear();
-        encode_body(message, &mut self.body);
-        match Lane::of(message) {
-            Lane::InOrder => self.in_order.0.push(&self.body),
-            Lane::Prompt => self.prompt.0.push(&self.body),
-            Lane::Latest => self.latest.0.push(&self.body),
+        let lane = Lane::of(message);
+        let out = &mut self.out[index(lane)];
+        match lane {
+            Lane::Latest => out.newest = Some(message.clone()),
+            Lane::Prompt | Lane::InOrder => encode_message(message, &mut out.waiting),
         }
     }
 
-    /// Bytes of messages that wait to be sent.
+    /// Bytes by which a peer begins its lane of messages in order: before all of them.
+    pub(super) fn push_proof(&mut self, proof: &[u8]) {
+        let waiting = &mut self.out[index(Lane::InOrder)].waiting;
+        waiting.splice(0..0, proof.iter().copied());
+    }
+
+    /// Bytes of messages that QUIC has not taken.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.in_order.0.waiting_bytes() + self.prompt.0.waiting_bytes()
+        self.out.iter().map(|lane| lane.waiting.len() - lane.taken).sum()
     }
 
-    /// Every message has arrived.
-    pub(super) fn is_empty(&self) -> bool {
-        self.in_order.0.is_empty() && self.prompt.0.is_empty() && self.latest.0.is_empty()
+    /// Gives QUIC what it takes, what must not wait first.
+    pub(super) fn flush(&mut self, connection: &mut Connection) {
+        for (lane, kind) in self.out.iter_mut().zip(KINDS) {
+            lane.flush(connection, kind);
+        }
     }
 
-    /// A message is to be sent.
-    pub(super) fn has_content(&self) -> bool {
-        self.latest.0.peek().is_some()
-            || self.prompt.0.peek().is_some()
-            || self.in_order.0.peek().is_some()
-    }
-
-    /// Messages that had to be said again, since this was last asked.
-    pub(super) fn take_resent(&mut self) -> u64 {
-        std::mem::take(&mut self.resent)
-    }
-
-    /// A message came; it goes to `handler`, with those that have waited for it.
-    pub(super) fn handle_message<E>(
-        &mut self,
-        frame: &DatagramFrame<'_>,
-        handler: &mut impl FnMut(Message) -> Result<(), E>,
-    ) -> Result<(), DatagramError<E>> {
-        let decode = |body: &[u8]| {
-            decode_body(body).map_err(|error| DatagramError::Decode(DecodeError::Message(error)))
+    /// A stream that begins like this is a lane's; false if it is none, or a lane that has one already.
+    pub(super) fn take_stream(&mut self, kind: u8, id: StreamId) -> bool {
+        let at = KINDS.iter().position(|&other| other == kind);
+        let Some(lane) = at.map(|at| &mut self.heard[at]).filter(|lane| lane.stream.is_none())
+        else {
+            return false;
         };
-        match *frame {
-            DatagramFrame::InOrder { number, body } => {
-                let lane = &mut self.in_order.1;
-                if !lane.is_known(number)? {
-                    lane.insert(number, decode(body)?);
-                }
-                while let Some(message) = lane.pop() {
-                    handler(message).map_err(DatagramError::Handler)?;
-                }
+        (lane.stream, lane.is_readable) = (Some(id), true);
+        true
+    }
+
+    /// Whether the stream is one of a lane's, which has something to read now.
+    pub(super) fn handle_readable(&mut self, id: StreamId) -> bool {
+        let lane = self.heard.iter_mut().find(|lane| lane.stream == Some(id));
+        lane.map(|lane| lane.is_readable = true).is_some()
+    }
+
+    /// Something may have come that was not asked for.
+    pub(super) fn has_unread(&self) -> bool {
+        self.heard.iter().any(|lane| lane.is_readable || !lane.rest.is_empty())
+    }
+
+    /// The next message that came, of what must not wait first.
+    pub(super) fn poll(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<Option<Message>, DecodeError> {
+        for lane in &mut self.heard {
+            if let Some(message) = lane.poll(connection)? {
+                return Ok(Some(message));
             }
-            DatagramFrame::Prompt { number, body } if self.prompt.1.insert(number)? => {
-                handler(decode(body)?).map_err(DatagramError::Handler)?;
-            }
-            DatagramFrame::Latest { number, body } if self.latest.1.insert(number) => {
-                handler(decode(body)?).map_err(DatagramError::Handler)?;
-            }
-            _ => {}
         }
-        Ok(())
-    }
-
-    /// These packets have come.
-    pub(super) fn handle_acked(&mut self, packets: &[u64]) {
-        self.in_order.0.handle_acked(packets);
-        self.prompt.0.handle_acked(packets);
-        self.latest.0.handle_acked(packets);
-    }
-
-    /// These packets are lost: what was in them is sent again.
-    pub(super) fn handle_lost(&mut self, packets: &[u64]) {
-        if packets.is_empty() {
-            return;
-        }
-        self.resent += self.in_order.0.handle_lost(packets)
-            + self.prompt.0.handle_lost(packets)
-            + u64::from(self.latest.0.handle_lost(packets));
-    }
-
-    /// Puts into this packet, which may end at `end`, what there is to say and fits, what must not wait
-    /// first; whether it was anything.
-    pub(super) fn fill(&mut self, packet: u64, end: usize, out: &mut Vec<u8>) -> bool {
-        let start = out.len();
-        let fits =
-            |out: &Vec<u8>, body: &[u8]| out.len() + MESSAGE_FRAME_HEADER_BYTES + body.len() <= end;
-        while let Some((number, body)) = self.prompt.0.peek().filter(|(_, body)| fits(out, body)) {
-            DatagramFrame::Prompt { number, body }.encode(out);
-            self.prompt.0.handle_sent(number, packet);
-        }
-        if let Some((number, body)) = self.latest.0.peek().filter(|(_, body)| fits(out, body)) {
-            DatagramFrame::Latest { number, body }.encode(out);
-            self.latest.0.handle_sent(packet);
-        }
-        while let Some((number, body)) = self.in_order.0.peek().filter(|(_, body)| fits(out, body))
-        {
-            DatagramFrame::InOrder { number, body }.encode(out);
-            self.in_order.0.handle_sent(number, packet);
-        }
-        out.len() > start
-    }
-
-    /// Asserts what always holds.
-    pub(super) fn invariants(&self) {
-        self.in_order.0.invariants();
-        self.prompt.0.invariants();
+        Ok(None)
     }
 }

@@ -1,23 +1,17 @@
-//! When the two sides last heard each other: signs of life, and how long silence may last.
+//! When the two sides last heard each other, and how long silence may last.
 //!
-//! A peer gives one now and then; a relay that is not answered asks for one. Pure. Does not know what was
-//! said.
+//! QUIC keeps a path alive and gives up one that is dead. What it can't know is here: that a peer should be asked,
+//! over the stream beside, where it is, and that datagrams never came through at all. Pure.
 
 use std::time::Duration;
 
 use relay_protocol::{
-    Side,
-    limits::{DATAGRAM_ANSWER_TIMEOUT, DATAGRAM_KEEPALIVE_INTERVAL, DATAGRAM_SILENCE_TIMEOUT},
+    limits::{DATAGRAM_ANSWER_TIMEOUT, DATAGRAM_SILENCE_TIMEOUT},
     time::Time,
 };
 
-/// How often a peer has asked in vain, at least, when it gives up: a quarter of what it asks within
-/// [`DATAGRAM_ANSWER_TIMEOUT`]. A peer that stood still itself for so long, as a machine may, would
-/// otherwise take that for the relay's silence.
-const ANSWER_ATTEMPTS_MIN: u32 = 3;
-
-/// Time-outs in a row after which a peer may have another address: losses alone seldom come so far.
-const POKE_TIMEOUTS: u32 = 2;
+/// A peer that owes an answer for so long may have another address: losses alone seldom take longer.
+const POKE_AFTER: Duration = Duration::from_millis(500);
 
 /// A peer is asked no more often than this.
 const POKE_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,106 +27,113 @@ pub enum Silence {
     Ceased(Duration),
 }
 
-/// When the sides heard each other, as one of them knows it.
+/// When one side heard the other.
 #[derive(Debug)]
 pub(super) struct SignsOfLife {
-    side: Side,
     opened_at: Time,
-    /// When something sealed came last.
+    /// When something came last that the other side had sealed.
     heard_at: Option<Time>,
-    /// When something went out last that asks for an acknowledgement.
-    said_at: Time,
-    /// A ping is to be sent.
-    is_ping_due: bool,
-    /// When the peer was asked last, over the stream, for a sign of where it is.
+    /// When the other side wanted a proof last of where this one is.
+    challenged_at: Option<Time>,
+    /// When it was asked last, over the stream, for a sign of where it is.
     poked_at: Option<Time>,
+    /// Since when it owes an answer.
+    owes_since: Option<Time>,
 }
 
 impl SignsOfLife {
-    /// A peer begins with a ping, by which the relay learns where it is.
-    pub(super) fn new(side: Side, now: Time) -> Self {
+    pub(super) fn new(now: Time) -> Self {
         Self {
-            side,
             opened_at: now,
             heard_at: None,
-            said_at: now,
-            is_ping_due: side == Side::Peer,
+            challenged_at: None,
             poked_at: None,
+            owes_since: None,
         }
     }
 
-    /// Something sealed came.
     pub(super) fn handle_heard(&mut self, now: Time) {
-        self.heard_at = Some(now);
+        (self.heard_at, self.owes_since) = (Some(now), None);
     }
 
-    /// Something went out that asks for an acknowledgement.
-    pub(super) fn handle_said(&mut self, now: Time) {
-        self.said_at = now;
+    pub(super) fn handle_challenged(&mut self, now: Time) {
+        self.challenged_at = Some(now);
     }
 
-    /// When something sealed came last.
     pub(super) fn heard_at(&self) -> Option<Time> {
         self.heard_at
     }
 
-    /// A ping is to be sent.
-    pub(super) fn is_ping_due(&self) -> bool {
-        self.is_ping_due
+    pub(super) fn challenged_at(&self) -> Option<Time> {
+        self.challenged_at
     }
 
-    /// The next packet is to hold a ping.
-    pub(super) fn want_ping(&mut self) {
-        self.is_ping_due = true;
+    /// When this side gives up, if it has not heard the other until then; only before it ever has.
+    pub(super) fn answer_due(&self) -> Option<Time> {
+        let due = self.opened_at + DATAGRAM_ANSWER_TIMEOUT;
+        self.heard_at.is_none().then_some(due)
     }
 
-    /// The packet that goes now holds a ping.
-    pub(super) fn handle_ping_sent(&mut self) {
-        self.is_ping_due = false;
+    /// How the other side is silent, where QUIC has given it up.
+    pub(super) fn ceased() -> Silence {
+        Silence::Ceased(DATAGRAM_SILENCE_TIMEOUT)
     }
 
-    /// When a peer that has nothing to say pings, so that its path stays open.
-    pub(super) fn keepalive_at(&self) -> Option<Time> {
-        (self.side == Side::Peer).then(|| self.said_at + DATAGRAM_KEEPALIVE_INTERVAL)
+    /// Something went out that asks for an answer.
+    pub(super) fn handle_asked(&mut self, now: Time) {
+        self.owes_since.get_or_insert(now);
     }
 
-    /// When the other side counts as silent, if nothing is heard until then, and how. `timeouts`: how
-    /// often in a row it did not answer in time.
-    pub(super) fn silence(&self, timeouts: u32) -> (Time, Silence) {
-        match self.heard_at {
-            // The relay learns from its peer's silence that the stream ends, or that it is done for.
-            None if self.side == Side::Peer && timeouts >= ANSWER_ATTEMPTS_MIN => {
-                let after = DATAGRAM_ANSWER_TIMEOUT;
-                (self.opened_at + after, Silence::Unanswered(after))
-            }
-            heard_at => {
-                let after = DATAGRAM_SILENCE_TIMEOUT;
-                (heard_at.unwrap_or(self.opened_at) + after, Silence::Ceased(after))
-            }
+    /// Whether to ask the other side over the stream.
+    pub(super) fn poll_poke(&mut self, now: Time) -> bool {
+        let Some(since) = self.owes_since.filter(|_| self.heard_at.is_some()) else { return false };
+        let was_asked = self.poked_at.is_some_and(|at| now < at + POKE_INTERVAL);
+        if now < since + POKE_AFTER || was_asked {
+            return false;
         }
+        self.poked_at = Some(now);
+        true
     }
 
-    /// Time has passed.
-    ///
-    /// # Errors
-    /// The other side can't be heard.
-    pub(super) fn handle_timeout(&mut self, now: Time, timeouts: u32) -> Result<(), Silence> {
-        let (given_up_at, silence) = self.silence(timeouts);
-        if given_up_at <= now {
-            return Err(silence);
-        }
-        self.is_ping_due |= self.keepalive_at().is_some_and(|at| at <= now);
-        Ok(())
+    /// When [`Self::poll_poke`] is to be asked again.
+    pub(super) fn poke_due(&self) -> Option<Time> {
+        self.heard_at?;
+        let due = self.owes_since? + POKE_AFTER;
+        Some(self.poked_at.map_or(due, |at| due.max(at + POKE_INTERVAL)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_peer_that_owes_an_answer_is_asked_now_and_then_until_it_is_heard() {
+        let start = Time::ZERO + 1000 * MS;
+        let mut signs = SignsOfLife::new(start);
+        signs.handle_asked(start);
+        assert!(!signs.poll_poke(start + 9000 * MS), "it was never there");
+        signs.handle_heard(start);
+        assert!(!signs.poll_poke(start + 9000 * MS), "it owes nothing");
+        signs.handle_asked(start);
+        assert_eq!(signs.poke_due(), Some(start + POKE_AFTER));
+        assert!(!signs.poll_poke(start));
+        assert!(signs.poll_poke(start + POKE_AFTER));
+        assert!(!signs.poll_poke(start + POKE_AFTER + 999 * MS), "just asked");
+        assert_eq!(signs.poke_due(), Some(start + POKE_AFTER + POKE_INTERVAL));
+        assert!(signs.poll_poke(start + POKE_AFTER + 1000 * MS));
+        signs.handle_heard(start + 3000 * MS);
+        signs.handle_asked(start + 3000 * MS);
+        assert!(!signs.poll_poke(start + 3000 * MS), "a new wait begins");
     }
 
-    /// Whether the relay is to ask its peer, over the stream, for a ping.
-    pub(super) fn poll_poke(&mut self, now: Time, timeouts: u32) -> bool {
-        let is_due = self.side == Side::Relay
-            && timeouts >= POKE_TIMEOUTS
-            && self.poked_at.is_none_or(|at| now.since(at) >= POKE_INTERVAL);
-        if is_due {
-            self.poked_at = Some(now);
-        }
-        is_due
+    #[test]
+    fn only_what_was_never_heard_is_given_up_here() {
+        let mut signs = SignsOfLife::new(Time::ZERO);
+        assert_eq!(signs.answer_due(), Some(Time::ZERO + DATAGRAM_ANSWER_TIMEOUT));
+        signs.handle_heard(Time::ZERO);
+        assert_eq!(signs.answer_due(), None);
     }
 }

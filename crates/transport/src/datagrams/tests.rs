@@ -1,377 +1,205 @@
-//! Two sides back to back over a path that loses, doubles, delays and reorders, in virtual time.
+//! Two ends over a network that loses, repeats, reorders and readdresses on demand, in virtual time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, rc::Rc, time::Duration};
 
 use super::*;
-use relay_protocol::{
-    Digest,
-    limits::{
-        DATAGRAM_ACK_DELAY_MAX, DATAGRAM_ACK_QUIET, DATAGRAM_ANSWER_TIMEOUT,
-        DATAGRAM_KEEPALIVE_INTERVAL, DATAGRAM_SILENCE_TIMEOUT,
-    },
-    rng::Rng,
-};
+use crate::exercise::relay_identity;
+use relay_protocol::{limits::DATAGRAM_SILENCE_TIMEOUT, rng::Rng};
 
-#[derive(Clone, Copy)]
-struct Faults {
-    loss_per_mille: u64,
-    double_per_mille: u64,
-    jitter_ms: u64,
-    /// Nothing passes between these, in milliseconds.
-    black_out: (u64, u64),
+const MS: Duration = Duration::from_millis(1);
+const PEER: &str = "10.0.0.1:1000";
+const ELSEWHERE: &str = "10.0.0.9:9000";
+const RELAY: &str = "10.0.0.2:2000";
+
+fn config(channel: Channel) -> DatagramsConfig {
+    DatagramsConfig {
+        address: Address { shard: 3, connection: 77 },
+        secret: [5; DATAGRAM_SECRET_BYTES],
+        channel,
+        path: PathSettings {
+            congestion: CongestionControl::Cubic,
+            room_bytes: 1 << 20,
+            datagram_bytes_max: Some(1472),
+        },
+    }
 }
 
-const CLEAN: Faults =
-    Faults { loss_per_mille: 0, double_per_mille: 0, jitter_ms: 0, black_out: (0, 0) };
-
-const PEER: Route =
-    Route { socket: 0, remote: SocketAddr::new(std_ip(127, 0, 0, 1), 1000), local: None };
-const RELAY: Route = Route { remote: SocketAddr::new(std_ip(127, 0, 0, 2), 7440), ..PEER };
-
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-const fn std_ip(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+/// What one end has heard.
+#[derive(Default)]
+struct Heard {
+    messages: Vec<Message>,
+    pieces: Vec<(DataPieceHeader, Vec<u8>)>,
+    ignored: u32,
+    discarded: u64,
 }
 
+impl Heard {
+    /// The bytes of a send, by where they lie in the chunk.
+    fn bytes(&self, tag: u32, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        for (header, piece) in self.pieces.iter().filter(|(header, _)| header.tag == tag) {
+            bytes[header.offset as usize..][..piece.len()].copy_from_slice(piece);
+        }
+        bytes
+    }
+}
+
+/// A network between both ends.
 struct World {
+    relay: Datagrams,
+    peer: Datagrams,
+    heard: [Heard; 2],
     now: Time,
-    faults: Faults,
-    chance: Rng,
-    /// (when, order of sending) to (to the relay, source, bytes).
-    wire: BTreeMap<(Time, u64), (bool, Route, Vec<u8>)>,
-    sent: u64,
-    sides: [Datagrams; 2],
-    /// Where the peer's datagrams seem to come from.
-    source: Route,
-    received: [Vec<Message>; 2],
-    takes: bool,
+    /// Each end's datagrams on their way, with the time of arrival: to the peer, to the relay.
+    ways: [Vec<(Time, Vec<u8>)>; 2],
+    rng: Rng,
+    /// How many of a thousand are lost, and come later than those after them.
+    loss_permille: u64,
+    reorder_permille: u64,
+    peer_at: SocketAddr,
+    to_relay_bytes: u64,
+    to_peer_bytes: u64,
+    /// Takes a datagram to the relay away, or alters it.
+    tamper: fn(&mut Vec<u8>) -> bool,
 }
 
-const RELAY_SIDE: usize = 0;
-const PEER_SIDE: usize = 1;
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn route(remote: SocketAddr) -> Route {
+    Route { socket: 0, remote, local: None }
+}
 
 impl World {
-    fn new(seed: u64, faults: Faults) -> Self {
-        let side = |side: Side, route| {
-            let keys = DatagramKeys::derive(&[1; 32]);
-            let config =
-                DatagramsConfig { side, shard: 1, connection: 77, keys, route, challenge_seed: 5 };
-            Datagrams::new(config, Time::ZERO)
-        };
+    fn new(channel: Channel, seed: u64) -> Self {
+        Self::with(&config(channel), &config(channel), seed)
+    }
+
+    fn with(relay: &DatagramsConfig, peer: &DatagramsConfig, seed: u64) -> Self {
+        let now = Time::ZERO + 5000 * MS;
+        let identity = relay_identity();
+        let trust = Trust::pinned(identity.pin());
         Self {
-            now: Time::ZERO,
-            faults,
-            chance: Rng::new(seed, 0),
-            wire: BTreeMap::new(),
-            sent: 0,
-            sides: [side(Side::Relay, None), side(Side::Peer, Some(RELAY))],
-            source: PEER,
-            received: [Vec::new(), Vec::new()],
-            takes: true,
+            relay: Datagrams::accept(relay, &identity, now),
+            peer: Datagrams::connect(peer, &trust, ("relay", addr(RELAY)), now),
+            heard: Default::default(),
+            now,
+            ways: Default::default(),
+            rng: Rng::new(seed, 0),
+            loss_permille: 0,
+            reorder_permille: 0,
+            peer_at: addr(PEER),
+            to_relay_bytes: 0,
+            to_peer_bytes: 0,
+            tamper: |_| true,
         }
     }
 
-    fn transmit(&mut self) {
-        for side in [RELAY_SIDE, PEER_SIDE] {
-            let mut out = Vec::new();
-            while let Some(route) = self.sides[side].poll_transmit(self.now, &mut out) {
-                let bytes = std::mem::take(&mut out);
-                assert!(bytes.len() <= relay_protocol::limits::DATAGRAM_BYTES_MAX);
-                let to_relay = side == PEER_SIDE;
-                if !to_relay && route != self.source {
-                    continue; // No side is there any more.
+    /// One side sends what it may.
+    fn send(&mut self, to_relay: bool) {
+        let end = if to_relay { &mut self.peer } else { &mut self.relay };
+        end.give_data(u64::MAX);
+        let mut out = Vec::new();
+        while let Some(way) = end.poll_transmit(self.now, 4, &mut out) {
+            for datagram in out.chunks(way.segment_bytes) {
+                let mut datagram = datagram.to_vec();
+                let sent = datagram.len() as u64;
+                *(if to_relay { &mut self.to_relay_bytes } else { &mut self.to_peer_bytes }) += sent;
+                let is_lost = self.rng.below(1000) < self.loss_permille
+                    || to_relay && !(self.tamper)(&mut datagram)
+                    || !to_relay && way.route.remote != self.peer_at;
+                let delay = if self.rng.below(1000) < self.reorder_permille { 35 } else { 10 };
+                if !is_lost {
+                    self.ways[usize::from(to_relay)].push((self.now + delay * MS, datagram));
                 }
-                self.carry(to_relay, &bytes);
             }
-            self.sides[side].invariants();
-            assert!(!self.sides[side].wants_transmit(self.now), "asked until there is none");
-        }
-    }
-
-    fn carry(&mut self, to_relay: bool, bytes: &[u8]) {
-        let millis = self.now.since(Time::ZERO).as_millis();
-        let (from, until) = self.faults.black_out;
-        if self.chance.below(1000) < self.faults.loss_per_mille
-            || (u128::from(from)..u128::from(until)).contains(&millis)
-        {
-            return;
-        }
-        let copies = 1 + u32::from(self.chance.below(1000) < self.faults.double_per_mille);
-        for _ in 0..copies {
-            let jitter = self.chance.below(self.faults.jitter_ms * 1000 + 1);
-            let at = self.now + Duration::from_micros(5_000 + jitter);
-            self.sent += 1;
-            let from = if to_relay { self.source } else { RELAY };
-            self.wire.insert((at, self.sent), (to_relay, from, bytes.to_vec()));
-        }
-    }
-
-    /// Until the next thing has happened.
-    fn step(&mut self) -> Result<(), Silence> {
-        self.transmit();
-        let timer = self.sides.iter().map(Datagrams::poll_timeout).min().expect("two");
-        let arrival = self.wire.first_key_value().map_or(timer, |(&(at, _), _)| at);
-        let next = timer.min(arrival);
-        assert!(next > self.now || next == arrival, "time goes on: {:?} {:?}", next, self.now);
-        self.now = self.now.max(next);
-        while let Some(entry) = self.wire.first_entry()
-            && entry.key().0 <= self.now
-        {
-            let (to_relay, from, bytes) = entry.remove();
-            let side = if to_relay { RELAY_SIDE } else { PEER_SIDE };
-            let received = &mut self.received[side];
-            let mut take = |message| {
-                received.push(message);
-                Ok::<(), ()>(())
-            };
-            self.sides[side]
-                .handle_datagram(self.now, from, &bytes, self.takes, &mut take)
-                .expect("honest");
-        }
-        self.sides.iter_mut().try_for_each(|side| side.handle_timeout(self.now))
-    }
-
-    fn run_until(&mut self, mut done: impl FnMut(&Self) -> bool) {
-        for _ in 0..1_000_000 {
-            if done(self) {
-                return;
-            }
-            self.step().expect("heard");
-        }
-        panic!("it does not come to an end");
-    }
-}
-
-fn have(chunk: u32) -> Message {
-    Message::Have { ranges: vec![relay_protocol::ChunkRange { first: chunk, count: 1 }] }
-}
-
-/// A mixed conversation both ways; what came is checked against what was said.
-fn check(seed: u64, faults: Faults) -> World {
-    let mut world = World::new(seed, faults);
-    let count = 300_u32;
-    for number in 0..count {
-        world.sides[PEER_SIDE].push_control(&have(number));
-        world.sides[PEER_SIDE].push_control(&Message::Progress {
-            received_bytes: u64::from(number),
-            granted_bytes: u64::from(number) + 1,
-        });
-        let fetch = Message::Fetch { fetch_id: number, chunk: number };
-        world.sides[RELAY_SIDE].push_control(&fetch);
-        let digests = vec![Digest([7; 32]); 32];
-        let part = Message::ManifestPart { first_chunk: number * 32, digests };
-        world.sides[RELAY_SIDE].push_control(&part);
-        if number % 7 == 0 {
-            world.step().expect("heard");
-        }
-    }
-    world.run_until(|world| world.sides.iter().all(Datagrams::is_empty));
-    let haves: Vec<_> =
-        world.received[0].iter().filter(|m| matches!(m, Message::Have { .. })).cloned().collect();
-    assert_eq!(haves, (0..count).map(have).collect::<Vec<_>>(), "seed {seed}");
-    let last = world.received[0].iter().rev().find_map(|message| match message {
-        Message::Progress { received_bytes, .. } => Some(*received_bytes),
-        _ => None,
-    });
-    assert_eq!(last, Some(u64::from(count) - 1), "seed {seed}: the newest progress came last");
-    let mut fetches = Vec::new();
-    let mut parts = Vec::new();
-    for message in &world.received[1] {
-        match message {
-            Message::Fetch { fetch_id, .. } => fetches.push(*fetch_id),
-            Message::ManifestPart { first_chunk, .. } => parts.push(*first_chunk),
-            other => panic!("seed {seed}: {other:?}"),
-        }
-    }
-    fetches.sort_unstable();
-    assert_eq!(fetches, (0..count).collect::<Vec<_>>(), "seed {seed}: each fetch once");
-    assert_eq!(parts, (0..count).map(|n| n * 32).collect::<Vec<_>>(), "seed {seed}: in order");
-    world
-}
-
-#[test]
-fn on_a_clean_path_nothing_is_said_twice() {
-    let world = check(1, CLEAN);
-    for mut side in world.sides {
-        assert_eq!(side.take_resent(), 0);
-    }
-}
-
-#[test]
-fn every_message_arrives_once_whatever_the_path_loses_doubles_and_reorders() {
-    for seed in 0..60 {
-        for (loss_per_mille, jitter_ms) in [(1, 0), (10, 3), (50, 20), (200, 40)] {
-            let faults = Faults { loss_per_mille, double_per_mille: 50, jitter_ms, ..CLEAN };
-            check(seed, faults);
-        }
-    }
-}
-
-#[test]
-fn a_black_out_of_ten_seconds_is_outlasted() {
-    let world = check(3, Faults { black_out: (40, 10_040), ..CLEAN });
-    let elapsed = world.now.since(Time::ZERO);
-    assert!(elapsed < Duration::from_secs(13), "{elapsed:?}: the path is found again soon");
-    assert!(world.sent < 2_000, "{}: and not hammered meanwhile", world.sent);
-}
-
-#[test]
-fn a_peer_whose_address_changes_is_found_again() {
-    let mut world = World::new(1, CLEAN);
-    world.sides[RELAY_SIDE].push_control(&Message::SeedingDone);
-    world.run_until(|world| world.received[PEER_SIDE].len() == 1);
-    world.source = Route { remote: SocketAddr::new(std_ip(127, 0, 0, 9), 9), ..PEER };
-    world.sides[RELAY_SIDE].push_control(&Message::LeaveGranted);
-    world.sides[PEER_SIDE].push_control(&Message::Leaving);
-    world.run_until(|world| {
-        world.received[PEER_SIDE].len() == 2 && world.received[RELAY_SIDE].len() == 1
-    });
-    assert!(world.now.since(Time::ZERO) < Duration::from_secs(2), "{:?}", world.now);
-}
-
-#[test]
-fn nothing_but_small_challenges_goes_to_an_unproven_address() {
-    let mut world = World::new(1, CLEAN);
-    for number in 0..50 {
-        world.sides[RELAY_SIDE].push_control(&have(number));
-    }
-    let mut out = Vec::new();
-    assert_eq!(world.sides[RELAY_SIDE].poll_transmit(Time::ZERO, &mut out), None);
-    let mut hello = Vec::new();
-    world.sides[PEER_SIDE].poll_transmit(Time::ZERO, &mut hello).expect("a ping");
-    let mut ignore = |_| Ok::<(), ()>(());
-    let relay = &mut world.sides[RELAY_SIDE];
-    let received = relay.handle_datagram(Time::ZERO, PEER, &hello, true, &mut ignore);
-    assert_eq!(received.expect("sealed"), Received::Taken);
-    let mut challenges = 0;
-    for millis in 0..10_000 {
-        let now = Time::from_start(Duration::from_millis(millis));
-        out.clear();
-        while relay.poll_transmit(now, &mut out).is_some() {
-            assert!(out.len() < 64, "a challenge is small");
             out.clear();
-            challenges += 1;
+        }
+        end.invariants();
+    }
+
+    /// One side takes what has come.
+    fn receive(&mut self, at_relay: bool) -> Result<(), DatagramError<Infallible>> {
+        let (end, from) = match at_relay {
+            true => (&mut self.relay, self.peer_at),
+            false => (&mut self.peer, addr(RELAY)),
+        };
+        let heard = &mut self.heard[usize::from(at_relay)];
+        let way = &mut self.ways[usize::from(at_relay)];
+        let (due, later): (Vec<_>, Vec<_>) = way.drain(..).partition(|(at, _)| *at <= self.now);
+        *way = later;
+        for (_, datagram) in due {
+            if end.handle_datagram(self.now, route(from), &datagram)? == Received::Ignored {
+                heard.ignored += 1;
+            }
+        }
+        if end.poll_timeout().is_some_and(|due| due <= self.now) {
+            end.handle_timeout(self.now)?;
+        }
+        while let Some(message) = end.poll_message()? {
+            heard.messages.push(message);
+        }
+        end.read_data(self.now, u64::MAX, &mut |header, piece| {
+            heard.pieces.push((header, piece.to_vec()));
+            Ok(())
+        })?;
+        heard.discarded += end.take_discarded();
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), DatagramError<Infallible>> {
+        for to_relay in [true, false] {
+            self.send(to_relay);
+        }
+        self.now = self.now + MS;
+        self.receive(true)?;
+        self.receive(false)
+    }
+
+    /// Until it is so, within a minute of virtual time.
+    fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let end = self.now + 60_000 * MS;
+        while !is_so(self) {
+            assert!(self.now < end, "waited in vain for {what}");
+            self.step().expect("both ends behave");
         }
     }
-    assert!(challenges <= 16, "{challenges}");
-}
 
-#[test]
-fn what_is_forged_or_replayed_changes_nothing_and_is_not_answered() {
-    let mut world = World::new(1, CLEAN);
-    world.sides[PEER_SIDE].push_control(&Message::Leaving);
-    let mut hello = Vec::new();
-    world.sides[PEER_SIDE].poll_transmit(Time::ZERO, &mut hello).expect("a ping");
-    let mut count = 0;
-    let mut take = |_| {
-        count += 1;
-        Ok::<(), ()>(())
-    };
-    let relay = &mut world.sides[RELAY_SIDE];
-    for at in 0..hello.len() {
-        let mut forged = hello.clone();
-        forged[at] ^= 0x10;
-        let received = relay.handle_datagram(Time::ZERO, PEER, &forged, true, &mut take);
-        // The first byte steers; the seal covers it all the same.
-        assert_eq!(received.expect("ignored"), Received::Forged, "byte {at}");
+    fn open(mut self) -> Self {
+        self.until("the handshake", |world| world.relay.proof.is_done);
+        self
     }
-    let mut out = Vec::new();
-    assert!(!relay.has_heard());
-    assert_eq!(relay.poll_transmit(Time::ZERO, &mut out), None);
-    let received = relay.handle_datagram(Time::ZERO, PEER, &hello, true, &mut take);
-    assert_eq!(received.expect("sealed"), Received::Taken);
-    let elsewhere = Route { remote: SocketAddr::new(std_ip(10, 0, 0, 1), 1), ..PEER };
-    let received = relay.handle_datagram(Time::ZERO, elsewhere, &hello, true, &mut take);
-    assert_eq!(received.expect("ignored"), Received::Replayed);
-    assert_eq!(count, 1);
-    assert_eq!(relay.poll_transmit(Time::ZERO, &mut out), Some(PEER), "not elsewhere");
+}
+
+fn chunk(number: u32, len: usize) -> Rc<Payload> {
+    let bytes: Vec<u8> = (0..len).map(|at| content(number, at)).collect();
+    Payload::for_datagrams(number, bytes.into())
+}
+
+fn content(number: u32, at: usize) -> u8 {
+    u8::try_from((at * 7 + at / 251 + number as usize) % 256).expect("a byte")
+}
+
+fn is_content(number: u32, bytes: &[u8]) -> bool {
+    bytes.iter().enumerate().all(|(at, &byte)| byte == content(number, at))
 }
 
 #[test]
-fn a_side_that_takes_no_messages_gets_them_later() {
-    let mut world = World::new(1, CLEAN);
-    world.takes = false;
-    (0..100).for_each(|number| world.sides[PEER_SIDE].push_control(&have(number)));
-    while world.now < Time::from_start(Duration::from_secs(5)) {
-        world.step().expect("heard");
+fn messages_and_chunks_come_both_ways() {
+    let mut world = World::new(Channel::Both, 1).open();
+    for token in 0..50 {
+        world.peer.push_control(&Message::Ping { token });
+        world.relay.push_control(&Message::Pong { token });
+        world.relay.push_control(&Message::Have { ranges: Vec::new() });
     }
-    assert!(world.received[RELAY_SIDE].is_empty());
-    world.takes = true;
-    world.run_until(|world| world.sides[PEER_SIDE].is_empty());
-    assert_eq!(world.received[RELAY_SIDE].len(), 100);
-}
-
-#[test]
-fn an_idle_path_is_kept_alive_and_a_dead_one_noticed() {
-    let mut world = World::new(1, CLEAN);
-    while world.now < Time::from_start(Duration::from_secs(100)) {
-        world.step().expect("kept alive");
-    }
-    assert!(world.sent < 40, "{}", world.sent);
-    world.faults.loss_per_mille = 1000;
-    let since = world.now;
-    let silence = loop {
-        if let Err(silence) = world.step() {
-            break silence;
-        }
-    };
-    assert_eq!(silence, Silence::Ceased(DATAGRAM_SILENCE_TIMEOUT));
-    assert!(world.now.since(since) <= DATAGRAM_SILENCE_TIMEOUT + DATAGRAM_KEEPALIVE_INTERVAL);
-}
-
-#[test]
-fn a_peer_that_stood_still_asks_again_before_it_gives_up() {
-    let mut world = World::new(1, CLEAN);
-    world.transmit();
-    world.wire.clear();
-    world.now = Time::ZERO + DATAGRAM_ANSWER_TIMEOUT * 2;
-    world.sides.iter_mut().for_each(|side| side.handle_timeout(world.now).expect("it asks again"));
-    world.run_until(|world| world.sides[PEER_SIDE].has_heard());
-}
-
-#[test]
-fn a_peer_that_nobody_answers_says_so_after_three_seconds() {
-    let mut world = World::new(1, Faults { loss_per_mille: 1000, ..CLEAN });
-    let silence = loop {
-        if let Err(silence) = world.step() {
-            break silence;
-        }
-    };
-    assert_eq!(silence, Silence::Unanswered(DATAGRAM_ANSWER_TIMEOUT));
-    assert_eq!(world.now, Time::ZERO + DATAGRAM_ANSWER_TIMEOUT);
-}
-
-/// When the relay acknowledges a peer that says something so often, and how many it sends for `count`.
-fn acknowledgements(count: u32, every: Duration) -> (Duration, usize) {
-    let mut world = World::new(1, CLEAN);
-    world.sides[PEER_SIDE].push_control(&have(0));
-    world.run_until(|world| world.sides[PEER_SIDE].is_empty());
-    let (start, before) = (world.now, world.sides[RELAY_SIDE].packets.next_number());
-    for number in 1..=count {
-        world.sides[PEER_SIDE].push_control(&have(number));
-        let next = start + every * number;
-        world.run_until(|world| {
-            let timers = world.sides.iter().map(Datagrams::poll_timeout);
-            let arrival = world.wire.first_key_value().map(|(&(at, _), _)| at);
-            let wants = world.sides.iter().any(|side| side.wants_transmit(world.now));
-            !wants && timers.chain(arrival).min().is_none_or(|at| at > next)
-        });
-        world.now = world.now.max(next);
-    }
-    world.run_until(|world| world.sides[PEER_SIDE].is_empty());
-    let acks = world.sides[RELAY_SIDE].packets.next_number() - before;
-    (world.now.since(start), usize::try_from(acks).expect("few"))
-}
-
-#[test]
-fn in_a_flow_one_acknowledgement_tells_of_many_and_what_is_alone_waits_little() {
-    let millis = Duration::from_millis;
-    let (_, acks) = acknowledgements(80, millis(2));
-    assert!((10..=12).contains(&acks), "{acks}: one for eight");
-    let (_, acks) = acknowledgements(80, millis(9));
-    assert!((15..=21).contains(&acks), "{acks}: one for each {DATAGRAM_ACK_DELAY_MAX:?}");
-    let (elapsed, acks) = acknowledgements(1, Duration::ZERO);
-    assert_eq!(acks, 1);
-    assert_eq!(elapsed, millis(5) + DATAGRAM_ACK_QUIET + millis(5), "there, and back");
+    world.relay.push_data(chunk(0, 300_000), 1, 0);
+    world.peer.push_data(chunk(1, 70_000), 2, 16 << 10);
+    world.until("all", |w| w.relay.is_data_empty() && w.peer.is_data_empty());
+    let [of_peer, of_relay] = &world.heard;
+    assert_eq!((of_peer.messages.len(), of_relay.messages.len()), (100, 50));
+    assert!(is_content(0, &of_peer.bytes(1, 300_000)));
+    assert!(is_content(1, &of_relay.bytes(2, 70_000)[..]) || !of_relay.pieces.is_empty());
+    let first = of_relay.pieces.iter().map(|(header, _)| header.offset).min();
+    assert_eq!(first, Some(16 << 10), "what lies before it was not sent");
 }

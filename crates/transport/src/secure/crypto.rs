@@ -10,6 +10,9 @@ use relay_protocol::Pin;
 /// can't be talked into this one, nor the other way round.
 pub(super) const ALPN: &[u8] = b"psp-relay/2";
 
+/// The same, inside of QUIC.
+pub(super) const ALPN_OF_DATAGRAMS: &[u8] = b"psp-relay-datagrams/3";
+
 /// The ciphers and key exchanges of both sides.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     use rustls::crypto::ring::{cipher_suite, default_provider};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use quinn_proto::crypto::rustls::QuicServerConfig;
 use rustls::{
     ServerConfig, ServerConnection,
     crypto::ring::sign::any_supported_type,
@@ -12,7 +13,7 @@ use rustls::{
 };
 
 use super::{
-    crypto::{ALPN, pin_of, provider},
+    crypto::{ALPN, ALPN_OF_DATAGRAMS, pin_of, provider},
     session::Secure,
 };
 use relay_protocol::Pin;
@@ -22,6 +23,7 @@ use zeroize::Zeroize as _;
 #[derive(Clone)]
 pub struct Identity {
     config: Arc<ServerConfig>,
+    datagrams: Arc<QuicServerConfig>,
     pin: Pin,
 }
 
@@ -55,13 +57,22 @@ impl Identity {
         config.send_tls13_tickets = 0;
         // The welcome goes with the relay's proof, and saves a round trip.
         config.send_half_rtt_data = true;
-        Ok(Self { config: Arc::new(config), pin })
+        let mut of_datagrams = config.clone();
+        of_datagrams.alpn_protocols = vec![ALPN_OF_DATAGRAMS.to_vec()];
+        let datagrams = QuicServerConfig::try_from(of_datagrams);
+        let datagrams = Arc::new(datagrams.expect("the provider has the first cipher of QUIC"));
+        Ok(Self { config: Arc::new(config), datagrams, pin })
     }
 
     /// What peers know this relay by.
     #[must_use]
     pub fn pin(&self) -> Pin {
         self.pin
+    }
+
+    /// What the relay proves itself by in datagrams.
+    pub(crate) fn datagrams(&self) -> Arc<QuicServerConfig> {
+        Arc::clone(&self.datagrams)
     }
 
     /// The relay's end of a new connection.

@@ -9,7 +9,7 @@ use rustls::{AlertDescription, CertificateError, Connection};
 
 use super::crypto::ALPN;
 use relay_protocol::{
-    DatagramKeys, DecodeError, Message, MessageDecoder, Pin, UploadKey, encode_control,
+    DecodeError, Message, MessageDecoder, Pin, UploadKey, encode_control,
     encode_message,
     limits::{BINDING_BYTES, DATAGRAM_SECRET_BYTES, TLS_HANDSHAKE_BYTES_MAX, TLS_RECORD_BYTES_MAX},
 };
@@ -297,11 +297,10 @@ impl Secure {
         self.is_handshaking
     }
 
-    /// What seals the datagrams of this connection; `None` before the handshake is over.
+    /// What this connection's datagrams are proved by to belong to it; `None` before the handshake is over.
     #[must_use]
-    pub fn datagram_keys(&self) -> Option<DatagramKeys> {
-        let secret = self.export::<DATAGRAM_SECRET_BYTES>(DATAGRAMS_LABEL)?;
-        Some(DatagramKeys::derive(&secret))
+    pub fn datagram_secret(&self) -> Option<[u8; DATAGRAM_SECRET_BYTES]> {
+        self.export(DATAGRAMS_LABEL)
     }
 
     /// What makes the checksums of what the peer supplies; `None` before the handshake is over.

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use quinn_proto::crypto::rustls::QuicClientConfig;
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, OtherError,
     RootCertStore, SignatureScheme,
@@ -22,7 +23,7 @@ use rustls::{
 };
 
 use super::{
-    crypto::{ALPN, pin_of, provider},
+    crypto::{ALPN, ALPN_OF_DATAGRAMS, pin_of, provider},
     session::{Secure, WrongPin},
 };
 use relay_protocol::Pin;
@@ -125,15 +126,31 @@ impl Trust {
     /// Not with a configuration of this module.
     #[must_use]
     pub fn connect(&self, host: &str) -> Secure {
-        // The name counts only where an authority vouches for it.
-        let nameless = || ServerName::from(std::net::IpAddr::from([0, 0, 0, 0]));
-        let name = ServerName::try_from(host.to_owned()).unwrap_or_else(|_| nameless());
-        let mut config = self.config.clone();
-        // Each connection proves itself, so each has a verifier of its own.
-        config.dangerous().set_certificate_verifier(Arc::new(Verifier::of(&self.belief)));
-        let connection = ClientConnection::new(Arc::new(config), name);
+        let connection = ClientConnection::new(Arc::new(self.of_one()), name_of(host));
         Secure::over(connection.expect("the configuration was checked"))
     }
+
+    /// How the relay at this host is believed in datagrams, and its name as the library wants it.
+    pub(crate) fn datagrams(&self, host: &str) -> (QuicClientConfig, String) {
+        let mut config = self.of_one();
+        config.alpn_protocols = vec![ALPN_OF_DATAGRAMS.to_vec()];
+        let config = QuicClientConfig::try_from(config);
+        let name = name_of(host).to_str().into_owned();
+        (config.expect("the provider has the first cipher of QUIC"), name)
+    }
+
+    /// Each connection proves itself, so each has a verifier of its own.
+    fn of_one(&self) -> ClientConfig {
+        let mut config = self.config.clone();
+        config.dangerous().set_certificate_verifier(Arc::new(Verifier::of(&self.belief)));
+        config
+    }
+}
+
+/// The relay's name, which counts only where an authority vouches for it.
+fn name_of(host: &str) -> ServerName<'static> {
+    let nameless = || ServerName::from(std::net::IpAddr::from([0, 0, 0, 0]));
+    ServerName::try_from(host.to_owned()).unwrap_or_else(|_| nameless())
 }
 
 /// What is believed, and what was proved so far.

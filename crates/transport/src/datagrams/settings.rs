@@ -1,0 +1,138 @@
+//! How the library is set: what a connection may cost, how long it waits, how much it dares.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn_proto::{
+    ClientConfig, EndpointConfig, MtuDiscoveryConfig, RandomConnectionIdGenerator, ServerConfig,
+    TransportConfig, VarInt,
+    congestion::{BbrConfig, CubicConfig},
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+
+use super::address::{Address, Ids};
+use relay_protocol::{
+    Side,
+    limits::{
+        DATAGRAM_KEEPALIVE_INTERVAL, DATAGRAM_SECRET_BYTES, DATAGRAM_SILENCE_TIMEOUT,
+        DATAGRAM_STREAMS_MAX,
+    },
+};
+
+/// Round trip before the first sample: a path across a continent. A wrong guess costs one early or late repetition.
+const RTT_INITIAL: Duration = Duration::from_millis(100);
+
+/// What both sides take in one datagram: the longest that UDP carries over IPv6 (RFC 9000, 18.2). A sender finds
+/// out what the path takes.
+const DATAGRAM_LONGEST_BYTES: u16 = 65_527;
+
+/// Bytes of a datagram that every path carries (RFC 9000, 14), if the system can't say what the first link does.
+const DATAGRAM_LEAST_BYTES: u16 = 1200;
+
+/// A path that lost long datagrams is tried again with them after this: it may have been a storm that hit them.
+const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(10);
+
+/// Bytes that this side takes in beyond what lies unread, at least: messages, and a datagram of the longest.
+const ROOM_BYTES_MIN: u32 = 128 << 10;
+
+/// Bytes of TLS's messages that come out of order are kept up to this.
+const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
+
+/// Which congestion control: that of the streams beside it, so that neither crowds the other out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CongestionControl {
+    /// Fills the path's queue and gives way when something is lost.
+    #[default]
+    Cubic,
+    /// Follows the path's rate and round trip.
+    Bbr,
+}
+
+impl CongestionControl {
+    /// The kin of what a system's TCP calls by this name.
+    #[must_use]
+    pub fn like_tcp(name: &str) -> Self {
+        if name.starts_with("bbr") { Self::Bbr } else { Self::Cubic }
+    }
+}
+
+/// What the shell knows of the path and its socket.
+#[derive(Clone, Copy, Debug)]
+pub struct PathSettings {
+    /// As the streams beside it.
+    pub congestion: CongestionControl,
+    /// What this side's socket holds of datagrams that were not read yet: the other side has no more under way.
+    pub room_bytes: u32,
+    /// Bytes of a datagram that the first link carries, if the system says so.
+    pub datagram_bytes_max: Option<u16>,
+}
+
+/// Of one connection.
+fn transport(side: Side, path: &PathSettings) -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    match path.congestion {
+        CongestionControl::Cubic => {
+            config.congestion_controller_factory(Arc::new(CubicConfig::default()));
+        }
+        CongestionControl::Bbr => {
+            config.congestion_controller_factory(Arc::new(BbrConfig::default()));
+        }
+    }
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(path.datagram_bytes_max.unwrap_or(DATAGRAM_LEAST_BYTES));
+    mtu.black_hole_cooldown(BLACK_HOLE_COOLDOWN);
+    let room = VarInt::from_u32(path.room_bytes.max(ROOM_BYTES_MIN));
+    let silence = DATAGRAM_SILENCE_TIMEOUT.try_into().expect("less than a minute");
+    config
+        .mtu_discovery_config(Some(mtu))
+        .initial_rtt(RTT_INITIAL)
+        .max_idle_timeout(Some(silence))
+        // A peer keeps the path through its address translator open.
+        .keep_alive_interval((side == Side::Peer).then_some(DATAGRAM_KEEPALIVE_INTERVAL))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(DATAGRAM_STREAMS_MAX))
+        .stream_receive_window(room)
+        .receive_window(room)
+        // Chunks go one after the other: the first is whole the sooner.
+        .send_fairness(false)
+        .datagram_receive_buffer_size(None)
+        .crypto_buffer_size(HANDSHAKE_BYTES_MAX)
+        .allow_spin(false);
+    Arc::new(config)
+}
+
+/// Of the endpoint of one connection.
+pub(super) fn endpoint(side: Side, address: Address) -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(DATAGRAM_LONGEST_BYTES).expect("the longest that there is");
+    match side {
+        Side::Relay => config.cid_generator(move || Box::new(Ids::new(address))),
+        // A peer has a socket for each connection, so its datagrams need not name it.
+        Side::Peer => config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(0))),
+    };
+    config
+}
+
+/// Of the relay's end.
+pub(super) fn server(crypto: &Arc<QuicServerConfig>, path: &PathSettings) -> Arc<ServerConfig> {
+    let crypto: Arc<QuicServerConfig> = Arc::clone(crypto);
+    let mut config = ServerConfig::with_crypto(crypto);
+    config.transport_config(transport(Side::Relay, path));
+    // One peer is expected, and begins once: tokens for later connections would never be used.
+    config.validation_token.sent(0);
+    config.max_incoming(1).incoming_buffer_size(0);
+    Arc::new(config)
+}
+
+/// Of the peer's end.
+pub(super) fn client(
+    crypto: QuicClientConfig,
+    address: Address,
+    secret: &[u8; DATAGRAM_SECRET_BYTES],
+    path: &PathSettings,
+) -> ClientConfig {
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    let first_id = address.first_id(secret);
+    config.initial_dst_cid_provider(Arc::new(move || first_id));
+    config.transport_config(transport(Side::Peer, path));
+    config
+}
