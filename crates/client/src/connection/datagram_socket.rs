@@ -55,6 +55,7 @@ impl ConnectionDatagrams {
             congestion: congestion_control(stream),
             room_bytes: self.socket.room_bytes(),
             datagram_bytes_max: longest_datagram(remote),
+            is_local: stream.local_addr().is_ok_and(|local| local.ip() == remote.ip()),
         }
     }
 

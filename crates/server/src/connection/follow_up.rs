@@ -151,6 +151,7 @@ fn open_datagrams(
             congestion: CongestionControl::like_tcp(&desk.shared.about.congestion),
             room_bytes: desk.sockets.room_bytes,
             datagram_bytes_max: longest_datagram(connection.remote),
+            is_local: connection.is_local,
         },
     };
     let offer = DatagramOffer { shard, connection: number };

@@ -20,6 +20,7 @@ fn config(channel: Channel) -> DatagramsConfig {
             congestion: CongestionControl::Cubic,
             room_bytes: 1 << 20,
             datagram_bytes_max: Some(1472),
+            is_local: false,
         },
     }
 }
