@@ -5,13 +5,13 @@ mod conformance_suite;
 
 /// All cases for one transport.
 macro_rules! conforms {
-    ($transport:ident, $($case:ident),+ $(,)?) => {
+    ($transport:ident, $kind:path, $($case:ident),+ $(,)?) => {
         mod $transport {
-            use crate::conformance_suite::{$transport as transport, cases};
+            use crate::conformance_suite::{self, cases};
             $(
                 #[test]
                 fn $case() {
-                    cases::$case(&transport::KIND);
+                    cases::$case(&$kind);
                 }
             )+
         }
@@ -20,9 +20,10 @@ macro_rules! conforms {
 
 /// The suite; one line per transport.
 macro_rules! suite {
-    ($($transport:ident),+ $(,)?) => {
+    ($($transport:ident: $kind:path),+ $(,)?) => {
         $(conforms!(
             $transport,
+            $kind,
             messages_come_once_and_in_order,
             prompt_messages_come_once_and_the_newest_progress_comes,
             a_message_never_waits_behind_data_not_yet_given_to_the_kernel,
@@ -42,4 +43,9 @@ macro_rules! suite {
     };
 }
 
-suite!(tcp, udp_control, udp_data);
+suite!(
+    tcp: conformance_suite::tcp::KIND,
+    udp_control: conformance_suite::datagrams::UDP_CONTROL,
+    udp_data: conformance_suite::datagrams::UDP_DATA,
+    quic: conformance_suite::datagrams::QUIC,
+);

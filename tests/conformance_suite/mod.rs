@@ -5,17 +5,15 @@
 //! `tests/conformance.rs`.
 
 pub(crate) mod cases;
+pub(crate) mod datagrams;
 pub(crate) mod tcp;
-pub(crate) mod udp_control;
-pub(crate) mod udp_data;
 
 use std::{collections::BTreeMap, rc::Rc};
 
 use relay::{
     protocol::{DataHeader, Decoder, Event, Message, Run, encode_preamble},
-    time::Time,
     transport::{
-        Channels, Payload, Secure, SendEvent, Trust, data::RangeSet, exercise::relay_identity,
+        Channels, Payload, Secure, SendEvent, Trust, exercise::relay_identity, ranges::RangeSet,
         send_queue::CutOff,
     },
 };
@@ -90,8 +88,8 @@ impl Heard {
                 let mut piece = *piece;
                 while channels.open(&mut piece).expect("sealed by the other end") {
                     while let Some(message) = channels.poll_message().expect("a message") {
-                        let now = Time::from_start(clock::now());
-                        self.messages.extend(channels.handle_control(now, message));
+                        channels.handle_streamed(&message);
+                        self.messages.push(message);
                     }
                 }
             }

@@ -9,9 +9,8 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use relay::protocol::{
-    Accepted, Ack, Channel, ChunkRange, Claims, DataHeader, DataPieceHeader, DatagramFrame,
-    DatagramHeader, DatagramKeys, DatagramKind, DatagramOffer, Digest, Failure, FailureCode, Hello,
-    Manifest, Message, MessageDecoder, Order, PacketRange, Seeding, Side, Stats, SwarmKey,
+    Accepted, Channel, ChunkRange, Claims, DataHeader, DataStreamHeader, DatagramOffer, Digest, Failure, FailureCode, Hello,
+    Manifest, Message, MessageDecoder, Order, Seeding, Side, Stats, SwarmKey,
     SwarmStatus, Token, TokenDemand, UploadKey, Welcome, digest_file, encode_body, encode_control,
     encode_message, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
@@ -149,17 +148,8 @@ fn messages() -> Vec<(&'static str, Message)> {
             }),
         ),
         ("datagram-request", Message::DatagramRequest { channel: Channel::Control }),
+        ("datagram-request-both", Message::DatagramRequest { channel: Channel::Both }),
         ("datagram-offer", Message::DatagramOffer(offer())),
-        (
-            "data-ack",
-            Message::DataAck {
-                room_bytes: 212_992,
-                ranges: vec![
-                    PacketRange { first: 5, count: 300 },
-                    PacketRange { first: 1 << 40, count: 1 },
-                ],
-            },
-        ),
         ("label", Message::Label { text: "Größe 7".into() }),
     ]);
     list
@@ -266,62 +256,10 @@ fn preamble_and_data_frames_have_the_golden_bytes() {
     );
 }
 
-/// A datagram of both directions with these frames, as keys of a golden secret seal it.
-fn datagrams(number: u64, frames: &[DatagramFrame<'_>]) -> [Vec<u8>; 2] {
-    let mut body = Vec::new();
-    frames.iter().for_each(|frame| frame.encode(&mut body));
-    datagrams_of(DatagramKind::Control, number, &body)
-}
-
-fn datagrams_of(kind: DatagramKind, number: u64, body: &[u8]) -> [Vec<u8>; 2] {
-    let keys = DatagramKeys::derive(&[0x66; 32]);
-    let DatagramOffer { shard, connection, .. } = offer();
-    let header = DatagramHeader { shard, kind, connection, number };
-    [keys.to_relay, keys.to_peer].map(|key| {
-        let mut bytes = header.encode().to_vec();
-        bytes.extend_from_slice(body);
-        key.seal(&mut bytes, 0);
-        assert!(key.open(&bytes).is_some());
-        bytes
-    })
-}
-
 #[test]
-fn datagrams_have_the_golden_bytes() {
-    let mut body = Vec::new();
-    encode_body(&Message::Fetch { fetch_id: 7, chunk: 300 }, &mut body);
-    let mut progress = Vec::new();
-    let report = Message::Progress { received_bytes: 127, granted_bytes: 128 };
-    encode_body(&report, &mut progress);
-    let ack = DatagramFrame::Ack(Ack { largest: 1 << 40, before: 1 << 127 | 0b101 });
-    let messages = [
-        DatagramFrame::InOrder { number: 1, body: &body },
-        DatagramFrame::Prompt { number: 0x0102_0304, body: &body },
-        DatagramFrame::Latest { number: 2, body: &progress },
-    ];
-    let path = [DatagramFrame::Challenge { token: 0xaa }, DatagramFrame::Response { token: 0xbb }];
-    let mut lines = Vec::new();
-    for (name, number, frames) in [
-        ("ping", 0, &[DatagramFrame::Ping][..]),
-        ("ack", 1, &[ack]),
-        ("messages", 2, &messages),
-        ("path", u64::MAX, &path),
-    ] {
-        let [to_relay, to_peer] = datagrams(number, frames);
-        lines
-            .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);
-    }
-    let piece = DataPieceHeader { chunk: 3, offset: 40_000, tag: 7 };
-    let probe = DataPieceHeader::of_probe();
-    for (name, number, header, bytes) in
-        [("data", 3, piece, &b"123456789"[..]), ("data-probe", 4, probe, &[0; 5])]
-    {
-        let body = [&header.encode(frame_crc(bytes))[..], bytes].concat();
-        let [to_relay, to_peer] = datagrams_of(DatagramKind::Data, number, &body);
-        lines
-            .extend([(format!("{name}-to-relay"), to_relay), (format!("{name}-to-peer"), to_peer)]);
-    }
-    check("datagrams.txt", &lines);
+fn streams_of_datagrams_have_the_golden_beginning() {
+    let header = DataStreamHeader { chunk: 0x0102_0304, offset: 0x0003_4000, tag: 0xdead_beef };
+    check("datagrams.txt", &[("file-bytes".into(), header.encode().to_vec())]);
 }
 
 #[test]

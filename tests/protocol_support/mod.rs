@@ -7,12 +7,12 @@ use proptest::{collection::vec, option, prelude::*, string::string_regex};
 use relay::protocol::{
     Accepted, Channel, ChunkRange, Claims, DATA_HEADER_BYTES, DataHeader, DatagramOffer,
     DecodeError, Decoder, Digest, Event, Failure, FailureCode, Hello, Message, MessageDecoder,
-    Order, PacketRange, Run, Seeding, Stats, SwarmKey, SwarmStatus, TokenDemand, Welcome,
+    Order, Run, Seeding, Stats, SwarmKey, SwarmStatus, TokenDemand, Welcome,
     codec::BUFFERED_BYTES_MAX,
     encode_control, encode_message, encode_preamble, frame_crc,
     limits::{
         BITFIELD_PART_BYTES_MAX, CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN,
-        DATA_ACK_RANGES_MAX, FAILURE_TEXT_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HAVE_RANGES_MAX,
+        FAILURE_TEXT_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HAVE_RANGES_MAX,
         MANIFEST_PART_DIGESTS_MAX, STATS_NAME_BYTES_MAX, VERSION, WANT_CHUNKS_MAX,
     },
 };
@@ -292,6 +292,7 @@ fn fixed() -> impl Strategy<Value = Message> {
         Message::StatsRequest,
         Message::DatagramRequest { channel: Channel::Control },
         Message::DatagramRequest { channel: Channel::Data },
+        Message::DatagramRequest { channel: Channel::Both },
         Message::SwarmStatusRequest,
     ]);
     prop_oneof![
@@ -319,20 +320,11 @@ fn fixed() -> impl Strategy<Value = Message> {
         ),
         1 => any::<u64>().prop_map(|token| Message::Ping { token }),
         1 => any::<u64>().prop_map(|token| Message::Pong { token }),
-        1 => (any::<u32>(), packet_ranges()).prop_map(|(room_bytes, ranges)| {
-            Message::DataAck { room_bytes, ranges }
-        }),
         1 => string_regex("[a-zé日<]{1,12}( [-/a-z]{1,12})?").unwrap().prop_map(|text| Message::Label { text }),
         1 => any::<(u8, u64)>().prop_map(|(shard, connection)| {
             Message::DatagramOffer(DatagramOffer { shard, connection })
         }),
     ]
-}
-
-fn packet_ranges() -> impl Strategy<Value = Vec<PacketRange>> {
-    let range = (any::<u64>(), 1..=u32::MAX);
-    let range = range.prop_map(|(first, count)| PacketRange { first, count });
-    vec(range, 0..=DATA_ACK_RANGES_MAX)
 }
 
 /// Any message within all limits.

@@ -375,7 +375,7 @@ pub use codec::{
     Decoder, Event, MessageDecoder, decode_body, encode_body, encode_control, encode_message,
     encode_preamble,
 };
-pub use crc::{frame_crc, joined_crc};
+pub use crc::frame_crc;
 pub use datagram::{DataPieceHeader, DataStreamHeader, FrameError};
 pub use digest::{ChunkHasher, Merger, digest_chunk, digest_file, merge_pairs};
 pub use frame::{CONTROL_HEADER_BYTES, DATA_HEADER_BYTES, DataHeader, DecodeError, PREAMBLE_BYTES};

@@ -1,6 +1,6 @@
 //! The window: how much unacknowledged data the relay dares to have out to one peer. Pure.
 //!
-//! The kernel (in datagrams, our congestion control) keeps the network from being flooded. The window keeps
+//! The kernel (in datagrams, QUIC) keeps the network from being flooded. The window keeps
 //! memory bounded and queues short, and must never be what a path waits for. One formula:
 //!
 //! `W = 32 KiB + path + queue`, and `W = 32 KiB + 2.89 × path` if that is more and the last round trip showed
@@ -26,7 +26,7 @@
 //! A queue of our own making inflates round trips, so now and then the window closes to its least for one of
 //! them, as BBR's probe does: after a hundred round trips at the soonest, so that it costs a part in fifty.
 //!
-//! Invariant: `received + lost ≤ sent`, `allowance ≤ granted`, `allowance − received ≤ W`.
+//! Invariant: `received ≤ sent`, `allowance ≤ granted`, `allowance − received ≤ W`.
 
 use std::time::Duration;
 
@@ -73,8 +73,6 @@ pub(crate) struct Window {
     granted_bytes: u64,
     received_bytes: u64,
     sent_bytes: u64,
-    /// Of these, what was lost on its way, as far as is known.
-    lost_bytes: u64,
     size_bytes: u64,
     ceiling_bytes: u64,
     rate_bytes_per_second: f64,
@@ -141,7 +139,6 @@ impl Window {
             granted_bytes: 0,
             received_bytes: 0,
             sent_bytes: 0,
-            lost_bytes: 0,
             size_bytes: initial_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_INITIAL),
             ceiling_bytes: path::BYTES_MAX,
             rate_bytes_per_second: 0.0,
@@ -162,7 +159,7 @@ impl Window {
         let frame = bytes.min(FRAME_PAYLOAD_BYTES_MAX as u64);
         if self.rtt_mark.is_none() {
             self.rtt_mark = Some(RttMark {
-                position_bytes: self.arriving_bytes() + frame,
+                position_bytes: self.sent_bytes + frame,
                 at: now,
                 is_clear: self.unacknowledged_bytes() <= WINDOW_BYTES_MIN,
             });
@@ -171,22 +168,16 @@ impl Window {
         let (is_window_limited, is_probe) =
             (self.room_bytes() < WINDOW_BYTES_MIN, self.probe.since().is_some());
         let mark = self.rate_mark.get_or_insert(RateMark {
-            position_bytes: self.sent_bytes - self.lost_bytes,
+            position_bytes: self.sent_bytes,
             received_bytes: self.received_bytes,
             at: now,
-            is_alone: self.sent_bytes - self.lost_bytes - self.received_bytes == bytes,
+            is_alone: self.sent_bytes - self.received_bytes == bytes,
             is_limited: is_window_limited && !is_probe,
             under_way_bytes: 0,
         });
         mark.is_limited |= is_held && !mark.is_alone && !is_probe;
-        let under_way = self.sent_bytes - self.lost_bytes - self.received_bytes;
+        let under_way = self.sent_bytes - self.received_bytes;
         mark.under_way_bytes = mark.under_way_bytes.max(under_way);
-    }
-
-    /// `bytes` of payload that were sent are lost: they are under way no longer. What was only
-    /// thought to be lost, and is reported after all, was not.
-    pub(crate) fn handle_lost(&mut self, bytes: u64) {
-        self.lost_bytes = (self.lost_bytes + bytes).min(self.sent_bytes - self.received_bytes);
     }
 
     /// For so long until now the peer was not read from. An acknowledgement that came meanwhile tells nothing of the
@@ -194,11 +185,6 @@ impl Window {
     pub(crate) fn handle_unheard(&mut self, now: Time, held: Duration) {
         self.rtt_mark = None;
         self.rate_mark = self.rate_mark.filter(|mark| now.since(mark.at) > 2 * held);
-    }
-
-    /// Payload bytes that have arrived or are under way.
-    fn arriving_bytes(&self) -> u64 {
-        self.sent_bytes - self.lost_bytes
     }
 
     /// The peer reports; both figures are cumulative, older reports are ignored.
@@ -212,7 +198,6 @@ impl Window {
             return Err(ProgressError::NeverSent { received, sent: self.sent_bytes });
         }
         self.received_bytes = self.received_bytes.max(received);
-        self.lost_bytes = self.lost_bytes.min(self.sent_bytes - self.received_bytes);
         self.granted_bytes = self.granted_bytes.max(granted);
         if let Some(mark) = self.rtt_mark
             && self.received_bytes >= mark.position_bytes
@@ -356,12 +341,12 @@ impl Window {
 
     /// Payload bytes that may be written now.
     pub(crate) fn room_bytes(&self) -> u64 {
-        self.allowance_bytes().saturating_sub(self.arriving_bytes())
+        self.allowance_bytes().saturating_sub(self.sent_bytes)
     }
 
     /// Payload bytes out and not reported.
     pub(crate) fn unacknowledged_bytes(&self) -> u64 {
-        self.arriving_bytes() - self.received_bytes
+        self.sent_bytes - self.received_bytes
     }
 
     /// Payload bytes that the peer took in.

@@ -183,6 +183,12 @@ impl Datagrams {
         self.channel
     }
 
+    /// Whether both sides have proved themselves, as far as this one knows: what is pushed can be sent.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.proof.is_done
+    }
+
     /// Whether the other side was ever heard.
     #[must_use]
     pub fn has_heard(&self) -> bool {

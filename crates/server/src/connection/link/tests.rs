@@ -23,21 +23,17 @@ fn link() -> Link {
     Link::new(session, Secure::clear(), Time::ZERO)
 }
 
-fn no_clock() -> Time {
-    unreachable!("no data runs in datagrams")
-}
-
 #[test]
 fn the_last_words_are_written_and_nothing_is_read_or_said_behind_them() {
     let mut link = link();
-    assert!(link.may_read() && link.wants_write(no_clock, 0), "its preamble waits");
+    assert!(link.may_read() && link.wants_write(0), "its preamble waits");
     let failure = Failure::new(FailureCode::Internal, "a reason");
     assert!(link.say_last(Time(9), failure.clone()));
     assert!(!link.say_last(Time(9), failure), "they are the last");
-    assert!(!link.may_read() && link.wants_write(no_clock, 0));
+    assert!(!link.may_read() && link.wants_write(0));
     assert!(link.stop_hearing(), "they are to be heard");
     link.life.fail_to_write();
-    assert!(!link.wants_write(no_clock, u64::MAX));
+    assert!(!link.wants_write(u64::MAX));
     link.life.cut();
     assert!(!link.stop_hearing(), "nothing is waited for any more");
 }

@@ -273,20 +273,6 @@ fn acknowledging_what_was_never_sent_is_an_error() {
 }
 
 #[test]
-fn what_was_lost_is_under_way_no_longer_unless_it_comes_after_all() {
-    let mut window = Window::new(WINDOW_BYTES_INITIAL);
-    window.handle_progress(Time(0), 0, 5000).expect("nothing claimed");
-    window.handle_sent(Time(1), 5000, false);
-    window.handle_lost(2000);
-    assert_eq!((window.unacknowledged_bytes(), window.room_bytes()), (3000, 2000));
-    window.handle_progress(Time(2), 4000, 5000).expect("was sent");
-    assert_eq!((window.unacknowledged_bytes(), window.room_bytes()), (0, 1000));
-    window.handle_lost(9000);
-    assert_eq!(window.unacknowledged_bytes(), 0);
-    assert!(window.handle_progress(Time(3), 5001, 5000).is_err(), "never sent");
-}
-
-#[test]
 fn an_older_report_changes_nothing() {
     let mut window = Window::new(WINDOW_BYTES_INITIAL);
     window.handle_progress(Time(0), 0, 5000).expect("nothing claimed");

@@ -1,41 +1,52 @@
-//! One channel in datagrams: control, or for [`super::udp_data`] data.
+//! Channels in datagrams: control, data, or both.
 
 use std::{
     io::{ErrorKind, IoSliceMut},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     rc::Rc,
 };
 
 use relay::{
     protocol::{
-        DataHeader, DataPieceHeader, DatagramHeader, DatagramKeys, DatagramKind, Event, Message,
-        Side, frame_crc,
+        Channel, DataHeader, DataPieceHeader, Event, Message, frame_crc,
+        limits::DATAGRAM_SECRET_BYTES,
     },
     time::Time,
     transport::{
         Channels, Datagrams, DatagramsConfig, Payload, ReadOutcome, Reader, ReceiveBuffer, Route,
-        SendEvent, send_queue::CutOff,
+        SendEvent, Trust,
+        datagrams::{Address, CongestionControl, PathSettings},
+        exercise::relay_identity,
+        send_queue::CutOff,
     },
 };
 use shards::{
     Socket, clock,
-    datagrams::{DatagramSocket, RECEIVE_BUFFER_BYTES, RecvMeta, transmit},
+    datagrams::{DatagramSocket, RECEIVE_BUFFER_BYTES, RecvMeta, longest_datagram, transmit},
 };
 
 use super::{End, Frame, Heard, Kind, secured, tcp};
 
 /// `--transport udp-control`.
-pub(crate) const KIND: Kind =
-    Kind { name: "udp-control", is_data_ordered: true, pair: || pair_with(false) };
+pub(crate) const UDP_CONTROL: Kind =
+    Kind { name: "udp-control", is_data_ordered: true, pair: || pair_with(Channel::Control) };
 
-struct UdpControl {
+/// `--transport udp-data`.
+pub(crate) const UDP_DATA: Kind =
+    Kind { name: "udp-data", is_data_ordered: false, pair: || pair_with(Channel::Data) };
+
+/// `--transport quic`.
+pub(crate) const QUIC: Kind =
+    Kind { name: "quic", is_data_ordered: false, pair: || pair_with(Channel::Both) };
+
+struct InDatagrams {
     socket: Socket,
     datagram_socket: DatagramSocket,
     channels: Channels,
     reader: Reader,
     buffer: ReceiveBuffer,
     heard: Heard,
-    /// How its address looks to the other, and the other's to it.
+    /// The other's address.
     other: Route,
 }
 
@@ -48,89 +59,85 @@ fn datagram_socket() -> DatagramSocket {
     DatagramSocket::from_std(socket).expect("a socket can be watched")
 }
 
-fn route_to(socket: &DatagramSocket) -> Route {
-    Route { socket: 0, remote: socket.local_addr().expect("bound"), local: None }
+fn addr_of(socket: &DatagramSocket) -> SocketAddr {
+    socket.local_addr().expect("bound")
 }
 
-/// Two sides that have found each other, as after a handshake and a challenge.
-fn introduced(peer: Route, relay: Route) -> (Datagrams, Datagrams) {
-    let side = |side, route| {
-        let keys = DatagramKeys::derive(&[1; 32]);
-        let config =
-            DatagramsConfig { side, shard: 0, connection: 1, keys, route, challenge_seed: 4 };
-        Datagrams::new(config, now())
-    };
-    let (mut near, mut far) = (side(Side::Relay, None), side(Side::Peer, Some(relay)));
-    let mut nothing = |_| Err("nobody has said anything");
-    // A ping, a challenge, its response.
-    for _ in 0..2 {
-        let mut bytes = Vec::new();
-        while far.poll_transmit(now(), &mut bytes).is_some() {
-            near.handle_datagram(now(), peer, &bytes, true, &mut nothing).expect("sealed");
-            bytes.clear();
-        }
-        while near.poll_transmit(now(), &mut bytes).is_some() {
-            far.handle_datagram(now(), relay, &bytes, true, &mut nothing).expect("sealed");
-            bytes.clear();
-        }
-    }
-    (near, far)
-}
-
-/// Two ends; with data in datagrams, or control.
-pub(super) fn pair_with(data: bool) -> (Box<dyn End>, Box<dyn End>) {
+/// Two ends whose stream is secured; the datagrams introduce themselves as they go.
+fn pair_with(channel: Channel) -> (Box<dyn End>, Box<dyn End>) {
     let (near, far) = tcp::sockets();
     let (near_datagrams, far_datagrams) = (datagram_socket(), datagram_socket());
-    let (to_near, to_far) = (route_to(&near_datagrams), route_to(&far_datagrams));
-    let (relay, peer) = introduced(to_far, to_near);
+    let (to_near, to_far) = (addr_of(&near_datagrams), addr_of(&far_datagrams));
+    let config = |socket: &DatagramSocket, other| DatagramsConfig {
+        address: Address { shard: 0, connection: 1 },
+        secret: [1; DATAGRAM_SECRET_BYTES],
+        channel,
+        path: PathSettings {
+            congestion: CongestionControl::Cubic,
+            room_bytes: socket.room_bytes(),
+            datagram_bytes_max: longest_datagram(other),
+            is_local: true,
+        },
+    };
+    let identity = relay_identity();
+    let relay = Datagrams::accept(&config(&near_datagrams, to_far), &identity, now());
+    let trust = Trust::pinned(identity.pin());
+    let peer = config(&far_datagrams, to_near);
+    let peer = Datagrams::connect(&peer, &trust, ("relay", to_near), now());
     let (of_relay, of_peer) = secured();
-    let end = |secure, socket, datagram_socket: DatagramSocket, mut datagrams: Datagrams, other| {
-        if data {
-            datagrams.open_data(
-                relay::transport::data::CongestionControl::Cubic,
-                datagram_socket.room_bytes(),
-            );
-        }
+    let end = |secure, socket, datagram_socket: DatagramSocket, datagrams, remote| {
         let mut channels = Channels::new(secure);
         channels.open_datagrams(datagrams);
-        Box::new(UdpControl {
+        InDatagrams {
             socket,
             datagram_socket,
             channels,
             reader: Reader::new(),
             buffer: ReceiveBuffer::new(RECEIVE_BUFFER_BYTES.div_ceil(16 << 10)),
             heard: Heard::default(),
-            other,
-        })
+            other: Route { socket: 0, remote, local: None },
+        }
     };
-    let near = end(of_relay, near, near_datagrams, relay, to_far);
-    (near, end(of_peer, far, far_datagrams, peer, to_near))
+    let mut near = end(of_relay, near, near_datagrams, relay, to_far);
+    let mut far = end(of_peer, far, far_datagrams, peer, to_near);
+    // As after `Accepted`: what either side sends from now on can be taken.
+    while !(near.channels.datagrams().is_some_and(Datagrams::is_open)
+        && far.channels.datagrams().is_some_and(Datagrams::is_open))
+    {
+        near.transmit(0);
+        far.transmit(0);
+        near.receive();
+        far.receive();
+    }
+    (Box::new(near), Box::new(far))
 }
 
-impl UdpControl {
-    /// File bytes that were sent, and whether anything was.
-    fn transmit(&mut self, mut data_bytes_max: u64) -> (u64, bool) {
+impl InDatagrams {
+    /// File bytes that QUIC was given, and whether anything was sent.
+    fn transmit(&mut self, data_bytes_max: u64) -> (u64, bool) {
+        let segments_max = self.datagram_socket.segments_max();
         let datagrams = self.channels.datagrams_mut().expect("opened");
-        datagrams.handle_timeout(now()).expect("the other side is heard");
-        let (mut contents, mut sent) = (Vec::new(), false);
-        while let Some(route) = datagrams.poll_transmit(now(), &mut contents) {
-            let transmit = transmit(route.remote, None, &contents, contents.len());
-            self.datagram_socket.try_send(&transmit).expect("loopback takes it");
+        if datagrams.poll_timeout().is_some_and(|due| due <= now()) {
+            datagrams.handle_timeout::<()>(now()).expect("the other side is heard");
+        }
+        let given = datagrams.give_data(data_bytes_max);
+        let (mut contents, mut sent) = (Vec::new(), given.bytes > 0);
+        while let Some(way) = datagrams.poll_transmit(now(), segments_max, &mut contents) {
+            let transmit = transmit(way.route.remote, None, &contents, way.segment_bytes);
+            match self.datagram_socket.try_send(&transmit) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    datagrams.handle_unsent(way, &mut contents);
+                    datagrams.handle_writable();
+                    return (given.bytes, sent);
+                }
+                // A probe that is longer than this system takes.
+                Err(_) => {}
+            }
             contents.clear();
             sent = true;
         }
-        let (segments_max, mut data_bytes) = (self.datagram_socket.segments_max(), 0);
-        while let Some(data) =
-            datagrams.poll_data(now(), data_bytes_max, segments_max, &mut contents)
-        {
-            let transmit = transmit(data.route.remote, None, &contents, data.segment_bytes);
-            self.datagram_socket.try_send(&transmit).expect("loopback takes it");
-            contents.clear();
-            sent = true;
-            data_bytes += data.data_bytes;
-            data_bytes_max -= data.data_bytes;
-        }
-        (data_bytes, sent)
+        (given.bytes, sent)
     }
 
     /// Whether anything came.
@@ -145,38 +152,32 @@ impl UdpControl {
         let [meta] = metas;
         let datagrams = self.channels.datagrams_mut().expect("opened");
         for datagram in self.buffer.bytes_mut()[..meta.len].chunks(meta.stride) {
-            let kind = DatagramHeader::peek(datagram).expect("ours").kind;
-            if kind == DatagramKind::Data {
-                let take = &mut |piece: DataPieceHeader, bytes: &[u8]| {
-                    take_piece(&mut self.heard, piece, bytes);
-                    Ok::<(), std::convert::Infallible>(())
-                };
-                let received = datagrams.handle_data(now(), self.other, datagram, take);
-                received.expect("a well-behaved end was misunderstood");
-                continue;
-            }
-            let mut take = |message| {
-                self.heard.messages.push(message);
-                Ok::<(), std::convert::Infallible>(())
-            };
-            let received = datagrams.handle_datagram(now(), self.other, datagram, true, &mut take);
+            let received = datagrams.handle_datagram::<()>(now(), self.other, datagram);
             received.expect("a well-behaved end was misunderstood");
         }
+        while let Some(message) = datagrams.poll_message().expect("a message") {
+            self.heard.messages.push(message);
+        }
+        let read = datagrams.read_data(now(), u64::MAX, &mut |piece, bytes| {
+            take_piece(&mut self.heard, piece, bytes);
+            Ok::<(), ()>(())
+        });
+        read.expect("a well-behaved end was misunderstood");
         true
     }
 }
 
-/// A piece in a datagram of its own.
+/// A piece as it came.
 fn take_piece(heard: &mut Heard, piece: DataPieceHeader, bytes: &[u8]) {
     let DataPieceHeader { chunk, offset, tag } = piece;
     let payload_len = u32::try_from(bytes.len()).expect("a datagram");
-    // The seal takes the checksum's place.
+    // QUIC's seal takes the checksum's place.
     let header = DataHeader { chunk, offset, payload_len, tag, checksum: frame_crc(bytes) };
     let messages_before = heard.messages.len();
     heard.take_frame(Frame { header, bytes: bytes.to_vec(), messages_before });
 }
 
-impl End for UdpControl {
+impl End for InDatagrams {
     fn push_control(&mut self, message: &Message) {
         self.channels.push_control(message);
     }
@@ -207,7 +208,6 @@ impl End for UdpControl {
 
     fn write(&mut self, data_bytes_max: u64) -> (u64, bool) {
         let (data_bytes, sent) = self.transmit(data_bytes_max);
-        self.channels.acknowledge_data();
         match self.channels.write(&self.socket, data_bytes_max) {
             Ok(written) => (data_bytes + written.data_bytes, sent || written.total_bytes > 0),
             Err(_) => (data_bytes, sent),
