@@ -51,7 +51,9 @@ pub fn longest_datagram(remote: SocketAddr) -> Option<u16> {
 fn link_bytes(socket: &UdpSocket, remote: SocketAddr) -> Option<u32> {
     use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
     match remote {
-        SocketAddr::V4(_) => ip_mtu(socket).ok()?.min(u32::from(u16::MAX)).checked_sub(HEADERS_V4_BYTES),
+        SocketAddr::V4(_) => {
+            ip_mtu(socket).ok()?.min(u32::from(u16::MAX)).checked_sub(HEADERS_V4_BYTES)
+        }
         SocketAddr::V6(_) => ipv6_mtu(socket).ok()?.checked_sub(HEADERS_V6_BYTES),
     }
 }

@@ -9,10 +9,10 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use relay::protocol::{
-    Accepted, Channel, ChunkRange, Claims, DataHeader, DataStreamHeader, DatagramOffer, Digest, Failure, FailureCode, Hello,
-    Manifest, Message, MessageDecoder, Order, Seeding, Side, Stats, SwarmKey,
-    SwarmStatus, Token, TokenDemand, UploadKey, Welcome, digest_file, encode_body, encode_control,
-    encode_message, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
+    Accepted, Channel, ChunkRange, Claims, DataHeader, DataStreamHeader, DatagramOffer, Digest,
+    Failure, FailureCode, Hello, Manifest, Message, MessageDecoder, Order, Seeding, Side, Stats,
+    SwarmKey, SwarmStatus, Token, TokenDemand, UploadKey, Welcome, digest_file, encode_body,
+    encode_control, encode_message, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -220,7 +220,7 @@ fn each_side_sends_its_own_messages() {
         "datagram-offer",
         "swarm-status",
     ];
-    let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure", "data-ack"];
+    let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure"];
     for (name, message) in messages() {
         let (is_relays, is_both) = (of_relay.contains(&name), of_both.contains(&name));
         assert_eq!(message.may_come_from(Side::Relay), is_relays || is_both, "{name}");

@@ -6,8 +6,7 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use relay::protocol::{
-    DecodeError, Event, Run, encode_preamble, frame_crc,
-    limits::FRAME_PAYLOAD_BYTES_MAX,
+    DecodeError, Event, Run, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
 use crate::protocol_support::{Item, Seen, encode, expected, items, run};

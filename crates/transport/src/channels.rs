@@ -101,7 +101,8 @@ impl Channels {
     pub fn push_control(&mut self, message: &Message) {
         match &mut self.datagrams {
             Some(datagrams)
-                if datagrams.channel() != Channel::Data && !matches!(message, Message::Failure(_)) =>
+                if datagrams.channel() != Channel::Data
+                    && !matches!(message, Message::Failure(_)) =>
             {
                 datagrams.push_control(message);
             }

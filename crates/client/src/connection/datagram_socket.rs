@@ -83,7 +83,9 @@ impl ConnectionDatagrams {
                 Ok(()) => {}
                 // What the kernel does not take is lost like anything else on its way: a datagram that is only
                 // long, to try the path, or one that finds no way now.
-                Err(error) => tracing::debug!(remote = %way.route.remote, "failed to send: {error}"),
+                Err(error) => {
+                    tracing::debug!(remote = %way.route.remote, "failed to send: {error}")
+                }
             }
             sent_bytes += contents.len();
         }

@@ -227,7 +227,8 @@ async fn watch_time(link: &Rc<Link>, end: &ConnectionDatagrams) {
             clock::timeout(due.since(now_).min(TIMER_MAX), end.timer.wait()).await;
             continue;
         }
-        let timed_out = link.core.borrow_mut().queue.datagrams_mut().map(|d| d.handle_timeout(now_));
+        let timed_out =
+            link.core.borrow_mut().queue.datagrams_mut().map(|d| d.handle_timeout(now_));
         if let Some(Err(error)) = timed_out {
             return link.fail(link.datagram_error(error));
         }

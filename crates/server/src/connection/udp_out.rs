@@ -53,7 +53,8 @@ pub(crate) fn transmit(
             // long, to try the path, or one to an address that has gone.
             Err(error) => tracing::debug!(remote = %route.remote, "failed to send: {error}"),
         }
-        let (count, bytes) = (contents.len().div_ceil(segment.max(1)) as u64, contents.len() as u64);
+        let (count, bytes) =
+            (contents.len().div_ceil(segment.max(1)) as u64, contents.len() as u64);
         if channel == Channel::Control {
             cells.datagrams_out.add(count);
             cells.datagrams_out_bytes.add(bytes);

@@ -18,8 +18,8 @@ mod address;
 mod arrivals;
 mod instant;
 mod lanes;
-mod outgoing;
 mod outcome;
+mod outgoing;
 mod sends;
 mod settings;
 mod silence;
@@ -32,14 +32,6 @@ use quinn_proto::{
     Incoming, ServerConfig, StreamEvent,
 };
 
-use self::{
-    arrivals::{ArrivalError, Arrivals},
-    instant::{instant, time},
-    lanes::{KIND_OF_PROOF, Lanes},
-    outgoing::Outgoing,
-    sends::Sends,
-    silence::SignsOfLife,
-};
 pub use self::{
     address::Address,
     outcome::{DataCounts, DatagramError, Received},
@@ -47,6 +39,14 @@ pub use self::{
     sends::Given,
     settings::{CongestionControl, PathSettings},
     silence::Silence,
+};
+use self::{
+    arrivals::{ArrivalError, Arrivals},
+    instant::{instant, time},
+    lanes::{KIND_OF_PROOF, Lanes},
+    outgoing::Outgoing,
+    sends::Sends,
+    silence::SignsOfLife,
 };
 use crate::{
     lane::Route,
@@ -274,9 +274,9 @@ impl Datagrams {
                         self.arrivals.handle_readable(id);
                     }
                 }
-                Event::Stream(
-                    StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. },
-                ) => self.sends.handle_arrived(id),
+                Event::Stream(StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. }) => {
+                    self.sends.handle_arrived(id)
+                }
                 _ => {}
             }
         }
@@ -298,7 +298,8 @@ impl Datagrams {
 
     /// Reads what the peer says first, as far as it has come.
     fn check_proof<E>(&mut self) -> Result<(), DatagramError<E>> {
-        let Some((_, connection)) = self.link.connection.as_mut().filter(|(_, c)| !c.is_handshaking())
+        let Some((_, connection)) =
+            self.link.connection.as_mut().filter(|(_, c)| !c.is_handshaking())
         else {
             return Ok(());
         };
@@ -343,8 +344,8 @@ impl Datagrams {
     pub fn poll_timeout(&mut self) -> Option<Time> {
         let answer = self.signs.answer_due().filter(|_| self.proof.side == Side::Peer);
         let of_quic = self.link.connection.as_mut().and_then(|(_, c)| c.poll_timeout()).map(time);
-        let held = (self.held_until > Time::ZERO && self.arrivals.has_unread())
-            .then_some(self.held_until);
+        let held =
+            (self.held_until > Time::ZERO && self.arrivals.has_unread()).then_some(self.held_until);
         [answer, of_quic, held, self.signs.poke_due()].into_iter().flatten().min()
     }
 
@@ -645,7 +646,8 @@ impl Quic {
             + stats.path_response
             + stats.connection_close;
         FramesReceived { all, challenges: stats.path_challenge }
-    }}
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -164,7 +164,8 @@ impl Sends {
     /// File bytes of the smallest piece that could be given next.
     pub(super) fn next_piece_len(&self) -> Option<u32> {
         let send = self.all.get(self.next)?;
-        Some((send.payload.len_bytes() - send.given).min(FRAME_PAYLOAD_LEN_MAX))
+        let of_frame = FRAME_PAYLOAD_LEN_MAX - send.given % FRAME_PAYLOAD_LEN_MAX;
+        Some((send.payload.len_bytes() - send.given).min(of_frame))
     }
 
     /// Gives QUIC file bytes, at most so many.
@@ -213,6 +214,12 @@ impl Sends {
         }
     }
 
+    /// How far the first send was given to QUIC.
+    #[cfg(test)]
+    pub(super) fn given_of_first(&self) -> u32 {
+        self.all[0].given
+    }
+
     /// Asserts what always holds.
     pub(super) fn invariants(&self) {
         let is_whole = |send: &Send| send.given == send.payload.len_bytes();
@@ -226,17 +233,20 @@ fn give_some(send: &mut Send, connection: &mut Connection, bytes_max: u64) -> Op
     if send.open.is_none() {
         let stream = connection.streams().open(Dir::Uni)?;
         let end = send.payload.len_bytes().min(send.given + STREAM_FILE_BYTES_MAX);
-        let header = DataStreamHeader {
-            chunk: send.payload.chunk(),
-            offset: send.given,
-            tag: send.tag,
-        };
+        let header =
+            DataStreamHeader { chunk: send.payload.chunk(), offset: send.given, tag: send.tag };
         let header = Bytes::copy_from_slice(&header.encode());
         send.open = Some(Open { stream, range: send.given..end, header });
     }
     let open = send.open.as_mut().expect("just opened");
-    let most = u32::try_from(bytes_max).unwrap_or(u32::MAX).min(open.range.end - send.given);
-    let part = send.given as usize..(send.given + most) as usize;
+    let most = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+    let end = match send.given.saturating_add(most) {
+        end if end >= open.range.end => open.range.end,
+        // No frame is begun that could not go whole.
+        end => end - end % FRAME_PAYLOAD_LEN_MAX,
+    };
+    let most = end.checked_sub(send.given).filter(|&bytes| bytes > 0)?;
+    let part = send.given as usize..end as usize;
     let bytes = send.payload.bytes().expect("withdrawn sends were cut off").slice(part);
     let mut chunks = [open.header.clone(), bytes];
     let written = match connection.send_stream(open.stream).write_chunks(&mut chunks) {

@@ -106,7 +106,8 @@ impl World {
             for datagram in out.chunks(way.segment_bytes) {
                 let mut datagram = datagram.to_vec();
                 let sent = datagram.len() as u64;
-                *(if to_relay { &mut self.to_relay_bytes } else { &mut self.to_peer_bytes }) += sent;
+                *(if to_relay { &mut self.to_relay_bytes } else { &mut self.to_peer_bytes }) +=
+                    sent;
                 let is_lost = self.rng.below(1000) < self.loss_permille
                     || to_relay && !(self.tamper)(&mut datagram)
                     || !to_relay && way.route.remote != self.peer_at;
@@ -203,4 +204,198 @@ fn messages_and_chunks_come_both_ways() {
     assert!(is_content(1, &of_relay.bytes(2, 70_000)[..]) || !of_relay.pieces.is_empty());
     let first = of_relay.pieces.iter().map(|(header, _)| header.offset).min();
     assert_eq!(first, Some(16 << 10), "what lies before it was not sent");
+}
+
+#[test]
+fn whatever_the_network_does_all_comes_byte_exact() {
+    for seed in 0..12 {
+        let mut world = World::new(Channel::Both, seed);
+        world.loss_permille = [0, 10, 200][(seed % 3) as usize];
+        world.reorder_permille = [0, 300][(seed % 2) as usize];
+        let mut world = world.open();
+        for number in 0..20 {
+            world.relay.push_data(chunk(number, 40_000), number, 0);
+            world.peer.push_control(&Message::Lacking { chunk: number });
+            world.peer.push_control(&Message::Ping { token: number.into() });
+        }
+        world.until("all", |w| w.relay.is_data_empty() && w.heard[1].messages.len() >= 40);
+        for number in 0..20 {
+            assert!(is_content(number, &world.heard[0].bytes(number, 40_000)), "{seed}");
+        }
+        let in_order = |message: &&Message| matches!(message, Message::Lacking { .. });
+        let lacking: Vec<_> = world.heard[1].messages.iter().filter(in_order).collect();
+        let expected: Vec<_> = (0..20).map(|chunk| Message::Lacking { chunk }).collect();
+        assert!(lacking.into_iter().eq(&expected), "{seed}");
+        let events: Vec<_> = std::iter::from_fn(|| world.relay.poll_event()).collect();
+        let is_finished = |event: &&SendEvent| matches!(event, SendEvent::Finished { .. });
+        assert_eq!(events.iter().filter(is_finished).count(), 20, "{seed}");
+    }
+}
+
+#[test]
+fn what_is_taken_back_lets_go_of_its_bytes_and_both_sides_count_the_same() {
+    let mut world = World::new(Channel::Data, 3).open();
+    let payload = chunk(9, 200_000);
+    let bytes = payload.bytes().expect("there").clone();
+    world.relay.push_data(Rc::clone(&payload), 1, 0);
+    for _ in 0..15 {
+        world.step().expect("both behave");
+    }
+    let given = u64::from(world.relay.sends.given_of_first());
+    assert!((1..200_000).contains(&given));
+    let cut_off = world.relay.recall(9).expect("it was under way");
+    assert_eq!((cut_off.chunk, cut_off.tag, cut_off.reached_bytes), (9, 1, 0));
+    drop(payload);
+    assert!(bytes.is_unique(), "QUIC keeps nothing of it");
+    for _ in 0..200 {
+        world.step().expect("both behave");
+    }
+    let came: u64 = world.heard[0].pieces.iter().map(|(_, piece)| piece.len() as u64).sum();
+    assert_eq!(came + world.heard[0].discarded, given);
+}
+
+#[test]
+fn only_the_peer_that_has_the_streams_secret_gets_through() {
+    let relay = config(Channel::Both);
+    let stranger = DatagramsConfig { secret: [6; DATAGRAM_SECRET_BYTES], ..relay.clone() };
+    let mut world = World::with(&relay, &stranger, 1);
+    for _ in 0..2_500 {
+        world.step().expect("it is not answered");
+    }
+    assert_eq!(world.to_peer_bytes, 0, "nothing is said to a stranger");
+    assert!(world.heard[1].ignored > 0);
+    // One that has seen the first id on its way, and knows no more.
+    let mut proof = World::with(&relay, &relay, 1);
+    proof.peer.proof.secret = [6; DATAGRAM_SECRET_BYTES];
+    let error = (0..5_000).find_map(|_| proof.step().err());
+    assert!(matches!(error, Some(DatagramError::Unproven)), "{error:?}");
+    assert!(proof.heard[1].messages.is_empty() && proof.heard[1].pieces.is_empty());
+}
+
+#[test]
+fn another_relay_is_not_believed() {
+    let mut world = World::new(Channel::Both, 1);
+    let identity = crate::exercise::other_identity();
+    world.relay = Datagrams::accept(&config(Channel::Both), &identity, world.now);
+    let error = (0..5_000).find_map(|_| world.step().err());
+    assert!(matches!(error, Some(DatagramError::Lost(_))), "{error:?}");
+}
+
+#[test]
+fn a_datagram_that_is_altered_or_comes_again_changes_nothing() {
+    let mut world = World::new(Channel::Control, 1);
+    world.tamper = |datagram| {
+        let last = datagram.len() - 1;
+        datagram[last] ^= 1;
+        true
+    };
+    for _ in 0..200 {
+        world.step().expect("what is forged is dropped");
+    }
+    assert_eq!(world.to_peer_bytes, 0);
+    world.tamper = |_| true;
+    let mut world = world.open();
+    world.peer.push_control(&Message::Ping { token: 1 });
+    world.send(true);
+    let kept: Vec<_> = world.ways[1].iter().map(|(_, bytes)| bytes.clone()).collect();
+    world.until("it", |world| !world.heard[1].messages.is_empty());
+    let ignored = world.heard[1].ignored;
+    for datagram in &kept {
+        world.ways[1].push((world.now, datagram.clone()));
+    }
+    for _ in 0..50 {
+        world.step().expect("it came before");
+    }
+    assert_eq!(world.heard[1].messages.len(), 1);
+    assert!(world.heard[1].ignored >= ignored + u32::try_from(kept.len()).expect("few"));
+}
+
+#[test]
+fn an_address_that_nobody_proved_gets_at_most_three_times_what_came_from_it() {
+    let mut world = World::new(Channel::Both, 1);
+    // The peer's first datagrams arrive; what the relay says to them is lost.
+    for _ in 0..2_900 {
+        world.send(true);
+        world.send(false);
+        world.ways[0].clear();
+        world.now = world.now + MS;
+        world.receive(true).expect("the relay is patient");
+    }
+    assert!(world.to_relay_bytes >= 1200 && world.to_peer_bytes > 0);
+    assert!(world.to_peer_bytes <= 3 * world.to_relay_bytes, "RFC 9000, 8.1");
+}
+
+#[test]
+fn a_peer_whose_address_changes_goes_on_from_there() {
+    let mut world = World::new(Channel::Both, 1).open();
+    world.relay.push_data(chunk(0, 2_000_000), 1, 0);
+    for _ in 0..60 {
+        world.step().expect("both behave");
+    }
+    assert!(!world.relay.is_data_empty());
+    (world.peer_at, world.ways) = (addr(ELSEWHERE), Default::default());
+    let moved_at = world.now;
+    world.peer.ping();
+    world.until("the rest", |world| world.relay.is_data_empty());
+    assert!(world.now.since(moved_at) < 2_000 * MS + 2_000_000 / 200 * MS);
+    assert!(world.peer.challenged_at().is_some_and(|at| at >= moved_at));
+    assert!(is_content(0, &world.heard[0].bytes(1, 2_000_000)));
+}
+
+#[test]
+fn a_black_out_is_borne_a_path_that_became_shorter_found_out_and_silence_ends_it() {
+    let mut world = World::new(Channel::Both, 1).open();
+    world.relay.push_data(chunk(0, 1_000_000), 1, 0);
+    for _ in 0..60 {
+        world.step().expect("both behave");
+    }
+    world.loss_permille = 1000;
+    for _ in 0..10_000 {
+        world.step().expect("both are patient");
+    }
+    assert!(world.relay.poll_poke(world.now), "it owes an answer: it is asked over the stream");
+    world.loss_permille = 0;
+    world.until("the rest", |world| world.relay.is_data_empty());
+    assert!(is_content(0, &world.heard[0].bytes(1, 1_000_000)));
+    // Datagrams beyond 1,200 bytes come through no longer, either way.
+    world.peer.push_data(chunk(1, 500_000), 2, 0);
+    world.tamper = |datagram| datagram.len() <= 1200;
+    world.until("the rest by short datagrams", |world| world.peer.is_data_empty());
+    assert!(is_content(1, &world.heard[1].bytes(2, 500_000)));
+    world.loss_permille = 1000;
+    let silent_since = world.now;
+    let error = (0..100_000).find_map(|_| world.step().err());
+    assert!(matches!(error, Some(DatagramError::Silence(Silence::Ceased(_)))), "{error:?}");
+    assert!(world.now.since(silent_since) <= DATAGRAM_SILENCE_TIMEOUT + 10_000 * MS);
+}
+
+#[test]
+fn what_this_side_holds_back_is_read_later_and_holds_the_other_back() {
+    let mut world = World::new(Channel::Data, 1).open();
+    let until = world.now + 500 * MS;
+    world.relay.hold_data(until);
+    world.peer.push_data(chunk(0, 4 << 20), 1, 0);
+    while world.now < until {
+        assert!(world.heard[1].pieces.is_empty());
+        world.step().expect("both behave");
+    }
+    let given = world.peer.sends.next_piece_len();
+    assert!(given.is_some(), "a window's worth was given, and no more");
+    world.until("all", |world| world.peer.is_data_empty());
+    assert!(is_content(0, &world.heard[1].bytes(1, 4 << 20)));
+}
+
+#[test]
+fn a_lane_that_begins_twice_and_a_stream_of_no_kind_end_the_connection() {
+    for kinds in [vec![1, 1], vec![3], vec![0], vec![9], vec![4]] {
+        let mut world = World::new(Channel::Control, 1).open();
+        for kind in &kinds {
+            let connection = world.peer.link.connection_mut();
+            let id = connection.streams().open(Dir::Uni).expect("some are allowed");
+            connection.send_stream(id).write(&[*kind]).expect("a byte");
+            world.peer.outgoing.is_due = true;
+        }
+        let error = (0..500).find_map(|_| world.step().err());
+        assert!(matches!(error, Some(DatagramError::Frame(_))), "{kinds:?}: {error:?}");
+    }
 }

@@ -9,8 +9,7 @@ use rustls::{AlertDescription, CertificateError, Connection};
 
 use super::crypto::ALPN;
 use relay_protocol::{
-    DecodeError, Message, MessageDecoder, Pin, UploadKey, encode_control,
-    encode_message,
+    DecodeError, Message, MessageDecoder, Pin, UploadKey, encode_control, encode_message,
     limits::{BINDING_BYTES, DATAGRAM_SECRET_BYTES, TLS_HANDSHAKE_BYTES_MAX, TLS_RECORD_BYTES_MAX},
 };
 
