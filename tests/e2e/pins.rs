@@ -425,6 +425,6 @@ fn a_relay_of_another_version_is_told_apart_with_both_named() {
         }
     });
     let said = stage.failed_share(&addr.to_string(), &["--plain"]);
-    says(&said, &["version 1", "speaks 2"]);
+    says(&said, &["version 2", "speaks 3"]);
     answering.join().expect("no panic");
 }

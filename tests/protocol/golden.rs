@@ -11,8 +11,8 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 use relay::protocol::{
     Accepted, Channel, ChunkRange, Claims, DataHeader, DataStreamHeader, DatagramOffer, Digest,
     Failure, FailureCode, Hello, Manifest, Message, MessageDecoder, Order, Seeding, Side, Stats,
-    SwarmKey, SwarmStatus, Token, TokenDemand, UploadKey, Welcome, digest_file, encode_body,
-    encode_control, encode_message, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
+    SwarmKey, SwarmStatus, Token, TokenDemand, UploadKey, Welcome, digest_file, encode_control,
+    encode_message, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
 };
 
 fn hex(bytes: &[u8]) -> String {

@@ -5,9 +5,7 @@
 //! are tested in `protocol_limits`, exact bytes in `protocol_golden`.
 
 use proptest::{collection::vec, prelude::*, sample::Index};
-use relay::protocol::{
-    DecodeError, Event, Run, encode_preamble, frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX,
-};
+use relay::protocol::{DecodeError, Event, Run, encode_preamble, frame_crc};
 
 use crate::protocol_support::{Item, Seen, encode, expected, items, run};
 

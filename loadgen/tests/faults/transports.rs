@@ -205,10 +205,11 @@ macro_rules! script {
 script!(tcp, "tcp");
 script!(udp_control, "udp-control");
 script!(udp_data, "udp-data");
+script!(quic, "quic");
 
 /// Runs that wait more than they work, over all transports at once: a test's time is dear.
 fn over_all_transports(run: fn(&'static str)) {
-    let runs = ["tcp", "udp-control", "udp-data"]
+    let runs = ["tcp", "udp-control", "udp-data", "quic"]
         .map(|transport| (transport, crate::support::in_background(move || run(transport))));
     let failed: Vec<&str> = runs
         .into_iter()

@@ -230,7 +230,7 @@ fn handle_of(
             }
             read(desk, guests, ready, connection, now);
         }
-        Ok(Received::Ignored) => desk.cells.count_datagram_dropped("forged"),
+        Ok(Received::Ignored) => desk.cells.count_datagram_dropped("ignored"),
         Err(error) => end_by(desk, ready, connection, error),
     }
 }

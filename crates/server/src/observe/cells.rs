@@ -64,8 +64,8 @@ pub(crate) const REFUSALS: [&str; 16] = [
 ];
 
 /// Why datagrams are thrown away; the labels of the metric.
-pub(crate) const DATAGRAM_DROPS: [&str; 6] =
-    ["malformed", "unknown_connection", "forged", "replayed", "refused", "not_passed_on"];
+pub(crate) const DATAGRAM_DROPS: [&str; 5] =
+    ["malformed", "unknown_connection", "ignored", "refused", "not_passed_on"];
 
 /// Why fetched chunks are thrown away.
 pub(crate) const REJECTIONS: [&str; 3] = ["wrong_digest", "link_corrupt", "refused"];

@@ -138,10 +138,11 @@ impl Lanes {
         }
     }
 
-    /// Bytes by which a peer begins its lane of messages in order: before all of them.
-    pub(super) fn push_proof(&mut self, proof: &[u8]) {
-        let waiting = &mut self.out[index(Lane::InOrder)].waiting;
-        waiting.splice(0..0, proof.iter().copied());
+    /// Bytes by which a peer begins its lane of messages in order: before all of them, on its first stream.
+    pub(super) fn push_proof(&mut self, connection: &mut Connection, proof: &[u8]) {
+        let lane = &mut self.out[index(Lane::InOrder)];
+        lane.waiting.splice(0..0, proof.iter().copied());
+        lane.flush(connection, KIND_OF_PROOF);
     }
 
     /// Bytes of messages that QUIC has not taken.

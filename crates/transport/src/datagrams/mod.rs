@@ -262,7 +262,7 @@ impl Datagrams {
             match event {
                 Event::Connected if self.proof.side == Side::Peer => {
                     let proof = self.proof.make(connection);
-                    self.lanes.push_proof(&proof.ok_or(DatagramError::Unproven)?);
+                    self.lanes.push_proof(connection, &proof.ok_or(DatagramError::Unproven)?);
                     self.proof.is_done = true;
                 }
                 Event::ConnectionLost { reason } => self.link.lost = Some(reason),
@@ -283,9 +283,11 @@ impl Datagrams {
         if !self.proof.is_done && self.proof.side == Side::Relay {
             self.check_proof()?;
         }
-        if self.proof.is_done {
+        if self.proof.is_done
+            && let Some(connection) = self.link.connection()
+        {
             let takes_data = self.channel != Channel::Control;
-            self.arrivals.sort(self.link.connection_mut(), &mut self.lanes, takes_data)?;
+            self.arrivals.sort(connection, &mut self.lanes, takes_data)?;
         }
         match self.link.lost.take() {
             None => Ok(()),
@@ -427,24 +429,24 @@ impl Datagrams {
     /// Cuts off the send with this tag.
     pub fn cancel(&mut self, tag: u32) -> Option<CutOff> {
         self.outgoing.is_due = true;
-        self.sends.cancel(self.link.connection_mut(), tag)
+        self.sends.cancel(self.link.connection(), tag)
     }
 
     /// Cuts off the send of this chunk, if there is one.
     pub fn recall(&mut self, chunk: u32) -> Option<CutOff> {
         self.outgoing.is_due = true;
-        self.sends.recall(self.link.connection_mut(), chunk)
+        self.sends.recall(self.link.connection(), chunk)
     }
 
     /// Sends no more of this chunk, if there is a send of it: its receiver has spoken of it.
     pub fn drop_rest(&mut self, chunk: u32) -> Option<CutOff> {
         self.outgoing.is_due = true;
-        self.sends.drop_rest(self.link.connection_mut(), chunk)
+        self.sends.drop_rest(self.link.connection(), chunk)
     }
 
     /// Drops all sends: the connection is about to end.
     pub fn drop_data(&mut self) {
-        self.sends.clear(self.link.connection_mut());
+        self.sends.clear(self.link.connection());
     }
 
     /// File bytes of the smallest piece that could go next: the window must have room for them.
@@ -490,7 +492,7 @@ impl Datagrams {
         if !self.has_unread_data(now) {
             return Ok(0);
         }
-        let connection = self.link.connection_mut();
+        let Some(connection) = self.link.connection() else { return Ok(0) };
         let read = self.arrivals.read(connection, bytes_max, handler);
         self.outgoing.is_due = true;
         read.map_err(|error| match error {
@@ -591,10 +593,9 @@ struct FramesReceived {
 }
 
 impl Quic {
-    /// # Panics
-    /// Before the other side has come; but then nothing was given to it.
-    fn connection_mut(&mut self) -> &mut Connection {
-        &mut self.connection.as_mut().expect("what has begun has a connection").1
+    /// None before the other side has come.
+    fn connection(&mut self) -> Option<&mut Connection> {
+        self.connection.as_mut().map(|(_, connection)| connection)
     }
 
     fn remote(&self) -> Option<SocketAddr> {

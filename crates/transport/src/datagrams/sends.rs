@@ -80,7 +80,9 @@ impl Send {
     }
 
     /// Resets what has not arrived; how far it came for sure, in whole frames.
-    fn cut_off(&self, connection: &mut Connection) -> u32 {
+    fn cut_off(&self, connection: Option<&mut Connection>) -> u32 {
+        // Before the other side has come, nothing was given to it.
+        let Some(connection) = connection else { return self.start };
         let mut reset = |stream, range: Range<u32>| {
             // It may have arrived, or been stopped: then there is nothing to let go of.
             connection.send_stream(stream).reset(VarInt::from_u32(range.end - range.start)).ok();
@@ -122,14 +124,22 @@ impl Sends {
     }
 
     /// Cuts off the send with this tag.
-    pub(super) fn cancel(&mut self, connection: &mut Connection, tag: u32) -> Option<CutOff> {
+    pub(super) fn cancel(
+        &mut self,
+        connection: Option<&mut Connection>,
+        tag: u32,
+    ) -> Option<CutOff> {
         let at = self.all.iter().position(|send| send.tag == tag)?;
         let (send, reached_bytes) = self.cut_off(connection, at)?;
         Some(CutOff { chunk: send.payload.chunk(), tag, reached_bytes })
     }
 
     /// Cuts off the send of this chunk, if there is one. What is not known to have arrived counts as not sent.
-    pub(super) fn recall(&mut self, connection: &mut Connection, chunk: u32) -> Option<CutOff> {
+    pub(super) fn recall(
+        &mut self,
+        connection: Option<&mut Connection>,
+        chunk: u32,
+    ) -> Option<CutOff> {
         let at = self.all.iter().position(|send| send.payload.chunk() == chunk)?;
         let (send, reached_bytes) = self.cut_off(connection, at)?;
         Some(CutOff { chunk, tag: send.tag, reached_bytes })
@@ -137,21 +147,25 @@ impl Sends {
 
     /// Sends no more of this chunk, as its receiver spoke of it. Unlike one that is recalled it is not to
     /// be sent again: what is under way counts as sent.
-    pub(super) fn drop_rest(&mut self, connection: &mut Connection, chunk: u32) -> Option<CutOff> {
+    pub(super) fn drop_rest(
+        &mut self,
+        connection: Option<&mut Connection>,
+        chunk: u32,
+    ) -> Option<CutOff> {
         let at = self.all.iter().position(|send| send.payload.chunk() == chunk)?;
         let (send, _) = self.cut_off(connection, at)?;
         Some(CutOff { chunk, tag: send.tag, reached_bytes: send.given })
     }
 
     /// Drops all of them.
-    pub(super) fn clear(&mut self, connection: &mut Connection) {
+    pub(super) fn clear(&mut self, mut connection: Option<&mut Connection>) {
         for send in self.all.drain(..) {
-            send.cut_off(connection);
+            send.cut_off(connection.as_deref_mut());
         }
         self.next = 0;
     }
 
-    fn cut_off(&mut self, connection: &mut Connection, at: usize) -> Option<(Send, u32)> {
+    fn cut_off(&mut self, connection: Option<&mut Connection>, at: usize) -> Option<(Send, u32)> {
         let send = self.all.remove(at)?;
         if at < self.next {
             self.next -= 1;

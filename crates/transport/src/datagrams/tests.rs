@@ -390,7 +390,7 @@ fn a_lane_that_begins_twice_and_a_stream_of_no_kind_end_the_connection() {
     for kinds in [vec![1, 1], vec![3], vec![0], vec![9], vec![4]] {
         let mut world = World::new(Channel::Control, 1).open();
         for kind in &kinds {
-            let connection = world.peer.link.connection_mut();
+            let connection = world.peer.link.connection().expect("it has begun");
             let id = connection.streams().open(Dir::Uni).expect("some are allowed");
             connection.send_stream(id).write(&[*kind]).expect("a byte");
             world.peer.outgoing.is_due = true;
