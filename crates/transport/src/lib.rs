@@ -9,6 +9,7 @@
 //! | `tcp` | the stream | the stream |
 //! | `udp-control` | datagrams | the stream |
 //! | `udp-data` | the stream | datagrams |
+//! | `quic` | datagrams | datagrams |
 //!
 //! Every connection has a **stream** (TCP). Its handshake, up to and with `Accepted`, and the last
 //! word, `Failure`, go over the stream whatever the transport; the connection lives exactly as long
@@ -24,13 +25,12 @@
 //!   A message never waits behind data that was not yet given to the kernel.
 //! - *Data*: what is pushed arrives at most once. Sends are begun in the order in which they
 //!   were pushed. On a stream all of it arrives, and the frames of one send in the order of their
-//!   offsets. In datagrams pieces come in any order, all of them as long as they are not withdrawn,
-//!   and one that was thought to be lost may come twice; the other side must be read from and able
-//!   to answer.
-//! - *Pinning*: a chunk is pinned only while one non-blocking write call runs. Between calls a
+//!   offsets. In datagrams pieces come in any order, all of them as long as they are not withdrawn; the other
+//!   side must be read from and able to answer.
+//! - *Pinning*: on a stream a chunk is pinned only while one non-blocking write call runs. Between calls a
 //!   send is a position; [`Payload::withdraw`] takes the bytes away at any time, and at most one
-//!   half-written frame is copied. Nothing is pinned to be sent again: what was lost in a datagram
-//!   is a range that its send lacks, as long as it is not withdrawn.
+//!   half-written frame is copied. In datagrams what was given to QUIC is kept until it has arrived, by reference,
+//!   and bounded by what the caller allows; cutting a send off lets go of it at once.
 //! - *Events*: each send that wrote its first frame reports [`SendEvent::Begun`], each that wrote its last
 //!   [`SendEvent::Finished`], both in order; in datagrams, when all has arrived. One that was withdrawn or
 //!   cancelled reports nothing further.
@@ -51,7 +51,7 @@
 //!
 //! [`Channels`] is one end of a connection, and the one place that knows which channel runs on what.
 //! [`send_queue`] and [`tcp`] (into a [`receive_buffer`]) are the stream's two directions. [`datagrams`] is
-//! what goes in datagrams, [`data`] what that means for chunks. A further transport is one more file here,
+//! what goes in datagrams. A further transport is one more file here,
 //! one more variant of [`Transport`], and its arm in [`Channels`].
 //!
 //! ```
