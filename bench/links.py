@@ -24,8 +24,8 @@ import measure as m
 NAMED = [name for name in sys.argv[1:] if name in ("goodput", "fairness", "far")]
 TABLES = NAMED or ["goodput", "fairness"]
 RATES = [int(rate) for rate in sys.argv[1:] if rate not in NAMED] or [100, 1000]
-TRANSPORTS = ["tcp", "udp-control", "udp-data"]
-PAIRS = [("udp-data", "tcp"), ("udp-data", "udp-data"), ("tcp", "tcp")]
+TRANSPORTS = ["tcp", "udp-control", "udp-data", "quic"]
+PAIRS = [("udp-data", "tcp"), ("quic", "tcp"), ("udp-data", "udp-data"), ("tcp", "tcp")]
 CONGESTION = ["cubic", "bbr"]
 RELAY_SIDE, PEERS_SIDE, ROUTER = (f"{name}-{os.getpid()}" for name in ("relay", "peers", "router"))
 RELAY_ADDRESS = "10.77.0.1"

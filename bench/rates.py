@@ -13,7 +13,7 @@ that a peer moves passes through the relay. Of each row:
 
 `live` begins with 5M and tells the relay 20M, then 2M, by its settings file and SIGHUP, while a transfer runs.
 
-RATES='1M 20M 200M', TRANSPORTS='tcp udp-control udp-data', SECONDS=10 change what is tried.
+RATES='1M 20M 200M', TRANSPORTS='tcp udp-control udp-data quic', SECONDS=10 change what is tried.
 """
 
 import os
@@ -28,7 +28,7 @@ import time
 import measure as m
 
 RATES = os.environ.get("RATES", "1M" if m.QUICK else "1M 20M 200M").split()
-TRANSPORTS = os.environ.get("TRANSPORTS", "tcp udp-control udp-data").split()
+TRANSPORTS = os.environ.get("TRANSPORTS", "tcp udp-control udp-data quic").split()
 SECONDS = float(os.environ.get("SECONDS", "3" if m.QUICK else "10"))
 SKIP = 1.0
 WINDOW = 0.2

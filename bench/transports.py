@@ -18,7 +18,7 @@ import urllib.request
 
 import measure as m
 
-TRANSPORTS = sys.argv[1:] or ["tcp", "udp-control", "udp-data"]
+TRANSPORTS = sys.argv[1:] or ["tcp", "udp-control", "udp-data", "quic"]
 
 
 def quantile(buckets, share):

@@ -69,7 +69,7 @@ pub(crate) struct Args {
     /// Who chooses the order of chunks, and how
     #[arg(long, env = "LOADGEN_ORDER", value_name = "ORDER", default_value = "relay")]
     order: OrderMode,
-    /// How messages and data travel: tcp, udp-control or udp-data
+    /// How messages and data travel: tcp, udp-control, udp-data or quic
     #[arg(long, env = "LOADGEN_TRANSPORT", value_name = "T", default_value = "tcp")]
     transport: Transport,
     /// Chunk size, a power of two from 1K to 16M [default: the protocol's]
@@ -460,7 +460,7 @@ mod tests {
             (&["--cores", "0"], "at least 1"),
             (&["--files", "3", "--clients", "2"], "--files 3"),
             (&["--chunk", "100K"], "power of two"),
-            (&["--transport", "pigeon"], "choose one of tcp, udp-control, udp-data"),
+            (&["--transport", "pigeon"], "choose one of tcp, udp-control, udp-data, quic"),
             (&["--churn", "kill=50,join=50"], "leave none"),
             (&["--churn", "die=1"], "kill and join"),
             (&["--slow", "200@1M"], "only 100 clients"),

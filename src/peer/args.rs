@@ -80,7 +80,7 @@ pub struct CommonArgs {
     #[arg(long, env = "PEER_PROXY", value_name = "URL", hide_env_values = true, help = PROXY_HELP)]
     pub proxy: Option<ProxySource>,
 
-    /// How messages and data travel: tcp, udp-control or udp-data
+    /// How messages and data travel: tcp, udp-control, udp-data or quic
     #[arg(long, env = "PEER_TRANSPORT", value_name = "T", default_value = "tcp")]
     pub transport: Transport,
 
