@@ -3,14 +3,15 @@
 
 pub use relay_client::exercise::peer_session;
 pub use relay_server::exercise::server_session;
-pub use relay_transport::exercise::{bundle, decoder, handshake, manifest, ticket};
+pub use relay_transport::exercise::{bundle, datagrams, decoder, handshake, manifest, ticket};
 
 /// What one fuzz target runs on its input.
 pub type Entry = fn(&[u8]);
 
 /// All entry points, by the name of their fuzz target.
-pub const ALL: [(&str, Entry); 7] = [
+pub const ALL: [(&str, Entry); 8] = [
     ("bundle", bundle),
+    ("datagrams", datagrams),
     ("decoder", decoder),
     ("handshake", handshake),
     ("manifest", manifest),

@@ -438,8 +438,8 @@ impl Session {
     }
 
     /// Whether the peer was asked for chunks that have not come.
-    pub(crate) fn is_fetching(&self) -> bool {
-        self.fetching.is_any_open()
+    pub(crate) fn fetching(&self) -> &Fetching {
+        &self.fetching
     }
 
     /// Ask the peer for a chunk.

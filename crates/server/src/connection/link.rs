@@ -351,7 +351,7 @@ impl Link {
 
     /// Whether file bytes may come by the stream.
     pub(crate) fn expects_stream_data(&self) -> bool {
-        self.session.is_fetching() && self.queue.data().is_none() && !self.life.is_deaf()
+        self.session.fetching().is_any_open() && self.queue.data().is_none() && !self.life.is_deaf()
     }
 
     /// What happened to data in datagrams becomes news.

@@ -99,10 +99,12 @@ impl Link {
     }
 
     /// Something could be sent in datagrams now.
-    pub(crate) fn wants_transmit(&self) -> bool {
-        self.queue
-            .datagrams()
-            .is_some_and(|datagrams| datagrams.wants_transmit() || self.feeds_manifest())
+    pub(crate) fn wants_transmit(&mut self) -> bool {
+        if let Some(data) = self.queue.data_mut() {
+            data.expect_data(self.session.fetching().asked_bytes());
+        }
+        let is_due = self.queue.datagrams().map(Datagrams::wants_transmit);
+        is_due.is_some_and(|is_due| is_due || self.feeds_manifest())
     }
 
     /// Hands the datagrams that are to go now to `send`, as many as a turn lets through.

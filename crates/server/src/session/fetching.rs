@@ -88,6 +88,11 @@ impl Fetching {
         !self.open.is_empty()
     }
 
+    /// File bytes that the peer was asked for, in chunks that are not whole.
+    pub(crate) fn asked_bytes(&self) -> u64 {
+        self.open.iter().map(|incoming| u64::from(incoming.len_bytes)).sum()
+    }
+
     /// Ends a fetch that the peer can't answer.
     pub(crate) fn remove(&mut self, fetch_id: FetchId) -> Option<Lease> {
         let at = self.open.iter().position(|incoming| incoming.fetch_id == fetch_id)?;

@@ -80,7 +80,7 @@ impl Ready {
     /// Puts the connection into the pump's round, if it has something to write, and among those with datagrams to
     /// send, if it may have some.
     pub(crate) fn mark_write(&mut self, desk: &Desk, connection: &Rc<Connection>) {
-        let link = connection.link();
+        let mut link = connection.link();
         let bytes_max = if connection.pace.waits_to_send.get() { 0 } else { u64::MAX };
         let (wants_transmit, wants_write) = (link.wants_transmit(), link.wants_write(bytes_max));
         drop(link);

@@ -1,7 +1,7 @@
 //! Streams of the other side: which lane or chunk each is of, and the pieces of chunks as they come.
 //!
-//! File bytes are handed on in whatever order they come, so nothing waits here for what was lost, but for a stream's
-//! header. What is not read yet holds the other side back.
+//! Each stream is read in order, so what was lost holds up its own chunk. What is not read yet, and what came before
+//! something that was lost, lies in the library, bounded by this side's windows: that holds the other side back.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -25,7 +25,7 @@ struct Arrival {
 
 /// What a stream has next.
 enum Next {
-    Bytes(u64, Bytes),
+    Bytes(Bytes),
     /// Nothing for now.
     Blocked,
     /// All was read.
@@ -74,14 +74,14 @@ impl Arrivals {
         let mut refused = None;
         let (all, readable, discarded) =
             (&mut self.all, &mut self.readable, &mut self.discarded_bytes);
-        self.fresh.retain(|&id| match next(connection, id, 1, true) {
+        self.fresh.retain(|&id| match next(connection, id, 1) {
             Next::Blocked => true,
             Next::Ended => false,
             Next::Reset(sent_bytes) => {
                 *discarded += sent_bytes.min(CHUNK_BYTES_MAX);
                 false
             }
-            Next::Bytes(_, bytes) => {
+            Next::Bytes(bytes) => {
                 let kind = bytes[0];
                 if kind == DataStreamHeader::KIND && takes_data {
                     all.insert(id, Arrival::new());
@@ -137,13 +137,13 @@ impl Arrivals {
             let arrival = self.all.get_mut(&id).expect("only streams that there are can be read");
             let is_known = arrival.header_len == DATA_STREAM_HEADER_BYTES;
             let wanted = if is_known { bytes_max - total } else { arrival.header_left() };
-            match next(connection, id, wanted, !is_known) {
-                Next::Bytes(at, bytes) if is_known => {
-                    let piece = arrival.piece(at, bytes.len()).map_err(ArrivalError::Frame)?;
+            match next(connection, id, wanted) {
+                Next::Bytes(bytes) if is_known => {
+                    let piece = arrival.piece(bytes.len()).map_err(ArrivalError::Frame)?;
                     total += bytes.len() as u64;
                     handler(piece, &bytes).map_err(ArrivalError::Handler)?;
                 }
-                Next::Bytes(_, bytes) => arrival.handle_header(&bytes),
+                Next::Bytes(bytes) => arrival.handle_header(&bytes),
                 Next::Blocked => {
                     arrival.is_queued = false;
                     self.readable.pop_front();
@@ -184,22 +184,22 @@ impl Arrival {
         self.header_len += bytes.len();
     }
 
-    /// What lies there in the stream.
-    fn piece(&mut self, at: u64, len: usize) -> Result<DataPieceHeader, FrameError> {
-        self.read_bytes += len as u64;
+    /// What so many bytes are that come next.
+    fn piece(&mut self, len: usize) -> Result<DataPieceHeader, FrameError> {
         let DataStreamHeader { chunk, offset, tag } = DataStreamHeader::decode(&self.header);
-        let at = at - DATA_STREAM_HEADER_BYTES as u64;
-        let offset = u32::try_from(u64::from(offset) + at).map_err(|_| FrameError::Length)?;
+        let at = u64::from(offset) + self.read_bytes;
+        self.read_bytes += len as u64;
+        let offset = u32::try_from(at).map_err(|_| FrameError::Length)?;
         Ok(DataPieceHeader { chunk, offset, tag })
     }
 }
 
-fn next(connection: &mut Connection, id: StreamId, bytes_max: u64, is_ordered: bool) -> Next {
+fn next(connection: &mut Connection, id: StreamId, bytes_max: u64) -> Next {
     let most = usize::try_from(bytes_max).unwrap_or(usize::MAX);
     let mut stream = connection.recv_stream(id);
-    let Ok(mut chunks) = stream.read(is_ordered) else { return Next::Ended };
+    let Ok(mut chunks) = stream.read(true) else { return Next::Ended };
     let next = match chunks.next(most) {
-        Ok(Some(chunk)) => Next::Bytes(chunk.offset, chunk.bytes),
+        Ok(Some(chunk)) => Next::Bytes(chunk.bytes),
         Ok(None) => Next::Ended,
         Err(ReadError::Blocked) => Next::Blocked,
         Err(ReadError::Reset(code)) => Next::Reset(code.into_inner()),

@@ -16,10 +16,15 @@
 
 mod address;
 mod arrivals;
+mod data;
+#[cfg(any(test, feature = "exercise"))]
+pub mod exercise;
 mod instant;
 mod lanes;
 mod outcome;
 mod outgoing;
+mod proof;
+mod quic;
 mod sends;
 mod settings;
 mod silence;
@@ -27,10 +32,7 @@ mod silence;
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
-use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, ConnectionId, DatagramEvent, Dir, Endpoint, Event,
-    Incoming, ServerConfig, StreamEvent,
-};
+use quinn_proto::{ClientConfig, DatagramEvent, Dir, Endpoint, Event, StreamEvent};
 
 pub use self::{
     address::Address,
@@ -41,36 +43,24 @@ pub use self::{
     silence::Silence,
 };
 use self::{
-    arrivals::{ArrivalError, Arrivals},
+    arrivals::Arrivals,
     instant::{instant, time},
-    lanes::{KIND_OF_PROOF, Lanes},
+    lanes::Lanes,
     outgoing::Outgoing,
+    proof::Proof,
+    quic::Quic,
     sends::Sends,
     silence::SignsOfLife,
 };
 use crate::{
     lane::Route,
-    payload::Payload,
     secure::{Identity, Trust},
-    send_queue::{CutOff, SendEvent},
 };
 use relay_protocol::{
-    Channel, DataPieceHeader, DecodeError, Message, Side,
+    Channel, DecodeError, Message, Side,
     limits::{DATAGRAM_ANSWER_TIMEOUT, DATAGRAM_SECRET_BYTES},
     time::Time,
 };
-
-/// The label under which both sides export what binds the peer's proof to QUIC's TLS session.
-const PROOF_LABEL: &[u8] = b"EXPORTER-psp-relay-datagrams-proof";
-
-/// Bytes of the peer's proof.
-const PROOF_BYTES: usize = blake3::OUT_LEN;
-
-/// What QUIC may keep of chunks beyond what its congestion window lets through: so it never waits for more.
-const GIVEN_AHEAD_BYTES: u64 = 128 << 10;
-
-/// What QUIC takes of messages beside that.
-const MESSAGES_BYTES: u64 = 64 << 10;
 
 /// What one side needs to know.
 #[derive(Clone, Debug)]
@@ -100,32 +90,8 @@ pub struct Datagrams {
     is_full: bool,
     /// This side's limit of rates: no file bytes are read before.
     held_until: Time,
-}
-
-/// The library's part.
-struct Quic {
-    endpoint: Endpoint,
-    connection: Option<(ConnectionHandle, Connection)>,
-    /// The relay's, until its peer has come.
-    awaited: Option<(ConnectionId, Arc<ServerConfig>)>,
-    lost: Option<quinn_proto::ConnectionError>,
-}
-
-impl std::fmt::Debug for Quic {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Quic").field("lost", &self.lost).finish_non_exhaustive()
-    }
-}
-
-/// That the peer is the one of the stream.
-#[derive(Debug)]
-struct Proof {
-    side: Side,
-    secret: [u8; DATAGRAM_SECRET_BYTES],
-    /// What came of it, behind the byte that says what it is.
-    came: Vec<u8>,
-    /// The peer has said it, the relay has checked it.
-    is_done: bool,
+    /// What this side has asked for, if it says so.
+    expected_bytes: u64,
 }
 
 impl Datagrams {
@@ -136,8 +102,7 @@ impl Datagrams {
         let endpoint = settings::endpoint(Side::Relay, config.address);
         let awaited = Some((config.address.first_id(&config.secret), Arc::clone(&server)));
         let endpoint = Endpoint::new(Arc::new(endpoint), Some(server), true, None);
-        let link = Quic { endpoint, connection: None, awaited, lost: None };
-        Self::new(Side::Relay, config, link, now)
+        Self::new(Side::Relay, config, Quic::new(endpoint, None, awaited), now)
     }
 
     /// The peer's end, towards the relay at this host and address. It begins at once.
@@ -158,15 +123,14 @@ impl Datagrams {
         let mut endpoint = Endpoint::new(Arc::new(endpoint), None, true, None);
         let connection = endpoint.connect(instant(now), client, remote, &name);
         let connection = Some(connection.expect("a relay's address, and a name that was checked"));
-        Self::new(Side::Peer, config, Quic { endpoint, connection, awaited: None, lost: None }, now)
+        Self::new(Side::Peer, config, Quic::new(endpoint, connection, None), now)
     }
 
     fn new(side: Side, config: &DatagramsConfig, link: Quic, now: Time) -> Self {
-        let proof = Proof { side, secret: config.secret, came: Vec::new(), is_done: false };
         Self {
             link,
             channel: config.channel,
-            proof,
+            proof: Proof::new(side, config.secret),
             lanes: Lanes::default(),
             sends: Sends::default(),
             arrivals: Arrivals::default(),
@@ -174,6 +138,7 @@ impl Datagrams {
             signs: SignsOfLife::new(now),
             is_full: false,
             held_until: Time::ZERO,
+            expected_bytes: 0,
         }
     }
 
@@ -261,9 +226,7 @@ impl Datagrams {
         while let Some(event) = connection.poll() {
             match event {
                 Event::Connected if self.proof.side == Side::Peer => {
-                    let proof = self.proof.make(connection);
-                    self.lanes.push_proof(connection, &proof.ok_or(DatagramError::Unproven)?);
-                    self.proof.is_done = true;
+                    self.proof.say(connection, &mut self.lanes)?;
                 }
                 Event::ConnectionLost { reason } => self.link.lost = Some(reason),
                 Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
@@ -280,8 +243,8 @@ impl Datagrams {
                 _ => {}
             }
         }
-        if !self.proof.is_done && self.proof.side == Side::Relay {
-            self.check_proof()?;
+        if !self.proof.is_done && self.proof.side == Side::Relay && !connection.is_handshaking() {
+            self.proof.check(connection, &mut self.arrivals, &mut self.lanes)?;
         }
         if self.proof.is_done
             && let Some(connection) = self.link.connection()
@@ -296,34 +259,6 @@ impl Datagrams {
             }
             Some(reason) => Err(DatagramError::Lost(reason.to_string())),
         }
-    }
-
-    /// Reads what the peer says first, as far as it has come.
-    fn check_proof<E>(&mut self) -> Result<(), DatagramError<E>> {
-        let Some((_, connection)) =
-            self.link.connection.as_mut().filter(|(_, c)| !c.is_handshaking())
-        else {
-            return Ok(());
-        };
-        let Some(id) = self.arrivals.first() else { return Ok(()) };
-        let came = &mut self.proof.came;
-        while came.len() <= PROOF_BYTES
-            && let Some(bytes) = lanes::read_ordered(connection, id, PROOF_BYTES + 1 - came.len())
-        {
-            came.extend_from_slice(&bytes);
-        }
-        if came.len() <= PROOF_BYTES {
-            return Ok(());
-        }
-        let expected = self.proof.make(connection).map(blake3::Hash::from);
-        let proof = <[u8; PROOF_BYTES]>::try_from(&self.proof.came[1..]).map(blake3::Hash::from);
-        // Hashes are compared in constant time.
-        if self.proof.came[0] != KIND_OF_PROOF || expected.is_none() || proof.ok() != expected {
-            return Err(DatagramError::Unproven);
-        }
-        self.arrivals.hand_over_first(&mut self.lanes, KIND_OF_PROOF);
-        (self.proof.is_done, self.proof.came) = (true, Vec::new());
-        Ok(())
     }
 
     /// Time has passed.
@@ -405,119 +340,6 @@ impl Datagrams {
     }
 }
 
-/// File bytes.
-impl Datagrams {
-    /// A chunk from `offset` (a whole number of frames) on.
-    ///
-    /// # Panics
-    /// If `offset` is not the start of a frame of this chunk.
-    pub fn push_data(&mut self, payload: std::rc::Rc<Payload>, tag: u32, offset: u32) {
-        self.sends.push(payload, tag, offset);
-    }
-
-    /// All data that was pushed has arrived, or was cut off.
-    #[must_use]
-    pub fn is_data_empty(&self) -> bool {
-        self.sends.is_empty()
-    }
-
-    /// The next thing that happened to a send.
-    pub fn poll_event(&mut self) -> Option<SendEvent> {
-        self.sends.poll_event()
-    }
-
-    /// Cuts off the send with this tag.
-    pub fn cancel(&mut self, tag: u32) -> Option<CutOff> {
-        self.outgoing.is_due = true;
-        self.sends.cancel(self.link.connection(), tag)
-    }
-
-    /// Cuts off the send of this chunk, if there is one.
-    pub fn recall(&mut self, chunk: u32) -> Option<CutOff> {
-        self.outgoing.is_due = true;
-        self.sends.recall(self.link.connection(), chunk)
-    }
-
-    /// Sends no more of this chunk, if there is a send of it: its receiver has spoken of it.
-    pub fn drop_rest(&mut self, chunk: u32) -> Option<CutOff> {
-        self.outgoing.is_due = true;
-        self.sends.drop_rest(self.link.connection(), chunk)
-    }
-
-    /// Drops all sends: the connection is about to end.
-    pub fn drop_data(&mut self) {
-        self.sends.clear(self.link.connection());
-    }
-
-    /// File bytes of the smallest piece that could go next: the window must have room for them.
-    #[must_use]
-    pub fn next_piece_len(&self) -> Option<u32> {
-        self.sends.next_piece_len()
-    }
-
-    /// Whether [`Self::give_data`] would give something.
-    #[must_use]
-    pub fn takes_data(&self, bytes_max: u64) -> bool {
-        self.proof.is_done
-            && !self.is_full
-            && self.next_piece_len().is_some_and(|len| u64::from(len) <= bytes_max)
-    }
-
-    /// Gives QUIC file bytes to send, at most so many (the other side's window, which is the caller's business), as
-    /// many as it may soon send.
-    pub fn give_data(&mut self, bytes_max: u64) -> Given {
-        if !self.takes_data(bytes_max) {
-            return Given::default();
-        }
-        let Some((_, connection)) = &mut self.link.connection else { return Given::default() };
-        let window = connection.congestion_state().window() + GIVEN_AHEAD_BYTES;
-        connection.set_send_window(window);
-        let given = self.sends.give(connection, bytes_max);
-        connection.set_send_window(window + MESSAGES_BYTES);
-        self.is_full = given.is_full;
-        self.outgoing.is_due |= given.bytes > 0;
-        given
-    }
-
-    /// Hands on pieces of chunks that came, with at most about so many file bytes; how many there were.
-    ///
-    /// # Errors
-    /// The other side broke the protocol, or the handler's; the connection is of no further use.
-    pub fn read_data<E>(
-        &mut self,
-        now: Time,
-        bytes_max: u64,
-        handler: &mut impl FnMut(DataPieceHeader, &[u8]) -> Result<(), E>,
-    ) -> Result<u64, DatagramError<E>> {
-        if !self.has_unread_data(now) {
-            return Ok(0);
-        }
-        let Some(connection) = self.link.connection() else { return Ok(0) };
-        let read = self.arrivals.read(connection, bytes_max, handler);
-        self.outgoing.is_due = true;
-        read.map_err(|error| match error {
-            ArrivalError::Frame(error) => DatagramError::Frame(error),
-            ArrivalError::Handler(error) => DatagramError::Handler(error),
-        })
-    }
-
-    /// File bytes may have come that can be read now.
-    #[must_use]
-    pub fn has_unread_data(&self, now: Time) -> bool {
-        self.proof.is_done && self.held_until <= now && self.arrivals.has_unread()
-    }
-
-    /// File bytes that the other side sent and took back, since this was last asked: they won't come.
-    pub fn take_discarded(&mut self) -> u64 {
-        self.arrivals.take_discarded()
-    }
-
-    /// This side limits its rate: it reads no file bytes before `until`, which holds the other side back.
-    pub fn hold_data(&mut self, until: Time) {
-        self.held_until = until;
-    }
-}
-
 /// What goes out.
 impl Datagrams {
     /// Whether [`Self::poll_transmit`] may give something.
@@ -572,81 +394,6 @@ impl Datagrams {
     /// The system may have room again.
     pub fn handle_writable(&mut self) {
         self.outgoing.handle_writable();
-    }
-}
-
-impl Proof {
-    /// What proves to the other end of QUIC's session that this one has the stream's secret.
-    fn make(&self, connection: &Connection) -> Option<[u8; PROOF_BYTES]> {
-        let mut session = [0; 32];
-        let crypto = connection.crypto_session();
-        crypto.export_keying_material(&mut session, PROOF_LABEL, &[]).ok()?;
-        Some(*blake3::keyed_hash(&self.secret, &session).as_bytes())
-    }
-}
-
-/// How many frames of the other side were read.
-#[derive(Clone, Copy, Default)]
-struct FramesReceived {
-    all: u64,
-    challenges: u64,
-}
-
-impl Quic {
-    /// None before the other side has come.
-    fn connection(&mut self) -> Option<&mut Connection> {
-        self.connection.as_mut().map(|(_, connection)| connection)
-    }
-
-    fn remote(&self) -> Option<SocketAddr> {
-        self.connection.as_ref().map(|(_, connection)| connection.remote_address())
-    }
-
-    /// A peer wants to begin: the one that was made an offer does, and no other.
-    fn begin(&mut self, now: Time, incoming: Incoming) {
-        let awaited = self.awaited.take_if(|(first_id, _)| incoming.orig_dst_cid() == first_id);
-        let Some((first_id, server)) = awaited else { return self.endpoint.ignore(incoming) };
-        let mut reply = Vec::new();
-        match self.endpoint.accept(incoming, instant(now), &mut reply, Some(Arc::clone(&server))) {
-            Ok(connection) => self.connection = Some(connection),
-            // It was damaged on its way, or is another's: the right one may still come.
-            Err(_) => self.awaited = Some((first_id, server)),
-        }
-    }
-
-    /// Passes on what connection and endpoint have for each other.
-    fn exchange(&mut self) {
-        let Some((handle, connection)) = &mut self.connection else { return };
-        while let Some(event) = connection.poll_endpoint_events() {
-            if let Some(event) = self.endpoint.handle_event(*handle, event) {
-                connection.handle_event(event);
-            }
-        }
-    }
-
-    /// Frames are read of authentic packets only, and of each once.
-    fn frames_received(&self) -> FramesReceived {
-        let Some((_, connection)) = &self.connection else { return FramesReceived::default() };
-        let stats = connection.stats().frame_rx;
-        let all = stats.acks
-            + stats.crypto
-            + stats.ping
-            + stats.stream
-            + stats.reset_stream
-            + stats.max_data
-            + stats.max_stream_data
-            + stats.max_streams_uni
-            + stats.new_connection_id
-            + stats.retire_connection_id
-            + stats.data_blocked
-            + stats.stream_data_blocked
-            + stats.streams_blocked_uni
-            + stats.stop_sending
-            + u64::from(stats.handshake_done)
-            + stats.path_challenge
-            + stats.path_response
-            + stats.connection_close;
-        FramesReceived { all, challenges: stats.path_challenge }
     }
 }
 

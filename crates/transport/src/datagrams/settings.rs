@@ -31,8 +31,14 @@ const DATAGRAM_LEAST_BYTES: u16 = 1200;
 /// A path that lost long datagrams is tried again with them after this: it may have been a storm that hit them.
 const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(10);
 
-/// Bytes that this side takes in beyond what lies unread, at least: messages, and a datagram of the longest.
-const ROOM_BYTES_MIN: u32 = 128 << 10;
+/// Bytes that a side takes in unread, at least: messages, and datagrams of the longest.
+pub(super) const ROOM_BYTES_MIN: u32 = 128 << 10;
+
+/// Bytes of one stream, within what all have: no stream is longer, but for those of messages.
+const STREAM_ROOM_BYTES: u32 = 512 << 10;
+
+/// Bytes that a peer lets a relay elsewhere have under way: as much as a relay ever has to one peer.
+const REMOTE_ROOM_BYTES: u32 = 4 << 20;
 
 /// Bytes of TLS's messages that come out of order are kept up to this.
 const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
@@ -79,6 +85,17 @@ pub struct PathSettings {
     pub is_local: bool,
 }
 
+/// What the other side may have under way. On one machine all of that may lie in this side's socket; elsewhere most of
+/// it is on the path.
+fn room_bytes(side: Side, path: &PathSettings) -> u32 {
+    match side {
+        Side::Peer if !path.is_local => path.room_bytes.max(REMOTE_ROOM_BYTES),
+        Side::Peer => path.room_bytes.max(ROOM_BYTES_MIN),
+        // It says more when it asks for something, see `Datagrams::expect_data`.
+        Side::Relay => ROOM_BYTES_MIN,
+    }
+}
+
 /// Of one connection.
 fn transport(side: Side, path: &PathSettings) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
@@ -97,7 +114,7 @@ fn transport(side: Side, path: &PathSettings) -> Arc<TransportConfig> {
         CongestionControl::Cubic => config.congestion_controller_factory(Arc::new(cubic)),
         CongestionControl::Bbr => config.congestion_controller_factory(Arc::new(bbr)),
     };
-    let room = VarInt::from_u32(path.room_bytes.max(ROOM_BYTES_MIN));
+    let room = VarInt::from_u32(room_bytes(side, path));
     let silence = DATAGRAM_SILENCE_TIMEOUT.try_into().expect("less than a minute");
     config
         .mtu_discovery_config(Some(mtu))
@@ -107,7 +124,7 @@ fn transport(side: Side, path: &PathSettings) -> Arc<TransportConfig> {
         .keep_alive_interval((side == Side::Peer).then_some(DATAGRAM_KEEPALIVE_INTERVAL))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(DATAGRAM_STREAMS_MAX))
-        .stream_receive_window(room)
+        .stream_receive_window(VarInt::from_u32(STREAM_ROOM_BYTES))
         .receive_window(room)
         // Chunks go one after the other: the first is whole the sooner.
         .send_fairness(false)

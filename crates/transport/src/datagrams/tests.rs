@@ -3,8 +3,8 @@
 use std::{convert::Infallible, net::SocketAddr, rc::Rc, time::Duration};
 
 use super::*;
-use crate::exercise::relay_identity;
-use relay_protocol::{limits::DATAGRAM_SILENCE_TIMEOUT, rng::Rng};
+use crate::{exercise::relay_identity, payload::Payload, send_queue::SendEvent};
+use relay_protocol::{DataPieceHeader, limits::DATAGRAM_SILENCE_TIMEOUT, rng::Rng};
 
 const MS: Duration = Duration::from_millis(1);
 const PEER: &str = "10.0.0.1:1000";
@@ -397,5 +397,15 @@ fn a_lane_that_begins_twice_and_a_stream_of_no_kind_end_the_connection() {
         }
         let error = (0..500).find_map(|_| world.step().err());
         assert!(matches!(error, Some(DatagramError::Frame(_))), "{kinds:?}: {error:?}");
+    }
+}
+
+#[test]
+fn an_end_that_breaks_every_rule_ends_the_connection_and_nothing_else() {
+    for seed in 0..300 {
+        let mut rng = Rng::new(seed, 0);
+        let length = rng.below(2_000);
+        let script: Vec<u8> = (0..length).map(|_| rng.below(256).to_le_bytes()[0]).collect();
+        exercise::datagrams(&script);
     }
 }
