@@ -1,4 +1,4 @@
-//! UDP sockets: datagrams arrive whole, and each at the shard that its first byte names.
+//! UDP sockets: datagrams arrive whole, and each at the shard that its connection id names.
 
 mod common;
 
@@ -86,12 +86,17 @@ fn datagrams_arrive_whole_one_by_one_and_in_segments() {
 }
 
 #[test]
-fn a_datagram_comes_to_the_socket_that_its_first_byte_names() {
+fn a_datagram_comes_to_the_socket_that_its_connection_id_names() {
     let addr = free_addr();
     let group = bind_group(addr, 3, true).unwrap();
     let sender = UdpSocket::bind(LOOPBACK).unwrap();
+    // QUIC's headers: a short one has the id behind its first byte, a long one behind version and length.
+    let datagram = |first: u8| match first % 2 {
+        0 => vec![0x40, first, 1, 2],
+        _ => vec![0xc0, 0, 0, 0, 1, 8, first, 1],
+    };
     for first in 0..30_u8 {
-        sender.send_to(&[first, 1, 2], addr).unwrap();
+        sender.send_to(&datagram(first), addr).unwrap();
     }
     if !group.is_steered {
         // Only Linux steers; elsewhere the shard that gets a datagram passes it on.
@@ -103,9 +108,11 @@ fn a_datagram_comes_to_the_socket_that_its_first_byte_names() {
         socket.set_nonblocking(false).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         for _ in 0..10 {
-            let mut bytes = [0; 8];
-            assert_eq!(socket.recv(&mut bytes).unwrap(), 3);
-            assert_eq!(usize::from(bytes[0]) % 3, index);
+            let mut bytes = [0; 9];
+            let len = socket.recv(&mut bytes).unwrap();
+            let first = if bytes[0] & 0x80 == 0 { bytes[1] } else { bytes[6] };
+            assert_eq!(bytes[..len], datagram(first));
+            assert_eq!(usize::from(first) % 3, index);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Number of the message.
-const LABEL: u8 = 28;
+const LABEL: u8 = 27;
 
 fn relay() -> RelayProcess {
     RelayProcess::start(crate::programs::relay(), &[])

@@ -150,9 +150,9 @@ fn who_speaks_http_is_told_at_the_first_byte() {
 #[test]
 fn another_version_is_named_before_its_reserved_bytes_are_judged() {
     let mut preamble = encode_preamble();
-    preamble[8..].copy_from_slice(&[0x03, 0x01, 1, 2, 3, 4, 5, 6]);
+    preamble[8..].copy_from_slice(&[0x04, 0x01, 1, 2, 3, 4, 5, 6]);
     let seen = run(&preamble, &[3]);
-    assert_eq!(seen, [Seen::Error(DecodeError::Version { ours: 2, theirs: 0x0103 })]);
+    assert_eq!(seen, [Seen::Error(DecodeError::Version { ours: 3, theirs: 0x0104 })]);
     let mut preamble = encode_preamble();
     preamble[15] = 1;
     assert_eq!(run(&preamble, &[16]), [Seen::Error(DecodeError::Reserved(1))]);

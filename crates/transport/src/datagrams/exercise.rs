@@ -1,7 +1,8 @@
 //! A connection of QUIC with one end that breaks every rule above QUIC, and a network that does as it likes, driven by
 //! a script of bytes. The other end may end the connection, and nothing else.
 
-use std::{net::SocketAddr, time::Duration};
+use core::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn_proto::{StreamId, VarInt};

@@ -29,7 +29,8 @@ mod sends;
 mod settings;
 mod silence;
 
-use std::{net::SocketAddr, sync::Arc};
+use core::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use quinn_proto::{ClientConfig, DatagramEvent, Dir, Endpoint, Event, StreamEvent};

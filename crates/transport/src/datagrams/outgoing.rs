@@ -45,7 +45,7 @@ impl Outgoing {
     }
 
     /// Something authentic came this way.
-    pub(super) fn handle_heard(&mut self, route: Route, remote: Option<std::net::SocketAddr>) {
+    pub(super) fn handle_heard(&mut self, route: Route, remote: Option<core::net::SocketAddr>) {
         if remote == Some(route.remote) {
             self.socket = route.socket;
         }

@@ -1,6 +1,7 @@
 //! The library's part of one end: an endpoint of its own, and its one connection.
 
-use std::{net::SocketAddr, sync::Arc};
+use core::net::SocketAddr;
+use std::sync::Arc;
 
 use quinn_proto::{
     Connection, ConnectionError, ConnectionHandle, ConnectionId, Endpoint, Incoming, ServerConfig,

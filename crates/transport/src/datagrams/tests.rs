@@ -1,6 +1,7 @@
 //! Two ends over a network that loses, repeats, reorders and readdresses on demand, in virtual time.
 
-use std::{convert::Infallible, net::SocketAddr, rc::Rc, time::Duration};
+use core::net::SocketAddr;
+use std::{convert::Infallible, rc::Rc, time::Duration};
 
 use super::*;
 use crate::{exercise::relay_identity, payload::Payload, send_queue::SendEvent};
