@@ -5,10 +5,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::Bytes;
-use quinn_proto::{Connection, Dir, ReadError, StreamId};
+use quinn_proto::{Connection, Dir, StreamId};
 
-use super::lanes::Lanes;
+use super::{
+    lanes::Lanes,
+    reading::{Next, next},
+};
 use relay_protocol::{
     DataPieceHeader, DataStreamHeader, FrameError, datagram::DATA_STREAM_HEADER_BYTES,
     limits::CHUNK_BYTES_MAX,
@@ -21,17 +23,6 @@ struct Arrival {
     /// File bytes that were read.
     read_bytes: u64,
     is_queued: bool,
-}
-
-/// What a stream has next.
-enum Next {
-    Bytes(Bytes),
-    /// Nothing for now.
-    Blocked,
-    /// All was read.
-    Ended,
-    /// The other side takes back what was not read; so many bytes it had given to the stream, as it says.
-    Reset(u64),
 }
 
 /// Why nothing more can be read.
@@ -192,19 +183,4 @@ impl Arrival {
         let offset = u32::try_from(at).map_err(|_| FrameError::Length)?;
         Ok(DataPieceHeader { chunk, offset, tag })
     }
-}
-
-fn next(connection: &mut Connection, id: StreamId, bytes_max: u64) -> Next {
-    let most = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-    let mut stream = connection.recv_stream(id);
-    let Ok(mut chunks) = stream.read(true) else { return Next::Ended };
-    let next = match chunks.next(most) {
-        Ok(Some(chunk)) => Next::Bytes(chunk.bytes),
-        Ok(None) => Next::Ended,
-        Err(ReadError::Blocked) => Next::Blocked,
-        Err(ReadError::Reset(code)) => Next::Reset(code.into_inner()),
-    };
-    // What it says about more to send is asked for after each step anyway.
-    let _ = chunks.finalize();
-    next
 }

@@ -5,13 +5,16 @@ use core::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn_proto::{StreamId, VarInt};
+use quinn_proto::{Dir, StreamId, VarInt};
 
-use super::*;
+use super::{Address, CongestionControl, Datagrams, DatagramsConfig, PathSettings};
 use crate::{
     exercise::{Script, relay_identity},
+    lane::Route,
     payload::Payload,
+    secure::Trust,
 };
+use relay_protocol::{Channel, Message, limits::DATAGRAM_SECRET_BYTES, time::Time};
 
 /// Time between steps.
 const STEP: Duration = Duration::from_millis(5);

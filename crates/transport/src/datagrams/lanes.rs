@@ -4,8 +4,9 @@
 //! taken waits here, and is the caller's to bound; what it has taken is bounded by its windows.
 
 use bytes::{Buf as _, Bytes};
-use quinn_proto::{Connection, Dir, ReadError, StreamId, WriteError};
+use quinn_proto::{Connection, Dir, StreamId, WriteError};
 
+use super::reading::{Next, next};
 use crate::lane::Lane;
 use relay_protocol::{DecodeError, Message, MessageDecoder, encode_message};
 
@@ -13,7 +14,7 @@ use relay_protocol::{DecodeError, Message, MessageDecoder, encode_message};
 const KINDS: [u8; 3] = [1, 2, 3];
 
 /// Bytes taken from the library at a time.
-const READ_BYTES_MAX: usize = 16 << 10;
+const READ_BYTES_MAX: u64 = 16 << 10;
 
 /// Messages go before file bytes.
 const PRIORITY: i32 = 1;
@@ -95,29 +96,12 @@ impl LaneIn {
                 }
             }
             let Some(id) = self.stream.filter(|_| self.is_readable) else { return Ok(None) };
-            match read_ordered(connection, id, READ_BYTES_MAX) {
-                Some(bytes) => self.rest = bytes,
-                None => self.is_readable = false,
+            match next(connection, id, READ_BYTES_MAX) {
+                Next::Bytes(bytes) => self.rest = bytes,
+                Next::Blocked | Next::Ended | Next::Reset(_) => self.is_readable = false,
             }
         }
     }
-}
-
-/// The next bytes of a stream, at most so many; `None` if there are none now, or never again.
-pub(super) fn read_ordered(
-    connection: &mut Connection,
-    id: StreamId,
-    bytes_max: usize,
-) -> Option<Bytes> {
-    let mut stream = connection.recv_stream(id);
-    let mut chunks = stream.read(true).ok()?;
-    let next = match chunks.next(bytes_max) {
-        Ok(chunk) => chunk.map(|chunk| chunk.bytes),
-        Err(ReadError::Blocked | ReadError::Reset(_)) => None,
-    };
-    // What it says about more to send is asked for after each step anyway.
-    let _ = chunks.finalize();
-    next
 }
 
 /// Messages on their way in both directions.
@@ -168,10 +152,11 @@ impl Lanes {
         true
     }
 
-    /// Whether the stream is one of a lane's, which has something to read now.
-    pub(super) fn handle_readable(&mut self, id: StreamId) -> bool {
-        let lane = self.heard.iter_mut().find(|lane| lane.stream == Some(id));
-        lane.map(|lane| lane.is_readable = true).is_some()
+    /// A stream has something to read, perhaps a lane's.
+    pub(super) fn handle_readable(&mut self, id: StreamId) {
+        if let Some(lane) = self.heard.iter_mut().find(|lane| lane.stream == Some(id)) {
+            lane.is_readable = true;
+        }
     }
 
     /// Something may have come that was not asked for.

@@ -25,6 +25,7 @@ mod outcome;
 mod outgoing;
 mod proof;
 mod quic;
+mod reading;
 mod sends;
 mod settings;
 mod silence;
@@ -234,9 +235,8 @@ impl Datagrams {
                     self.arrivals.handle_opened(connection);
                 }
                 Event::Stream(StreamEvent::Readable { id }) => {
-                    if !self.lanes.handle_readable(id) {
-                        self.arrivals.handle_readable(id);
-                    }
+                    self.lanes.handle_readable(id);
+                    self.arrivals.handle_readable(id);
                 }
                 Event::Stream(StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. }) => {
                     self.sends.handle_arrived(id)

@@ -4,8 +4,9 @@ use quinn_proto::Connection;
 
 use super::{
     arrivals::Arrivals,
-    lanes::{KIND_OF_PROOF, Lanes, read_ordered},
+    lanes::{KIND_OF_PROOF, Lanes},
     outcome::DatagramError,
+    reading::{Next, next},
 };
 use relay_protocol::{Side, limits::DATAGRAM_SECRET_BYTES};
 
@@ -61,7 +62,8 @@ impl Proof {
     ) -> Result<(), DatagramError<E>> {
         let Some(id) = arrivals.first() else { return Ok(()) };
         while self.came.len() <= PROOF_BYTES
-            && let Some(bytes) = read_ordered(connection, id, PROOF_BYTES + 1 - self.came.len())
+            && let Next::Bytes(bytes) =
+                next(connection, id, (PROOF_BYTES + 1 - self.came.len()) as u64)
         {
             self.came.extend_from_slice(&bytes);
         }
