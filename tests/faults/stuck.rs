@@ -1,9 +1,18 @@
 //! No peer waits for ever, and nothing is said twice, because another is slow, silent or asleep.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
-use relay::protocol::{
-    Channel, ChunkRange, Failure, FailureCode, Message, SwarmKey, encode_message,
+use relay::{
+    protocol::{Channel, ChunkRange, Failure, FailureCode, Message, SwarmKey, encode_message},
+    time::Time,
+    transport::{
+        Datagrams, DatagramsConfig, Route, Trust,
+        datagrams::{Address, CongestionControl, PathSettings},
+    },
 };
 
 use crate::programs::relay;
@@ -144,4 +153,82 @@ fn who_says_that_he_has_what_is_still_to_be_sent_keeps_nothing_of_it_in_memory()
             parts_before_pong(wire, 2);
         }
     }
+}
+
+/// A client whose data channel runs in datagrams, and that falls silent in them once the relay knows it: it acknowledges
+/// nothing of what it is sent.
+fn fall_silent_in_datagrams(addr: SocketAddr, key: SwarmKey) -> (Wire, UdpSocket) {
+    let (mut wire, _) = Wire::greet(addr).expect("the relay is there");
+    wire.send(&Message::DatagramRequest { channel: Channel::Data }).expect("the relay is there");
+    wire.send(&Message::Hello(hello(key))).expect("the relay is there");
+    let offer = loop {
+        match wire.hear().expect("the relay is there") {
+            Heard::Control(Message::DatagramOffer(offer)) => break offer,
+            Heard::Closed => panic!("the relay closed the connection"),
+            _ => {}
+        }
+    };
+    let config = DatagramsConfig {
+        address: Address { shard: offer.shard, connection: offer.connection },
+        secret: wire.datagram_secret(),
+        channel: Channel::Data,
+        path: PathSettings {
+            congestion: CongestionControl::Cubic,
+            room_bytes: 1 << 20,
+            datagram_bytes_max: None,
+            is_local: true,
+        },
+    };
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("it can be set");
+    let start = std::time::Instant::now();
+    let now = || Time::from_start(start.elapsed()) + Duration::from_secs(1);
+    let trust = Trust::first_seen();
+    let mut datagrams = Datagrams::connect(&config, &trust, ("relay", addr), now());
+    // The relay's last word of a handshake is a frame of its own: two rounds more bring it.
+    let mut rounds_left = 2;
+    while rounds_left > 0 {
+        let mut out = Vec::new();
+        while let Some(way) = datagrams.poll_transmit(now(), 1, &mut out) {
+            socket.send_to(&out, way.route.remote).expect("loopback takes it");
+            out.clear();
+        }
+        let mut bytes = vec![0; 64 << 10];
+        if let Ok(count) = socket.recv(&mut bytes) {
+            let route = Route { socket: 0, remote: addr, local: None };
+            let handled = datagrams.handle_datagram::<()>(now(), route, &bytes[..count]);
+            handled.expect("the relay keeps to the protocol");
+        } else if datagrams.poll_timeout().is_some_and(|due| due <= now()) {
+            datagrams.handle_timeout::<()>(now()).expect("the relay answers");
+        }
+        rounds_left -= u32::from(datagrams.is_open());
+    }
+    (wire, socket)
+}
+
+#[test]
+fn who_acknowledges_nothing_in_datagrams_keeps_nothing_from_others() {
+    const SILENT: usize = 60;
+    // Room for four chunks of the largest size.
+    let relay = RelayProcess::start(relay(), &["--cores", "2", "--oversubscribe", "--cache", "1M"]);
+    let file = Arc::new(TestFile::new(1, 2 << 20, 17));
+    let origin = Origin::start(relay.addr, &file);
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        let (mut wire, socket) = fall_silent_in_datagrams(relay.addr, file.key());
+        let grant = Message::Progress { received_bytes: 0, granted_bytes: u64::MAX };
+        wire.send(&grant).expect("the relay is there");
+        silent.push((wire, socket));
+    }
+    let sent = || relay.metric("relay_bytes_total", &["direction=\"out\"", "kind=\"data\""]);
+    wait_until("each silent one to be sent something", || sent() >= (SILENT * (16 << 10)) as f64);
+    // Others get this file and another one, though QUIC would keep what the silent ones were sent.
+    for _ in 0..5 {
+        download(relay.addr, &file);
+    }
+    let another = Arc::new(TestFile::new(2, 1 << 20, 17));
+    let another_origin = Origin::start(relay.addr, &another);
+    download(relay.addr, &another);
+    assert!(origin.is_serving() && another_origin.is_serving());
+    assert_eq!(relay.metric("relay_panics_total", &[]), 0.0);
 }

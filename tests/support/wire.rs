@@ -10,7 +10,7 @@ use std::{
 use relay::{
     protocol::{
         Claims, DataHeader, Failure, Hello, Message, Order, Run, Seeding, SwarmKey, Token, Welcome,
-        limits::FRAME_PAYLOAD_BYTES_MAX,
+        limits::{DATAGRAM_SECRET_BYTES, FRAME_PAYLOAD_BYTES_MAX},
     },
     transport::{self, Dialogue, DialogueError, Trust},
 };
@@ -95,6 +95,11 @@ impl Wire {
         stream.set_nodelay(true)?;
         let talk = Dialogue::new(Trust::first_seen().connect("relay"));
         Ok(Self { stream, talk, heard: VecDeque::new(), frame: Vec::new() })
+    }
+
+    /// What proves this connection's datagrams to be its own.
+    pub(crate) fn datagram_secret(&mut self) -> [u8; DATAGRAM_SECRET_BYTES] {
+        self.talk.secure().datagram_secret().expect("TLS has begun")
     }
 
     /// Connects, greets, and waits for the welcome.
