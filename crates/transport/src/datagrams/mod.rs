@@ -100,7 +100,7 @@ impl Datagrams {
     /// The relay's end. It waits for its peer.
     #[must_use]
     pub fn accept(config: &DatagramsConfig, identity: &Identity, now: Time) -> Self {
-        let server = settings::server(&identity.datagrams(), &config.path);
+        let server = settings::server(&identity.datagrams(), config.channel, &config.path);
         let endpoint = settings::endpoint(Side::Relay, config.address);
         let awaited = Some((config.address.first_id(&config.secret), Arc::clone(&server)));
         let endpoint = Endpoint::new(Arc::new(endpoint), Some(server), true, None);
@@ -119,8 +119,12 @@ impl Datagrams {
         now: Time,
     ) -> Self {
         let (crypto, name) = trust.datagrams(host);
-        let client: ClientConfig =
-            settings::client(crypto, config.address, &config.secret, &config.path);
+        let client: ClientConfig = settings::client(
+            crypto,
+            config.address,
+            &config.secret,
+            (config.channel, &config.path),
+        );
         let endpoint = settings::endpoint(Side::Peer, config.address);
         let mut endpoint = Endpoint::new(Arc::new(endpoint), None, true, None);
         let connection = endpoint.connect(instant(now), client, remote, &name);

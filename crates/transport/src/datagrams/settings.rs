@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use quinn_proto::{
-    ClientConfig, EndpointConfig, MtuDiscoveryConfig, RandomConnectionIdGenerator, ServerConfig,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, MtuDiscoveryConfig,
+    RandomConnectionIdGenerator, ServerConfig, TransportConfig, VarInt,
     congestion::{BbrConfig, CubicConfig},
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
 use super::address::{Address, Ids};
 use relay_protocol::{
-    Side,
+    Channel, Side,
     limits::{
         DATAGRAM_KEEPALIVE_INTERVAL, DATAGRAM_SECRET_BYTES, DATAGRAM_SILENCE_TIMEOUT,
         DATAGRAM_STREAMS_MAX,
@@ -39,6 +39,10 @@ const STREAM_ROOM_BYTES: u32 = 512 << 10;
 
 /// Bytes that a peer lets a relay elsewhere have under way: as much as a relay ever has to one peer.
 const REMOTE_ROOM_BYTES: u32 = 4 << 20;
+
+/// Datagrams of messages that the other side need not acknowledge before more come, or 25 ms pass: messages fill no
+/// path, and each acknowledgement costs both sides a system call.
+const MESSAGES_UNACKNOWLEDGED: u32 = 7;
 
 /// Bytes of TLS's messages that come out of order are kept up to this.
 const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
@@ -97,7 +101,7 @@ fn room_bytes(side: Side, path: &PathSettings) -> u32 {
 }
 
 /// Of one connection.
-fn transport(side: Side, path: &PathSettings) -> Arc<TransportConfig> {
+fn transport(side: Side, channel: Channel, path: &PathSettings) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let (mut cubic, mut bbr) = (CubicConfig::default(), BbrConfig::default());
     let carried = path.datagram_bytes_max.unwrap_or(DATAGRAM_LEAST_BYTES);
@@ -131,6 +135,11 @@ fn transport(side: Side, path: &PathSettings) -> Arc<TransportConfig> {
         .datagram_receive_buffer_size(None)
         .crypto_buffer_size(HANDSHAKE_BYTES_MAX)
         .allow_spin(false);
+    if channel == Channel::Control {
+        let mut acknowledging = AckFrequencyConfig::default();
+        acknowledging.ack_eliciting_threshold(VarInt::from_u32(MESSAGES_UNACKNOWLEDGED));
+        config.ack_frequency_config(Some(acknowledging));
+    }
     Arc::new(config)
 }
 
@@ -147,10 +156,14 @@ pub(super) fn endpoint(side: Side, address: Address) -> EndpointConfig {
 }
 
 /// Of the relay's end.
-pub(super) fn server(crypto: &Arc<QuicServerConfig>, path: &PathSettings) -> Arc<ServerConfig> {
+pub(super) fn server(
+    crypto: &Arc<QuicServerConfig>,
+    channel: Channel,
+    path: &PathSettings,
+) -> Arc<ServerConfig> {
     let crypto: Arc<QuicServerConfig> = Arc::clone(crypto);
     let mut config = ServerConfig::with_crypto(crypto);
-    config.transport_config(transport(Side::Relay, path));
+    config.transport_config(transport(Side::Relay, channel, path));
     // One peer is expected, and begins once: tokens for later connections would never be used.
     config.validation_token.sent(0);
     config.max_incoming(1).incoming_buffer_size(0);
@@ -162,11 +175,11 @@ pub(super) fn client(
     crypto: QuicClientConfig,
     address: Address,
     secret: &[u8; DATAGRAM_SECRET_BYTES],
-    path: &PathSettings,
+    (channel, path): (Channel, &PathSettings),
 ) -> ClientConfig {
     let mut config = ClientConfig::new(Arc::new(crypto));
     let first_id = address.first_id(secret);
     config.initial_dst_cid_provider(Arc::new(move || first_id));
-    config.transport_config(transport(Side::Peer, path));
+    config.transport_config(transport(Side::Peer, channel, path));
     config
 }
