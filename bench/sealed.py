@@ -6,11 +6,13 @@
 
 The main job is CLIENTS (100) clients and a file of FILE (100M), every byte verified; of a sealed one each client
 opens each chunk and digests what comes out, as `peer get` does. STORE=dir has clients write real files to DIR
-(/dev/shm) instead. The gets and shares are of SIZE_MIB (1024) in DIR, on this machine with their relay. A share's
+(/dev/shm) instead. On two cores or more the job runs once more with the relay on a core of its own and the clients on
+another: what sealing makes the clients do then takes nothing of the relay's core. The gets and shares are of SIZE_MIB (1024) in DIR, on this machine with their relay. A share's
 time is from its start to its ticket. See measure.py for the rest of what the environment sets. BUILT=1 skips the
 build; PEER names another `peer`.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -38,6 +40,32 @@ def job(place, kind):
         row = m.figures(m.loadgen(*args))
         shutil.rmtree(store, ignore_errors=True)
         return row
+    return run
+
+
+@contextlib.contextmanager
+def on_core(core):
+    """What is started meanwhile runs there."""
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def job_apart(relay_core, client_core, kind):
+    """The main job by a relay and clients that have a core each."""
+    def run():
+        args = ["--clients", CLIENTS, "--file", FILE, "--seeding", "origin", "--cores", 1]
+        args += ["--sealed"] if kind == "sealed" else []
+        with contextlib.ExitStack() as stack:
+            with on_core(relay_core):
+                relay = stack.enter_context(m.RelayProcess("--cores", 1))
+            with on_core(client_core):
+                row = m.figures(m.loadgen(*args, "--relay", relay.address))
+            row["relay CPU s"] = m.cpu_seconds(relay.pid)
+            return row
     return run
 
 
@@ -111,6 +139,11 @@ def measure(place):
     rows = m.alternate({kind: job(place, kind) for kind in KINDS})
     m.table(rows, ["wall s", "relay CPU s", "loadgen CPU s"], against="plain")
     m.table(rows, ["relay CPU s"], against="plain")
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        m.title("The same, relay and clients on a core each")
+        rows = m.alternate({kind: job_apart(cores[0], cores[1], kind) for kind in KINDS})
+        m.table(rows, ["relay CPU s", "loadgen CPU s", "wall s"], against="plain")
     with open(os.path.join(place, "content"), "wb") as content:
         for _ in range(SIZE // m.MIB):
             content.write(os.urandom(m.MIB))

@@ -93,7 +93,7 @@ pub(crate) fn client_peer(
         (Store::Verify, _) => {
             let source = content.store(&local.disk)?;
             let store = match content.opening() {
-                Some(opening) => Box::new(OpeningStore::new(key, opening, source)),
+                Some(opening) => Box::new(OpeningStore::new(opening, source)),
                 None => source,
             };
             (FileState::lacking(key), store)

@@ -2,18 +2,19 @@
 
 use relay::{
     client::{
-        FileState, Session, SessionConfig, SessionError, SessionEvent, WrongDigestCause,
+        FileState, Seal, Session, SessionConfig, SessionError, SessionEvent, WrongDigestCause,
         assembler::AssembleError,
     },
     protocol::{
-        ChunkRange, DataHeader, DataPieceHeader, FailureCode, Message, Run, frame_crc,
-        limits::PARTIAL_CHUNKS_MAX,
+        ChunkRange, DataHeader, DataPieceHeader, FailureCode, Message, Run, Sealed, ShareSecret,
+        frame_crc, limits::PARTIAL_CHUNKS_MAX,
     },
     time::Time,
 };
 
 use crate::peer_support::{
-    FRAME, LOG2, config, content, deliver, downloading, events, frames, join, run, said, verified,
+    FRAME, LOG2, config, content, deliver, downloading, events, frames, join, manifest_of, run,
+    said, verified,
 };
 
 #[test]
@@ -153,6 +154,37 @@ fn a_wrong_byte_ends_the_connection_and_tells_whose_fault_it_is() {
         let code = if is_the_relays { FailureCode::Protocol } else { FailureCode::LinkCorrupt };
         assert_eq!(error.to_failure().unwrap().code, code);
     }
+}
+
+#[test]
+fn what_is_opened_as_it_comes_is_told_by_its_digest_and_only_once_it_is_verified() {
+    let bytes = content((1 << LOG2) + 5);
+    let plain = manifest_of(&bytes);
+    let sealed = Sealed { secret: ShareSecret([4; 16]), plain: plain.key().id };
+    let mut moved = bytes.clone();
+    sealed.cipher(bytes.len() as u64).apply(0, &mut moved);
+    let opening = || {
+        let (session, _) = downloading(SessionConfig { keeps_bytes: false, ..config() }, &moved);
+        session.with_opening(Some(Seal::new(&sealed, moved.len() as u64)))
+    };
+    let mut session = opening();
+    let mut sent = frames(&moved, 1, 0);
+    sent.extend(frames(&moved, 0, 0));
+    deliver(&mut session, &sent).unwrap();
+    let told: Vec<_> = events(&mut session)
+        .into_iter()
+        .filter_map(|event| match event {
+            SessionEvent::Verified { chunk, bytes, plain, .. } => Some((chunk, bytes, plain)),
+            _ => None,
+        })
+        .collect();
+    let expected = [1, 0].map(|chunk| (chunk, None, Some(plain.digest(chunk))));
+    assert_eq!(told, expected);
+    let mut session = opening();
+    sent.last_mut().unwrap().1[5] ^= 1;
+    assert!(deliver(&mut session, &sent).is_err());
+    let opened = |event: &SessionEvent| matches!(event, SessionEvent::Verified { chunk: 0, .. });
+    assert!(!events(&mut session).iter().any(opened), "it opens to what was never verified");
 }
 
 #[test]

@@ -10,9 +10,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::prefix::Prefix;
+use super::{
+    prefix::{OpenedPrefix, Prefix},
+    sealing::Seal,
+};
 use relay_protocol::{
-    ChunkHasher, DataHeader, DataPieceHeader, Manifest, Run, limits::PARTIAL_CHUNKS_MAX,
+    ChunkHasher, DataHeader, DataPieceHeader, Digest, Manifest, Run, limits::PARTIAL_CHUNKS_MAX,
 };
 
 /// Chunks whose loss was told already, so that the rest of a delivery doesn't tell it again
@@ -37,6 +40,8 @@ pub enum Assembled {
         chunk: u32,
         /// Its bytes, in keeping mode.
         bytes: Option<Bytes>,
+        /// Its digest when it is opened, if that is what it is for.
+        plain: Option<Digest>,
     },
     /// The frame doesn't continue what is here of its chunk: the relay must begin it anew.
     Lost {
@@ -96,6 +101,8 @@ impl std::fmt::Display for WrongDigestCause {
 #[derive(Debug)]
 pub struct Assembler {
     keeps_bytes: bool,
+    /// Opens what is not kept.
+    opens: Option<Seal>,
     /// Whether data comes in sealed pieces, once some has come: all of it does, or none.
     is_sealed: Option<bool>,
     partials: VecDeque<Partial>,
@@ -129,6 +136,7 @@ impl Assembler {
     pub fn new(keeps_bytes: bool) -> Self {
         Self {
             keeps_bytes,
+            opens: None,
             is_sealed: None,
             partials: VecDeque::new(),
             frame: None,
@@ -136,6 +144,12 @@ impl Assembler {
             ahead_bytes: 0,
             dropped: VecDeque::new(),
         }
+    }
+
+    /// Opens what comes and is not kept: whole chunks come with the digest of what came out.
+    #[must_use]
+    pub fn with_opening(self, opens: Option<Seal>) -> Self {
+        Self { opens, ..self }
     }
 
     /// Number of chunks that are here in part.
@@ -200,7 +214,8 @@ impl Assembler {
             let cause = partial.blame(self.is_sealed == Some(true));
             return Err(AssembleError::WrongDigest { chunk, cause });
         }
-        Ok(Assembled::Chunk { chunk, bytes: partial.prefix.into_bytes() })
+        let plain = partial.prefix.finalize_opened();
+        Ok(Assembled::Chunk { chunk, bytes: partial.prefix.into_bytes(), plain })
     }
 
     /// A sealed piece, which may come in any order. `wanted` is false for a chunk that is here
@@ -287,11 +302,14 @@ impl Assembler {
     fn push_partial(&mut self, manifest: &Manifest, chunk: u32, len: u32) {
         let key = manifest.key();
         let hasher = ChunkHasher::new(key.chunk_count(), chunk, key.chunk_size_log2);
+        let opened = self.opens.as_ref().map(|seal| {
+            OpenedPrefix::new(seal.clone(), hasher.clone(), key.chunk_offset_bytes(chunk))
+        });
         self.partials.push_back(Partial {
             chunk,
             received: 0,
             len,
-            prefix: Prefix::new(hasher, self.keeps_bytes, len),
+            prefix: Prefix::new(hasher, self.keeps_bytes, len).with_opened(opened),
             ahead: BTreeMap::new(),
         });
     }
@@ -390,7 +408,7 @@ mod tests {
                 let wanted = wholes.is_empty();
                 match assembler.handle_sealed(&manifest, &header(0, start), piece, wanted) {
                     Ok(Assembled::Nothing) => {}
-                    Ok(Assembled::Chunk { chunk: 0, bytes }) => wholes.extend(bytes),
+                    Ok(Assembled::Chunk { chunk: 0, bytes, .. }) => wholes.extend(bytes),
                     other => panic!("seed {seed}: {other:?}"),
                 }
                 assembler.invariants();

@@ -195,7 +195,7 @@ pub enum ConnectionError {
     /// The chunk store failed: no attempt at the relay will mend that.
     #[error("could not {what} chunk {chunk}: {error}")]
     Store {
-        /// "read" or "write".
+        /// "read", "write" or "open".
         what: &'static str,
         /// The chunk's index.
         chunk: u32,

@@ -9,7 +9,7 @@ use relay_protocol::{ChunkHasher, Cipher, Digest, ManifestHasher, Sealed, SwarmK
 
 /// Bytes that are sealed or opened before they are digested, and the next ones after that: they stay in the
 /// fastest cache, and are enough for either to be at its best.
-pub(crate) const PIECE_BYTES: usize = 16 << 10;
+pub(crate) const PIECE_BYTES: usize = 32 << 10;
 
 /// How one file is sealed. Clones share one expanded key; any thread may use one.
 #[derive(Clone, Debug)]
@@ -28,6 +28,11 @@ impl Seal {
     /// Seals bytes of the file, or opens them, in place. They are few: [`PIECE_BYTES`], and are used right after.
     pub(crate) fn apply(&self, offset_bytes: u64, piece: &mut [u8]) {
         self.cipher.apply(offset_bytes, piece);
+    }
+
+    /// The same from one place to another of the same length.
+    pub(crate) fn apply_to(&self, offset_bytes: u64, from: &[u8], to: &mut [u8]) {
+        self.cipher.apply_to(offset_bytes, from, to);
     }
 
     /// Seals a chunk in place, or opens it; its digest afterwards. Of the key only the file's size and that of

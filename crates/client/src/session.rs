@@ -34,6 +34,7 @@ use super::{
     error::SessionError,
     file_state::FileState,
     outbox::Outbox,
+    sealing::Seal,
     uploads::{Upload, Uploads},
     wants::ChunkOrder,
 };
@@ -79,6 +80,14 @@ impl Session {
     #[must_use]
     pub fn with_datagrams(mut self, channel: Option<Channel>) -> Self {
         self.handshake.ask_for_datagrams(channel);
+        self
+    }
+
+    /// Opens what comes, of a peer that keeps no bytes: verified chunks come with the digest of what came out. Before
+    /// the first message is handled.
+    #[must_use]
+    pub fn with_opening(mut self, seal: Option<Seal>) -> Self {
+        self.receiving.open_with(seal);
         self
     }
 
@@ -352,10 +361,10 @@ impl Session {
         match assembled {
             Assembled::Nothing => {}
             Assembled::Lost { chunk } => self.handle_lost(chunk),
-            Assembled::Chunk { chunk, bytes } => {
+            Assembled::Chunk { chunk, bytes, plain } => {
                 let len = self.file.key().chunk_len_bytes(chunk);
                 let latency = self.receiving.handle_verified(now, chunk, len, bytes.is_some());
-                self.events.push_back(SessionEvent::Verified { chunk, bytes, latency });
+                self.events.push_back(SessionEvent::Verified { chunk, bytes, plain, latency });
             }
         }
     }

@@ -159,13 +159,40 @@ impl Cipher {
     /// Seals the bytes that lie at this offset of the file, or opens them, in place. Pieces of a few KiB and
     /// more are fastest.
     pub fn apply(&self, offset_bytes: u64, bytes: &mut [u8]) {
-        let done = self.apply_wide(offset_bytes, bytes);
-        let (offset_bytes, rest) = (offset_bytes + done as u64, &mut bytes[done..]);
-        if rest.is_empty() {
-            return;
+        let (head, wide) = self.parts(offset_bytes, bytes.len());
+        let (first, rest) = bytes.split_at_mut(head);
+        self.apply_narrow(offset_bytes, first);
+        let offset_bytes = offset_bytes + head as u64;
+        let (strides, last) = rest.split_at_mut(wide);
+        self.apply_wide(offset_bytes, strides);
+        self.apply_narrow(offset_bytes + wide as u64, last);
+    }
+
+    /// The same from one place to another: what is there is replaced.
+    ///
+    /// # Panics
+    /// The two are of different lengths.
+    pub fn apply_to(&self, offset_bytes: u64, from: &[u8], to: &mut [u8]) {
+        assert_eq!(from.len(), to.len(), "as many bytes come out as go in");
+        let (head, wide) = self.parts(offset_bytes, to.len());
+        let (from_first, from) = from.split_at(head);
+        let (to_first, to) = to.split_at_mut(head);
+        to_first.copy_from_slice(from_first);
+        self.apply_narrow(offset_bytes, to_first);
+        let offset_bytes = offset_bytes + head as u64;
+        let (from_strides, from_last) = from.split_at(wide);
+        let (to_strides, to_last) = to.split_at_mut(wide);
+        self.apply_wide_to(offset_bytes, from_strides, to_strides);
+        to_last.copy_from_slice(from_last);
+        self.apply_narrow(offset_bytes + wide as u64, to_last);
+    }
+
+    /// By the crate, which all machines can.
+    fn apply_narrow(&self, offset_bytes: u64, bytes: &mut [u8]) {
+        if !bytes.is_empty() {
+            let block = u128::from(offset_bytes / BLOCK_BYTES);
+            self.apply_from(block, offset_bytes % BLOCK_BYTES, bytes);
         }
-        let block = u128::from(offset_bytes / BLOCK_BYTES);
-        self.apply_from(block, offset_bytes % BLOCK_BYTES, rest);
     }
 
     /// From this byte of this block on.
@@ -177,24 +204,46 @@ impl Cipher {
         stream.apply_keystream(bytes);
     }
 
-    /// Does what can be done by wider instructions; how many bytes that was, from the first on.
+    /// Of so many bytes at this offset, how many come before what wider instructions can do, and how many they do.
     #[cfg(target_arch = "x86_64")]
-    fn apply_wide(&self, offset_bytes: u64, bytes: &mut [u8]) -> usize {
-        match &self.wide {
-            Some(wide) if offset_bytes.is_multiple_of(BLOCK_BYTES) => {
-                let done = bytes.len() - bytes.len() % vaes::STRIDE_BYTES;
-                wide.apply(offset_bytes / BLOCK_BYTES, &mut bytes[..done]);
-                done
-            }
-            _ => 0,
+    fn parts(&self, offset_bytes: u64, len: usize) -> (usize, usize) {
+        if self.wide.is_none() {
+            return (len, 0);
+        }
+        let to_block = offset_bytes.wrapping_neg() % BLOCK_BYTES;
+        let head = usize::try_from(to_block).expect("less than a block").min(len);
+        (head, (len - head) / vaes::STRIDE_BYTES * vaes::STRIDE_BYTES)
+    }
+
+    /// There are no wider ones.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn parts(&self, _: u64, len: usize) -> (usize, usize) {
+        (len, 0)
+    }
+
+    /// What [`Self::parts`] leaves to wider instructions, at a whole block.
+    #[cfg(target_arch = "x86_64")]
+    fn apply_wide(&self, offset_bytes: u64, bytes: &mut [u8]) {
+        if let Some(wide) = &self.wide {
+            wide.apply(offset_bytes / BLOCK_BYTES, bytes);
         }
     }
 
-    /// There are none.
-    #[cfg(not(target_arch = "x86_64"))]
-    fn apply_wide(&self, _: u64, _: &mut [u8]) -> usize {
-        0
+    /// As [`Self::apply_wide`], from one place to another.
+    #[cfg(target_arch = "x86_64")]
+    fn apply_wide_to(&self, offset_bytes: u64, from: &[u8], to: &mut [u8]) {
+        if let Some(wide) = &self.wide {
+            wide.apply_to(offset_bytes / BLOCK_BYTES, from, to);
+        }
     }
+
+    /// Nothing is left to them.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn apply_wide(&self, _: u64, _: &mut [u8]) {}
+
+    /// Nothing is left to them.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn apply_wide_to(&self, _: u64, _: &[u8], _: &mut [u8]) {}
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ pub(super) struct Core {
 impl Core {
     /// Nothing was said yet but the preamble.
     pub(super) fn new(session: Session, secure: Secure, surroundings: Surroundings) -> Self {
+        let session = session.with_opening(surroundings.store.opens().cloned());
         Self {
             limit: UploadLimit::new(session.upload_rate()),
             session,
@@ -138,11 +139,17 @@ impl Core {
     pub(super) fn handle_events(&mut self) {
         while let Some(event) = self.session.poll_event() {
             let notice = match event {
-                SessionEvent::Verified { chunk, bytes: Some(bytes), latency } => {
+                SessionEvent::Verified { chunk, bytes: Some(bytes), latency, .. } => {
                     self.keeping.put(chunk, bytes, latency);
                     continue;
                 }
-                SessionEvent::Verified { chunk, bytes: None, latency } => {
+                SessionEvent::Verified { chunk, bytes: None, plain, latency } => {
+                    if let Some(plain) = plain
+                        && let Err(error) = self.keeping.note_opened(chunk, plain)
+                    {
+                        self.error.get_or_insert(error);
+                        continue;
+                    }
                     self.session.handle_kept(chunk);
                     Notice::Verified { chunk, latency }
                 }

@@ -54,6 +54,12 @@ impl Keeping {
         self.store.put(chunk, bytes);
     }
 
+    /// A verified chunk was opened, and is not kept.
+    pub(super) fn note_opened(&mut self, chunk: u32, plain: Digest) -> Result<(), ConnectionError> {
+        let noted = self.store.note_opened(chunk, plain);
+        noted.map_err(|error| ConnectionError::Store { what: "open", chunk, error })
+    }
+
     /// Begins to read a chunk, or reads it.
     pub(super) fn get(
         &mut self,

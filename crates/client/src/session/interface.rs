@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, time::Duration};
 use bytes::Bytes;
 
 use crate::wants::ChunkOrder;
-use relay_protocol::{DatagramOffer, Seeding, SwarmStatus, Token};
+use relay_protocol::{DatagramOffer, Digest, Seeding, SwarmStatus, Token};
 
 /// How a peer behaves on a connection.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub enum SessionEvent {
         chunk: u32,
         /// Its bytes, if the session keeps bytes.
         bytes: Option<Bytes>,
+        /// The digest of what came out, if the session opens what comes.
+        plain: Option<Digest>,
         /// Peer order: from the want; relay order: from its credit's becoming available.
         latency: Duration,
     },

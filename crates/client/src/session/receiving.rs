@@ -9,6 +9,7 @@ use crate::{
     assembler::{AssembleError, Assembled, Assembler},
     file_state::FileState,
     intake::{Intake, WINDOW_BYTES},
+    sealing::Seal,
     wants::{ChunkOrder, Wants},
 };
 use relay_protocol::{DataPieceHeader, Manifest, Message, Run, time::Time};
@@ -35,6 +36,11 @@ impl Receiving {
             wants: None,
             keeps_bytes,
         }
+    }
+
+    /// Opens what comes and is not kept. Before anything has come.
+    pub(super) fn open_with(&mut self, seal: Option<Seal>) {
+        self.assembler = Assembler::new(self.keeps_bytes).with_opening(seal);
     }
 
     /// From now on it is ready for what the file lacks.

@@ -5,12 +5,27 @@ use std::{io, rc::Rc};
 use bytes::Bytes;
 use shards::bell::LocalBell;
 
+use crate::sealing::Seal;
 use relay_protocol::Digest;
 
 /// A place for the chunks of one file. Belongs to one connection at a time.
 pub trait ChunkStore {
     /// Whether [`Self::put`] wants the bytes. If not, chunks are verified and never copied.
     fn keeps_bytes(&self) -> bool;
+
+    /// How what comes is opened, where [`Self::put`] wants no bytes: then [`Self::note_opened`] is told of each chunk
+    /// instead.
+    fn opens(&self) -> Option<&Seal> {
+        None
+    }
+
+    /// The digest of a verified chunk when it is opened.
+    ///
+    /// # Errors
+    /// It was the last, and the file is not the ticket's.
+    fn note_opened(&mut self, _chunk: u32, _plain: Digest) -> io::Result<()> {
+        Ok(())
+    }
 
     /// From now on this bell is rung for every event; whether there will ever be one.
     fn watch(&mut self, bell: &Rc<LocalBell>) -> bool;

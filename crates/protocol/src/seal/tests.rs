@@ -50,7 +50,23 @@ fn pieces_of_any_length_at_any_offset_are_parts_of_one_key_stream() {
             let mut piece = vec![0; len];
             cipher.apply(start as u64, &mut piece);
             assert!(piece == whole[start..start + len], "{len} bytes at {start}");
+            let mut moved = vec![7; len];
+            cipher.apply_to(start as u64, &piece, &mut moved);
+            assert!(moved == vec![0; len], "{len} bytes at {start}, to another place");
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn registers_of_either_width_make_the_same_key_stream() {
+    let Some(keys) = vaes::RoundKeys::new(&key().0) else { return };
+    for first_block in [0, 1, 255, u64::from(u32::MAX) - 3, (1 << 60) - 100] {
+        let (mut widest, mut half) =
+            (vec![0; 4 * vaes::STRIDE_BYTES], vec![0; 4 * vaes::STRIDE_BYTES]);
+        keys.apply(first_block, &mut widest);
+        keys.clone().narrowed().apply(first_block, &mut half);
+        assert!(widest == half, "from block {first_block}");
     }
 }
 

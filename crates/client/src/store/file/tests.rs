@@ -230,23 +230,26 @@ fn the_last_chunk_of_a_wrong_ticket_is_not_kept_in_any_store() {
         ] {
             let file = FileStore::create(key, &dir.path().join("x"), &disk).unwrap();
             let file = file.with_opening(Opening::new(&sealed, &key));
-            let source = Box::new(moved.clone());
-            let opens = OpeningStore::new(key, Opening::new(&sealed, &key), source);
-            let stores: [Box<dyn ChunkStore>; 2] = [Box::new(file), Box::new(opens)];
-            for mut store in stores {
-                for chunk in [4, 0, 3, 1, 2] {
-                    store.put(chunk, moved.chunk(chunk));
-                    let bell = Rc::new(LocalBell::new());
-                    assert!(store.watch(&bell));
-                    let result = loop {
-                        match store.poll_event() {
-                            Some(StoreEvent::Kept { chunk: kept, result }) if kept == chunk => {
-                                break result;
-                            }
-                            Some(event) => panic!("{event:?}"),
-                            None => bell.wait().await,
+            let opens = OpeningStore::new(Opening::new(&sealed, &key), Box::new(moved.clone()));
+            let (mut file, mut opens): (Box<dyn ChunkStore>, Box<dyn ChunkStore>) =
+                (Box::new(file), Box::new(opens));
+            for chunk in [4, 0, 3, 1, 2] {
+                file.put(chunk, moved.chunk(chunk));
+                let mut bytes = BytesMut::from(&*moved.chunk(chunk));
+                let seal = opens.opens().expect("it opens").clone();
+                let noted = opens.note_opened(chunk, seal.turn(&key, chunk, &mut bytes, None));
+                let bell = Rc::new(LocalBell::new());
+                assert!(file.watch(&bell));
+                let kept = loop {
+                    match file.poll_event() {
+                        Some(StoreEvent::Kept { chunk: kept, result }) if kept == chunk => {
+                            break result;
                         }
-                    };
+                        Some(event) => panic!("{event:?}"),
+                        None => bell.wait().await,
+                    }
+                };
+                for result in [kept, noted] {
                     assert_eq!(result.is_ok(), is_right || chunk != 2, "chunk {chunk}");
                     if let Err(error) = result {
                         let wrong = crate::sealing::wrong_plain(&error).expect("that is why");
