@@ -139,6 +139,8 @@ fn transport(side: Side, channel: Channel, path: &PathSettings) -> Arc<Transport
         let mut acknowledging = AckFrequencyConfig::default();
         acknowledging.ack_eliciting_threshold(VarInt::from_u32(MESSAGES_UNACKNOWLEDGED));
         config.ack_frequency_config(Some(acknowledging));
+        // None is longer than every path carries.
+        config.mtu_discovery_config(None);
     }
     Arc::new(config)
 }
