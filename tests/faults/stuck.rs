@@ -181,8 +181,7 @@ fn fall_silent_in_datagrams(addr: SocketAddr, key: SwarmKey) -> (Wire, UdpSocket
     };
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     socket.set_read_timeout(Some(Duration::from_millis(20))).expect("it can be set");
-    let start = std::time::Instant::now();
-    let now = || Time::from_start(start.elapsed()) + Duration::from_secs(1);
+    let now = || Time::from_start(shards::clock::now()) + Duration::from_secs(1);
     let trust = Trust::first_seen();
     let mut datagrams = Datagrams::connect(&config, &trust, ("relay", addr), now());
     // The relay's last word of a handshake is a frame of its own: two rounds more bring it.
@@ -208,7 +207,7 @@ fn fall_silent_in_datagrams(addr: SocketAddr, key: SwarmKey) -> (Wire, UdpSocket
 
 #[test]
 fn who_acknowledges_nothing_in_datagrams_keeps_nothing_from_others() {
-    const SILENT: usize = 60;
+    const SILENT: u32 = 60;
     // Room for four chunks of the largest size.
     let relay = RelayProcess::start(relay(), &["--cores", "2", "--oversubscribe", "--cache", "1M"]);
     let file = Arc::new(TestFile::new(1, 2 << 20, 17));
@@ -221,7 +220,7 @@ fn who_acknowledges_nothing_in_datagrams_keeps_nothing_from_others() {
         silent.push((wire, socket));
     }
     let sent = || relay.metric("relay_bytes_total", &["direction=\"out\"", "kind=\"data\""]);
-    wait_until("each silent one to be sent something", || sent() >= (SILENT * (16 << 10)) as f64);
+    wait_until("each silent one to be sent something", || sent() >= f64::from(SILENT * (16 << 10)));
     // Others get this file and another one, though QUIC would keep what the silent ones were sent.
     for _ in 0..5 {
         download(relay.addr, &file);

@@ -33,6 +33,12 @@ pub enum FrameError {
     /// There is no such stream, or there is one already.
     #[error("{0} is no kind of stream that may begin here")]
     Kind(u8),
+    /// A stream of messages ends.
+    #[error("a stream of messages ended")]
+    Ended,
+    /// A stream is refused that this side sends.
+    #[error("a stream was stopped that its receiver has asked for")]
+    Stopped,
     /// A stream reaches beyond any chunk.
     #[error("a stream has more bytes than a chunk")]
     Length,

@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
     time::Duration,
 };
@@ -40,7 +41,7 @@ impl Link {
         let opened = ConnectionDatagrams::open(&self.socket);
         let end = Rc::new(opened.map_err(|error| self.io_error(error))?);
         let mut core = self.core.borrow_mut();
-        let path = end.path(&self.socket, self.remote.addr());
+        let path = end.path(&self.socket, self.datagrams_to());
         let datagrams = self.datagrams(&core, &offer, path);
         core.queue.open_datagrams(datagrams);
         core.datagrams = Some(Rc::clone(&end));
@@ -70,7 +71,18 @@ impl Link {
         let DatagramOffer { shard, connection } = *offer;
         let address = Address { shard, connection };
         let config = DatagramsConfig { address, secret, channel, path };
-        Datagrams::connect(&config, &self.trust, (&self.host, self.remote.addr()), now())
+        Datagrams::connect(&config, &self.trust, (&self.host, self.datagrams_to()), now())
+    }
+
+    /// Where datagrams go: to this machine where the address is of no machine, as the system takes it for streams.
+    fn datagrams_to(&self) -> SocketAddr {
+        let mut addr = self.remote.addr();
+        match addr.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        addr
     }
 
     /// Everything that is here to be received, or a good part of it; false when nothing is left.
@@ -107,7 +119,7 @@ impl Link {
             return Ok(());
         }
         // It knows one address of the relay, whichever of them answers: QUIC's seal proves it.
-        let route = Route { socket: 0, remote: self.remote.addr(), local: None };
+        let route = Route { socket: 0, remote: self.datagrams_to(), local: None };
         let mut core = self.core.borrow_mut();
         let Some(datagrams) = core.queue.datagrams_mut() else { return Ok(()) };
         let handled = datagrams.handle_datagram(now(), route, datagram);

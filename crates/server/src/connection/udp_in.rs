@@ -23,7 +23,7 @@ use super::{
     closing::{close, forget},
     follow_up::{fail, follow_up},
     link::ReadCounts,
-    udp_out::transmit,
+    udp_out::{note_panic, transmit},
 };
 use crate::{
     message::{CREDITS_PER_PAIR, PeerRequest, Request},
@@ -202,12 +202,14 @@ pub(crate) fn handle(
     // As with its stream, a panic of one connection ends that connection.
     let step = || handle_of(desk, guests, ready, &connection, route, datagram);
     if catch_unwind(AssertUnwindSafe(step)).is_err() {
-        tracing::error!(remote = %connection.remote, "a connection panicked over a datagram");
-        desk.cells.panics.add(1);
-        desk.cells.count_refused("panic");
-        connection.close_now();
-        forget(desk, guests, ready, &connection);
+        end_panicked(desk, guests, ready, &connection);
     }
+}
+
+/// Work for a connection's datagrams panicked: the connection ends, and no other.
+fn end_panicked(desk: &Desk, guests: &mut Guests, ready: &mut Ready, connection: &Rc<Connection>) {
+    note_panic(desk, connection);
+    forget(desk, guests, ready, connection);
 }
 
 fn handle_of(
@@ -230,7 +232,10 @@ fn handle_of(
             }
             read(desk, guests, ready, connection, now);
         }
-        Ok(Received::Ignored) => desk.cells.count_datagram_dropped("ignored"),
+        Ok(Received::Ignored) => {
+            desk.cells.count_datagram_dropped("ignored");
+            ready.schedule(desk, now, connection);
+        }
         Err(error) => end_by(desk, ready, connection, error),
     }
 }
@@ -259,7 +264,7 @@ fn read(
     }
     follow_up(desk, guests, ready, connection);
     if !could_read && connection.link().may_read() {
-        // Acknowledgements made room.
+        // What was read made room.
         connection.read_bell.ring();
     }
     ready.schedule(desk, now, connection);
@@ -307,8 +312,11 @@ async fn watch_time(state: Rc<ShardState>) {
             Due::Now(index, generation) => {
                 let parts = &mut *state.parts();
                 let connection = parts.guests.get(index, generation).cloned();
-                if let Some(connection) = connection {
-                    handle_due(desk, parts, &connection, now);
+                let Some(connection) = connection else { continue };
+                let step = || handle_due(desk, parts, &connection, now);
+                if catch_unwind(AssertUnwindSafe(step)).is_err() {
+                    let Parts { guests, ready, .. } = parts;
+                    end_panicked(desk, guests, ready, &connection);
                 }
             }
         }

@@ -2,7 +2,11 @@
 //!
 //! What is in them, and when, is the link's business ([`super::packets`]).
 
-use std::{io, rc::Rc};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+};
 
 use shards::datagrams;
 
@@ -24,8 +28,29 @@ pub(crate) fn send_ready(desk: &Desk, ready: &mut Ready, scratch: &mut Vec<u8>) 
     }
 }
 
-/// Sends what one connection has to say, and what QUIC has of its chunks.
+/// Sends what one connection has to say, and what QUIC has of its chunks. A panic over it ends that connection: its
+/// reader clears it away.
 pub(crate) fn transmit(
+    desk: &Desk,
+    ready: &mut Ready,
+    scratch: &mut Vec<u8>,
+    connection: &Rc<Connection>,
+) {
+    let step = || transmit_some(desk, ready, scratch, connection);
+    if catch_unwind(AssertUnwindSafe(step)).is_err() {
+        note_panic(desk, connection);
+    }
+}
+
+/// A connection panicked over datagrams: it is counted, and ends.
+pub(super) fn note_panic(desk: &Desk, connection: &Connection) {
+    tracing::error!(remote = %connection.remote, "a connection panicked over a datagram");
+    desk.cells.panics.add(1);
+    desk.cells.count_refused("panic");
+    connection.close_now();
+}
+
+fn transmit_some(
     desk: &Desk,
     ready: &mut Ready,
     scratch: &mut Vec<u8>,

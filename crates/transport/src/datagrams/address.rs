@@ -55,6 +55,13 @@ impl Address {
         Some(Self { shard: *shard, connection })
     }
 
+    /// Whether a datagram with a long header names this id.
+    pub(super) fn names(datagram: &[u8], id: &ConnectionId) -> bool {
+        datagram.first().is_some_and(|first| first & LONG_HEADER != 0)
+            && datagram.get(LONG_ID_LEN_AT).is_some_and(|&len| usize::from(len) == id.len())
+            && datagram.get(LONG_ID_LEN_AT + 1..).is_some_and(|rest| rest.starts_with(id))
+    }
+
     fn encode(self) -> [u8; ADDRESS_BYTES] {
         let mut bytes = [self.shard; ADDRESS_BYTES];
         bytes[1..].copy_from_slice(&self.connection.to_le_bytes());

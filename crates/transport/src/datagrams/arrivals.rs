@@ -39,6 +39,8 @@ pub(super) enum ArrivalError<E> {
 pub(super) struct Arrivals {
     /// What they are is not known: their first byte has not come, or was not looked at.
     fresh: Vec<StreamId>,
+    /// One of these may have a first byte now.
+    has_news: bool,
     all: HashMap<StreamId, Arrival>,
     readable: VecDeque<StreamId>,
     discarded_bytes: u64,
@@ -49,6 +51,7 @@ impl Arrivals {
     pub(super) fn handle_opened(&mut self, connection: &mut Connection) {
         while let Some(id) = connection.streams().accept(Dir::Uni) {
             self.fresh.push(id);
+            self.has_news = true;
         }
     }
 
@@ -62,6 +65,9 @@ impl Arrivals {
         lanes: &mut Lanes,
         takes_data: bool,
     ) -> Result<(), FrameError> {
+        if !std::mem::take(&mut self.has_news) {
+            return Ok(());
+        }
         let mut refused = None;
         let (all, readable, discarded) =
             (&mut self.all, &mut self.readable, &mut self.discarded_bytes);
@@ -88,6 +94,7 @@ impl Arrivals {
 
     /// A stream has something to read.
     pub(super) fn handle_readable(&mut self, id: StreamId) {
+        self.has_news |= self.fresh.contains(&id);
         if let Some(arrival) = self.all.get_mut(&id).filter(|arrival| !arrival.is_queued) {
             arrival.is_queued = true;
             self.readable.push_back(id);

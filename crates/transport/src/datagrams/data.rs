@@ -18,7 +18,7 @@ use relay_protocol::{DataPieceHeader, time::Time};
 const GIVEN_AHEAD_BYTES: u64 = 128 << 10;
 
 /// What QUIC takes of messages beside that.
-const MESSAGES_BYTES: u64 = 64 << 10;
+pub(super) const MESSAGES_BYTES: u64 = 64 << 10;
 
 impl Datagrams {
     /// A chunk from `offset` (a whole number of frames) on.
@@ -87,7 +87,9 @@ impl Datagrams {
         let window = connection.congestion_state().window() + GIVEN_AHEAD_BYTES;
         connection.set_send_window(window);
         let given = self.sends.give(connection, bytes_max);
-        connection.set_send_window(window + MESSAGES_BYTES);
+        // Never less than before: what QUIC still has of chunks must leave room for messages.
+        self.window_bytes = self.window_bytes.max(window);
+        connection.set_send_window(self.window_bytes + MESSAGES_BYTES);
         self.is_full = given.is_full;
         self.outgoing.is_due |= given.bytes > 0;
         given
@@ -130,7 +132,8 @@ impl Datagrams {
     /// have that much under way.
     pub fn expect_data(&mut self, bytes: u64) {
         let bytes = bytes.min(u64::from(u32::MAX - ROOM_BYTES_MIN));
-        if self.expected_bytes == bytes {
+        // It only grows: credit that was given can't be taken back, and what was asked for at once is bounded.
+        if bytes <= self.expected_bytes {
             return;
         }
         let Some(connection) = self.link.connection() else { return };

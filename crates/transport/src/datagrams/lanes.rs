@@ -81,6 +81,7 @@ struct LaneIn {
     /// Came, and not decoded yet.
     rest: Bytes,
     is_readable: bool,
+    has_ended: bool,
 }
 
 impl LaneIn {
@@ -98,7 +99,10 @@ impl LaneIn {
             let Some(id) = self.stream.filter(|_| self.is_readable) else { return Ok(None) };
             match next(connection, id, READ_BYTES_MAX) {
                 Next::Bytes(bytes) => self.rest = bytes,
-                Next::Blocked | Next::Ended | Next::Reset(_) => self.is_readable = false,
+                Next::Blocked => self.is_readable = false,
+                Next::Ended | Next::Reset(_) => {
+                    (self.is_readable, self.has_ended) = (false, true);
+                }
             }
         }
     }
@@ -157,6 +161,11 @@ impl Lanes {
         if let Some(lane) = self.heard.iter_mut().find(|lane| lane.stream == Some(id)) {
             lane.is_readable = true;
         }
+    }
+
+    /// A lane has ended, as none does that the other side may still speak on.
+    pub(super) fn has_ended(&self) -> bool {
+        self.heard.iter().any(|lane| lane.has_ended)
     }
 
     /// Something may have come that was not asked for.

@@ -34,7 +34,9 @@ use core::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use quinn_proto::{ClientConfig, DatagramEvent, Dir, Endpoint, Event, StreamEvent};
+use quinn_proto::{
+    ClientConfig, ConnectionError, DatagramEvent, Dir, Endpoint, Event, StreamEvent,
+};
 
 pub use self::{
     address::Address,
@@ -59,7 +61,7 @@ use crate::{
     secure::{Identity, Trust},
 };
 use relay_protocol::{
-    Channel, DecodeError, Message, Side,
+    Channel, DecodeError, FrameError, Message, Side,
     limits::{DATAGRAM_ANSWER_TIMEOUT, DATAGRAM_SECRET_BYTES},
     time::Time,
 };
@@ -90,6 +92,8 @@ pub struct Datagrams {
     signs: SignsOfLife,
     /// QUIC takes no more file bytes until something was acknowledged.
     is_full: bool,
+    /// What QUIC was let keep, at most: messages go beyond that.
+    window_bytes: u64,
     /// This side's limit of rates: no file bytes are read before.
     held_until: Time,
     /// What this side has asked for, if it says so.
@@ -143,6 +147,7 @@ impl Datagrams {
             outgoing: Outgoing::new(),
             signs: SignsOfLife::new(now),
             is_full: false,
+            window_bytes: 0,
             held_until: Time::ZERO,
             expected_bytes: 0,
         }
@@ -196,15 +201,20 @@ impl Datagrams {
         route: Route,
         datagram: &[u8],
     ) -> Result<Received, DatagramError<E>> {
-        let before = self.link.frames_received();
+        if !self.link.takes(datagram) {
+            return Ok(Received::Ignored);
+        }
+        let before = self.link.frames_before();
         let mut reply = Vec::new();
         let (at, bytes) = (instant(now), BytesMut::from(datagram));
         let event =
             self.link.endpoint.handle(at, route.remote, route.local, None, bytes, &mut reply);
         match event {
             Some(DatagramEvent::ConnectionEvent(_, event)) => {
-                let (_, connection) = self.link.connection.as_mut().expect("the only one");
-                connection.handle_event(event);
+                if let Some(connection) = self.link.connection() {
+                    connection.handle_event(event);
+                    self.outgoing.is_due = true;
+                }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.link.begin(now, incoming),
             // What is not from the other side is not answered.
@@ -242,14 +252,18 @@ impl Datagrams {
                     self.lanes.handle_readable(id);
                     self.arrivals.handle_readable(id);
                 }
-                Event::Stream(StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. }) => {
-                    self.sends.handle_arrived(id)
+                Event::Stream(StreamEvent::Finished { id }) => self.sends.handle_arrived(id),
+                Event::Stream(StreamEvent::Stopped { .. }) => {
+                    return Err(DatagramError::Frame(FrameError::Stopped));
                 }
                 _ => {}
             }
         }
         if !self.proof.is_done && self.proof.side == Side::Relay && !connection.is_handshaking() {
             self.proof.check(connection, &mut self.arrivals, &mut self.lanes)?;
+        }
+        if self.lanes.has_ended() {
+            return Err(DatagramError::Frame(FrameError::Ended));
         }
         if self.proof.is_done
             && let Some(connection) = self.link.connection()
@@ -259,10 +273,8 @@ impl Datagrams {
         }
         match self.link.lost.take() {
             None => Ok(()),
-            Some(quinn_proto::ConnectionError::TimedOut) => {
-                Err(DatagramError::Silence(SignsOfLife::ceased()))
-            }
-            Some(reason) => Err(DatagramError::Lost(reason.to_string())),
+            Some(ConnectionError::TimedOut) => Err(DatagramError::Silence(SignsOfLife::ceased())),
+            Some(reason) => Err(DatagramError::Lost(shown(&reason))),
         }
     }
 
@@ -288,7 +300,9 @@ impl Datagrams {
         let of_quic = self.link.connection.as_mut().and_then(|(_, c)| c.poll_timeout()).map(time);
         let held =
             (self.held_until > Time::ZERO && self.arrivals.has_unread()).then_some(self.held_until);
-        [answer, of_quic, held, self.signs.poke_due()].into_iter().flatten().min()
+        // Only a relay asks.
+        let poke = self.signs.poke_due().filter(|_| self.proof.side == Side::Relay);
+        [answer, of_quic, held, poke].into_iter().flatten().min()
     }
 
     /// Whether to ask the peer, over the stream, for a sign of where it is: it owes an answer for long, and may be
@@ -399,6 +413,20 @@ impl Datagrams {
     /// The system may have room again.
     pub fn handle_writable(&mut self) {
         self.outgoing.handle_writable();
+    }
+}
+
+/// Why a connection ended, in words of this side: the other's own could be any.
+fn shown(reason: &ConnectionError) -> String {
+    match reason {
+        ConnectionError::ApplicationClosed(close) => {
+            format!("the other side ended it with code {}", close.error_code)
+        }
+        ConnectionError::ConnectionClosed(close) => {
+            format!("the other side ended it: {}", close.error_code)
+        }
+        ConnectionError::TransportError(error) => format!("{}", error.code),
+        reason => reason.to_string(),
     }
 }
 

@@ -30,6 +30,10 @@ pub(super) struct Outgoing {
     is_blocked: bool,
     /// Something was made that asks for an answer.
     has_asked: bool,
+    /// Frames so far that ask for one.
+    asked: u64,
+    /// Bytes of a datagram on this path, as of the last that was made.
+    longest_bytes: usize,
     told: DataCounts,
 }
 
@@ -64,14 +68,16 @@ impl Outgoing {
             *out = bytes;
             return Some(transmission);
         }
-        let before = connection.stats();
-        let longest = usize::from(before.path.current_mtu).max(1);
+        let longest = self.longest_bytes.max(1);
         let most = (TRANSMIT_BYTES_MAX / longest).clamp(1, segments_max.max(1));
         let Some(transmit) = connection.poll_transmit(instant(now), most, out) else {
             self.is_due = false;
             return None;
         };
-        self.has_asked |= asks(&connection.stats()) > asks(&before);
+        let stats = connection.stats();
+        let asked = asks(&stats);
+        self.has_asked |= asked > self.asked;
+        (self.asked, self.longest_bytes) = (asked, usize::from(stats.path.current_mtu));
         let route =
             Route { socket: self.socket, remote: transmit.destination, local: transmit.src_ip };
         Some(Transmission { route, segment_bytes: transmit.segment_size.unwrap_or(transmit.size) })
@@ -120,5 +126,7 @@ impl Outgoing {
 /// Frames that went out and ask for an acknowledgement.
 fn asks(stats: &ConnectionStats) -> u64 {
     let sent = &stats.frame_tx;
-    sent.stream + sent.ping + sent.crypto + sent.reset_stream
+    let all = sent.stream + sent.ping + sent.crypto + sent.reset_stream;
+    // Those that only try the path may well not come through.
+    all - stats.path.sent_plpmtud_probes.min(all)
 }

@@ -7,7 +7,7 @@ use quinn_proto::{
     Connection, ConnectionError, ConnectionHandle, ConnectionId, Endpoint, Incoming, ServerConfig,
 };
 
-use super::instant::instant;
+use super::{address::Address, instant::instant};
 use relay_protocol::time::Time;
 
 /// The library's part.
@@ -18,6 +18,7 @@ pub(super) struct Quic {
     awaited: Option<(ConnectionId, Arc<ServerConfig>)>,
     /// Why the connection has ended.
     pub(super) lost: Option<ConnectionError>,
+    frames: FramesReceived,
 }
 
 impl std::fmt::Debug for Quic {
@@ -40,7 +41,7 @@ impl Quic {
         connection: Option<(ConnectionHandle, Connection)>,
         awaited: Option<(ConnectionId, Arc<ServerConfig>)>,
     ) -> Self {
-        Self { endpoint, connection, awaited, lost: None }
+        Self { endpoint, connection, awaited, lost: None, frames: FramesReceived::default() }
     }
 
     /// None before the other side has come.
@@ -74,8 +75,20 @@ impl Quic {
         }
     }
 
+    /// Whether a datagram may be of this connection. Until the peer has come, only one that names the id that it was
+    /// given costs more than a look.
+    pub(super) fn takes(&self, datagram: &[u8]) -> bool {
+        let awaited = self.awaited.as_ref().filter(|_| self.connection.is_none());
+        awaited.is_none_or(|(first_id, _)| Address::names(datagram, first_id))
+    }
+
+    /// What [`Self::frames_received`] said last.
+    pub(super) fn frames_before(&self) -> FramesReceived {
+        self.frames
+    }
+
     /// Frames are read of authentic packets only, and of each once.
-    pub(super) fn frames_received(&self) -> FramesReceived {
+    pub(super) fn frames_received(&mut self) -> FramesReceived {
         let Some((_, connection)) = &self.connection else { return FramesReceived::default() };
         let stats = connection.stats().frame_rx;
         let all = stats.acks
@@ -95,7 +108,14 @@ impl Quic {
             + u64::from(stats.handshake_done)
             + stats.path_challenge
             + stats.path_response
-            + stats.connection_close;
-        FramesReceived { all, challenges: stats.path_challenge }
+            + stats.connection_close
+            + stats.immediate_ack
+            + stats.ack_frequency
+            + stats.new_token
+            + stats.datagram
+            + stats.max_streams_bidi
+            + stats.streams_blocked_bidi;
+        self.frames = FramesReceived { all, challenges: stats.path_challenge };
+        self.frames
     }
 }

@@ -209,7 +209,7 @@ impl Sends {
         given
     }
 
-    /// All of a stream has arrived, or its receiver wants no more of it.
+    /// All of a stream has arrived.
     pub(super) fn handle_arrived(&mut self, stream: StreamId) {
         let parts = self.all.iter_mut().flat_map(|send| &mut send.parts);
         for part in parts.filter(|part| part.stream == stream) {
@@ -259,15 +259,17 @@ fn give_some(send: &mut Send, connection: &mut Connection, bytes_max: u64) -> Op
         // No frame is begun that could not go whole.
         end => end - end % FRAME_PAYLOAD_LEN_MAX,
     };
-    let most = end.checked_sub(send.given).filter(|&bytes| bytes > 0)?;
+    if end <= send.given {
+        return None;
+    }
     let part = send.given as usize..end as usize;
     let bytes = send.payload.bytes().expect("withdrawn sends were cut off").slice(part);
     let mut chunks = [open.header.clone(), bytes];
     let written = match connection.send_stream(open.stream).write_chunks(&mut chunks) {
         Ok(written) => written.bytes,
         Err(WriteError::Blocked) => return None,
-        // Its receiver wants no more: as if all of it had come.
-        Err(WriteError::Stopped(_) | WriteError::ClosedStream) => open.header.len() + most as usize,
+        // Its receiver wants no more, which ends the connection.
+        Err(WriteError::Stopped(_) | WriteError::ClosedStream) => return None,
     };
     let of_header = written.min(open.header.len());
     open.header = open.header.slice(of_header..);
@@ -275,8 +277,9 @@ fn give_some(send: &mut Send, connection: &mut Connection, bytes_max: u64) -> Op
     send.given += bytes;
     if send.given == open.range.end {
         let Open { stream, range, .. } = send.open.take().expect("just looked at");
-        let has_arrived = connection.send_stream(stream).finish().is_err();
-        send.parts.push(Part { stream, range, has_arrived });
+        // It fails only where the receiver wants no more.
+        connection.send_stream(stream).finish().ok();
+        send.parts.push(Part { stream, range, has_arrived: false });
     }
     Some(bytes)
 }

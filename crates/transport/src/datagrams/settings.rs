@@ -9,7 +9,10 @@ use quinn_proto::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
-use super::address::{Address, Ids};
+use super::{
+    address::{Address, Ids},
+    data::MESSAGES_BYTES,
+};
 use relay_protocol::{
     Channel, Side,
     limits::{
@@ -65,9 +68,15 @@ impl CongestionControl {
     }
 }
 
-/// Between ends on one machine the library's search ends when it can't gain so much more: with one probe of 32 KiB, as
-/// it looks at each byte that only makes a datagram long. Such datagrams are as fast there as longer ones.
-const LOCAL_CHANGE_BYTES_MIN: u16 = 34_000;
+/// Bytes of the longest datagram that is tried between ends on one machine, by one probe: the library looks at each byte
+/// that only makes a datagram long. Such datagrams are as fast there as longer ones.
+const LOCAL_BYTES_MAX: u16 = 33_000;
+
+/// Streams of messages.
+const LANES: u32 = 3;
+
+/// An answer to what is of no connection costs a hash, and is thrown away: at most so often.
+const RESET_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Bytes of the longest datagram that is tried beyond one machine: what links carry that carry jumbo frames. The
 /// library looks at each byte that only makes a datagram long, so longer ones would cost more than they bring.
@@ -100,6 +109,11 @@ fn room_bytes(side: Side, path: &PathSettings) -> u32 {
     }
 }
 
+/// Streams that the other side may have open.
+fn streams_max(channel: Channel) -> u32 {
+    if channel == Channel::Control { LANES } else { DATAGRAM_STREAMS_MAX }
+}
+
 /// Of one connection.
 fn transport(side: Side, channel: Channel, path: &PathSettings) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
@@ -110,7 +124,7 @@ fn transport(side: Side, channel: Channel, path: &PathSettings) -> Arc<Transport
     if path.is_local {
         cubic.initial_window(LOCAL_WINDOW_INITIAL);
         bbr.initial_window(LOCAL_WINDOW_INITIAL);
-        mtu.upper_bound(carried).minimum_change(LOCAL_CHANGE_BYTES_MIN);
+        mtu.upper_bound(carried.min(LOCAL_BYTES_MAX)).minimum_change(LOCAL_BYTES_MAX);
     } else {
         mtu.upper_bound(carried.min(REMOTE_BYTES_MAX));
     }
@@ -127,8 +141,9 @@ fn transport(side: Side, channel: Channel, path: &PathSettings) -> Arc<Transport
         // A peer keeps the path through its address translator open.
         .keep_alive_interval((side == Side::Peer).then_some(DATAGRAM_KEEPALIVE_INTERVAL))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .max_concurrent_uni_streams(VarInt::from_u32(DATAGRAM_STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(streams_max(channel)))
         .stream_receive_window(VarInt::from_u32(STREAM_ROOM_BYTES))
+        .send_window(MESSAGES_BYTES)
         .receive_window(room)
         // Chunks go one after the other: the first is whole the sooner.
         .send_fairness(false)
@@ -149,6 +164,7 @@ fn transport(side: Side, channel: Channel, path: &PathSettings) -> Arc<Transport
 pub(super) fn endpoint(side: Side, address: Address) -> EndpointConfig {
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(DATAGRAM_LONGEST_BYTES).expect("the longest that there is");
+    config.min_reset_interval(RESET_INTERVAL);
     match side {
         Side::Relay => config.cid_generator(move || Box::new(Ids::new(address))),
         // A peer has a socket for each connection, so its datagrams need not name it.
