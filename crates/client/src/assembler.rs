@@ -218,7 +218,7 @@ impl Assembler {
         Ok(Assembled::Chunk { chunk, bytes: partial.prefix.into_bytes(), plain })
     }
 
-    /// A sealed piece, which may come in any order. `wanted` is false for a chunk that is here
+    /// A piece that came in datagrams, by one of several streams. `wanted` is false for a chunk that is here
     /// already: it is discarded.
     ///
     /// # Errors
@@ -236,7 +236,7 @@ impl Assembler {
         let DataPieceHeader { chunk, offset, .. } = *header;
         let key = manifest.key();
         let chunk_len = if chunk < key.chunk_count() { key.chunk_len_bytes(chunk) } else { 0 };
-        let len = u32::try_from(piece.len()).expect("a datagram is short");
+        let len = u32::try_from(piece.len()).expect("a piece is part of a chunk");
         if u64::from(offset) + u64::from(len) > u64::from(chunk_len) {
             return Err(AssembleError::OutOfRange { chunk, offset, len });
         }

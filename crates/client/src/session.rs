@@ -336,7 +336,7 @@ impl Session {
             && offset.checked_add(payload_len) == Some(key.chunk_len_bytes(chunk))
     }
 
-    /// A sealed piece of a chunk came, in a datagram.
+    /// A piece of a chunk came in datagrams.
     ///
     /// # Errors
     /// As for [`Self::handle_data`].

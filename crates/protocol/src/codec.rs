@@ -58,7 +58,7 @@ pub fn encode_message(message: &Message, out: &mut Vec<u8>) {
     out[start..start + MESSAGE_HEADER_BYTES].copy_from_slice(&length);
 }
 
-/// Appends the message's body alone, as datagrams carry it; its length.
+/// Appends the message's body alone; its length.
 ///
 /// # Panics
 /// If our own message breaks a limit, which is our bug, never a peer's doing.

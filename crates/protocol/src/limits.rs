@@ -30,8 +30,8 @@ pub const TLS_RECORD_BYTES_MAX: usize = 18 << 10;
 /// Bytes that both sides export of their TLS session for the checksums of what the peer supplies.
 pub const UPLOAD_SECRET_BYTES: usize = 32;
 
-/// Bytes of one control message's body, at most: with its header it fits one datagram of 1,200
-/// bytes, the size that every path carries.
+/// Bytes of one control message's body, at most: with its header it fits one datagram that every path carries, so
+/// none waits for another datagram that was lost.
 pub const CONTROL_BODY_BYTES_MAX: usize = 1100;
 
 /// Bytes of a bitfield in one [`super::Message::BitfieldPart`], at most.

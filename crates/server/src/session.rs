@@ -387,7 +387,7 @@ impl Session {
         Ok(())
     }
 
-    /// A sealed piece of a chunk was received, in a datagram.
+    /// A piece of a chunk was received in datagrams.
     pub(crate) fn handle_piece(
         &mut self,
         header: &DataPieceHeader,

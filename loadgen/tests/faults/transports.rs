@@ -237,8 +237,14 @@ fn addresses_are_forgotten() {
 }
 
 #[test]
-fn whoever_moves_goes_on_soon_where_data_runs_in_datagrams() {
-    let mut run = Run::start("udp-data", Faults::default(), &SLOWLY);
+fn a_peer_that_moves_goes_on_soon_where_data_runs_in_datagrams() {
+    for transport in ["udp-data", "quic"] {
+        moves(transport);
+    }
+}
+
+fn moves(transport: &str) {
+    let mut run = Run::start(transport, Faults::default(), &SLOWLY);
     run.wait_part(0.3);
     run.proxy.move_everybody();
     let delivered = || run.relay.metric("relay_chunks_delivered_total", &[]);
@@ -250,7 +256,7 @@ fn whoever_moves_goes_on_soon_where_data_runs_in_datagrams() {
         crate::support::pause(millis(100));
         delivered() > before
     });
-    assert!(goes_on, "nothing came for 20 s");
+    assert!(goes_on, "{transport}: nothing came for 20 s");
     run.ends_well();
 }
 

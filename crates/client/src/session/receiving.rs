@@ -71,7 +71,7 @@ impl Receiving {
         self.assembler.handle_data(manifest, run, wanted)
     }
 
-    /// A sealed piece of a chunk came, in a datagram.
+    /// A piece of a chunk came in datagrams.
     pub(super) fn handle_piece(
         &mut self,
         file: &FileState,

@@ -29,7 +29,7 @@ pub(crate) struct Pace {
     pub waits_to_read: Cell<bool>,
     /// File bytes that it may be read; what is not used of the limit of all goes back.
     pub granted_bytes: Cell<u64>,
-    /// Since when what came in datagrams waits for its acknowledgement, and until when.
+    /// Since when what came in datagrams waits to be read, and until when.
     held_data: Cell<Option<(Time, Time)>>,
 }
 
@@ -42,7 +42,7 @@ impl Pace {
         self.granted_bytes.set(0);
     }
 
-    /// What came in datagrams is acknowledged at `until`.
+    /// What comes in datagrams is read on at `until`.
     pub(crate) fn hold_data(&self, now: Time, until: Time) {
         if until > now {
             let since = self.held_data.get().map_or(now, |(since, _)| since);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_for_an_acknowledgement_is_told_of_once_when_it_is_over() {
+    fn a_wait_to_be_read_is_told_of_once_when_it_is_over() {
         let (pace, now) = (Pace::default(), Time::ZERO + 100 * SECOND);
         pace.hold_data(now, now + 4 * SECOND);
         assert_eq!(pace.take_held_data(now + SECOND), Duration::ZERO);

@@ -481,8 +481,14 @@ fn describe() {
         "relay_data_lost_bytes_total",
         "File bytes in datagrams that were lost, or thought to be"
     );
-    describe_counter!("relay_data_resent_bytes_total", "File bytes sent again in datagrams");
-    describe_counter!("relay_messages_resent_total", "Messages said again because they were lost");
+    describe_counter!(
+        "relay_data_resent_bytes_total",
+        "Bytes of lost datagrams with file bytes: what was in them is sent again"
+    );
+    describe_counter!(
+        "relay_messages_resent_total",
+        "Lost datagrams of messages: what was in them is said again"
+    );
     describe_counter!("relay_panics_total", "Connections that ended in a panic of the relay");
 }
 

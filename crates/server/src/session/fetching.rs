@@ -54,12 +54,12 @@ struct Incoming {
 enum Room {
     Leased(Option<Lease>),
     Filling(ChunkBuffer),
-    /// Pieces come in any order: these have.
+    /// Pieces come by several streams of QUIC: these have.
     Scattered(ChunkBuffer, RangeSet),
 }
 
-/// Bytes that a sealed piece within a chunk has at least, on average: every path carries longer
-/// datagrams. Bounds what it takes to know which pieces have come.
+/// Bytes that a chunk has for each run of bytes that came, at least: the streams that carry it are few. Bounds what it
+/// takes to know which pieces have come.
 const PIECE_BYTES_MIN: u32 = 1024;
 
 impl Fetching {
@@ -170,7 +170,7 @@ impl Fetching {
         Ended { fetch_id, result }
     }
 
-    /// A sealed piece, which may come in any order; what ended with it.
+    /// A piece that came in datagrams, by one of several streams; what ended with it.
     pub(crate) fn handle_piece(
         &mut self,
         header: &DataPieceHeader,
@@ -205,7 +205,7 @@ impl Fetching {
 }
 
 impl Incoming {
-    /// Puts a sealed piece where it belongs; bytes of it that were there before, and whether the
+    /// Puts a piece that came in datagrams where it belongs; bytes of it that were there before, and whether the
     /// chunk is whole.
     fn place(&mut self, header: &DataPieceHeader, piece: &[u8]) -> Result<(u64, bool), Fault> {
         let end = u64::from(header.offset) + piece.len() as u64;
@@ -272,7 +272,7 @@ impl Incoming {
     }
 
     fn verify(self, key: Option<&UploadKey>) -> Result<FetchedChunk, FetchFailure> {
-        // The peer that sealed the pieces made them: no link can have changed them.
+        // The peer made the pieces, under QUIC's seal: no link can have changed them.
         let (buffer, is_sealed) = match self.room {
             Room::Filling(buffer) => (buffer, false),
             Room::Scattered(buffer, _) => (buffer, true),

@@ -318,7 +318,7 @@ fn is_read_in_turn(connection: &Connection, now: Time) -> bool {
     connection.link().expects_stream_data() || connection.pace.brings_unasked(now)
 }
 
-/// What came in datagrams waits no longer for its acknowledgement.
+/// What came in datagrams waits no longer to be read.
 pub(super) fn end_hold(desk: &Desk, connection: &Connection, now: Time) {
     connection.pace.end_hold(now);
     count_held_data(desk, connection, now);

@@ -108,7 +108,11 @@ impl World {
         let chosen = script.byte();
         let count = self.streams.len().max(1);
         let stream = self.streams.get(usize::from(chosen) % count).copied();
-        match (script.byte() % 6, stream) {
+        match (script.byte() % 7, stream) {
+            (6, _) => {
+                let reason = Bytes::copy_from_slice(script.bytes(600));
+                connection.close(super::instant::instant(self.now), VarInt::from_u32(7), reason);
+            }
             (0, _) | (_, None) => self.streams.extend(connection.streams().open(Dir::Uni)),
             (1 | 2, Some(id)) => {
                 let len = usize::from(script.byte()) * 4;
@@ -167,6 +171,7 @@ impl World {
         });
         self.has_ended |= read.is_err();
         honest.take_discarded();
+        honest.expect_data(bytes_max);
         while honest.poll_event().is_some() {}
         honest.invariants();
     }
@@ -193,6 +198,15 @@ pub fn datagrams(script: &[u8]) {
         world.exchange(&mut script);
         if world.honest.poll_timeout().is_some_and(|due| due <= world.now) {
             world.has_ended |= world.honest.handle_timeout::<()>(world.now).is_err();
+            world.honest.poll_poke(world.now);
+            // As after each timeout: what is due may be to send something.
+            world.exchange(&mut Script(&[]));
+            let again = world.honest.poll_timeout().filter(|_| !world.has_ended);
+            let is_unread = world.honest.has_unread_data(world.now);
+            assert!(
+                is_unread || again.is_none_or(|due| due > world.now),
+                "it would be due for ever"
+            );
         }
         world.read(script.count().max(1));
     }
