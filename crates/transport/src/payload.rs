@@ -2,6 +2,7 @@
 
 use std::{
     cell::{OnceCell, Ref, RefCell},
+    io,
     ops::Range,
     rc::Rc,
     sync::Arc,
@@ -9,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
+use super::chunk_bytes::{ChunkBytes, LentChunk};
 use relay_protocol::{frame_crc, joined_crc, limits::FRAME_PAYLOAD_BYTES_MAX};
 
 /// One chunk on this shard. Sends hold it by `Rc` and look inside only while they write.
@@ -16,7 +18,8 @@ use relay_protocol::{frame_crc, joined_crc, limits::FRAME_PAYLOAD_BYTES_MAX};
 pub struct Payload {
     chunk: u32,
     len_bytes: u32,
-    bytes: RefCell<Option<Bytes>>,
+    is_lent: bool,
+    bytes: RefCell<Option<ChunkBytes>>,
     /// Checksums of its frames on a stream.
     checksums: Arc<[u32]>,
     /// CRC-32C of its frames, for datagrams.
@@ -29,12 +32,19 @@ impl Payload {
     /// # Panics
     /// If there is not one checksum per frame, or the chunk is empty.
     #[must_use]
-    pub fn new(chunk: u32, bytes: Bytes, checksums: Arc<[u32]>) -> Rc<Self> {
-        assert!(!bytes.is_empty(), "chunks are never empty");
-        assert_eq!(checksums.len(), bytes.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX));
-        let len_bytes = u32::try_from(bytes.len()).expect("a chunk is at most 16 MiB");
-        let (bytes, crcs) = (RefCell::new(Some(bytes)), OnceCell::new());
-        Rc::new(Self { chunk, len_bytes, bytes, checksums, crcs })
+    pub fn new(chunk: u32, bytes: impl Into<ChunkBytes>, checksums: Arc<[u32]>) -> Rc<Self> {
+        let bytes = bytes.into();
+        let len_bytes = bytes.len_bytes();
+        assert!(len_bytes > 0, "chunks are never empty");
+        assert_eq!(checksums.len(), (len_bytes as usize).div_ceil(FRAME_PAYLOAD_BYTES_MAX));
+        let crcs = OnceCell::new();
+        let is_lent = matches!(bytes, ChunkBytes::File(_));
+        if is_lent {
+            // The relay's checksums are these.
+            crcs.get_or_init(|| Arc::clone(&checksums));
+        }
+        let bytes = RefCell::new(Some(bytes));
+        Rc::new(Self { chunk, len_bytes, is_lent, bytes, checksums, crcs })
     }
 
     /// Shares `bytes` of `chunk`, with a CRC-32C for each frame.
@@ -69,9 +79,36 @@ impl Payload {
         self.bytes.borrow().is_none()
     }
 
-    /// The bytes, for the length of one write call.
-    pub(super) fn bytes(&self) -> Option<Ref<'_, Bytes>> {
-        Ref::filter_map(self.bytes.borrow(), Option::as_ref).ok()
+    /// Whether it lies in a file.
+    pub(super) fn is_lent(&self) -> bool {
+        self.is_lent
+    }
+
+    /// The bytes, for the length of one write call, if they are in memory and were not withdrawn.
+    pub(super) fn memory(&self) -> Option<Ref<'_, Bytes>> {
+        Ref::filter_map(self.bytes.borrow(), |bytes| match bytes {
+            Some(ChunkBytes::Memory(bytes)) => Some(bytes),
+            _ => None,
+        })
+        .ok()
+    }
+
+    /// The file, for the length of one write call, if they are in one and were not withdrawn.
+    pub(super) fn lent(&self) -> Option<Ref<'_, LentChunk>> {
+        Ref::filter_map(self.bytes.borrow(), |bytes| match bytes {
+            Some(ChunkBytes::File(lent)) => Some(&**lent),
+            _ => None,
+        })
+        .ok()
+    }
+
+    /// Appends a part of the bytes.
+    ///
+    /// # Errors
+    /// They are in a file that can't be read.
+    pub(super) fn append_to(&self, out: &mut Vec<u8>, part: &Range<u32>) -> io::Result<()> {
+        let bytes = self.bytes.borrow();
+        bytes.as_ref().expect("withdrawn sends were cut off").append_to(out, part)
     }
 
     /// Checksum of the frame that begins at `offset`.
@@ -79,16 +116,16 @@ impl Payload {
         self.checksums[offset as usize / FRAME_PAYLOAD_BYTES_MAX]
     }
 
-    /// CRC-32C of a part of these bytes, which are the payload's. That of whole frames is computed
-    /// once for all sends of this shard.
+    /// CRC-32C of a part, which is given, too. That of whole frames is computed once for all sends of this shard.
     pub(super) fn part_crc(&self, bytes: &[u8], part: &Range<u32>) -> u32 {
         let (start, end) = (part.start as usize, part.end as usize);
         if !start.is_multiple_of(FRAME_PAYLOAD_BYTES_MAX)
             || !end.is_multiple_of(FRAME_PAYLOAD_BYTES_MAX)
         {
-            return frame_crc(&bytes[start..end]);
+            return frame_crc(bytes);
         }
-        let crcs = self.crcs.get_or_init(|| frame_crcs(bytes));
+        let memory = self.memory();
+        let crcs = self.crcs.get_or_init(|| frame_crcs(&memory.expect("others know their own")));
         joined_crc(&crcs[start / FRAME_PAYLOAD_BYTES_MAX..end / FRAME_PAYLOAD_BYTES_MAX])
     }
 }
@@ -111,7 +148,7 @@ mod tests {
         let frame = u32::try_from(FRAME_PAYLOAD_BYTES_MAX).expect("a frame");
         for part in [0..frame, frame..3 * frame, 0..3 * frame, 1..frame, 3 * frame..3 * frame + 5] {
             let own = frame_crc(&content[part.start as usize..part.end as usize]);
-            assert_eq!(payload.part_crc(&content, &part), own, "{part:?}");
+            assert_eq!(payload.part_crc(&content[part.start as usize..part.end as usize], &part), own, "{part:?}");
         }
         assert_eq!(payload.checksum(frame), 7, "on a stream it is passed on");
     }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
 use bytes::Bytes;
@@ -33,6 +33,15 @@ impl Lease {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Adds bytes to this lease if they are free and no home waits for any.
+    pub fn try_extend(&mut self, bytes: usize) -> bool {
+        let Some(in_use) = self.pool.queue.try_take_more(bytes) else { return false };
+        self.pool.peak_bytes.fetch_max(in_use, SeqCst);
+        self.home.0.fetch_add(bytes, SeqCst);
+        self.bytes += bytes;
+        true
     }
 
     /// An empty buffer for exactly `len` bytes, within this lease. Nothing is written to its memory
@@ -125,6 +134,11 @@ impl ChunkBuffer {
     #[must_use]
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
+    }
+
+    /// The right to its memory, and to more of it.
+    pub fn lease_mut(&mut self) -> &mut Lease {
+        self.lease.as_mut().expect("there until the buffer's end")
     }
 
     /// Gives the memory up and keeps the right to it, for example for a fetch from another holder.

@@ -152,9 +152,15 @@ impl Sends {
         let send = &self.all[self.position(piece.send).expect("just peeked")];
         let (chunk, offset) = (send.payload.chunk(), piece.range.start);
         let header = DataPieceHeader { chunk, offset, tag: send.tag };
-        let bytes = send.payload.bytes().expect("withdrawn sends were cut off");
-        out.extend_from_slice(&header.encode(send.payload.part_crc(&bytes, &piece.range)));
-        out.extend_from_slice(&bytes[piece.range.start as usize..piece.range.end as usize]);
+        let at = out.len();
+        out.extend_from_slice(&header.encode(0));
+        let begin = out.len();
+        if send.payload.append_to(out, &piece.range).is_err() {
+            // The receiver sees that it is damaged, as if the path had done it.
+            out.resize(begin + piece.len_bytes() as usize, 0);
+        }
+        let crc = send.payload.part_crc(&out[begin..], &piece.range);
+        out[at..begin].copy_from_slice(&header.encode(crc));
     }
 
     /// The piece went out.
