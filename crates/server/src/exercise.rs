@@ -162,7 +162,7 @@ impl Run {
         let (fetch_id, manifest) = (FetchId(self.next_fetch), Arc::clone(&stage().0));
         self.open.push((self.next_fetch, chunk));
         self.next_fetch += 1;
-        self.session.handle_fetch(FetchOrder { fetch_id, chunk, manifest, lease });
+        self.session.handle_fetch(FetchOrder { fetch_id, chunk, manifest, lease, is_to_be_lent: false });
     }
 
     /// The peer answers some fetch, rightly, wrongly, in part, or over a bad link.

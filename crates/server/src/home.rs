@@ -27,6 +27,7 @@ use self::{
     pending::{OpenFetch, Pending, Room},
 };
 use crate::{
+    lending::is_worth_it,
     message::{
         CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, NewsItem, PeerNews, PeerRequest,
         SwarmRef, Target,
@@ -426,7 +427,9 @@ impl Home {
         outbox: &mut Outbox,
     ) {
         let manifest = self.manifest.clone().expect("nothing is fetched before the manifest");
-        let order = FetchOrder { fetch_id, chunk: fetch.chunk, manifest, lease };
+        let chunk = fetch.chunk;
+        let is_to_be_lent = is_worth_it(&self.key, chunk, self.swarm.takers(chunk));
+        let order = FetchOrder { fetch_id, chunk, manifest, lease, is_to_be_lent };
         self.pending.fetches.insert(fetch_id, fetch);
         self.to_peer(fetch.holder, outbox, |to| PeerRequest::Fetch { to, fetch: order });
     }

@@ -18,6 +18,7 @@ mod descriptors;
 pub mod exercise;
 mod home;
 pub mod identity;
+mod lending;
 pub mod limits;
 mod listener;
 mod memory;
@@ -41,7 +42,7 @@ use std::{
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusRecorder;
-use shards::{Driver, JoinError, Placement, Ringer, Shards, Start, budget::Budget};
+use shards::{ChunkFiles, Driver, JoinError, Placement, Ringer, Shards, Start, budget::Budget};
 use tokio::sync::{mpsc, oneshot};
 
 pub use config::{Config, Congestion};
@@ -139,8 +140,12 @@ pub fn run(
     let (watch, snapshots) = Watch::new(placement.shard_count());
     let cache_bytes = usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX);
     let driver = chosen.driver.to_string();
+    let found = lending::open(&config.chunk_place, cache_bytes);
+    tracing::info!("{found}");
+    let files = found.directory.map(|it| ChunkFiles::new(it, 4096, 64 << 20));
     let shared = Shared::new(Setup {
         budget: Budget::new(cache_bytes, SWARMS_MAX),
+        files,
         policy: Policy::of(&config, identity),
         about: About { driver, congestion: listeners.congestion.clone() },
         cells: metrics::cells(&recorder, placement.shard_count()),

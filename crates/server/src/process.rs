@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use shards::{ShardId, budget::Budget};
+use shards::{ChunkFiles, ShardId, budget::Budget};
 
 use crate::{
     config::Config,
@@ -34,6 +34,8 @@ use relay_transport::Identity;
 /// Shared by reference by everything in the process.
 pub(crate) struct Shared {
     pub budget: Budget,
+    /// Where chunks lie that are lent to the kernel, if there is such a place.
+    pub files: Option<ChunkFiles>,
     pub policy: Policy,
     pub about: About,
     pub cells: Vec<Arc<ShardCells>>,
@@ -103,13 +105,14 @@ pub(crate) struct ListenerCells {
 
 impl Shared {
     pub(crate) fn new(setup: Setup) -> Arc<Self> {
-        let Setup { budget, policy, about, cells, peers_max, places, watch } = setup;
+        let Setup { budget, files, policy, about, cells, peers_max, places, watch } = setup;
         let phase = Phase {
             step: AtomicU8::new(PHASE_STARTING),
             drain_deadline_ns: AtomicU64::new(u64::MAX),
         };
         Arc::new(Self {
             budget,
+            files,
             policy,
             about,
             cells,
@@ -217,6 +220,7 @@ impl Shared {
 /// What [`Shared::new`] needs.
 pub(crate) struct Setup {
     pub budget: Budget,
+    pub files: Option<ChunkFiles>,
     pub policy: Policy,
     pub about: About,
     pub cells: Vec<Arc<ShardCells>>,

@@ -29,6 +29,8 @@ const WRITES_PER_ROUND_MAX: usize = 16;
 /// series 2 MiB 1.9, 4 MiB 2.7, never 2.5. Below 512 KiB the clients pay what the relay saves.
 const LOCAL_BYTES_MAX: u64 = 512 << 10;
 
+fn lent_weight() -> u64 { shards::knob!("X_CEDE", 4) }
+
 /// Writes as long as the shard lives.
 pub(crate) async fn run(state: Rc<ShardState>) {
     let mut local_bytes = 0;
@@ -85,6 +87,7 @@ fn write_once(
             desk.bells.activity.ring();
             let cells = &desk.cells;
             cells.data_out_bytes.add(written.data_bytes);
+            cells.lent_bytes.add(written.lent_bytes);
             let control = (written.total_bytes as u64).saturating_sub(written.data_bytes);
             cells.control_out_bytes.add(control);
             ready.mark_news(desk, connection);
@@ -107,7 +110,7 @@ fn write_once(
                 // The last words are out: the reader lingers until they were heard.
                 connection.shut_write();
             }
-            written.data_bytes + sent
+            written.data_bytes + sent - written.lent_bytes + written.lent_bytes / lent_weight()
         }
         Err(error) => {
             tracing::debug!(remote = %connection.remote, "failed to write: {error}");

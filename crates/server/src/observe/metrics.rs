@@ -397,6 +397,8 @@ fn counters(shared: &Shared) -> Vec<PerShard<Counter>> {
         bytes("out", "control", |c| &c.control_out_bytes),
         plain("relay_chunks_delivered_total", |c| &c.chunks_delivered),
         plain("relay_chunks_fetched_total", |c| &c.chunks_fetched),
+        plain("relay_chunks_lent_total", |c| &c.chunks_lent),
+        plain("relay_lent_bytes_total", |c| &c.lent_bytes),
         plain("relay_data_passed_on_bytes_total", |c| &c.passed_on_bytes),
         plain("relay_cache_hits_total", |c| &c.cache_hits),
         plain("relay_cache_misses_total", |c| &c.cache_misses),
@@ -445,6 +447,8 @@ fn describe() {
     describe_counter!("relay_bytes_total", "Bytes read and written; data is chunk payload");
     describe_counter!("relay_chunks_delivered_total", "Chunks that peers have verified");
     describe_counter!("relay_chunks_fetched_total", "Chunks that came from peers, verified");
+    describe_counter!("relay_chunks_lent_total", "Of them, laid out in files to be sent without copying");
+    describe_counter!("relay_lent_bytes_total", "File bytes that were sent to peers from files, without copying");
     describe_counter!("relay_chunks_rejected_total", "Fetches that brought no good chunk");
     describe_counter!(
         "relay_data_passed_on_bytes_total",

@@ -44,6 +44,7 @@ fn shared() -> Arc<Shared> {
     let recorder = metrics::recorder().expect("buckets are right");
     Shared::new(Setup {
         budget: Budget::new(1 << 20, 16),
+        files: None,
         policy: Policy {
             identity: relay_transport::exercise::relay_identity(),
             session: Arc::new(SessionConfig {
@@ -71,7 +72,7 @@ async fn make_a_mistake(state: Rc<ShardState>, manifest: Arc<Manifest>, now: Arc
             let desk = &state.desk;
             let waiter = desk.shared.budget.waiter(desk.shard.port.ringer());
             let lease = waiter.expect("a place").try_lease(1).expect("a byte is free");
-            let fetch = FetchOrder { fetch_id: FetchId(7), chunk: 0, manifest, lease };
+            let fetch = FetchOrder { fetch_id: FetchId(7), chunk: 0, manifest, lease, is_to_be_lent: false };
             let Parts { guests, ready, payloads, .. } = &mut *state.parts();
             requests::handle(desk, guests, ready, payloads, PeerRequest::Fetch { to, fetch });
             return;
