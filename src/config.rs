@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Parser, builder::FalseyValueParser};
-use shards::{DriverChoice, chunk_files::place::Choice, Placement};
+use shards::{DriverChoice, Placement, chunk_files::place::Choice};
 
 use relay_program::token_file;
 use relay_protocol::{
@@ -66,7 +66,13 @@ pub struct RelayArgs {
 
     /// Tmpfs, mounted with huge=within_size, for chunks that are sent without copying; `none` copies all [default: one
     /// of the relay's own]
-    #[arg(long, env = "RELAY_CHUNK_DIR", value_name = "DIR", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "RELAY_CHUNK_DIR",
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub chunk_dir: Choice,
 
     /// What to drop first: `demand` (what no peer lacks) or `lru` (for comparison)

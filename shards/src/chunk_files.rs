@@ -89,7 +89,8 @@ impl ChunkFiles {
         }
         let blocks = u64::try_from(rustix::fs::fstat(&file)?.st_blocks).unwrap_or(0);
         place.count(usize::try_from(blocks * 512).unwrap_or(usize::MAX));
-        let pins = Arc::new(Pins { bytes: place.bytes, count: AtomicUsize::new(0), files: self.clone() });
+        let pins =
+            Arc::new(Pins { bytes: place.bytes, count: AtomicUsize::new(0), files: self.clone() });
         Ok(Some(ChunkFile { file, pins, place }))
     }
 

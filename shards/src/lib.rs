@@ -32,15 +32,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-/// Experiment.
-#[macro_export]
-macro_rules! knob {
-    ($name:expr, $default:expr) => {{
-        static V: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
-        *V.get_or_init(|| std::env::var($name).ok().and_then(|v| v.parse().ok()).unwrap_or($default))
-    }};
-}
-
 pub mod bell;
 pub mod budget;
 pub mod chunk_files;

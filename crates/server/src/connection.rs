@@ -132,7 +132,8 @@ impl Connection {
     /// Its socket is about to be closed. If the kernel would go on sending from files, it has it forget them:
     /// otherwise they would be in use for as long as the other side likes.
     pub(crate) fn forget_lent(&self) {
-        if self.link().queue.is_lending() && self.socket.unacknowledged_bytes().is_ok_and(|b| b > 0) {
+        if self.link().queue.is_lending() && self.socket.unacknowledged_bytes().is_ok_and(|b| b > 0)
+        {
             // What it would be of use for is over.
             self.socket.reset_when_closed().ok();
         }

@@ -94,7 +94,8 @@ impl LentChunk {
         checksums: &[u32],
     ) -> Result<Self, (ChunkBuffer, Option<io::Error>)> {
         let len_bytes = buffer.len();
-        let file_bytes = len_bytes + len_bytes.div_ceil(FRAME_PAYLOAD_BYTES_MAX) * DATA_HEADER_BYTES;
+        let file_bytes =
+            len_bytes + len_bytes.div_ceil(FRAME_PAYLOAD_BYTES_MAX) * DATA_HEADER_BYTES;
         let lacking = taken_bytes(file_bytes).saturating_sub(buffer.lease_mut().bytes());
         if !buffer.lease_mut().try_extend(lacking) {
             return Err((buffer, None));

@@ -148,7 +148,11 @@ mod tests {
         let frame = u32::try_from(FRAME_PAYLOAD_BYTES_MAX).expect("a frame");
         for part in [0..frame, frame..3 * frame, 0..3 * frame, 1..frame, 3 * frame..3 * frame + 5] {
             let own = frame_crc(&content[part.start as usize..part.end as usize]);
-            assert_eq!(payload.part_crc(&content[part.start as usize..part.end as usize], &part), own, "{part:?}");
+            assert_eq!(
+                payload.part_crc(&content[part.start as usize..part.end as usize], &part),
+                own,
+                "{part:?}"
+            );
         }
         assert_eq!(payload.checksum(frame), 7, "on a stream it is passed on");
     }

@@ -92,7 +92,10 @@ fn in_child(plan: &Plan) -> Result<OwnedFd, Failed> {
         Err((_, Errno::PERM | Errno::ACCESS)) => {}
         outcome => return outcome,
     }
-    #[expect(unsafe_code, reason = "rustix says that descriptors might be unshared; these flags don't")]
+    #[expect(
+        unsafe_code,
+        reason = "rustix says that descriptors might be unshared; these flags don't"
+    )]
     // SAFETY: the table of descriptors stays shared; there is one thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS) }
         .map_err(|error| (ENTER, error))?;
@@ -110,8 +113,7 @@ fn write(path: &std::ffi::CStr, text: &[u8]) -> Result<(), Failed> {
 }
 
 fn mounted(plan: &Plan) -> Result<OwnedFd, Failed> {
-    let context =
-        fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|error| (OPEN, error))?;
+    let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|error| (OPEN, error))?;
     let fs = context.as_fd();
     // `always` would round every file up to 2 MiB.
     fsconfig_set_string(fs, c"huge", c"within_size").map_err(|error| (OPEN, error))?;

@@ -55,7 +55,9 @@ impl fmt::Display for Found {
 }
 
 impl Found {
-    fn none(why: &str, mend: Option<&str>) -> Self {
+    /// None, and why.
+    #[must_use]
+    pub fn none(why: &str, mend: Option<&str>) -> Self {
         let what = format!("chunks are copied for each peer: {why}");
         Self { directory: None, what, mend: mend.map(str::to_owned) }
     }
@@ -98,7 +100,8 @@ mod system {
 
     const LARGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage";
 
-    const MEND: &str = "name a tmpfs that is mounted with huge=within_size by --chunk-dir, on Linux 6.14 or newer";
+    const MEND: &str =
+        "name a tmpfs that is mounted with huge=within_size by --chunk-dir, on Linux 6.14 or newer";
 
     pub(super) fn find(choice: &Choice, size_bytes: usize) -> Found {
         let limit = getrlimit(Resource::Fsize).current;
@@ -128,7 +131,8 @@ mod system {
     }
 
     fn found(directory: OwnedFd, place: &str) -> Found {
-        let what = format!("chunks that many peers want are sent from files {place}, without copying");
+        let what =
+            format!("chunks that many peers want are sent from files {place}, without copying");
         Found { directory: Some(directory), what, mend: None }
     }
 

@@ -114,7 +114,7 @@ fn perform(desk: &Desk, guests: &mut Guests, ready: &mut Ready, connection: &Rc<
 /// Puts a chunk where it stays, unless there is no home for it.
 fn kept(desk: &Desk, connection: &Connection, mut chunk: VerifiedChunk) -> FetchedChunk {
     chunk.is_to_be_lent &= connection.link().membership.member().is_some();
-    let (chunk, is_lent) = lending::keep(desk.shared.files.as_ref(), chunk);
+    let (chunk, is_lent) = lending::keep(desk.shared.memory.files.as_ref(), chunk);
     desk.cells.chunks_lent.add(u64::from(is_lent));
     chunk
 }

@@ -10,7 +10,8 @@ use shards::{chunk_files::Pin, net::Socket};
 use super::{DATA_HEADER_BYTES, Frames, SendEvent, SendQueue, WRITE_BYTES_MAX, Written};
 use crate::chunk_bytes::{LentChunk, frame_at, position};
 
-/// Bytes that one connection is lent before it is another one's turn.
+/// Bytes that one connection is lent before it is another one's turn: what is not copied does not leave the core's
+/// cache meanwhile.
 pub const LENT_RUN_BYTES_MAX: usize = 1 << 20;
 
 /// The files that a connection's socket may refer to, the one that was written first in front.
@@ -69,8 +70,6 @@ impl Pinned {
     }
 }
 
-fn run_max() -> usize { shards::knob!("X_RUN", 1 << 20) as usize }
-
 impl SendQueue {
     /// Whether the socket may refer to files, as far as was looked.
     #[must_use]
@@ -95,7 +94,7 @@ impl SendQueue {
         data_bytes_max: u64,
     ) -> io::Result<Written> {
         let mut sum = Written::default();
-        while sum.total_bytes < run_max() && !sum.blocked {
+        while sum.total_bytes < LENT_RUN_BYTES_MAX && !sum.blocked {
             let data_bytes_left = data_bytes_max.saturating_sub(sum.data_bytes);
             let step = if self.words_go_first() {
                 self.write_words(socket).map(Some)
@@ -141,7 +140,7 @@ impl SendQueue {
         let payload = std::rc::Rc::clone(&send.payload);
         let Some(lent) = payload.lent() else { return Ok(None) };
         let from = position(send.offset as usize) + send.frame_sent;
-        let room = run_max() - before.total_bytes;
+        let room = LENT_RUN_BYTES_MAX - before.total_bytes;
         let until = self.run_end(&lent, data_bytes_max, room);
         if until == from {
             return Ok(None);

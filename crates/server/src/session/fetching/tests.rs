@@ -58,7 +58,7 @@ fn pieces_in_any_order_make_the_chunk_in_its_own_buffer() {
         ended = fetching.handle_piece(&header(at), piece).expect("as was asked for");
     }
     let chunk = ended.expect("whole").result.expect("right");
-    assert!(chunk.bytes == bytes);
+    assert!(chunk.buffer[..] == bytes);
     assert_eq!(budget.in_use_bytes(), 1 << 17, "no memory but what was leased");
     drop(chunk);
     assert_eq!(budget.in_use_bytes(), 0);
@@ -107,7 +107,9 @@ fn in_frames(bytes: &[u8], state: impl Fn(u32) -> u32) -> Result<VerifiedChunk, 
     let (mut at_once, _budget) = self::fetching();
     let again = at_once.handle_data(&run).expect("as was asked for").expect("whole").result;
     match (&result, &again) {
-        (Ok(one), Ok(other)) => assert!(one.buffer[..] == other.buffer[..] && one.crcs == other.crcs),
+        (Ok(one), Ok(other)) => {
+            assert!(one.buffer[..] == other.buffer[..] && one.crcs == other.crcs)
+        }
         (Err(one), Err(other)) => assert_eq!(one, other),
         _ => panic!("{result:?} in frames, {again:?} in one run"),
     }
