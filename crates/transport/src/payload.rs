@@ -144,7 +144,7 @@ mod tests {
     fn a_part_has_its_own_checksum_whatever_was_stated() {
         let len = 3 * FRAME_PAYLOAD_BYTES_MAX + 5;
         let content: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).expect("small")).collect();
-        let payload = Payload::new(0, content.clone().into(), vec![7; 4].into());
+        let payload = Payload::new(0, Bytes::from(content.clone()), vec![7; 4].into());
         let frame = u32::try_from(FRAME_PAYLOAD_BYTES_MAX).expect("a frame");
         for part in [0..frame, frame..3 * frame, 0..3 * frame, 1..frame, 3 * frame..3 * frame + 5] {
             let own = frame_crc(&content[part.start as usize..part.end as usize]);
