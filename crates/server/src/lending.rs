@@ -4,7 +4,7 @@
 //! in a file before anything else refers to it, so a chunk is either in memory or in a file, wherever it is sent from.
 
 use shards::{
-    ChunkFiles,
+    Budget, ChunkFiles,
     chunk_files::place::{self, Choice, Found},
 };
 
@@ -18,6 +18,10 @@ use relay_transport::{ChunkBytes, LENT_BYTES_MAX, LENT_BYTES_MIN, LentChunk};
 /// A chunk that fewer peers need is copied for each of them. With 10 and 20 peers on one machine files cost as much
 /// wall time as they saved of the relay's (1.08 and 1.01), with 40 they saved an eighth (docs/decisions, 0018).
 pub(crate) const TAKERS_MIN: u32 = 32;
+
+/// A cache of fewer chunks than this has them all in memory: each takes up to a page more in a file, and a small cache
+/// would hold one chunk less.
+const CACHE_CHUNKS_LEAST: usize = 32;
 
 /// Fewer files than this are of no use.
 const FILES_MIN: usize = 64;
@@ -47,6 +51,14 @@ pub(crate) fn open(found: Found, memory: &MemoryPlan, files_max: usize) -> Optio
 pub(crate) fn is_worth_it(key: &SwarmKey, chunk: u32, takers: u32) -> bool {
     let len_bytes = key.chunk_len_bytes(chunk) as usize;
     takers >= TAKERS_MIN && (LENT_BYTES_MIN..=LENT_BYTES_MAX).contains(&len_bytes)
+}
+
+/// Bytes that one chunk is leased: what its file takes, if it may come to lie in one.
+pub(crate) fn lease_bytes(chunk_bytes: usize, peers: usize, budget: &Budget) -> usize {
+    let is_likely = peers >= TAKERS_MIN as usize
+        && (LENT_BYTES_MIN..=LENT_BYTES_MAX).contains(&chunk_bytes)
+        && budget.limit_bytes() / chunk_bytes >= CACHE_CHUNKS_LEAST;
+    if is_likely { LentChunk::leased_bytes(chunk_bytes) } else { chunk_bytes }
 }
 
 /// Puts a chunk where it stays until it is evicted; whether that is a file.

@@ -82,31 +82,34 @@ pub struct LentChunk {
 }
 
 impl LentChunk {
-    /// Moves a chunk from memory to a file, with a header and its checksum before each frame. The lease grows to what
-    /// the file takes. `Err`: it stays in memory, as it was, and why, if that is worth a word.
+    /// What must be leased for a chunk of so many bytes that is to lie in a file.
+    #[must_use]
+    pub fn leased_bytes(len_bytes: usize) -> usize {
+        taken_bytes(position(len_bytes))
+    }
+
+    /// Moves a chunk from memory to a file, with a header and its checksum before each frame. `Err`: it stays in
+    /// memory, as it was, and why, if that is worth a word.
     ///
     /// # Errors
-    /// There are too many files, the lease can't grow, or the system refuses.
+    /// There are too many files, the lease is less than the file takes ([`Self::leased_bytes`]), or the system refuses.
     pub fn lay_out(
         files: &ChunkFiles,
         chunk: u32,
-        mut buffer: ChunkBuffer,
+        buffer: ChunkBuffer,
         checksums: &[u32],
     ) -> Result<Self, (ChunkBuffer, Option<io::Error>)> {
         let len_bytes = buffer.len();
-        let file_bytes =
-            len_bytes + len_bytes.div_ceil(FRAME_PAYLOAD_BYTES_MAX) * DATA_HEADER_BYTES;
-        let lacking = taken_bytes(file_bytes).saturating_sub(buffer.lease_mut().bytes());
-        if !buffer.lease_mut().try_extend(lacking) {
+        if Self::leased_bytes(len_bytes) > buffer.leased_bytes() {
             return Err((buffer, None));
         }
         match write(files, chunk, &buffer, checksums) {
-            Ok(Some(file)) if file.taken_bytes() <= buffer.lease_mut().bytes() => {
+            Ok(Some(file)) if file.taken_bytes() <= buffer.leased_bytes() => {
                 Ok(Self { file, len_bytes, _lease: buffer.into_lease() })
             }
             Ok(Some(file)) => {
                 let text = format!(
-                    "a file of {file_bytes} bytes takes {}: is its tmpfs mounted with huge=within_size?",
+                    "a file for {len_bytes} bytes takes {}: is its tmpfs mounted with huge=within_size?",
                     file.taken_bytes()
                 );
                 Err((buffer, Some(io::Error::other(text))))

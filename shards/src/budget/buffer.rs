@@ -3,7 +3,7 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -33,15 +33,6 @@ impl Lease {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Adds bytes to this lease if they are free and no home waits for any.
-    pub fn try_extend(&mut self, bytes: usize) -> bool {
-        let Some(in_use) = self.pool.queue.try_take_more(bytes) else { return false };
-        self.pool.peak_bytes.fetch_max(in_use, SeqCst);
-        self.home.0.fetch_add(bytes, SeqCst);
-        self.bytes += bytes;
-        true
     }
 
     /// An empty buffer for exactly `len` bytes, within this lease. Nothing is written to its memory
@@ -136,9 +127,10 @@ impl ChunkBuffer {
         Bytes::from_owner(self)
     }
 
-    /// The right to its memory, and to more of it.
-    pub fn lease_mut(&mut self) -> &mut Lease {
-        self.lease.as_mut().expect("there until the buffer's end")
+    /// Bytes that are leased for it.
+    #[must_use]
+    pub fn leased_bytes(&self) -> usize {
+        self.lease.as_ref().map_or(0, Lease::bytes)
     }
 
     /// Gives the memory up and keeps the right to it, for example for a fetch from another holder.
@@ -227,6 +219,17 @@ mod tests {
         let again: Vec<_> = (0..2).map(|_| lease(&budget, CHUNK).buffer(CHUNK)).collect();
         assert!(again.iter().any(|buffer| buffer.as_ptr() == address), "it is the same memory");
         assert_eq!(budget.spare_bytes() + budget.in_use_bytes(), 4 * CHUNK);
+    }
+
+    #[test]
+    fn a_lease_of_more_than_the_memory_is_served_by_a_spare_all_the_same() {
+        const CHUNK: usize = 1 << 16;
+        let budget = Budget::new(4 * CHUNK, 1);
+        budget.warm_up(CHUNK, CHUNK, 1);
+        let buffer = lease(&budget, CHUNK + 4096).buffer(CHUNK);
+        assert_eq!((buffer.leased_bytes(), budget.spare_bytes()), (CHUNK + 4096, 0));
+        let lease = buffer.into_lease();
+        assert_eq!((lease.bytes(), budget.spare_bytes()), (CHUNK + 4096, CHUNK));
     }
 
     #[test]

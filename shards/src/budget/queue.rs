@@ -149,22 +149,6 @@ impl Queue {
         self.try_serve(home, bytes)
     }
 
-    /// Takes bytes if they are free and no home waits; the bytes in use by then.
-    pub(super) fn try_take_more(&self, bytes: usize) -> Option<usize> {
-        let take = |word| {
-            let is_free = word < ONE_WAITING && bytes <= self.limit_bytes - in_use_bytes(word);
-            is_free.then_some(word + bytes)
-        };
-        let mut word = self.word.load(SeqCst);
-        while let Some(next) = take(word) {
-            match self.word.compare_exchange(word, next, SeqCst, SeqCst) {
-                Ok(_) => return Some(in_use_bytes(next)),
-                Err(now) => word = now,
-            }
-        }
-        None
-    }
-
     /// Leaves the queue without having been served.
     pub(super) fn leave(&self, home: &mut Home) {
         if home.is_waiting() {

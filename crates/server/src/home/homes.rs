@@ -151,7 +151,8 @@ impl Homes {
         let (index, generation) = self.homes.next();
         let reference = SwarmRef { home: self.own, index, generation };
         let config = self.swarm_config(&key);
-        let mut home = Home::new(key, reference, config, waiter, self.shard_count);
+        let lends = self.shared.memory.files.is_some();
+        let mut home = Home::new(key, reference, config, waiter, self.shard_count, lends);
         let of_relay = self.shared.policy.rates.limits();
         let chunk = key.chunk_size_bytes().into();
         let of_swarm = limits::of_swarm(&of_relay, chunk, self.under_way(0), false);

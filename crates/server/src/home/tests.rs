@@ -50,7 +50,7 @@ impl Stage {
         let reference = SwarmRef { home: ShardId(0), index: seed.into(), generation: 0 };
         let recorder = metrics::recorder().expect("buckets are right");
         let cells = metrics::cells(&recorder, 1).remove(0);
-        let home = Home::new(key, reference, config, waiter, 1);
+        let home = Home::new(key, reference, config, waiter, 1, false);
         Self { home, manifest, outbox: Outbox::new(ShardId(0), 1), cells, joined: 0 }
     }
 
