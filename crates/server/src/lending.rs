@@ -19,9 +19,10 @@ use relay_transport::{ChunkBytes, LENT_BYTES_MAX, LENT_BYTES_MIN, LentChunk};
 /// wall time as they saved of the relay's (1.08 and 1.01), with 40 they saved an eighth (docs/decisions, 0018).
 pub(crate) const TAKERS_MIN: u32 = 32;
 
-/// A cache of fewer chunks than this has them all in memory: each takes up to a page more in a file, and a small cache
-/// would hold one chunk less.
-const CACHE_CHUNKS_LEAST: usize = 32;
+/// A cache of fewer chunks than this has them all in memory. Each takes up to a page more in a file, and peers that are
+/// lent more at a time than they would be copied are further from each other: in a cache of 64 chunks, and in one of 16,
+/// chunks were fetched again, or the job was slower.
+const CACHE_CHUNKS_LEAST: usize = 256;
 
 /// Fewer files than this are of no use.
 const FILES_MIN: usize = 64;

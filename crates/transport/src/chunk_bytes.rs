@@ -32,7 +32,7 @@ pub const LENT_BYTES_MIN: usize = 64 << 10;
 const RELAY_TAG: u32 = 0;
 
 /// A whole frame in a file.
-const FRAME_BYTES: usize = DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
+pub(crate) const FRAME_BYTES: usize = DATA_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
 
 /// The bytes of one chunk, and the lease that they are within.
 #[derive(Clone, Debug)]

@@ -40,7 +40,7 @@ fn start(args: &[&str]) -> (RelayProcess, bool) {
 #[test]
 fn what_many_want_is_lent_and_verified_and_nothing_stays_pinned() {
     for driver in drivers(relay) {
-        let (relay, lends) = start(&["--driver", driver, "--cache", "8M"]);
+        let (relay, lends) = start(&["--driver", driver, "--cache", "64M"]);
         let to = relay.addr.to_string();
         succeeds(&job(&to, &["--file", "16M"]).wait());
         let (chunks, bytes) = ("relay_chunks_lent_total", "relay_lent_bytes_total");
@@ -85,7 +85,7 @@ fn where_files_may_not_be_long_enough_chunks_are_copied_and_no_signal_comes() {
 
 #[test]
 fn peers_that_die_with_lent_bytes_under_way_leave_nothing_pinned() {
-    let (relay, lends) = start(&["--cache", "4M"]);
+    let (relay, lends) = start(&["--cache", "64M"]);
     let to = relay.addr.to_string();
     let common = ["--file", "16M", "--rate", "500K"];
     for _ in 0..2 {
