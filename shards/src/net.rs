@@ -183,6 +183,7 @@ impl Socket {
     #[cfg(target_os = "linux")]
     pub fn unacknowledged_bytes(&self) -> io::Result<u64> {
         use rustix::ioctl::{Getter, ioctl};
+        #[expect(clippy::cast_possible_truncation, reason = "requests are numbers of 32 bits")]
         type Outstanding = Getter<{ libc::TIOCOUTQ as rustix::ioctl::Opcode }, libc::c_int>;
         #[expect(unsafe_code, reason = "no crate of ours has a safe wrapper for this request")]
         // SAFETY: for a socket this request is SIOCOUTQ, which writes one number of this type.

@@ -73,7 +73,7 @@ pub(super) fn make(size_bytes: usize) -> Result<OwnedFd, String> {
     // allocates nor takes a lock, and ends the child without going back to this program's code.
     unsafe {
         command.pre_exec(move || {
-            answer(&far, in_child(&plan));
+            answer(&far, &in_child(&plan));
             libc::_exit(0)
         });
     }
@@ -129,8 +129,8 @@ fn mounted(plan: &Plan) -> Result<OwnedFd, Failed> {
 
 /// In the child: one byte and an error's number, and the descriptor if there is one. A parent that does not hear it
 /// takes the end for an answer.
-fn answer(socket: &OwnedFd, outcome: Result<OwnedFd, Failed>) {
-    let (step, code) = match &outcome {
+fn answer(socket: &OwnedFd, outcome: &Result<OwnedFd, Failed>) {
+    let (step, code) = match outcome {
         Ok(_) => (DONE, 0),
         Err((step, error)) => (*step, error.raw_os_error()),
     };
@@ -140,7 +140,7 @@ fn answer(socket: &OwnedFd, outcome: Result<OwnedFd, Failed>) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors: [BorrowedFd<'_>; 1];
-    if let Ok(mount) = &outcome {
+    if let Ok(mount) = outcome {
         descriptors = [mount.as_fd()];
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
     }

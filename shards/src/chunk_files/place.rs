@@ -90,7 +90,7 @@ mod system {
     use crate::chunk_files::{ChunkFiles, mount};
 
     /// What a tmpfs calls itself.
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
 
     /// The file that is tried: the usual chunk, with its frames' headers.
     const TRIAL_BYTES: usize = (256 << 10) + 320;
@@ -143,7 +143,7 @@ mod system {
         let kind = fstatfs(directory.as_fd())
             .map_err(|error| format!("can't be asked what it is ({})", io::Error::from(error)))?;
         // On a disk each chunk would be written there.
-        if i64::try_from(kind.f_type) == Ok(TMPFS_MAGIC) {
+        if u64::try_from(kind.f_type) == Ok(TMPFS_MAGIC) {
             Ok(directory)
         } else {
             Err("is not a tmpfs".to_owned())

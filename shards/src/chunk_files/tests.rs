@@ -95,7 +95,6 @@ fn a_place_is_one_with_large_pages_or_there_is_a_reason_and_what_mends_it() {
     let own = find(&Choice::Auto, 4 << 20);
     assert_eq!(own.directory.is_some(), own.mend.is_none(), "{own}");
     if let Some(directory) = own.directory {
-        assert_eq!(rustix::fs::fcntl_getfl(&directory).is_ok(), true);
         let files = ChunkFiles::new(directory, 1, usize::MAX);
         assert_eq!(file(&files).taken_bytes(), taken_bytes(LEN), "no more than it needs");
     }
