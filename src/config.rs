@@ -64,8 +64,7 @@ pub struct RelayArgs {
     #[arg(long, env = "RELAY_CACHE", value_name = "SIZE", value_parser = parse_size)]
     pub cache: Option<u64>,
 
-    /// Tmpfs, mounted with huge=within_size, for chunks that are sent without copying; `none` copies all [default: one
-    /// of the relay's own]
+    /// Tmpfs with large pages, for chunks that are sent without copying; `none` copies all [default: one of its own]
     #[arg(
         long,
         env = "RELAY_CHUNK_DIR",

@@ -137,7 +137,7 @@ fn limits_that_are_too_small_are_named_with_the_command_that_mends_them() {
     only(|facts| facts.quota_cores = Some(1.5), note, "cores", "--cores 1");
     only(|facts| facts.cores_wished = 8, note, "cores", "--oversubscribe");
     only(|facts| facts.shard_count = 8, note, "cores", "--cores 4 without --oversubscribe");
-    only(|facts| facts.memory = memory(Some(1 << 30), 512 << 20), note, "memory", "--cache 377M");
+    only(|facts| facts.memory = memory(Some(1 << 30), 512 << 20), note, "memory", "--cache 309M");
     assert_eq!(amiss(|facts| facts.memory = memory(None, 200 << 20)), [], "the default follows");
     let copies = |facts: &mut Facts| facts.lending = ("copied".into(), Some("--chunk-dir".into()));
     only(copies, note, "sending", "--chunk-dir");

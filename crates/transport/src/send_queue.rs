@@ -5,13 +5,13 @@
 //! Control bytes go ahead of every frame that was not begun.
 
 mod lent;
+mod pinned;
 
 use std::{collections::VecDeque, io, io::IoSlice, ops::Range, rc::Rc};
 
 use shards::net::Socket;
 
-pub use self::lent::LENT_RUN_BYTES_MAX;
-use self::lent::Pinned;
+use self::pinned::Pinned;
 use super::payload::Payload;
 use relay_protocol::{
     DATA_HEADER_BYTES, DataHeader, encode_preamble,
@@ -219,7 +219,7 @@ impl SendQueue {
     }
 
     /// One non-blocking gathered write of at most [`WRITE_BYTES_MAX`], with new data frames only
-    /// while their payload fits into `data_bytes_max`. What is lent goes in runs of at most [`LENT_RUN_BYTES_MAX`].
+    /// while their payload fits into `data_bytes_max`. What is lent goes in longer runs.
     ///
     /// # Errors
     /// The system's; "would block" is not one.
@@ -235,7 +235,7 @@ impl SendQueue {
         } else {
             self.write_copied(socket, data_bytes_max)
         }?;
-        self.pinned.add(&written);
+        self.pinned.add(written.total_bytes as u64, written.data_bytes);
         Ok(written)
     }
 

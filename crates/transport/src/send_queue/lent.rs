@@ -1,11 +1,8 @@
-//! Writing what is lent: the kernel sends pages of the chunk's file, and which files it may refer to is kept count of.
-//!
-//! Invariant: a file is pinned from before the kernel is given a byte of it until the kernel says that the other side
-//! has that byte, or the connection is gone. What the other side says counts for nothing alone: it could claim.
+//! Writing what is lent: the kernel sends pages of the chunk's file. Which files it may refer to is in [`super::pinned`].
 
-use std::{collections::VecDeque, io, io::IoSlice};
+use std::{io, io::IoSlice};
 
-use shards::{chunk_files::Pin, net::Socket};
+use shards::net::Socket;
 
 use super::{DATA_HEADER_BYTES, Frames, SendEvent, SendQueue, WRITE_BYTES_MAX, Written};
 use crate::chunk_bytes::{FRAME_BYTES, LentChunk, frame_at, position};
@@ -14,69 +11,13 @@ use crate::chunk_bytes::{FRAME_BYTES, LentChunk, frame_at, position};
 /// cache meanwhile. 512 KiB of file: with half as much the main job's CPU seconds are 0.94 and 0.93 of those with copies,
 /// with this 0.92 and 0.89, with twice as much 0.90 and 0.90 (origin, spread; 4 rounds). But the longer the runs, the further
 /// peers part, and the more chunks must be cached for all of them: at 1 MiB and 64 chunks it took in 2.36 instead of 2.00.
-pub const LENT_RUN_BYTES_MAX: usize = 32 * FRAME_BYTES;
-
-/// The files that a connection's socket may refer to, the one that was written first in front.
-#[derive(Debug, Default)]
-pub(super) struct Pinned {
-    files: VecDeque<PinnedFile>,
-    /// All bytes ever written.
-    written_bytes: u64,
-    /// Of these, file bytes.
-    data_bytes: u64,
-}
-
-#[derive(Debug)]
-struct PinnedFile {
-    pin: Pin,
-    /// How far the stream had come when the last byte of this file was written.
-    written_bytes: u64,
-    data_bytes: u64,
-}
-
-impl Pinned {
-    /// The kernel took so much.
-    pub(super) fn add(&mut self, written: &Written) {
-        self.written_bytes += written.total_bytes as u64;
-        self.data_bytes += written.data_bytes;
-    }
-
-    /// The kernel may be given bytes of this file.
-    fn hold(&mut self, lent: &LentChunk) -> bool {
-        let is_held = self.files.back().is_some_and(|last| last.pin.is_of(lent.file()));
-        if !is_held {
-            let Some(pin) = lent.pin() else { return false };
-            self.files.push_back(PinnedFile { pin, written_bytes: u64::MAX, data_bytes: u64::MAX });
-        }
-        true
-    }
-
-    /// The kernel was given some of the file that was held last.
-    fn mark(&mut self, written: &Written) {
-        if let Some(last) = self.files.back_mut() {
-            last.written_bytes = self.written_bytes + written.total_bytes as u64;
-            last.data_bytes = self.data_bytes + written.data_bytes;
-        }
-    }
-
-    /// Lets go of what the other side has, as the kernel says. Where both ends are on this machine, its socket may
-    /// still refer to pages that its owner has not read: then `received_bytes` of file, as that one says, count too.
-    fn release(&mut self, unacknowledged_bytes: u64, received_bytes: Option<u64>) {
-        let acknowledged = self.written_bytes.saturating_sub(unacknowledged_bytes);
-        while let Some(first) = self.files.front()
-            && first.written_bytes <= acknowledged
-            && received_bytes.is_none_or(|received| first.data_bytes <= received)
-        {
-            self.files.pop_front();
-        }
-    }
-}
+const LENT_RUN_BYTES_MAX: usize = 32 * FRAME_BYTES;
 
 impl SendQueue {
     /// Whether the socket may refer to files, as far as was looked.
     #[must_use]
     pub fn is_lending(&self) -> bool {
-        !self.pinned.files.is_empty()
+        !self.pinned.is_empty()
     }
 
     /// Asks the kernel what the other side has, and lets go of the files that nothing refers to any more.
@@ -167,7 +108,7 @@ impl SendQueue {
             written.lent_bytes = written.data_bytes;
             let mut so_far = *before;
             so_far.add(&written);
-            self.pinned.mark(&so_far);
+            self.pinned.mark(so_far.total_bytes as u64, so_far.data_bytes);
         }
         Ok(Some(written))
     }
