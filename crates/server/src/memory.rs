@@ -184,7 +184,7 @@ mod tests {
         let plan = plan(Some(256 * MIB), 256);
         assert_eq!(plan.cache_bytes, 256 * MIB);
         let Verdict::TooMuch(text, fits) = plan.verdict() else { panic!("it does not fit") };
-        assert!(text.matches("256 MiB").count() == 2 && text.contains("192 MiB"), "{text}");
+        assert!(text.matches("256 MiB").count() == 2 && text.contains("196 MiB"), "{text}");
         assert_eq!(self::plan(Some(fits), 256).verdict(), self::plan(Some(fits), 256).verdict());
         assert!(matches!(self::plan(Some(fits), 256).verdict(), Verdict::Fits(_)));
     }
