@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Parser, builder::FalseyValueParser};
-use shards::{DriverChoice, Placement};
+use shards::{DriverChoice, Placement, chunk_files::place::Choice};
 
 use relay_program::token_file;
 use relay_protocol::{
@@ -63,6 +63,16 @@ pub struct RelayArgs {
     /// Bound on all chunk bytes in the process [default: 256M, less where memory is limited]
     #[arg(long, env = "RELAY_CACHE", value_name = "SIZE", value_parser = parse_size)]
     pub cache: Option<u64>,
+
+    /// Tmpfs with large pages, for chunks that are sent without copying; `none` copies all [default: one of its own]
+    #[arg(
+        long,
+        env = "RELAY_CHUNK_DIR",
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub chunk_dir: Choice,
 
     /// What to drop first: `demand` (what no peer lacks) or `lru` (for comparison)
     #[arg(long, env = "RELAY_EVICTION", value_name = "POLICY", default_value = "demand")]
@@ -335,6 +345,7 @@ impl RelayArgs {
             congestion,
             max_peers: self.max_peers,
             memory,
+            chunk_place: self.chunk_dir.clone(),
             chunk_size_log2_max,
             eviction: self.eviction.into(),
             admission: TokenRules { tokens, open_get: self.open_get },

@@ -8,7 +8,7 @@
 //! In reading order: [`placement`] and [`driver`] say where and on what the loops run,
 //! [`runtime`] starts them, [`handoff`] gives a shard its sockets, [`port`] its messages,
 //! [`net`], [`task`] and [`clock`] are what it works with, [`offload`] takes work that blocks off
-//! its hands, and [`budget`] bounds its memory.
+//! its hands, and [`budget`] bounds its memory. [`chunk_files`] holds chunks that the kernel sends without copying.
 //! What a loop does once per turn is in `turn`, its beginning and end in `root`. What wakes it is in `doorbell`
 //! and `station`, and which shard may run on which core in `cores`.
 //!
@@ -34,6 +34,7 @@
 
 pub mod bell;
 pub mod budget;
+pub mod chunk_files;
 pub mod clock;
 mod cores;
 pub mod datagrams;
@@ -60,6 +61,7 @@ pub mod task;
 mod turn;
 
 pub use budget::{Budget, ChunkBuffer, Lease, Waiter};
+pub use chunk_files::{ChunkFile, ChunkFiles, Pin};
 pub use driver::{Chosen, Driver, DriverChoice, DriverError};
 pub use handoff::{Handoff, Incoming};
 pub use heartbeats::Heartbeats;

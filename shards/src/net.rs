@@ -9,6 +9,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use rustix::{
@@ -18,6 +19,8 @@ use rustix::{
         recv, recvmsg, sendmsg, socket, sockopt,
     },
 };
+
+use crate::chunk_files::ChunkFile;
 
 /// A TCP connection that belongs to this shard. Share it between a reading and a writing task
 /// by `Rc`; one task may wait per direction.
@@ -126,14 +129,84 @@ impl Socket {
     /// # Errors
     /// `WouldBlock` if it takes nothing; otherwise the connection's. Never a signal.
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send(slices, SEND_FLAGS)
+    }
+
+    fn send(&self, slices: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
         let slices = &slices[..slices.len().min(SLICES_MAX)];
         loop {
             let mut control = SendAncillaryBuffer::default();
-            match sendmsg(self, slices, &mut control, SEND_FLAGS) {
+            match sendmsg(self, slices, &mut control, flags) {
                 Err(Errno::INTR) => {}
                 result => return Ok(result?),
             }
         }
+    }
+
+    /// As [`Self::try_write_vectored`]; `more` follows at once, so what does not fill a packet may wait for that.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it takes nothing; otherwise the connection's. Never a signal.
+    pub fn try_write_before_more(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send(slices, SEND_FLAGS.union(MORE))
+    }
+
+    /// Has the kernel send from a file, from `offset` on: its pages are referred to, not copied. May take less than it
+    /// could (a signal, the end of a piece), which does not mean that it would block.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it takes nothing; otherwise the connection's or the file's. Never a signal.
+    #[cfg(target_os = "linux")]
+    pub fn try_send_file(&self, file: &ChunkFile, offset: u64, len: usize) -> io::Result<usize> {
+        loop {
+            let mut at = offset;
+            match rustix::fs::sendfile(self, file, Some(&mut at), len) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Elsewhere there are no such files.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(target_os = "linux"))]
+    pub fn try_send_file(&self, _: &ChunkFile, _: u64, _: usize) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Written bytes that the other side's system has not acknowledged: the kernel keeps them.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    #[cfg(target_os = "linux")]
+    pub fn unacknowledged_bytes(&self) -> io::Result<u64> {
+        use rustix::ioctl::{Getter, ioctl};
+        #[expect(clippy::cast_possible_truncation, reason = "requests are numbers of 32 bits")]
+        type Outstanding = Getter<{ libc::TIOCOUTQ as rustix::ioctl::Opcode }, libc::c_int>;
+        #[expect(unsafe_code, reason = "no crate of ours has a safe wrapper for this request")]
+        // SAFETY: for a socket this request is SIOCOUTQ, which writes one number of this type.
+        let count = unsafe { ioctl(self, Outstanding::new()) }?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Elsewhere nothing is sent that would have to be known of.
+    ///
+    /// # Errors
+    /// Never.
+    #[cfg(not(target_os = "linux"))]
+    pub fn unacknowledged_bytes(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    /// When it is closed, the kernel forgets at once what was written and not acknowledged, and the other side sees
+    /// the connection reset.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn reset_when_closed(&self) -> io::Result<()> {
+        Ok(sockopt::set_socket_linger(self, Some(Duration::ZERO))?)
     }
 
     /// Closes a direction.
@@ -179,6 +252,11 @@ impl Socket {
 const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 #[cfg(not(target_os = "linux"))]
 const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
+
+#[cfg(target_os = "linux")]
+const MORE: SendFlags = SendFlags::MORE;
+#[cfg(not(target_os = "linux"))]
+const MORE: SendFlags = SendFlags::empty();
 
 fn new_socket(remote: SocketAddr) -> io::Result<OwnedFd> {
     let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };

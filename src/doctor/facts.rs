@@ -19,7 +19,7 @@ use relay_program::{
     machine::{Groups, setting},
 };
 use relay_protocol::Pin;
-use relay_server::{Config, Congestion, Descriptors, MemoryPlan};
+use relay_server::{Config, Congestion, Descriptors, MemoryPlan, find_place};
 
 use crate::config::RelayArgs;
 
@@ -58,6 +58,8 @@ pub(super) struct Facts {
     pub(super) cores_wished: usize,
     pub(super) quota_cores: Option<f64>,
     pub(super) memory: MemoryPlan,
+    /// Where chunks can be lent from, or why not, and what mends that.
+    pub(super) lending: (String, Option<String>),
     pub(super) loopback: Result<(), String>,
     pub(super) ipv6: Result<(), String>,
     /// What peers know the relay by, `None` if it is made at the first start; or what is wrong with its file.
@@ -78,6 +80,10 @@ impl Facts {
         let addresses = ports.iter().filter(|port| port.what == ports::Use::Streams).count();
         let (shard_count, own) = (placement.shard_count(), args.origin.serve.len());
         let buffer = |name| Some((name, setting(name)?));
+        // The relay raises the soft limit by itself.
+        let limit = getrlimit(Resource::Nofile).maximum;
+        let descriptors =
+            Descriptors::new(limit, args.max_peers.get(), shard_count, addresses, own);
         Self {
             is_linux: cfg!(target_os = "linux"),
             driver,
@@ -85,14 +91,6 @@ impl Facts {
             is_uring_renounced: std::env::var_os(FORCE_EPOLL_VARIABLE).is_some(),
             io_uring_disabled: setting("kernel.io_uring_disabled").and_then(|text| number(&text)),
             locked_bytes: getrlimit(Resource::Memlock).current,
-            // The relay raises the soft limit by itself.
-            descriptors: Descriptors::new(
-                getrlimit(Resource::Nofile).maximum,
-                args.max_peers.get(),
-                shard_count,
-                addresses,
-                own,
-            ),
             buffers: BUFFERS.iter().filter_map(|(name, _)| buffer(*name)).collect(),
             congestion_default: setting("net.ipv4.tcp_congestion_control"),
             congestion_available: setting("net.ipv4.tcp_available_congestion_control")
@@ -108,6 +106,8 @@ impl Facts {
             cores_wished: args.cores.map_or(0, std::num::NonZeroUsize::get),
             quota_cores: Groups::gather().cores,
             memory: config.memory,
+            lending: lending(config, &descriptors),
+            descriptors,
             loopback: ports::loopback(),
             ipv6: ports::ipv6(),
             pin: args.identity.look().map(|identity| identity.map(|identity| identity.pin())),
@@ -115,6 +115,13 @@ impl Facts {
             ports,
         }
     }
+}
+
+/// What a start would find.
+fn lending(config: &Config, descriptors: &Descriptors) -> (String, Option<String>) {
+    let files = descriptors.places().map_or(0, |places| places.files);
+    let found = find_place(&config.chunk_place, &config.memory, files);
+    (found.what, found.mend)
 }
 
 fn number(text: &str) -> Option<u64> {

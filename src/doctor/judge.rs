@@ -28,6 +28,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         congestion(facts),
         cores(facts),
         memory(facts),
+        lending(facts),
         loopback(facts),
         ipv6(facts),
         identity(facts),
@@ -254,6 +255,14 @@ fn memory(facts: &Facts) -> Finding {
         Verdict::TooMuch(text, fits) => {
             note(what, text, format!("relay --cache {}", option_text(fits)))
         }
+    }
+}
+
+fn lending(facts: &Facts) -> Finding {
+    let what = "sending";
+    match &facts.lending {
+        (found, None) => fine(what, found.clone()),
+        (found, Some(mend)) => note(what, found.clone(), mend.clone()),
     }
 }
 

@@ -46,6 +46,7 @@ fn healthy() -> Facts {
         cores_wished: 0,
         quota_cores: None,
         memory: memory(None, 8 << 30),
+        lending: ("without copying".into(), None),
         loopback: Ok(()),
         ipv6: Ok(()),
         pin: Ok(None),
@@ -74,7 +75,7 @@ fn only(change: impl FnOnce(&mut Facts), grade: Grade, what: &str, command: &str
 #[test]
 fn a_healthy_machine_is_told_so() {
     assert_eq!(amiss(|_| {}), []);
-    assert_eq!(judge(&healthy()).len(), 11);
+    assert_eq!(judge(&healthy()).len(), 12);
 }
 
 #[test]
@@ -136,8 +137,10 @@ fn limits_that_are_too_small_are_named_with_the_command_that_mends_them() {
     only(|facts| facts.quota_cores = Some(1.5), note, "cores", "--cores 1");
     only(|facts| facts.cores_wished = 8, note, "cores", "--oversubscribe");
     only(|facts| facts.shard_count = 8, note, "cores", "--cores 4 without --oversubscribe");
-    only(|facts| facts.memory = memory(Some(1 << 30), 512 << 20), note, "memory", "--cache 377M");
+    only(|facts| facts.memory = memory(Some(1 << 30), 512 << 20), note, "memory", "--cache 309M");
     assert_eq!(amiss(|facts| facts.memory = memory(None, 200 << 20)), [], "the default follows");
+    let copies = |facts: &mut Facts| facts.lending = ("copied".into(), Some("--chunk-dir".into()));
+    only(copies, note, "sending", "--chunk-dir");
     only(|facts| facts.loopback = Err("no".into()), note, "loopback", "ip link set lo up");
     only(|facts| facts.ipv6 = Err("no".into()), note, "IPv6", "disable_ipv6=0");
     let unreadable = |facts: &mut Facts| facts.unreadable.push(("film.mkv".into(), "no".into()));

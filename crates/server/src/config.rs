@@ -8,7 +8,7 @@ use std::{
 
 use relay_protocol::RELAY_PORT;
 use relay_swarm::Eviction;
-use shards::DriverChoice;
+use shards::{DriverChoice, chunk_files::place::Choice};
 
 use crate::{
     limits::{Limits, Settings},
@@ -44,6 +44,8 @@ pub struct Config {
     pub max_peers: NonZeroUsize,
     /// The bound on chunk bytes, and what it follows from.
     pub memory: MemoryPlan,
+    /// Where chunk files are made.
+    pub chunk_place: Choice,
     /// Largest chunk that the cache is fit for.
     pub chunk_size_log2_max: u8,
     /// What to drop first.
@@ -100,6 +102,7 @@ impl Config {
             congestion: Congestion::System,
             max_peers: NonZeroUsize::MIN,
             memory: MemoryPlan::of_this_machine(None, 1),
+            chunk_place: Choice::Never,
             chunk_size_log2_max: relay_protocol::limits::CHUNK_SIZE_LOG2_DEFAULT,
             eviction: Eviction::Demand,
             admission: TokenRules::default(),

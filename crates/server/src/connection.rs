@@ -111,16 +111,34 @@ impl Connection {
             counts.total_bytes += bytes as u64;
         }
         link.note_received(counts.now, received_before);
+        self.release(link);
         Ok(outcome)
     }
 
     /// One write with at most so many new file bytes, as the window allows; what happened to deliveries becomes news.
     pub(crate) fn write(&self, now: Time, bytes_max: u64) -> io::Result<Written> {
         let mut link = self.link();
+        self.release(&mut link);
         let room_bytes = link.prepare_write().min(bytes_max);
         let written = link.queue.write(&self.socket, room_bytes)?;
         link.handle_written(now, &written);
         Ok(written)
+    }
+
+    /// Lets go of files that its socket does not refer to any more.
+    fn release(&self, link: &mut Link) {
+        let received = self.is_local.then(|| link.received_bytes());
+        link.queue.release(&self.socket, received);
+    }
+
+    /// Its socket is about to be closed. If the kernel would go on sending from files, it has it forget them:
+    /// otherwise they would be in use for as long as the other side likes.
+    pub(crate) fn forget_lent(&self) {
+        if self.link().queue.is_lending() && self.socket.unacknowledged_bytes().is_ok_and(|b| b > 0)
+        {
+            // What it would be of use for is over.
+            self.socket.reset_when_closed().ok();
+        }
     }
 
     /// Says why; nothing else is said or heard any more. [`closing`] ends it.

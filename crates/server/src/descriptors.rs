@@ -34,6 +34,9 @@ const HTTP_MIN: u64 = 4;
 /// However few there are: load generators and scripts, two of them.
 const OBSERVERS_MIN: u64 = 4;
 
+/// Files of chunks, at most: 1 GiB of chunks of 64 KiB. Where descriptors are short, chunks are copied.
+const FILES_MAX: usize = 16_384;
+
 /// Fewer peers than this move no file.
 const PEERS_MIN: u64 = 2;
 
@@ -48,6 +51,8 @@ pub struct Places {
     pub observers: usize,
     /// Introduced peers.
     pub peers: usize,
+    /// Files of chunks, of what is left.
+    pub files: usize,
 }
 
 /// What a relay's descriptors are for.
@@ -103,11 +108,12 @@ impl Descriptors {
             let limit = self.limit.unwrap_or(u64::MAX);
             return Err(TooFew { limit, least, shards: self.shard_count });
         }
-        let [http, observers, peers] =
-            [http, observers, peers].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let files = room.saturating_sub(http + observers + peers).min(FILES_MAX as u64);
+        let [http, observers, peers, files] =
+            [http, observers, peers, files].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         // The other HTTP connections are for those that ask and go.
         let pages = (http / 4).clamp(1, WATCHERS_MAX);
-        Ok(Places { http, pages, observers, peers })
+        Ok(Places { http, pages, observers, peers, files })
     }
 
     /// What the limit would have to be for as many peers as are wished.
@@ -169,13 +175,14 @@ mod tests {
         assert!(few.peers >= 40 && few.http >= 4 && few.pages == 1, "{few:?}");
         assert!(places(96, 4).is_ok_and(|few| few.peers >= 30));
         let many = places(1 << 20, 8).expect("they are enough");
-        let all = Places { http: 64, pages: 16, observers: 256, peers: 16_384 };
+        let all = Places { http: 64, pages: 16, observers: 256, peers: 16_384, files: 16_384 };
         assert_eq!(many, all);
         let wanted = Descriptors::new(Some(0), 16_384, 8, 2, 0).wanted();
-        assert_eq!(places(wanted, 8), Ok(all));
+        assert_eq!(places(wanted, 8), Ok(Places { files: 0, ..all }), "peers come first");
         for limit in 44..2000 {
-            let Places { http, observers, peers, .. } = places(limit, 2).expect("they are enough");
-            assert!((http + observers + peers) as u64 + 34 <= limit, "{limit}");
+            let Places { http, observers, peers, files, .. } =
+                places(limit, 2).expect("they are enough");
+            assert!((http + observers + peers + files) as u64 + 34 <= limit, "{limit}");
         }
     }
 

@@ -162,7 +162,13 @@ impl Run {
         let (fetch_id, manifest) = (FetchId(self.next_fetch), Arc::clone(&stage().0));
         self.open.push((self.next_fetch, chunk));
         self.next_fetch += 1;
-        self.session.handle_fetch(FetchOrder { fetch_id, chunk, manifest, lease });
+        self.session.handle_fetch(FetchOrder {
+            fetch_id,
+            chunk,
+            manifest,
+            lease,
+            is_to_be_lent: false,
+        });
     }
 
     /// The peer answers some fetch, rightly, wrongly, in part, or over a bad link.
@@ -201,7 +207,10 @@ impl Run {
                 if let Ok(chunk) = result {
                     let content = &stage().1;
                     let place = content.chunks(1 << CHUNK_SIZE_LOG2);
-                    assert!(place.into_iter().any(|right| *right == *chunk.bytes), "a wrong chunk");
+                    assert!(
+                        place.into_iter().any(|right| *right == *chunk.buffer),
+                        "a wrong chunk"
+                    );
                 }
             }
         }

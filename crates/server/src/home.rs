@@ -27,6 +27,7 @@ use self::{
     pending::{OpenFetch, Pending, Room},
 };
 use crate::{
+    lending::{self, is_worth_it},
     message::{
         CachedChunk, ConnectionRef, FetchOrder, FetchedChunk, NewsItem, PeerNews, PeerRequest,
         SwarmRef, Target,
@@ -65,6 +66,7 @@ impl Home {
         config: SwarmConfig,
         waiter: Waiter,
         shard_count: usize,
+        lends: bool,
     ) -> Self {
         Self {
             key,
@@ -75,7 +77,7 @@ impl Home {
             cache: Cache::default(),
             members: Members::new(shard_count),
             pending: Pending::default(),
-            room: Room::new(waiter),
+            room: Room { waiter, is_wanted: false, lease: None, lends },
             deliveries: Deliveries::new(),
             published: Counters::default(),
             is_dirty: false,
@@ -426,7 +428,9 @@ impl Home {
         outbox: &mut Outbox,
     ) {
         let manifest = self.manifest.clone().expect("nothing is fetched before the manifest");
-        let order = FetchOrder { fetch_id, chunk: fetch.chunk, manifest, lease };
+        let chunk = fetch.chunk;
+        let is_to_be_lent = is_worth_it(&self.key, chunk, self.swarm.takers(chunk));
+        let order = FetchOrder { fetch_id, chunk, manifest, lease, is_to_be_lent };
         self.pending.fetches.insert(fetch_id, fetch);
         self.to_peer(fetch.holder, outbox, |to| PeerRequest::Fetch { to, fetch: order });
     }
@@ -439,7 +443,11 @@ impl Home {
     /// Bytes that one chunk is leased: a file smaller than a chunk needs only its own.
     fn lease_bytes(&self) -> usize {
         let bytes = self.key.size_bytes.min(u64::from(self.key.chunk_size_bytes()));
-        usize::try_from(bytes.max(1)).expect("a chunk fits in memory")
+        let bytes = usize::try_from(bytes.max(1)).expect("a chunk fits in memory");
+        if !self.room.lends {
+            return bytes;
+        }
+        lending::lease_bytes(bytes, self.swarm.peer_count(), self.room.waiter.budget())
     }
 
     fn try_lease(&mut self) -> Option<Lease> {

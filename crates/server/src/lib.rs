@@ -18,6 +18,7 @@ mod descriptors;
 pub mod exercise;
 mod home;
 pub mod identity;
+mod lending;
 pub mod limits;
 mod listener;
 mod memory;
@@ -46,6 +47,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use config::{Config, Congestion};
 pub use descriptors::Descriptors;
+pub use lending::find_place;
 pub use limits::{Limits, Settings, SettingsError};
 pub use listener::{ListenError, is_family_absent};
 pub use memory::{MemoryPlan, Verdict};
@@ -60,7 +62,7 @@ use self::{
         snapshot::{ShardSnapshot, Watch},
         status::{Feed, View, access::Access},
     },
-    process::{About, Policy, Setup, Shared},
+    process::{About, ChunkMemory, Policy, Setup, Shared},
     shard::{ShardState, turn},
 };
 use relay_protocol::{Pin, limits::CHUNK_SIZE_LOG2_DEFAULT};
@@ -139,8 +141,11 @@ pub fn run(
     let (watch, snapshots) = Watch::new(placement.shard_count());
     let cache_bytes = usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX);
     let driver = chosen.driver.to_string();
+    let found = find_place(&config.chunk_place, &config.memory, places.files);
+    tracing::info!("{found}");
+    let files = lending::open(found, &config.memory, places.files);
     let shared = Shared::new(Setup {
-        budget: Budget::new(cache_bytes, SWARMS_MAX),
+        memory: ChunkMemory { budget: Budget::new(cache_bytes, SWARMS_MAX), files },
         policy: Policy::of(&config, identity),
         about: About { driver, congestion: listeners.congestion.clone() },
         cells: metrics::cells(&recorder, placement.shard_count()),
@@ -163,7 +168,7 @@ pub fn run(
         .context("failed to start the event loops (--cores N starts N of them)")?;
 
     let chunk_bytes = 1 << CHUNK_SIZE_LOG2_DEFAULT.min(config.chunk_size_log2_max);
-    shared.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
+    shared.memory.budget.warm_up(chunk_bytes, WARM_BYTES_MAX, shared.cells.len());
     let listening = listeners.local_addrs();
     let http_addr = http.local_addr().context("failed to read the HTTP address")?;
     let access =

@@ -2,6 +2,7 @@
 //! `relay doctor` both ask here. Measures nothing while the relay runs.
 
 use relay_program::machine::{self, MemoryLimit};
+use relay_transport::LENT_BYTES_MAX;
 use relay_units::option_text;
 
 /// The bound on chunk bytes where memory is not short.
@@ -10,11 +11,19 @@ const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
 /// Of the process beside chunks: 16 MiB when it has started, and with a hundred peers three times as much.
 const FIXED_BYTES: u64 = 64 << 20;
 
-/// Of each event loop: its stack, its ring, its receive buffer, and its part of the allocator's.
-const PER_SHARD_BYTES: u64 = 2 << 20;
+/// Of each event loop: its stack, its ring, its receive buffer, its part of the allocator's, and a chunk that is in
+/// memory and in a file while it is laid out there.
+const PER_SHARD_BYTES: u64 = (2 << 20) + LENT_BYTES_MAX as u64;
 
 /// A thousand peers, at 64 KiB each.
 const PEERS_BYTES: u64 = 1000 * (64 << 10);
+
+/// Sockets may refer to this part of the cache's size in chunk files, whether the cache has them still or not. What
+/// lies in sockets takes memory with copies as well, but a page that one byte is sent from keeps up to a chunk.
+const PINNED_PART: u64 = 4;
+
+/// And to no more than this: a wave of a hundred peers refers to less at a time.
+const PINNED_BYTES_MAX: u64 = 64 << 20;
 
 /// Where a limit leaves next to nothing beside that, chunks get this part of it.
 const LEAST_PART: u64 = 4;
@@ -75,15 +84,25 @@ impl MemoryPlan {
     /// The largest bound on chunks within so much memory: whole MiB, if that is one.
     #[must_use]
     pub fn fitting(&self, bytes: u64) -> u64 {
-        let fitting = bytes.saturating_sub(self.beside_bytes).max(bytes / LEAST_PART);
+        let room = bytes.saturating_sub(self.beside_bytes);
+        // With what sockets may refer to it fills the room.
+        let fitting = (room - room / (PINNED_PART + 1)).max(room.saturating_sub(PINNED_BYTES_MAX));
+        let fitting = fitting.max(bytes / LEAST_PART);
         if fitting < 1 << 20 { fitting } else { fitting >> 20 << 20 }
+    }
+
+    /// The bound on what sockets may refer to in chunk files.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> u64 {
+        (self.cache_bytes / PINNED_PART).min(PINNED_BYTES_MAX)
     }
 
     /// Says whether it fits.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let mib = |bytes: u64| bytes >> 20;
-        let (cache, beside) = (mib(self.cache_bytes), mib(self.beside_bytes));
+        let beside_bytes = self.beside_bytes + self.pinned_bytes();
+        let (cache, beside) = (mib(self.cache_bytes), mib(beside_bytes));
         let Some(limit) = self.limit else {
             return Verdict::Fits("this system does not tell how much there is".into());
         };
@@ -105,7 +124,7 @@ impl MemoryPlan {
                 mib(CACHE_BYTES_DEFAULT)
             ));
         }
-        match self.available_bytes.filter(|there| *there < self.cache_bytes + self.beside_bytes) {
+        match self.available_bytes.filter(|there| *there < self.cache_bytes + beside_bytes) {
             Some(there) if limit.bytes > there => Verdict::TooMuch(
                 format!(
                     "{} MiB are available now; {sum} are more: under load the system may kill the relay",
@@ -165,7 +184,7 @@ mod tests {
         let plan = plan(Some(256 * MIB), 256);
         assert_eq!(plan.cache_bytes, 256 * MIB);
         let Verdict::TooMuch(text, fits) = plan.verdict() else { panic!("it does not fit") };
-        assert!(text.matches("256 MiB").count() == 2 && text.contains("130 MiB"), "{text}");
+        assert!(text.matches("256 MiB").count() == 2 && text.contains("196 MiB"), "{text}");
         assert_eq!(self::plan(Some(fits), 256).verdict(), self::plan(Some(fits), 256).verdict());
         assert!(matches!(self::plan(Some(fits), 256).verdict(), Verdict::Fits(_)));
     }

@@ -7,11 +7,14 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use shards::{ShardId, budget::Lease};
+use shards::{
+    ShardId,
+    budget::{ChunkBuffer, Lease},
+};
 
 use relay_protocol::{Bitfield, ChunkRange, Failure, Manifest, Message, Order, Seeding, SwarmKey};
 use relay_swarm::{FetchFailure, FetchId, PeerSlot};
-use relay_transport::Route;
+use relay_transport::{ChunkBytes, Route};
 
 /// Requests that one shard may have under way to another: a turn's worth.
 pub(crate) const CREDITS_PER_PAIR: usize = 256;
@@ -173,10 +176,20 @@ pub(crate) enum NewsItem {
     Label(Arc<str>),
 }
 
+/// A chunk that has just come whole and right.
+#[derive(Debug)]
+pub(crate) struct VerifiedChunk {
+    pub index: u32,
+    pub buffer: ChunkBuffer,
+    pub crcs: Arc<[u32]>,
+    /// As its home wished when it asked for it.
+    pub is_to_be_lent: bool,
+}
+
 /// A chunk that was fetched and verified; its lease lives in `bytes`.
 #[derive(Clone, Debug)]
 pub(crate) struct FetchedChunk {
-    pub bytes: Bytes,
+    pub bytes: ChunkBytes,
     pub crcs: Arc<[u32]>,
 }
 
@@ -184,7 +197,7 @@ pub(crate) struct FetchedChunk {
 #[derive(Clone, Debug)]
 pub(crate) struct CachedChunk {
     pub index: u32,
-    pub bytes: Bytes,
+    pub bytes: ChunkBytes,
     pub crcs: Arc<[u32]>,
 }
 
@@ -195,6 +208,8 @@ pub(crate) struct FetchOrder {
     pub chunk: u32,
     pub manifest: Arc<Manifest>,
     pub lease: Lease,
+    /// So many peers need it that it is to be lent.
+    pub is_to_be_lent: bool,
 }
 
 /// One delivery of a chunk.

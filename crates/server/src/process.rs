@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use shards::{ShardId, budget::Budget};
+use shards::{ChunkFiles, ShardId, budget::Budget};
 
 use crate::{
     config::Config,
@@ -33,7 +33,7 @@ use relay_transport::Identity;
 
 /// Shared by reference by everything in the process.
 pub(crate) struct Shared {
-    pub budget: Budget,
+    pub memory: ChunkMemory,
     pub policy: Policy,
     pub about: About,
     pub cells: Vec<Arc<ShardCells>>,
@@ -48,6 +48,14 @@ pub(crate) struct Shared {
     /// Whether shards are being watched.
     pub watch: Watch,
     phase: Phase,
+}
+
+/// Where chunks are.
+pub(crate) struct ChunkMemory {
+    /// Of their bytes, wherever they are.
+    pub budget: Budget,
+    /// Where those lie that are lent to the kernel, if there is such a place.
+    pub files: Option<ChunkFiles>,
 }
 
 /// What the relay was told to do.
@@ -103,13 +111,13 @@ pub(crate) struct ListenerCells {
 
 impl Shared {
     pub(crate) fn new(setup: Setup) -> Arc<Self> {
-        let Setup { budget, policy, about, cells, peers_max, places, watch } = setup;
+        let Setup { memory, policy, about, cells, peers_max, places, watch } = setup;
         let phase = Phase {
             step: AtomicU8::new(PHASE_STARTING),
             drain_deadline_ns: AtomicU64::new(u64::MAX),
         };
         Arc::new(Self {
-            budget,
+            memory,
             policy,
             about,
             cells,
@@ -202,8 +210,10 @@ impl Shared {
             cache_hits: self.sum(|c| &c.cache_hits),
             cache_misses: self.sum(|c| &c.cache_misses),
             cache_evictions: self.sum(|c| &c.cache_evictions),
-            chunk_bytes_peak: self.budget.peak_bytes() as u64,
-            rss_bytes_peak: rss_bytes_peak(),
+            chunk_bytes_peak: self.memory.budget.peak_bytes() as u64,
+            // What is in files is not resident in the process, and is its own all the same.
+            rss_bytes_peak: rss_bytes_peak()
+                + self.memory.files.as_ref().map_or(0, |files| files.bytes_peak() as u64),
             cpu_us: cpu_us(),
             hedges: self.sum(|c| &c.hedges),
             peers_banned: self.sum(|c| &c.peers_banned),
@@ -216,7 +226,7 @@ impl Shared {
 
 /// What [`Shared::new`] needs.
 pub(crate) struct Setup {
-    pub budget: Budget,
+    pub memory: ChunkMemory,
     pub policy: Policy,
     pub about: About,
     pub cells: Vec<Arc<ShardCells>>,

@@ -141,6 +141,15 @@ impl Swarm {
         }
     }
 
+    /// Peers that need a delivery of this chunk, or whose delivery is not written.
+    ///
+    /// # Panics
+    /// The file has no such chunk.
+    #[must_use]
+    pub fn takers(&self, chunk: u32) -> u32 {
+        self.desk.book.chunk(chunk).needers
+    }
+
     /// Cached chunks, each with the number of peers that still need it; what would be given up first comes last.
     pub fn cached(&self) -> impl Iterator<Item = (u32, u32)> {
         let cached = self.desk.book.chunks().cached.iter_down();

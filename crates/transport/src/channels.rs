@@ -217,6 +217,17 @@ impl Channels {
         }
     }
 
+    /// Whether the stream's socket may refer to files of chunks.
+    #[must_use]
+    pub fn is_lending(&self) -> bool {
+        self.stream.is_lending()
+    }
+
+    /// Lets go of files, see [`SendQueue::release`].
+    pub fn release(&mut self, socket: &Socket, received_bytes: Option<u64>) {
+        self.stream.release(socket, received_bytes);
+    }
+
     /// One non-blocking gathered write to the stream, see [`SendQueue::write`].
     ///
     /// # Errors

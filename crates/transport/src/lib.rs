@@ -69,6 +69,7 @@
 //! ```
 
 pub mod channels;
+pub mod chunk_bytes;
 pub mod datagrams;
 pub mod dialogue;
 #[cfg(any(test, feature = "exercise"))]
@@ -82,6 +83,7 @@ pub mod send_queue;
 pub mod tcp;
 
 pub use channels::Channels;
+pub use chunk_bytes::{ChunkBytes, LENT_BYTES_MAX, LENT_BYTES_MIN, LentChunk};
 pub use datagrams::{Datagrams, DatagramsConfig};
 pub use dialogue::{Dialogue, DialogueError, Heard};
 pub use lane::{Lane, Route, Transport};

@@ -2,12 +2,15 @@
 
 use std::{
     cell::{Ref, RefCell},
+    io,
+    ops::Range,
     rc::Rc,
     sync::Arc,
 };
 
 use bytes::Bytes;
 
+use super::chunk_bytes::{ChunkBytes, LentChunk};
 use relay_protocol::{frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX};
 
 /// One chunk on this shard. Sends hold it by `Rc` and look inside only while they write.
@@ -15,7 +18,8 @@ use relay_protocol::{frame_crc, limits::FRAME_PAYLOAD_BYTES_MAX};
 pub struct Payload {
     chunk: u32,
     len_bytes: u32,
-    bytes: RefCell<Option<Bytes>>,
+    is_lent: bool,
+    bytes: RefCell<Option<ChunkBytes>>,
     /// Checksums of its frames on a stream.
     checksums: Arc<[u32]>,
 }
@@ -26,15 +30,17 @@ impl Payload {
     /// # Panics
     /// If there is not one checksum per frame, or the chunk is empty.
     #[must_use]
-    pub fn new(chunk: u32, bytes: Bytes, checksums: Arc<[u32]>) -> Rc<Self> {
-        assert_eq!(checksums.len(), bytes.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX));
+    pub fn new(chunk: u32, bytes: impl Into<ChunkBytes>, checksums: Arc<[u32]>) -> Rc<Self> {
+        let bytes = bytes.into();
+        assert_eq!(checksums.len(), (bytes.len_bytes() as usize).div_ceil(FRAME_PAYLOAD_BYTES_MAX));
         Self::with(chunk, bytes, checksums)
     }
 
-    fn with(chunk: u32, bytes: Bytes, checksums: Arc<[u32]>) -> Rc<Self> {
-        assert!(!bytes.is_empty(), "chunks are never empty");
-        let len_bytes = u32::try_from(bytes.len()).expect("a chunk is at most 16 MiB");
-        Rc::new(Self { chunk, len_bytes, bytes: RefCell::new(Some(bytes)), checksums })
+    fn with(chunk: u32, bytes: ChunkBytes, checksums: Arc<[u32]>) -> Rc<Self> {
+        let len_bytes = bytes.len_bytes();
+        assert!(len_bytes > 0, "chunks are never empty");
+        let is_lent = matches!(bytes, ChunkBytes::File(_));
+        Rc::new(Self { chunk, len_bytes, is_lent, bytes: RefCell::new(Some(bytes)), checksums })
     }
 
     /// Shares `bytes` of `chunk` where only datagrams carry them: QUIC vouches for what they bring.
@@ -43,7 +49,7 @@ impl Payload {
     /// If the chunk is empty.
     #[must_use]
     pub fn for_datagrams(chunk: u32, bytes: Bytes) -> Rc<Self> {
-        Self::with(chunk, bytes, Arc::new([]))
+        Self::with(chunk, bytes.into(), Arc::new([]))
     }
 
     /// Shares `bytes` of `chunk`, with a CRC-32C for each frame.
@@ -76,9 +82,39 @@ impl Payload {
         self.bytes.borrow().is_none()
     }
 
-    /// The bytes, for the length of one write call.
-    pub(super) fn bytes(&self) -> Option<Ref<'_, Bytes>> {
-        Ref::filter_map(self.bytes.borrow(), Option::as_ref).ok()
+    /// Whether it lies in a file.
+    pub(super) fn is_lent(&self) -> bool {
+        self.is_lent
+    }
+
+    /// The bytes, for the length of one write call, if they are in memory and were not withdrawn.
+    pub(super) fn memory(&self) -> Option<Ref<'_, Bytes>> {
+        Ref::filter_map(self.bytes.borrow(), |bytes| match bytes {
+            Some(ChunkBytes::Memory(bytes)) => Some(bytes),
+            _ => None,
+        })
+        .ok()
+    }
+
+    /// The file, for the length of one write call, if they are in one and were not withdrawn.
+    pub(super) fn lent(&self) -> Option<Ref<'_, LentChunk>> {
+        Ref::filter_map(self.bytes.borrow(), |bytes| match bytes {
+            Some(ChunkBytes::File(lent)) => Some(&**lent),
+            _ => None,
+        })
+        .ok()
+    }
+
+    /// A part of the bytes: by reference, or read from their file into memory of its own.
+    ///
+    /// # Errors
+    /// They are in a file that can't be read.
+    ///
+    /// # Panics
+    /// If they were withdrawn.
+    pub(super) fn part(&self, part: &Range<u32>) -> io::Result<Bytes> {
+        let bytes = self.bytes.borrow();
+        bytes.as_ref().expect("withdrawn sends were cut off").part(part)
     }
 
     /// Checksum of the frame that begins at `offset`.

@@ -4,10 +4,14 @@
 //! still shared) or in `tail` (its bytes copied, because they were withdrawn meanwhile).
 //! Control bytes go ahead of every frame that was not begun.
 
+mod lent;
+mod pinned;
+
 use std::{collections::VecDeque, io, io::IoSlice, ops::Range, rc::Rc};
 
 use shards::net::Socket;
 
+use self::pinned::Pinned;
 use super::payload::Payload;
 use relay_protocol::{
     DATA_HEADER_BYTES, DataHeader, encode_preamble,
@@ -36,6 +40,9 @@ pub struct SendQueue {
     tail_sent: usize,
     sends: VecDeque<Send>,
     events: VecDeque<SendEvent>,
+    pinned: Pinned,
+    /// What was promised to the other side can't be read any more: the next write fails.
+    broken: Option<io::Error>,
 }
 
 /// One chunk (or the rest of it) on its way.
@@ -88,6 +95,8 @@ pub struct Written {
     pub data_bytes: u64,
     /// All bytes that the kernel took.
     pub total_bytes: usize,
+    /// Of these, what the kernel refers to instead of having copied it.
+    pub lent_bytes: u64,
     /// The kernel took less than it was offered: wait until the socket is writable.
     pub blocked: bool,
 }
@@ -198,12 +207,14 @@ impl SendQueue {
         if send.frame_sent > 0 {
             debug_assert!(self.tail.is_empty(), "one frame is half-written at most");
             let len = send.frame_len();
-            let bytes = send.payload.bytes().expect("cut off before it was withdrawn");
-            let frame = &bytes[send.offset as usize..(send.offset + len) as usize];
             let header = send.header(send.offset, len).encode();
             self.tail.clear();
             self.tail.extend_from_slice(&header);
-            self.tail.extend_from_slice(frame);
+            let frame = send.offset..send.offset + len;
+            match send.payload.part(&frame) {
+                Ok(bytes) => self.tail.extend_from_slice(&bytes),
+                Err(error) => self.broken = Some(error),
+            }
             self.tail_sent = send.frame_sent;
             reached_bytes += len;
         }
@@ -211,13 +222,27 @@ impl SendQueue {
     }
 
     /// One non-blocking gathered write of at most [`WRITE_BYTES_MAX`], with new data frames only
-    /// while their payload fits into `data_bytes_max`.
+    /// while their payload fits into `data_bytes_max`. What is lent goes in longer runs.
     ///
     /// # Errors
     /// The system's; "would block" is not one.
     pub fn write(&mut self, socket: &Socket, data_bytes_max: u64) -> io::Result<Written> {
         // Sends are cut off before their bytes are withdrawn; what is left has none to send.
         debug_assert!(self.sends.iter().all(|send| !send.payload.is_withdrawn()));
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
+        let is_lent = self.sends.front().is_some_and(|send| send.payload.is_lent());
+        let written = if is_lent {
+            self.write_lent(socket, data_bytes_max)
+        } else {
+            self.write_copied(socket, data_bytes_max)
+        }?;
+        self.pinned.add(written.total_bytes as u64, written.data_bytes);
+        Ok(written)
+    }
+
+    fn write_copied(&mut self, socket: &Socket, data_bytes_max: u64) -> io::Result<Written> {
         let mut headers = [[0; DATA_HEADER_BYTES]; FRAMES_PER_WRITE_MAX];
         let frames = self.plan_frames(&mut headers, data_bytes_max);
         let (offered, taken) = self.gather(socket, &headers, &frames)?;
@@ -235,7 +260,8 @@ impl SendQueue {
     ) -> Frames {
         let mut frames = Frames::default();
         let mut room = WRITE_BYTES_MAX.saturating_sub(self.control_bytes() + self.tail.len());
-        'sends: for (index, send) in self.sends.iter().enumerate() {
+        let in_memory = self.sends.iter().take_while(|send| !send.payload.is_lent());
+        'sends: for (index, send) in in_memory.enumerate() {
             let (mut offset, len_bytes) = (send.offset, send.payload.len_bytes());
             while offset < len_bytes {
                 let len = (len_bytes - offset).min(FRAME_PAYLOAD_LEN_MAX);
@@ -263,7 +289,7 @@ impl SendQueue {
         // The bytes stay borrowed, hence pinned, until the call returns and no longer.
         let mut pinned = Vec::with_capacity(4);
         for (send, _) in frames.runs() {
-            pinned.push(self.sends[send].payload.bytes().expect("withdrawn sends were cut off"));
+            pinned.push(self.sends[send].payload.memory().expect("withdrawn sends were cut off"));
         }
         let mut slices = Slices::new();
         slices.push(&self.tail[self.tail_sent.min(self.tail.len())..]);

@@ -6,6 +6,7 @@ mod support;
 mod crash;
 mod datagrams;
 mod full;
+mod lent;
 mod liars;
 mod restart;
 mod results;

@@ -127,6 +127,12 @@ impl ChunkBuffer {
         Bytes::from_owner(self)
     }
 
+    /// Bytes that are leased for it.
+    #[must_use]
+    pub fn leased_bytes(&self) -> usize {
+        self.lease.as_ref().map_or(0, Lease::bytes)
+    }
+
     /// Gives the memory up and keeps the right to it, for example for a fetch from another holder.
     #[must_use]
     pub fn into_lease(mut self) -> Lease {
@@ -213,6 +219,17 @@ mod tests {
         let again: Vec<_> = (0..2).map(|_| lease(&budget, CHUNK).buffer(CHUNK)).collect();
         assert!(again.iter().any(|buffer| buffer.as_ptr() == address), "it is the same memory");
         assert_eq!(budget.spare_bytes() + budget.in_use_bytes(), 4 * CHUNK);
+    }
+
+    #[test]
+    fn a_lease_of_more_than_the_memory_is_served_by_a_spare_all_the_same() {
+        const CHUNK: usize = 1 << 16;
+        let budget = Budget::new(4 * CHUNK, 1);
+        budget.warm_up(CHUNK, CHUNK, 1);
+        let buffer = lease(&budget, CHUNK + 4096).buffer(CHUNK);
+        assert_eq!((buffer.leased_bytes(), budget.spare_bytes()), (CHUNK + 4096, 0));
+        let lease = buffer.into_lease();
+        assert_eq!((lease.bytes(), budget.spare_bytes()), (CHUNK + 4096, CHUNK));
     }
 
     #[test]

@@ -35,7 +35,10 @@ impl Pool {
 
     /// Memory of a lease: used before if possible.
     pub(super) fn memory(&self, lease_bytes: usize, len: usize) -> Vec<u8> {
-        self.spares.take(lease_bytes).unwrap_or_else(|| {
+        // Spares are powers of two; a lease may be of more, for what else is leased with the memory.
+        let size_bytes = lease_bytes.checked_ilog2().map(|log2| 1 << log2);
+        let spare = size_bytes.filter(|&size| size >= len).and_then(|size| self.spares.take(size));
+        spare.unwrap_or_else(|| {
             self.spares.shrink(|| self.room_bytes());
             let mut memory = Vec::new();
             memory.reserve_exact(len);

@@ -169,6 +169,10 @@ pub(crate) fn forget(
     if !connection.link().life.close() {
         return;
     }
+    if !desk.shard.draining() {
+        // Otherwise the process is about to end, and last words may still be on their way.
+        connection.forget_lent();
+    }
     leave(desk, ready, connection);
     // What its window had of the sum is free: the next sweep gives it back.
     desk.bells.activity.ring();

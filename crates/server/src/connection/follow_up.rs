@@ -5,7 +5,8 @@ use std::rc::Rc;
 use super::{Connection, closing::close};
 use crate::{
     home::cache::count_unwanted,
-    message::{HomeRequest, SwarmRef},
+    lending,
+    message::{FetchedChunk, HomeRequest, SwarmRef, VerifiedChunk},
     session::{Effect, Fault},
     shard::{
         desk::{Desk, now},
@@ -83,10 +84,11 @@ fn perform(desk: &Desk, guests: &mut Guests, ready: &mut Ready, connection: &Rc<
                 desk.shard.port.nudge();
             }
             Effect::Fetched(fetch_id, result) => {
+                let damaged = matches!(result, Err(FetchFailure::Damaged));
+                let result = result.map(|chunk| kept(desk, connection, chunk));
                 if connection.link().membership.member().is_none() {
                     count_unwanted(&result, &desk.cells);
                 }
-                let damaged = matches!(result, Err(FetchFailure::Damaged));
                 to_home(desk, ready, connection, |swarm, _| HomeRequest::Fetched {
                     swarm,
                     fetch_id,
@@ -111,6 +113,14 @@ fn perform(desk: &Desk, guests: &mut Guests, ready: &mut Ready, connection: &Rc<
             }
         }
     }
+}
+
+/// Puts a chunk where it stays, unless there is no home for it.
+fn kept(desk: &Desk, connection: &Connection, mut chunk: VerifiedChunk) -> FetchedChunk {
+    chunk.is_to_be_lent &= connection.link().membership.member().is_some();
+    let (chunk, is_lent) = lending::keep(desk.shared.memory.files.as_ref(), chunk);
+    desk.cells.chunks_lent.add(u64::from(is_lent));
+    chunk
 }
 
 fn to_home(

@@ -29,6 +29,11 @@ const WRITES_PER_ROUND_MAX: usize = 16;
 /// series 2 MiB 1.9, 4 MiB 2.7, never 2.5. Below 512 KiB the clients pay what the relay saves.
 const LOCAL_BYTES_MAX: u64 = 512 << 10;
 
+/// What is lent counts this part of its bytes there: pages that are referred to take no place in that cache, only
+/// the one copy of the chunk does. With 512 KiB, 1, 2 and 4 MiB for lent bytes alone the main job's sum of CPU seconds
+/// was 0.92, 0.96, 0.90 and 0.90 of that with copies, with 16 MiB 0.96 (5 rounds).
+const LENT_PART: u64 = 4;
+
 /// Writes as long as the shard lives.
 pub(crate) async fn run(state: Rc<ShardState>) {
     let mut local_bytes = 0;
@@ -66,7 +71,8 @@ fn write_next(desk: &Desk, parts: &mut Parts) -> Option<(bool, u64)> {
     Some((connection.is_local, write_once(desk, ready, scratch, &connection, room_bytes)))
 }
 
-/// One write, with at most so many new file bytes as the relay's limits say; those that the kernel took.
+/// One write, with at most so many new file bytes as the relay's limits say; those that the kernel took, as they
+/// count for [`LOCAL_BYTES_MAX`].
 fn write_once(
     desk: &Desk,
     ready: &mut Ready,
@@ -85,6 +91,7 @@ fn write_once(
             desk.bells.activity.ring();
             let cells = &desk.cells;
             cells.data_out_bytes.add(written.data_bytes);
+            cells.lent_bytes.add(written.lent_bytes);
             let control = (written.total_bytes as u64).saturating_sub(written.data_bytes);
             cells.control_out_bytes.add(control);
             ready.mark_news(desk, connection);
@@ -107,7 +114,7 @@ fn write_once(
                 // The last words are out: the reader lingers until they were heard.
                 connection.shut_write();
             }
-            written.data_bytes + sent
+            written.data_bytes + sent - written.lent_bytes + written.lent_bytes / LENT_PART
         }
         Err(error) => {
             tracing::debug!(remote = %connection.remote, "failed to write: {error}");

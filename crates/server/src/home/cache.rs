@@ -31,7 +31,7 @@ impl Cache {
 
     /// The chunk was fetched.
     pub(super) fn insert(&mut self, chunk: u32, fetched: FetchedChunk, cells: &ShardCells) {
-        let len_bytes = fetched.bytes.len() as u64;
+        let len_bytes = u64::from(fetched.bytes.len_bytes());
         self.unsent.insert(chunk, len_bytes);
         cells.unsent_bytes.add(len_bytes);
         self.chunks.insert(chunk, fetched);
@@ -66,6 +66,6 @@ impl Cache {
 /// A fetch ended that its home had cancelled, or whose home is gone.
 pub(crate) fn count_unwanted(result: &Result<FetchedChunk, FetchFailure>, cells: &ShardCells) {
     if let Ok(chunk) = result {
-        cells.count_dropped(Drop::Cancelled, chunk.bytes.len() as u64);
+        cells.count_dropped(Drop::Cancelled, u64::from(chunk.bytes.len_bytes()));
     }
 }

@@ -147,11 +147,12 @@ impl Homes {
     }
 
     fn create(&mut self, now: Time, key: SwarmKey, cells: &ShardCells) -> Option<(u32, u32)> {
-        let waiter = self.shared.budget.waiter(self.ringer.clone())?;
+        let waiter = self.shared.memory.budget.waiter(self.ringer.clone())?;
         let (index, generation) = self.homes.next();
         let reference = SwarmRef { home: self.own, index, generation };
         let config = self.swarm_config(&key);
-        let mut home = Home::new(key, reference, config, waiter, self.shard_count);
+        let lends = self.shared.memory.files.is_some();
+        let mut home = Home::new(key, reference, config, waiter, self.shard_count, lends);
         let of_relay = self.shared.policy.rates.limits();
         let chunk = key.chunk_size_bytes().into();
         let of_swarm = limits::of_swarm(&of_relay, chunk, self.under_way(0), false);
@@ -172,7 +173,7 @@ impl Homes {
 
     fn swarm_config(&self, key: &SwarmKey) -> SwarmConfig {
         let chunk = key.size_bytes.min(u64::from(key.chunk_size_bytes())).max(1);
-        let limit = self.shared.budget.limit_bytes() as u64 / chunk;
+        let limit = self.shared.memory.budget.limit_bytes() as u64 / chunk;
         let cache_chunks_max = u32::try_from(limit).unwrap_or(u32::MAX);
         SwarmConfig {
             size_bytes: key.size_bytes,
@@ -254,9 +255,9 @@ impl Homes {
     /// them waits for memory at a price.
     pub(crate) fn drive(&mut self, now: Time, outbox: &mut Outbox, cells: &ShardCells) -> bool {
         let mut waits = false;
-        if self.shared.budget.waiting() > 0 {
+        if self.shared.memory.budget.waiting() > 0 {
             self.dirty.clear();
-            let share_bytes = self.shared.budget.share_bytes();
+            let share_bytes = self.shared.memory.budget.share_bytes();
             for home in self.homes.iter_mut() {
                 if !home.is_waiting_for_room() {
                     home.handle_pressure(now, share_bytes);

@@ -72,10 +72,6 @@ pub(super) struct Room {
     pub(super) is_wanted: bool,
     /// Those bytes, for the next fetch.
     pub(super) lease: Option<Lease>,
-}
-
-impl Room {
-    pub(super) fn new(waiter: Waiter) -> Self {
-        Self { waiter, is_wanted: false, lease: None }
-    }
+    /// Chunks that many peers want may be lent.
+    pub(super) lends: bool,
 }

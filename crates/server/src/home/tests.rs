@@ -50,7 +50,7 @@ impl Stage {
         let reference = SwarmRef { home: ShardId(0), index: seed.into(), generation: 0 };
         let recorder = metrics::recorder().expect("buckets are right");
         let cells = metrics::cells(&recorder, 1).remove(0);
-        let home = Home::new(key, reference, config, waiter, 1);
+        let home = Home::new(key, reference, config, waiter, 1, false);
         Self { home, manifest, outbox: Outbox::new(ShardId(0), 1), cells, joined: 0 }
     }
 
@@ -220,7 +220,7 @@ fn a_chunk_that_comes_when_its_fetch_was_just_given_up_is_not_kept() {
     stage.home.handle_timeout(late);
     let mut buffer = asked.lease.buffer(CHUNK_BYTES);
     buffer.fill_zeroed();
-    let chunk = FetchedChunk { bytes: buffer.freeze(), crcs: Arc::new([]) };
+    let chunk = FetchedChunk { bytes: buffer.freeze().into(), crcs: Arc::new([]) };
     stage.home.handle_fetched(late, asked.fetch_id, Ok(chunk), &stage.cells);
     let requests = stage.drive(late);
     let cancels = |request: &Request| {

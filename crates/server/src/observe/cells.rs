@@ -126,6 +126,10 @@ pub(crate) struct ShardCells {
     pub messages_resent: Cell,
     pub chunks_delivered: Cell,
     pub chunks_fetched: Cell,
+    /// Of these, laid out in files, to be sent without copying.
+    pub chunks_lent: Cell,
+    /// Of `data_out_bytes`, what was sent from files.
+    pub lent_bytes: Cell,
     pub cache_hits: Cell,
     pub cache_misses: Cell,
     pub cache_evictions: Cell,
@@ -180,6 +184,8 @@ impl ShardCells {
             messages_resent: Cell::default(),
             chunks_delivered: Cell::default(),
             chunks_fetched: Cell::default(),
+            chunks_lent: Cell::default(),
+            lent_bytes: Cell::default(),
             cache_hits: Cell::default(),
             cache_misses: Cell::default(),
             cache_evictions: Cell::default(),

@@ -12,12 +12,12 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use shards::budget::Budget;
+use shards::ChunkFiles;
 
 use super::cells::{Cell, DATAGRAM_DROPS, DROPS, Drop, REFUSALS, REJECTIONS, Seconds, ShardCells};
 use crate::{
     limits::Limits,
-    process::{Shared, cpu_us},
+    process::{ChunkMemory, Shared, cpu_us},
 };
 
 use relay_protocol::rate::Rate;
@@ -78,6 +78,8 @@ struct Memory {
     chunk_bytes: Gauge,
     chunk_bytes_limit: Gauge,
     chunk_bytes_peak: Gauge,
+    file_bytes: Gauge,
+    pinned_bytes: Gauge,
 }
 
 /// How busy shards are, and whether they turn.
@@ -148,15 +150,20 @@ impl Memory {
             chunk_bytes: gauge!("relay_chunk_bytes"),
             chunk_bytes_limit: gauge!("relay_chunk_bytes_limit"),
             chunk_bytes_peak: gauge!("relay_chunk_bytes_peak"),
+            file_bytes: gauge!("relay_chunk_file_bytes"),
+            pinned_bytes: gauge!("relay_pinned_bytes"),
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "gauges are f64")]
-    fn flush(&self, budget: &Budget) {
+    fn flush(&self, ChunkMemory { budget, files }: &ChunkMemory) {
         self.homes_waiting.set(budget.waiting() as f64);
         self.chunk_bytes.set(budget.in_use_bytes() as f64);
         self.chunk_bytes_limit.set(budget.limit_bytes() as f64);
         self.chunk_bytes_peak.set(budget.peak_bytes() as f64);
+        let of_files = |count: fn(&ChunkFiles) -> usize| files.as_ref().map_or(0, count) as f64;
+        self.file_bytes.set(of_files(ChunkFiles::bytes));
+        self.pinned_bytes.set(of_files(ChunkFiles::pinned_bytes));
     }
 }
 
@@ -330,7 +337,7 @@ impl Metrics {
         }
         self.refused.flush(shared);
         self.dropped.flush(shared);
-        self.memory.flush(&shared.budget);
+        self.memory.flush(&shared.memory);
         self.peers.set(shared.peers() as f64);
         self.peers_max.set(shared.peers_max() as f64);
         self.signs.flush(shared, ages);
@@ -397,6 +404,8 @@ fn counters(shared: &Shared) -> Vec<PerShard<Counter>> {
         bytes("out", "control", |c| &c.control_out_bytes),
         plain("relay_chunks_delivered_total", |c| &c.chunks_delivered),
         plain("relay_chunks_fetched_total", |c| &c.chunks_fetched),
+        plain("relay_chunks_lent_total", |c| &c.chunks_lent),
+        plain("relay_lent_bytes_total", |c| &c.lent_bytes),
         plain("relay_data_passed_on_bytes_total", |c| &c.passed_on_bytes),
         plain("relay_cache_hits_total", |c| &c.cache_hits),
         plain("relay_cache_misses_total", |c| &c.cache_misses),
@@ -436,33 +445,25 @@ fn describe() {
     describe_gauge!("relay_shard_busy_ratio", "Part of a core that the shard uses");
     describe_gauge!("relay_shard_heartbeat_age_seconds", "Since the shard's last turn");
     describe_counter!("relay_connections_accepted_total", "Connections handed to shards");
-    describe_counter!(
-        "relay_connections_refused_total",
-        "Connections turned away or ended through their own fault"
-    );
+    describe_counter!("relay_connections_refused_total", "Connections turned away, or at fault");
     describe_counter!("relay_http_tokens_refused_total", "HTTP requests with a wrong token");
     describe_counter!("relay_connections_stalled_total", "Peers cut off as they took no data");
     describe_counter!("relay_bytes_total", "Bytes read and written; data is chunk payload");
     describe_counter!("relay_chunks_delivered_total", "Chunks that peers have verified");
     describe_counter!("relay_chunks_fetched_total", "Chunks that came from peers, verified");
-    describe_counter!("relay_chunks_rejected_total", "Fetches that brought no good chunk");
-    describe_counter!(
-        "relay_data_passed_on_bytes_total",
-        "Bytes of fetched chunks that were given to at least one peer"
-    );
-    describe_counter!(
-        "relay_data_dropped_bytes_total",
-        "Bytes that came from peers and were passed on to nobody"
-    );
+    describe_counter!("relay_chunks_lent_total", "Of them, laid out in files to be lent");
+    describe_counter!("relay_lent_bytes_total", "File bytes that were sent without copying them");
     describe_gauge!(
-        "relay_data_unsent_bytes",
+        "relay_chunk_file_bytes",
         metrics::Unit::Bytes,
-        "Bytes of cached chunks that were given to nobody so far"
+        "Of chunk bytes, those in files"
     );
-    describe_gauge!(
-        "relay_peers_starving",
-        "Peers that would take more and lack nothing that is cached"
-    );
+    describe_gauge!("relay_pinned_bytes", metrics::Unit::Bytes, "Files that sockets may refer to");
+    describe_counter!("relay_chunks_rejected_total", "Fetches that brought no good chunk");
+    describe_counter!("relay_data_passed_on_bytes_total", "Bytes fetched that a peer was given");
+    describe_counter!("relay_data_dropped_bytes_total", "Bytes from peers that no peer was given");
+    describe_gauge!("relay_data_unsent_bytes", metrics::Unit::Bytes, "Cached, given to no peer");
+    describe_gauge!("relay_peers_starving", "Peers that would take more than is cached");
     describe_gauge!("relay_chunks_missing", "Chunks that no connected peer holds");
     describe_gauge!("relay_homes_waiting", "Files that wait for memory");
     describe_counter!("relay_late_bytes_total", "Bytes that came for fetches no longer wanted");
@@ -477,18 +478,9 @@ fn describe() {
     describe_counter!("relay_datagram_bytes_total", "Their bytes, without UDP's headers");
     describe_counter!("relay_datagrams_dropped_total", "Datagrams that were not taken");
     describe_counter!("relay_datagrams_passed_on_total", "Datagrams that shards passed on");
-    describe_counter!(
-        "relay_data_lost_bytes_total",
-        "File bytes in datagrams that were lost, or thought to be"
-    );
-    describe_counter!(
-        "relay_data_resent_bytes_total",
-        "Bytes of lost datagrams with file bytes: what was in them is sent again"
-    );
-    describe_counter!(
-        "relay_messages_resent_total",
-        "Lost datagrams of messages: what was in them is said again"
-    );
+    describe_counter!("relay_data_lost_bytes_total", "Bytes of datagrams with data taken for lost");
+    describe_counter!("relay_data_resent_bytes_total", "The same: what was in them is sent again");
+    describe_counter!("relay_messages_resent_total", "Datagrams of messages taken for lost");
     describe_counter!("relay_panics_total", "Connections that ended in a panic of the relay");
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::message::{FetchedChunk, Join};
+use crate::message::{Join, VerifiedChunk};
 use relay_protocol::{Accepted, Channel, Failure, FailureCode, Manifest, Message};
 use relay_swarm::{FetchFailure, FetchId};
 use relay_transport::SecureError;
@@ -21,7 +21,7 @@ pub(crate) enum Effect {
     /// Answer with the process's counters.
     Stats,
     /// A fetch ended.
-    Fetched(FetchId, Result<FetchedChunk, FetchFailure>),
+    Fetched(FetchId, Result<VerifiedChunk, FetchFailure>),
     /// The manifest came, or did not.
     Manifest(Result<Arc<Manifest>, FetchFailure>),
 }

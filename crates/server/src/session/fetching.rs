@@ -9,7 +9,7 @@ use shards::budget::{ChunkBuffer, Lease};
 
 use super::effects::Fault;
 use crate::{
-    message::{FetchOrder, FetchedChunk},
+    message::{FetchOrder, VerifiedChunk},
     observe::cells::{Drop, Dropped},
 };
 use relay_protocol::{
@@ -35,7 +35,7 @@ pub(crate) struct Fetching {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub fetch_id: FetchId,
-    pub result: Result<FetchedChunk, FetchFailure>,
+    pub result: Result<VerifiedChunk, FetchFailure>,
 }
 
 #[derive(Debug)]
@@ -47,6 +47,7 @@ struct Incoming {
     room: Room,
     /// As the sender stated them.
     checksums: Vec<u32>,
+    is_to_be_lent: bool,
 }
 
 /// Memory is allocated when the first byte arrives, leased before it is asked for.
@@ -69,7 +70,7 @@ impl Fetching {
     }
 
     pub(crate) fn begin(&mut self, fetch: FetchOrder) {
-        let FetchOrder { fetch_id, chunk, manifest, lease } = fetch;
+        let FetchOrder { fetch_id, chunk, manifest, lease, is_to_be_lent } = fetch;
         let len_bytes = manifest.key().chunk_len_bytes(chunk);
         let room = Room::Leased(Some(lease));
         self.asked_max = self.asked_max.max(Some(fetch_id));
@@ -80,6 +81,7 @@ impl Fetching {
             manifest,
             room,
             checksums: Vec::new(),
+            is_to_be_lent,
         });
     }
 
@@ -119,8 +121,8 @@ impl Fetching {
     }
 
     /// A whole chunk goes to no home any more, as the connection ends.
-    pub(crate) fn drop_whole(&mut self, chunk: &FetchedChunk) {
-        self.dropped[Drop::Cancelled as usize] += chunk.bytes.len() as u64;
+    pub(crate) fn drop_whole(&mut self, chunk: &VerifiedChunk) {
+        self.dropped[Drop::Cancelled as usize] += chunk.buffer.len() as u64;
     }
 
     /// Ends a fetch that is of no more use; what still comes for it is discarded.
@@ -271,7 +273,7 @@ impl Incoming {
         matches!(&self.room, Room::Filling(buffer) if buffer.is_full())
     }
 
-    fn verify(self, key: Option<&UploadKey>) -> Result<FetchedChunk, FetchFailure> {
+    fn verify(self, key: Option<&UploadKey>) -> Result<VerifiedChunk, FetchFailure> {
         // The peer made the pieces, under QUIC's seal: no link can have changed them.
         let (buffer, is_sealed) = match self.room {
             Room::Filling(buffer) => (buffer, false),
@@ -281,7 +283,8 @@ impl Incoming {
         if self.manifest.matches(self.chunk, &buffer) {
             // What the peer stated decides about blame alone: all that get the chunk get checksums of the relay's.
             let crcs = frame_crcs(&buffer);
-            return Ok(FetchedChunk { bytes: buffer.freeze(), crcs });
+            let (index, is_to_be_lent) = (self.chunk, self.is_to_be_lent);
+            return Ok(VerifiedChunk { index, buffer, crcs, is_to_be_lent });
         }
         let stated = self.checksums.into_iter();
         let are_right = |key: &UploadKey| key.checksums(self.fetch_id.0, &buffer).eq(stated);

@@ -45,7 +45,7 @@ mod tests {
     fn sends_of_a_chunk_share_its_bytes_until_it_is_taken_back() {
         let swarm = SwarmRef { home: ShardId(0), index: 1, generation: 1 };
         let bytes = Bytes::from_static(b"chunk");
-        let chunk = || CachedChunk { index: 7, bytes: bytes.clone(), crcs: [0].into() };
+        let chunk = || CachedChunk { index: 7, bytes: bytes.clone().into(), crcs: [0].into() };
         let mut payloads = Payloads::default();
         let first = payloads.live(swarm, chunk());
         assert!(Rc::ptr_eq(&first, &payloads.live(swarm, chunk())));

@@ -29,7 +29,7 @@ use crate::{
     message::{ConnectionRef, FetchOrder, NewsItem, PeerRequest},
     observe::metrics,
     one_shard,
-    process::{About, Policy, Setup},
+    process::{About, ChunkMemory, Policy, Setup},
     session::SessionConfig,
 };
 use relay_protocol::{
@@ -43,7 +43,7 @@ const CHUNK_SIZE_LOG2: u8 = 16;
 fn shared() -> Arc<Shared> {
     let recorder = metrics::recorder().expect("buckets are right");
     Shared::new(Setup {
-        budget: Budget::new(1 << 20, 16),
+        memory: ChunkMemory { budget: Budget::new(1 << 20, 16), files: None },
         policy: Policy {
             identity: relay_transport::exercise::relay_identity(),
             session: Arc::new(SessionConfig {
@@ -58,7 +58,7 @@ fn shared() -> Arc<Shared> {
         cells: metrics::cells(&recorder, 1),
         about: About { driver: "test".into(), congestion: "test".into() },
         peers_max: 64,
-        places: Places { http: 4, pages: 1, observers: 4, peers: 64 },
+        places: Places { http: 4, pages: 1, observers: 4, peers: 64, files: 0 },
         watch: crate::observe::snapshot::Watch::new(1).0,
     })
 }
@@ -69,9 +69,15 @@ async fn make_a_mistake(state: Rc<ShardState>, manifest: Arc<Manifest>, now: Arc
         let to = first_peer(&state).filter(|_| now.load(Ordering::SeqCst));
         if let Some(to) = to {
             let desk = &state.desk;
-            let waiter = desk.shared.budget.waiter(desk.shard.port.ringer());
+            let waiter = desk.shared.memory.budget.waiter(desk.shard.port.ringer());
             let lease = waiter.expect("a place").try_lease(1).expect("a byte is free");
-            let fetch = FetchOrder { fetch_id: FetchId(7), chunk: 0, manifest, lease };
+            let fetch = FetchOrder {
+                fetch_id: FetchId(7),
+                chunk: 0,
+                manifest,
+                lease,
+                is_to_be_lent: false,
+            };
             let Parts { guests, ready, payloads, .. } = &mut *state.parts();
             requests::handle(desk, guests, ready, payloads, PeerRequest::Fetch { to, fetch });
             return;
@@ -275,7 +281,11 @@ fn a_panic_in_one_connection_ends_that_connection_and_is_counted() {
     assert!(other.hear(|message| *message == Message::Pong { token: 3 }), "the other goes on");
     let cells = &shared.cells[0];
     assert_eq!((cells.panics.get(), cells.connections.get()), (1, 1));
-    assert_eq!((shared.peers(), shared.budget.in_use_bytes()), (1, 0), "nothing is left of it");
+    assert_eq!(
+        (shared.peers(), shared.memory.budget.in_use_bytes()),
+        (1, 0),
+        "nothing is left of it"
+    );
     let mut late = Client::connect(&shards);
     late.join(*manifest.key());
     shared.drain(clock::now());

@@ -50,7 +50,7 @@ pub(super) async fn run(state: Rc<ShardState>) {
         if now.since(looked_at) >= TICK_IDLE {
             looked_at = now;
             // While memory is short, homes give way as time passes.
-            happened |= desk.bells.activity.take() || desk.shared.budget.waiting() > 0;
+            happened |= desk.bells.activity.take() || desk.shared.memory.budget.waiting() > 0;
             is_watching = sweep.run(desk, &mut state.parts(), now, !happened);
             is_quiet = !happened;
         }
@@ -109,7 +109,7 @@ async fn wait_for_activity(state: &ShardState, is_watching: bool) -> bool {
         if clock::timeout(wait, desk.bells.activity.wait()).await.is_some() {
             return true;
         }
-        if is_watching || due == Some(wait) || desk.shared.budget.waiting() > 0 {
+        if is_watching || due == Some(wait) || desk.shared.memory.budget.waiting() > 0 {
             return false;
         }
     }

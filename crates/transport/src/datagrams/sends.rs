@@ -262,8 +262,7 @@ fn give_some(send: &mut Send, connection: &mut Connection, bytes_max: u64) -> Op
     if end <= send.given {
         return None;
     }
-    let part = send.given as usize..end as usize;
-    let bytes = send.payload.bytes().expect("withdrawn sends were cut off").slice(part);
+    let bytes = send.payload.part(&(send.given..end)).expect("memory of our own can be read");
     let mut chunks = [open.header.clone(), bytes];
     let written = match connection.send_stream(open.stream).write_chunks(&mut chunks) {
         Ok(written) => written.bytes,

@@ -237,7 +237,7 @@ fn whatever_the_network_does_all_comes_byte_exact() {
 fn what_is_taken_back_lets_go_of_its_bytes_and_both_sides_count_the_same() {
     let mut world = World::new(Channel::Data, 3).open();
     let payload = chunk(9, 200_000);
-    let bytes = payload.bytes().expect("there").clone();
+    let bytes = payload.memory().expect("there").clone();
     world.relay.push_data(Rc::clone(&payload), 1, 0);
     for _ in 0..15 {
         world.step().expect("both behave");

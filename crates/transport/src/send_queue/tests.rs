@@ -1,5 +1,7 @@
 //! The send queue over real sockets: byte-exact whatever the kernel takes, on every driver.
 
+mod lent;
+
 use std::{cell::RefCell, net::TcpListener, rc::Rc};
 
 use bytes::Bytes;

@@ -31,7 +31,13 @@ fn fetching_of(bytes: &[u8]) -> (Fetching, Budget) {
     let lease = budget.waiter(ringer()).expect("one").try_lease(1 << 17).expect("all is free");
     let mut fetching = Fetching::default();
     fetching.set_key(key());
-    fetching.begin(FetchOrder { fetch_id: FetchId(7), chunk: 0, manifest, lease });
+    fetching.begin(FetchOrder {
+        fetch_id: FetchId(7),
+        chunk: 0,
+        manifest,
+        lease,
+        is_to_be_lent: false,
+    });
     (fetching, budget)
 }
 
@@ -52,7 +58,7 @@ fn pieces_in_any_order_make_the_chunk_in_its_own_buffer() {
         ended = fetching.handle_piece(&header(at), piece).expect("as was asked for");
     }
     let chunk = ended.expect("whole").result.expect("right");
-    assert!(chunk.bytes == bytes);
+    assert!(chunk.buffer[..] == bytes);
     assert_eq!(budget.in_use_bytes(), 1 << 17, "no memory but what was leased");
     drop(chunk);
     assert_eq!(budget.in_use_bytes(), 0);
@@ -87,7 +93,7 @@ fn headers(bytes: &[u8], state: impl Fn(u32) -> u32) -> Vec<DataHeader> {
 }
 
 /// The chunk, frame by frame and in one run, which must come to the same.
-fn in_frames(bytes: &[u8], state: impl Fn(u32) -> u32) -> Result<FetchedChunk, FetchFailure> {
+fn in_frames(bytes: &[u8], state: impl Fn(u32) -> u32) -> Result<VerifiedChunk, FetchFailure> {
     let (mut fetching, _budget) = fetching();
     let headers = headers(bytes, state);
     let (header, followers) = (headers[0], &headers[1..]);
@@ -101,7 +107,9 @@ fn in_frames(bytes: &[u8], state: impl Fn(u32) -> u32) -> Result<FetchedChunk, F
     let (mut at_once, _budget) = self::fetching();
     let again = at_once.handle_data(&run).expect("as was asked for").expect("whole").result;
     match (&result, &again) {
-        (Ok(one), Ok(other)) => assert!(one.bytes == other.bytes && one.crcs == other.crcs),
+        (Ok(one), Ok(other)) => {
+            assert!(one.buffer[..] == other.buffer[..] && one.crcs == other.crcs)
+        }
         (Err(one), Err(other)) => assert_eq!(one, other),
         _ => panic!("{result:?} in frames, {again:?} in one run"),
     }
@@ -136,7 +144,7 @@ fn frames_behind_the_end_of_a_chunk_are_late_and_harm_it_not() {
     let (header, followers) = (headers[0], &headers[1..]);
     let run = Run { header, frame_offset: 0, followers, bytes: &bytes, is_last: true };
     let ended = fetching.handle_data(&run).expect("as was asked for").expect("whole");
-    assert!(ended.result.expect("right").bytes == chunk);
+    assert!(ended.result.expect("right").buffer[..] == *chunk);
     assert_eq!(fetching.take_dropped()[Drop::Late as usize], FRAME_PAYLOAD_BYTES_MAX as u64);
 }
 
@@ -146,7 +154,7 @@ fn checksums_decide_about_blame_and_about_nothing_else() {
     let right = in_frames(&bytes, |crc| crc).expect("right");
     assert_eq!(right.crcs, frame_crcs(&bytes));
     let misstated = in_frames(&bytes, |crc| !crc).expect("the digest is right");
-    assert!(misstated.bytes == bytes);
+    assert!(misstated.buffer[..] == bytes);
     assert_eq!(misstated.crcs, frame_crcs(&bytes), "what is passed on is right");
     let mut wrong = bytes;
     wrong[4711] ^= 1;
