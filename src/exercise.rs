@@ -3,7 +3,10 @@
 
 pub use relay_client::exercise::peer_session;
 pub use relay_server::exercise::server_session;
-pub use relay_transport::exercise::{bundle, datagrams, decoder, handshake, manifest, ticket};
+pub use relay_transport::{
+    datagrams::exercise::datagrams,
+    exercise::{bundle, decoder, handshake, manifest, ticket},
+};
 
 /// What one fuzz target runs on its input.
 pub type Entry = fn(&[u8]);

@@ -5,8 +5,11 @@ use std::rc::Rc;
 use quinn_proto::VarInt;
 
 use super::{
-    Datagrams, arrivals::ArrivalError, outcome::DatagramError, sends::Given,
-    settings::ROOM_BYTES_MIN,
+    Datagrams,
+    arrivals::ArrivalError,
+    outcome::DatagramError,
+    sends::Given,
+    settings::{MESSAGES_BYTES, ROOM_BYTES_MIN},
 };
 use crate::{
     payload::Payload,
@@ -16,9 +19,6 @@ use relay_protocol::{DataPieceHeader, time::Time};
 
 /// What QUIC may keep of chunks beyond what its congestion window lets through: so it never waits for more.
 const GIVEN_AHEAD_BYTES: u64 = 128 << 10;
-
-/// What QUIC takes of messages beside that.
-pub(super) const MESSAGES_BYTES: u64 = 64 << 10;
 
 impl Datagrams {
     /// A chunk from `offset` (a whole number of frames) on.

@@ -9,10 +9,7 @@ use quinn_proto::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
-use super::{
-    address::{Address, Ids},
-    data::MESSAGES_BYTES,
-};
+use super::address::{Address, Ids};
 use relay_protocol::{
     Channel, Side,
     limits::{
@@ -33,6 +30,9 @@ const DATAGRAM_LEAST_BYTES: u16 = 1200;
 
 /// A path that lost long datagrams is tried again with them after this: it may have been a storm that hit them.
 const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(10);
+
+/// What QUIC keeps of messages, beside file bytes, until they have arrived.
+pub(super) const MESSAGES_BYTES: u64 = 64 << 10;
 
 /// Bytes that a side takes in unread, at least: messages, and datagrams of the longest.
 pub(super) const ROOM_BYTES_MIN: u32 = 128 << 10;

@@ -16,8 +16,6 @@ use relay_protocol::Event;
 use self::decoder::FRAMES_PER_READ;
 use crate::{dialogue::Heard, receive_buffer::ReceiveBuffer, secure::Secure, tcp::Reader};
 
-pub use crate::datagrams::exercise::datagrams;
-
 pub use self::{
     decoder::decoder,
     handshake::handshake,
