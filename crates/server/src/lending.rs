@@ -28,7 +28,7 @@ const CACHE_CHUNKS_LEAST: usize = 256;
 const FILES_MIN: usize = 64;
 
 /// Looks for a place for chunk files: the start and `relay doctor` both ask here. A bound on what sockets may refer to
-/// is in [`crate::memory`], one on the number of files in [`crate::descriptors`].
+/// is in `crates/server/src/memory.rs`, one on the number of files in `descriptors.rs` beside it.
 #[must_use]
 pub fn find_place(choice: &Choice, memory: &MemoryPlan, files_max: usize) -> Found {
     if files_max < FILES_MIN && *choice != Choice::Never {
