@@ -2,30 +2,27 @@
 
 use std::{
     io::{ErrorKind, IoSliceMut},
-    net::{Shutdown, SocketAddr},
-    rc::Rc,
+    net::SocketAddr,
 };
 
 use relay::{
-    protocol::{
-        Channel, DataHeader, DataPieceHeader, Event, Message, frame_crc,
-        limits::DATAGRAM_SECRET_BYTES,
-    },
+    protocol::{Channel, DataHeader, DataPieceHeader, frame_crc, limits::DATAGRAM_SECRET_BYTES},
     time::Time,
     transport::{
-        Channels, Datagrams, DatagramsConfig, Payload, ReadOutcome, Reader, ReceiveBuffer, Route,
-        SendEvent, Trust,
+        Channels, Datagrams, DatagramsConfig, Route, Trust,
         datagrams::{Address, CongestionControl, PathSettings},
         exercise::relay_identity,
-        send_queue::CutOff,
     },
 };
 use shards::{
-    Socket, clock,
+    clock,
     datagrams::{DatagramSocket, RECEIVE_BUFFER_BYTES, RecvMeta, longest_datagram, transmit},
 };
 
-use super::{End, Frame, Heard, Kind, secured, tcp};
+use super::{
+    End, Frame, Heard, Kind, secured,
+    tcp::{self, Stream},
+};
 
 /// `--transport udp-control`.
 pub(crate) const UDP_CONTROL: Kind =
@@ -40,12 +37,8 @@ pub(crate) const QUIC: Kind =
     Kind { name: "quic", is_data_ordered: false, pair: || pair_with(Channel::Both) };
 
 struct InDatagrams {
-    socket: Socket,
+    stream: Stream,
     datagram_socket: DatagramSocket,
-    channels: Channels,
-    reader: Reader,
-    buffer: ReceiveBuffer,
-    heard: Heard,
     /// The other's address.
     other: Route,
 }
@@ -89,20 +82,16 @@ fn pair_with(channel: Channel) -> (Box<dyn End>, Box<dyn End>) {
         let mut channels = Channels::new(secure);
         channels.open_datagrams(datagrams);
         InDatagrams {
-            socket,
+            stream: Stream::new(socket, channels, RECEIVE_BUFFER_BYTES.div_ceil(16 << 10)),
             datagram_socket,
-            channels,
-            reader: Reader::new(),
-            buffer: ReceiveBuffer::new(RECEIVE_BUFFER_BYTES.div_ceil(16 << 10)),
-            heard: Heard::default(),
             other: Route { socket: 0, remote, local: None },
         }
     };
     let mut near = end(of_relay, near, near_datagrams, relay, to_far);
     let mut far = end(of_peer, far, far_datagrams, peer, to_near);
     // As after `Accepted`: what either side sends from now on can be taken.
-    while !(near.channels.datagrams().is_some_and(Datagrams::is_open)
-        && far.channels.datagrams().is_some_and(Datagrams::is_open))
+    while !(near.stream.channels.datagrams().is_some_and(Datagrams::is_open)
+        && far.stream.channels.datagrams().is_some_and(Datagrams::is_open))
     {
         near.transmit(0);
         far.transmit(0);
@@ -116,7 +105,7 @@ impl InDatagrams {
     /// File bytes that QUIC was given, and whether anything was sent.
     fn transmit(&mut self, data_bytes_max: u64) -> (u64, bool) {
         let segments_max = self.datagram_socket.segments_max();
-        let datagrams = self.channels.datagrams_mut().expect("opened");
+        let datagrams = self.stream.channels.datagrams_mut().expect("opened");
         if datagrams.poll_timeout().is_some_and(|due| due <= now()) {
             datagrams.handle_timeout::<()>(now()).expect("the other side is heard");
         }
@@ -143,23 +132,23 @@ impl InDatagrams {
     /// Whether anything came.
     fn receive(&mut self) -> bool {
         let mut metas = [RecvMeta::default()];
-        let mut buffers = [IoSliceMut::new(self.buffer.bytes_mut())];
+        let mut buffers = [IoSliceMut::new(self.stream.buffer.bytes_mut())];
         match self.datagram_socket.try_receive(&mut buffers, &mut metas) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             Err(error) => panic!("{error}"),
         }
         let [meta] = metas;
-        let datagrams = self.channels.datagrams_mut().expect("opened");
-        for datagram in self.buffer.bytes_mut()[..meta.len].chunks(meta.stride) {
+        let datagrams = self.stream.channels.datagrams_mut().expect("opened");
+        for datagram in self.stream.buffer.bytes_mut()[..meta.len].chunks(meta.stride) {
             let received = datagrams.handle_datagram::<()>(now(), self.other, datagram);
             received.expect("a well-behaved end was misunderstood");
         }
         while let Some(message) = datagrams.poll_message().expect("a message") {
-            self.heard.messages.push(message);
+            self.stream.heard.messages.push(message);
         }
         let read = datagrams.read_data(now(), u64::MAX, &mut |piece, bytes| {
-            take_piece(&mut self.heard, piece, bytes);
+            take_piece(&mut self.stream.heard, piece, bytes);
             Ok::<(), ()>(())
         });
         read.expect("a well-behaved end was misunderstood");
@@ -178,72 +167,21 @@ fn take_piece(heard: &mut Heard, piece: DataPieceHeader, bytes: &[u8]) {
 }
 
 impl End for InDatagrams {
-    fn push_control(&mut self, message: &Message) {
-        self.channels.push_control(message);
+    fn stream(&self) -> &Stream {
+        &self.stream
     }
 
-    fn push_data(&mut self, payload: Rc<Payload>, tag: u32, offset: u32) {
-        self.channels.push_data(payload, tag, offset);
-    }
-
-    fn cancel(&mut self, tag: u32) -> Option<CutOff> {
-        self.channels.cancel(tag)
-    }
-
-    fn recall(&mut self, chunk: u32) -> Option<CutOff> {
-        self.channels.recall(chunk)
-    }
-
-    fn poll_event(&mut self) -> Option<SendEvent> {
-        self.channels.poll_event()
-    }
-
-    fn control_bytes(&self) -> usize {
-        self.channels.control_bytes()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.channels.is_empty()
+    fn stream_mut(&mut self) -> &mut Stream {
+        &mut self.stream
     }
 
     fn write(&mut self, data_bytes_max: u64) -> (u64, bool) {
-        let (data_bytes, sent) = self.transmit(data_bytes_max);
-        match self.channels.write(&self.socket, data_bytes_max) {
-            Ok(written) => (data_bytes + written.data_bytes, sent || written.total_bytes > 0),
-            Err(_) => (data_bytes, sent),
-        }
+        let (in_datagrams, was_sent) = self.transmit(data_bytes_max);
+        let (by_stream, was_written) = self.stream.write(data_bytes_max);
+        (in_datagrams + by_stream, was_sent || was_written)
     }
 
     fn read(&mut self) -> bool {
-        if self.heard.is_closed {
-            return self.receive();
-        }
-        let (heard, channels) = (&mut self.heard, &mut self.channels);
-        let mut handler = |event: Event<'_>| {
-            heard.take(channels, &event);
-            Ok::<(), std::convert::Infallible>(())
-        };
-        let read = match self.reader.read(&self.socket, &mut self.buffer, &mut handler) {
-            Ok(ReadOutcome::Read { .. }) => true,
-            Ok(ReadOutcome::Blocked) => false,
-            Ok(ReadOutcome::Closed) => {
-                self.heard.is_closed = true;
-                true
-            }
-            Err(error) => panic!("a well-behaved end was misunderstood: {error}"),
-        };
-        self.receive() | read
-    }
-
-    fn heard(&self) -> &Heard {
-        &self.heard
-    }
-
-    fn shut_write(&mut self) {
-        self.socket.shutdown(Shutdown::Write).expect("open");
-    }
-
-    fn shut(&mut self) {
-        self.socket.shutdown(Shutdown::Both).expect("open");
+        self.stream.read() | self.receive()
     }
 }

@@ -8,7 +8,9 @@ pub(crate) mod cases;
 pub(crate) mod datagrams;
 pub(crate) mod tcp;
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, net::Shutdown, rc::Rc};
+
+use self::tcp::Stream;
 
 use relay::{
     protocol::{DataHeader, Decoder, Event, Message, Run, encode_preamble},
@@ -24,26 +26,59 @@ const IDLE_TURNS_MAX: u32 = 60_000;
 
 /// One end of a connection.
 pub(crate) trait End {
-    fn push_control(&mut self, message: &Message);
-    fn push_data(&mut self, payload: Rc<Payload>, tag: u32, offset: u32);
-    fn cancel(&mut self, tag: u32) -> Option<CutOff>;
-    fn recall(&mut self, chunk: u32) -> Option<CutOff>;
-    fn poll_event(&mut self) -> Option<SendEvent>;
-    /// What waits for the other side to take messages.
-    fn control_bytes(&self) -> usize;
-    /// Nothing is left to write.
-    fn is_empty(&self) -> bool;
+    /// Its stream, which every transport has.
+    fn stream(&self) -> &Stream;
+    fn stream_mut(&mut self) -> &mut Stream;
     /// Writes what it can without waiting, with data only as allowed; file bytes that it wrote,
     /// and whether anything was written.
     fn write(&mut self, data_bytes_max: u64) -> (u64, bool);
     /// Reads what there is without waiting, once; whether there was anything.
     fn read(&mut self) -> bool;
+
+    fn push_control(&mut self, message: &Message) {
+        self.stream_mut().channels.push_control(message);
+    }
+
+    fn push_data(&mut self, payload: Rc<Payload>, tag: u32, offset: u32) {
+        self.stream_mut().channels.push_data(payload, tag, offset);
+    }
+
+    fn cancel(&mut self, tag: u32) -> Option<CutOff> {
+        self.stream_mut().channels.cancel(tag)
+    }
+
+    fn recall(&mut self, chunk: u32) -> Option<CutOff> {
+        self.stream_mut().channels.recall(chunk)
+    }
+
+    fn poll_event(&mut self) -> Option<SendEvent> {
+        self.stream_mut().channels.poll_event()
+    }
+
+    /// What waits for the other side to take messages.
+    fn control_bytes(&self) -> usize {
+        self.stream().channels.control_bytes()
+    }
+
+    /// Nothing is left to write.
+    fn is_empty(&self) -> bool {
+        self.stream().channels.is_empty()
+    }
+
     /// What was read so far.
-    fn heard(&self) -> &Heard;
+    fn heard(&self) -> &Heard {
+        &self.stream().heard
+    }
+
     /// Writes no more.
-    fn shut_write(&mut self);
+    fn shut_write(&mut self) {
+        self.stream().socket.shutdown(Shutdown::Write).expect("open");
+    }
+
     /// Writes and reads no more.
-    fn shut(&mut self);
+    fn shut(&mut self) {
+        self.stream().socket.shutdown(Shutdown::Both).expect("open");
+    }
 }
 
 /// Both ends of a connection.

@@ -135,10 +135,26 @@ mod tests {
     use super::*;
     use relay_protocol::{Manifest, Sealed, ShareSecret, digest_chunk, rng::Rng};
 
-    #[test]
-    fn the_digest_is_the_same_whatever_the_pieces_and_whether_they_are_kept() {
+    /// Content of two chunks, the last one short.
+    fn content() -> Vec<u8> {
         let mut content = vec![0; (1 << 18) + 100_001];
         blake3::Hasher::new().update(b"content").finalize_xof().fill(&mut content);
+        content
+    }
+
+    /// Takes a piece away from what is left: often exactly as long as frames are.
+    fn next_piece<'a>(rng: &mut Rng, rest: &mut &'a [u8]) -> &'a [u8] {
+        let most = [1, 100, 16 << 10, 16 << 10, 50_000, 1 << 18];
+        let most = most[usize::try_from(rng.below(6)).expect("small")];
+        let len = if rng.below(2) == 0 { most } else { 1 + rng.below(most) };
+        let (piece, more) = rest.split_at(rest.len().min(len.try_into().expect("small")));
+        *rest = more;
+        piece
+    }
+
+    #[test]
+    fn the_digest_is_the_same_whatever_the_pieces_and_whether_they_are_kept() {
+        let content = content();
         let key = *Manifest::of(&content, 18).expect("two chunks").key();
         for seed in 0..40 {
             let mut rng = Rng::new(seed, 0);
@@ -149,13 +165,7 @@ mod tests {
             let mut prefix = Prefix::new(hasher, keeps_bytes, len);
             let mut rest = bytes;
             while !rest.is_empty() {
-                let most = [1, 100, 16 << 10, 16 << 10, 50_000, 1 << 18];
-                let most = most[usize::try_from(rng.below(6)).expect("small")];
-                // Often exactly that, as frames are.
-                let len = if rng.below(2) == 0 { most } else { 1 + rng.below(most) };
-                let (piece, more) = rest.split_at(rest.len().min(len.try_into().expect("small")));
-                prefix.append(piece);
-                rest = more;
+                prefix.append(next_piece(&mut rng, &mut rest));
                 let hashed = usize::try_from(prefix.hasher.fed_bytes()).expect("small");
                 let whole = (bytes.len() - rest.len()) / BLOCK_BYTES * BLOCK_BYTES;
                 assert!(!keeps_bytes || hashed == whole, "seed {seed}: {hashed} of {whole}");
@@ -167,8 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_opened_as_it_comes_has_both_digests_whatever_the_pieces() {
-        let mut content = vec![0; (1 << 18) + 100_001];
-        blake3::Hasher::new().update(b"content").finalize_xof().fill(&mut content);
+        let content = content();
         let plain = Manifest::of(&content, 18).expect("two chunks");
         let sealed = Sealed { secret: ShareSecret([3; 16]), plain: plain.key().id };
         let seal = Seal::new(&sealed, content.len() as u64);
@@ -184,12 +193,7 @@ mod tests {
             let opened = OpenedPrefix::new(seal.clone(), hasher.clone(), offset_bytes);
             let mut prefix = Prefix::new(hasher, false, 0).with_opened(Some(opened));
             while !rest.is_empty() {
-                let most = [1, 100, 16 << 10, 16 << 10, 50_000, 1 << 18];
-                let most = most[usize::try_from(rng.below(6)).expect("small")];
-                let len = if rng.below(2) == 0 { most } else { 1 + rng.below(most) };
-                let (piece, more) = rest.split_at(rest.len().min(len.try_into().expect("small")));
-                prefix.append(piece);
-                rest = more;
+                prefix.append(next_piece(&mut rng, &mut rest));
             }
             assert_eq!(prefix.finalize(), manifest.digest(chunk), "seed {seed}");
             assert_eq!(prefix.finalize_opened(), Some(plain.digest(chunk)), "seed {seed}");

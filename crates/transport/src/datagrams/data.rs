@@ -8,7 +8,7 @@ use super::{
     Datagrams,
     arrivals::ArrivalError,
     outcome::DatagramError,
-    sends::Given,
+    sends::{Given, Wanted},
     settings::{MESSAGES_BYTES, ROOM_BYTES_MIN},
 };
 use crate::{
@@ -43,13 +43,13 @@ impl Datagrams {
     /// Cuts off the send with this tag.
     pub fn cancel(&mut self, tag: u32) -> Option<CutOff> {
         self.outgoing.is_due = true;
-        self.sends.cancel(self.link.connection(), tag)
+        self.sends.recall(self.link.connection(), Wanted::Tag(tag))
     }
 
     /// Cuts off the send of this chunk, if there is one.
     pub fn recall(&mut self, chunk: u32) -> Option<CutOff> {
         self.outgoing.is_due = true;
-        self.sends.recall(self.link.connection(), chunk)
+        self.sends.recall(self.link.connection(), Wanted::Chunk(chunk))
     }
 
     /// Sends no more of this chunk, if there is a send of it: its receiver has spoken of it.

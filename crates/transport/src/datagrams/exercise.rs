@@ -38,6 +38,21 @@ struct World {
     has_ended: bool,
 }
 
+/// What both ends of a connection know, over Ethernet.
+pub(super) fn config(channel: Channel) -> DatagramsConfig {
+    DatagramsConfig {
+        address: Address { shard: 3, connection: 77 },
+        secret: [5; DATAGRAM_SECRET_BYTES],
+        channel,
+        path: PathSettings {
+            congestion: CongestionControl::Cubic,
+            room_bytes: 1 << 20,
+            datagram_bytes_max: Some(1472),
+            is_local: false,
+        },
+    }
+}
+
 fn route() -> Route {
     let remote = SocketAddr::from(([127, 0, 0, 1], 7440));
     Route { socket: 0, remote, local: None }
@@ -45,17 +60,7 @@ fn route() -> Route {
 
 impl World {
     fn new(channel: Channel, is_relay_honest: bool) -> Self {
-        let config = DatagramsConfig {
-            address: Address { shard: 0, connection: 1 },
-            secret: [1; DATAGRAM_SECRET_BYTES],
-            channel,
-            path: PathSettings {
-                congestion: CongestionControl::Cubic,
-                room_bytes: 1 << 18,
-                datagram_bytes_max: Some(1452),
-                is_local: false,
-            },
-        };
+        let config = config(channel);
         let now = Time::ZERO + Duration::from_secs(1);
         let identity = relay_identity();
         let trust = Trust::pinned(identity.pin());

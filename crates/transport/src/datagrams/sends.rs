@@ -65,6 +65,15 @@ pub(super) struct Sends {
     next: usize,
 }
 
+/// Which send is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wanted {
+    /// The one that was pushed with this tag.
+    Tag(u32),
+    /// One of this chunk.
+    Chunk(u32),
+}
+
 /// What came of giving file bytes to QUIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Given {
@@ -123,38 +132,24 @@ impl Sends {
         self.events.pop_front()
     }
 
-    /// Cuts off the send with this tag.
-    pub(super) fn cancel(
-        &mut self,
-        connection: Option<&mut Connection>,
-        tag: u32,
-    ) -> Option<CutOff> {
-        let at = self.all.iter().position(|send| send.tag == tag)?;
-        let (send, reached_bytes) = self.cut_off(connection, at)?;
-        Some(CutOff { chunk: send.payload.chunk(), tag, reached_bytes })
-    }
-
-    /// Cuts off the send of this chunk, if there is one. What is not known to have arrived counts as not sent.
+    /// Cuts off the first send that is wanted. What is not known to have arrived counts as not sent.
     pub(super) fn recall(
         &mut self,
         connection: Option<&mut Connection>,
-        chunk: u32,
+        is_wanted: Wanted,
     ) -> Option<CutOff> {
-        let at = self.all.iter().position(|send| send.payload.chunk() == chunk)?;
-        let (send, reached_bytes) = self.cut_off(connection, at)?;
-        Some(CutOff { chunk, tag: send.tag, reached_bytes })
+        self.cut_off(connection, is_wanted).map(|(cut_off, _)| cut_off)
     }
 
-    /// Sends no more of this chunk, as its receiver spoke of it. Unlike one that is recalled it is not to
+    /// Sends no more of a chunk, as its receiver spoke of it. Unlike one that is recalled it is not to
     /// be sent again: what is under way counts as sent.
     pub(super) fn drop_rest(
         &mut self,
         connection: Option<&mut Connection>,
         chunk: u32,
     ) -> Option<CutOff> {
-        let at = self.all.iter().position(|send| send.payload.chunk() == chunk)?;
-        let (send, _) = self.cut_off(connection, at)?;
-        Some(CutOff { chunk, tag: send.tag, reached_bytes: send.given })
+        let (cut_off, given) = self.cut_off(connection, Wanted::Chunk(chunk))?;
+        Some(CutOff { reached_bytes: given, ..cut_off })
     }
 
     /// Drops all of them.
@@ -165,14 +160,23 @@ impl Sends {
         self.next = 0;
     }
 
-    fn cut_off(&mut self, connection: Option<&mut Connection>, at: usize) -> Option<(Send, u32)> {
+    /// How far the first send that is wanted came for sure, and how far it was given to QUIC.
+    fn cut_off(
+        &mut self,
+        connection: Option<&mut Connection>,
+        is_wanted: Wanted,
+    ) -> Option<(CutOff, u32)> {
+        let at = self.all.iter().position(|send| match is_wanted {
+            Wanted::Tag(tag) => send.tag == tag,
+            Wanted::Chunk(chunk) => send.payload.chunk() == chunk,
+        })?;
         let send = self.all.remove(at)?;
         if at < self.next {
             self.next -= 1;
         }
-        let reached = send.cut_off(connection);
+        let reached_bytes = send.cut_off(connection);
         self.finish_first();
-        Some((send, reached))
+        Some((CutOff { chunk: send.payload.chunk(), tag: send.tag, reached_bytes }, send.given))
     }
 
     /// File bytes of the smallest piece that could be given next.

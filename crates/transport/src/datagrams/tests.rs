@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use std::{convert::Infallible, rc::Rc, time::Duration};
 
-use super::*;
+use super::{exercise::config, *};
 use crate::{exercise::relay_identity, payload::Payload, send_queue::SendEvent};
 use relay_protocol::{DataPieceHeader, limits::DATAGRAM_SILENCE_TIMEOUT, rng::Rng};
 
@@ -11,20 +11,6 @@ const MS: Duration = Duration::from_millis(1);
 const PEER: &str = "10.0.0.1:1000";
 const ELSEWHERE: &str = "10.0.0.9:9000";
 const RELAY: &str = "10.0.0.2:2000";
-
-fn config(channel: Channel) -> DatagramsConfig {
-    DatagramsConfig {
-        address: Address { shard: 3, connection: 77 },
-        secret: [5; DATAGRAM_SECRET_BYTES],
-        channel,
-        path: PathSettings {
-            congestion: CongestionControl::Cubic,
-            room_bytes: 1 << 20,
-            datagram_bytes_max: Some(1472),
-            is_local: false,
-        },
-    }
-}
 
 /// What one end has heard.
 #[derive(Default)]
