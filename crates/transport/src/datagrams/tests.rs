@@ -330,6 +330,28 @@ fn a_peer_whose_address_changes_goes_on_from_there() {
 }
 
 #[test]
+fn a_probe_that_is_due_while_the_new_address_may_not_be_written_to_is_no_fault() {
+    let mut world = World::new(Channel::Both, 1).open();
+    world.relay.push_data(chunk(0, 200_000), 1, 0);
+    world.send(false);
+    // All of it is lost. The peer moves, and what it says from there is short: three times that is less than the
+    // relay's challenge.
+    (world.peer_at, world.ways) = (addr(ELSEWHERE), Default::default());
+    world.peer.ping();
+    world.send(true);
+    world.now = world.now + 10 * MS;
+    world.receive(true).expect("a new address is no fault");
+    let moved_at = world.now;
+    while let Some(due) = world.relay.poll_timeout().filter(|due| due.since(moved_at) < 500 * MS) {
+        world.now = world.now.max(due);
+        world.relay.handle_timeout::<Infallible>(world.now).expect("nor is a probe that is due");
+    }
+    assert!(world.now > moved_at);
+    world.until("the rest", |world| world.relay.is_data_empty());
+    assert!(is_content(0, &world.heard[0].bytes(1, 200_000)));
+}
+
+#[test]
 fn a_black_out_is_borne_a_path_that_became_shorter_found_out_and_silence_ends_it() {
     let mut world = World::new(Channel::Both, 1).open();
     world.relay.push_data(chunk(0, 1_000_000), 1, 0);
