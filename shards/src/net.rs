@@ -155,13 +155,15 @@ impl Socket {
     /// could (a signal, the end of a piece), which does not mean that it would block.
     ///
     /// # Errors
-    /// `WouldBlock` if it takes nothing; otherwise the connection's or the file's. Never a signal.
+    /// `WouldBlock` if it takes nothing; `UnexpectedEof` if the file ends before `offset`; otherwise the connection's
+    /// or the file's. Never a signal.
     #[cfg(target_os = "linux")]
     pub fn try_send_file(&self, file: &ChunkFile, offset: u64, len: usize) -> io::Result<usize> {
         loop {
             let mut at = offset;
             match rustix::fs::sendfile(self, file, Some(&mut at), len) {
                 Err(Errno::INTR) => {}
+                Ok(0) if len > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 result => return Ok(result?),
             }
         }

@@ -24,6 +24,9 @@ pub(crate) const TAKERS_MIN: u32 = 32;
 /// chunks were fetched again, or the job was slower.
 const CACHE_CHUNKS_LEAST: usize = 256;
 
+/// A smaller cache than this has no chunk in a file, however short chunks are.
+const CACHE_BYTES_LEAST: usize = CACHE_CHUNKS_LEAST * LENT_BYTES_MIN;
+
 /// Fewer files than this are of no use.
 const FILES_MIN: usize = 64;
 
@@ -39,7 +42,13 @@ pub fn find_place(choice: &Choice, memory: &MemoryPlan, files_max: usize) -> Fou
             Some("raise the hard limit of descriptors, or lower --max-peers"),
         );
     }
-    place::find(choice, usize::try_from(memory.cache_bytes).unwrap_or(usize::MAX))
+    let cache_bytes = usize::try_from(memory.cache_bytes).unwrap_or(usize::MAX);
+    if cache_bytes < CACHE_BYTES_LEAST && *choice != Choice::Never {
+        let (has, least) = (cache_bytes >> 10, CACHE_BYTES_LEAST >> 20);
+        let why = format!("--cache is {has} KiB, and less than {least} MiB hold too few chunks");
+        return Found::none(&why, Some("raise --cache, where 32 peers and more want one file"));
+    }
+    place::find(choice, cache_bytes)
 }
 
 /// Chunk files in the place that was found, if there is one.
@@ -82,5 +91,24 @@ pub(crate) fn keep(files: Option<&ChunkFiles>, verified: VerifiedChunk) -> (Fetc
             }
             (FetchedChunk { bytes: buffer.freeze().into(), crcs }, false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(cache_bytes: u64, choice: &Choice) -> String {
+        let memory = MemoryPlan::new(Some(cache_bytes), 1, None, None);
+        find_place(choice, &memory, FILES_MIN).to_string()
+    }
+
+    #[test]
+    fn a_cache_without_any_chunk_in_a_file_is_the_reason_and_not_the_tmpfs() {
+        let small = found(64 << 10, &Choice::Auto);
+        assert!(small.contains("--cache is 64 KiB") && small.contains("raise --cache"), "{small}");
+        let most = CACHE_BYTES_LEAST as u64;
+        assert!(!found(most, &Choice::Auto).contains("raise --cache"));
+        assert!(found(64 << 10, &Choice::Never).contains("asked for"));
     }
 }

@@ -168,6 +168,7 @@ fn write(
     let mut headers = [[0; DATA_HEADER_BYTES]; LENT_BYTES_MAX / FRAME_PAYLOAD_BYTES_MAX];
     let mut slices = Vec::with_capacity(2 * headers.len());
     let mut offset = 0;
+    debug_assert_eq!(checksums.len(), bytes.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX));
     let frames = bytes.chunks(FRAME_PAYLOAD_BYTES_MAX).zip(checksums);
     for (header, (payload, &checksum)) in headers.iter_mut().zip(frames) {
         let payload_len = u32::try_from(payload.len()).expect("a frame");

@@ -41,7 +41,7 @@ pub struct SendQueue {
     sends: VecDeque<Send>,
     events: VecDeque<SendEvent>,
     pinned: Pinned,
-    /// What was promised to the other side can't be read any more: the next write fails.
+    /// The rest of a half-written frame can't be read any more: all writes from then on fail.
     broken: Option<io::Error>,
 }
 
@@ -207,15 +207,13 @@ impl SendQueue {
         if send.frame_sent > 0 {
             debug_assert!(self.tail.is_empty(), "one frame is half-written at most");
             let len = send.frame_len();
-            let header = send.header(send.offset, len).encode();
-            self.tail.clear();
-            self.tail.extend_from_slice(&header);
-            let frame = send.offset..send.offset + len;
-            match send.payload.part(&frame) {
-                Ok(bytes) => self.tail.extend_from_slice(&bytes),
+            match send.payload.part(&(send.offset..send.offset + len)) {
+                Ok(bytes) => {
+                    self.tail = [&send.header(send.offset, len).encode()[..], &bytes].concat();
+                    self.tail_sent = send.frame_sent;
+                }
                 Err(error) => self.broken = Some(error),
             }
-            self.tail_sent = send.frame_sent;
             reached_bytes += len;
         }
         Some(CutOff { chunk: send.payload.chunk(), tag: send.tag, reached_bytes })
@@ -229,8 +227,8 @@ impl SendQueue {
     pub fn write(&mut self, socket: &Socket, data_bytes_max: u64) -> io::Result<Written> {
         // Sends are cut off before their bytes are withdrawn; what is left has none to send.
         debug_assert!(self.sends.iter().all(|send| !send.payload.is_withdrawn()));
-        if let Some(error) = self.broken.take() {
-            return Err(error);
+        if let Some(error) = &self.broken {
+            return Err(io::Error::new(error.kind(), error.to_string()));
         }
         let is_lent = self.sends.front().is_some_and(|send| send.payload.is_lent());
         let written = if is_lent {
