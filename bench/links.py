@@ -101,7 +101,7 @@ def relay(congestion, *options):
     try:
         tickets = []
         while len(tickets) < options.count("--serve"):
-            tickets += re.findall(r"relay1[a-z0-9]+", process.stdout.readline())
+            tickets += re.findall(r"relay\d[a-z0-9]+", process.stdout.readline())
         yield tickets
     finally:
         m.end(process)

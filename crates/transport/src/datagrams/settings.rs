@@ -124,7 +124,11 @@ fn transport(side: Side, channel: Channel, path: &PathSettings) -> Arc<Transport
     if path.is_local {
         cubic.initial_window(LOCAL_WINDOW_INITIAL);
         bbr.initial_window(LOCAL_WINDOW_INITIAL);
-        mtu.upper_bound(carried.min(LOCAL_BYTES_MAX)).minimum_change(LOCAL_BYTES_MAX);
+        let longest = carried.min(LOCAL_BYTES_MAX);
+        // The search by halves ends where a step is less than this, but for one probe of the longest if that is as far
+        // away: so that is the only one.
+        let step = longest.saturating_sub(DATAGRAM_LEAST_BYTES).max(1);
+        mtu.upper_bound(longest).minimum_change(step);
     } else {
         mtu.upper_bound(carried.min(REMOTE_BYTES_MAX));
     }

@@ -352,6 +352,23 @@ fn a_probe_that_is_due_while_the_new_address_may_not_be_written_to_is_no_fault()
 }
 
 #[test]
+fn on_one_machine_one_probe_finds_the_longest_datagram() {
+    let mut config = config(Channel::Both);
+    (config.path.is_local, config.path.datagram_bytes_max) = (true, Some(u16::MAX));
+    let mut world = World::with(&config, &config, 1).open();
+    world.relay.push_data(chunk(0, 1_000_000), 1, 0);
+    let mut longest = 0;
+    while !world.relay.is_data_empty() {
+        world.step().expect("both behave");
+        longest =
+            world.ways[0].iter().map(|(_, datagram)| datagram.len()).fold(longest, usize::max);
+    }
+    assert_eq!(longest, 33_000, "they are as long as settings say");
+    let stats = world.relay.link.connection.as_ref().expect("it is open").1.stats();
+    assert_eq!((stats.path.sent_plpmtud_probes, stats.path.current_mtu), (1, 33_000));
+}
+
+#[test]
 fn a_black_out_is_borne_a_path_that_became_shorter_found_out_and_silence_ends_it() {
     let mut world = World::new(Channel::Both, 1).open();
     world.relay.push_data(chunk(0, 1_000_000), 1, 0);
