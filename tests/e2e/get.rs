@@ -285,7 +285,7 @@ fn a_stream_comes_out_in_order_and_ends_when_nobody_reads_it() {
         assert_eq!(output.status.code(), Some(0));
         let mut get = stage.start("x", &["-o", "-", "--driver", driver]);
         drop(get.stdout.take());
-        Ran::of(get).failed(1, &["whoever read stdout has closed it"]);
+        Ran::of(get).failed(1, &["the program that read stdout has closed it"]);
         let left = fs::read_dir(stage.dir.path()).expect("readable").count();
         assert_eq!(left, 0, "nothing is kept of a stream");
     }

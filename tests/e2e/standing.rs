@@ -238,7 +238,7 @@ fn what_is_meant_for_others_ends_no_share() {
     assert_eq!(share.wait().code, 0);
     let mut own = peer(&["share", path, "--relay", &addr]);
     let ended = Running::start(own.env("PEER_SHARE_TIMEOUT", "300ms")).wait();
-    failed(&ended, &["nobody took a chunk for 0.3 s"], &[]);
+    failed(&ended, &["no peer took a chunk for 0.3 s"], &[]);
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait_exit().code(), Some(0));
 }

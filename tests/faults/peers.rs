@@ -197,7 +197,7 @@ fn messages_out_of_turn_end_the_connection() {
         ("a loss beyond the file", Message::Lacking { chunk: chunks }),
         ("bytes received that were never sent", progress(u64::MAX)),
         (
-            "a manifest that nobody asked for",
+            "a manifest that the relay did not ask for",
             Message::ManifestPart { first_chunk: 0, digests: vec![Digest([0; 32])] },
         ),
     ];

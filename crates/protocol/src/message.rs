@@ -431,7 +431,7 @@ impl fmt::Display for FailureCode {
             Self::SwarmRefused => "swarm refused",
             Self::Banned => "banned for wrong content",
             Self::Stalled => "stalled",
-            Self::ChunksMissing => "nobody holds the missing chunks",
+            Self::ChunksMissing => "no peer holds the missing chunks",
             Self::ShuttingDown => "relay is shutting down",
             Self::Internal => "internal fault",
             Self::LinkCorrupt => "bytes were damaged on the way",

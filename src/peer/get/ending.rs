@@ -27,7 +27,7 @@ pub(super) fn explain(belief: &Belief, error: &ConnectionError) -> String {
         ConnectionError::Store { error, .. } => match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": make room",
             io::ErrorKind::FileTooLarge => ": allow larger files, or choose another place",
-            io::ErrorKind::BrokenPipe => ": whoever read stdout has closed it",
+            io::ErrorKind::BrokenPipe => ": the program that read stdout has closed it",
             _ => "",
         },
         _ => "",

@@ -379,7 +379,7 @@ impl Sharing {
         let (Some(timeout), Some(idle)) = (self.timeout, idle) else { return };
         if self.stage == Stage::Connected && idle >= timeout {
             let why = format!(
-                "nobody took a chunk for {} s (--timeout): {}",
+                "no peer took a chunk for {} s (--timeout): {}",
                 timeout.as_secs_f32(),
                 "start peer get with the ticket, or give a longer --timeout"
             );

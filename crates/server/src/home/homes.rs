@@ -205,7 +205,7 @@ impl Homes {
             home.end(cells);
             self.by_key.remove(home.key());
             cells.swarms.set(self.homes.len() as u64);
-            tracing::info!(id = %home.key().id, "a swarm ends: nobody is left");
+            tracing::info!(id = %home.key().id, "a swarm ends: no peer is left");
         }
     }
 

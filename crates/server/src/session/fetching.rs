@@ -198,7 +198,7 @@ impl Fetching {
         if at.is_none() {
             if Some(id) > self.asked_max {
                 self.dropped[Drop::Protocol as usize] += len as u64;
-                return Err(Fault::protocol("file bytes that nobody asked for"));
+                return Err(Fault::protocol("file bytes that the relay did not ask for"));
             }
             self.dropped[Drop::Late as usize] += len as u64;
         }

@@ -34,7 +34,7 @@ impl ManifestState {
         digests: &[Digest],
     ) -> Result<Option<Result<Arc<Manifest>, Fault>>, Fault> {
         let Some(builder) = &mut self.builder else {
-            return Err(Fault::protocol("a manifest that nobody asked for"));
+            return Err(Fault::protocol("a manifest that the relay did not ask for"));
         };
         builder.push(first_chunk, digests).map_err(|error| Fault::protocol(error.to_string()))?;
         if !builder.is_complete() {
