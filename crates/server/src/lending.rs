@@ -3,6 +3,8 @@
 //! The home decides when it has a chunk fetched, by the peers that need it then. The shard that receives it lays it out
 //! in a file before anything else refers to it, so a chunk is either in memory or in a file, wherever it is sent from.
 
+use std::{io, sync::Once};
+
 use shards::{
     Budget, ChunkFiles,
     chunk_files::place::{self, Choice, Found},
@@ -24,6 +26,9 @@ pub(crate) const TAKERS_MIN: u32 = 32;
 /// chunks were fetched again, or the job was slower.
 const CACHE_CHUNKS_LEAST: usize = 256;
 
+/// A cache that has room for so many of no chunk that is lent.
+const CACHE_BYTES_LEAST: u64 = (CACHE_CHUNKS_LEAST * LENT_BYTES_MIN) as u64;
+
 /// Fewer files than this are of no use.
 const FILES_MIN: usize = 64;
 
@@ -31,7 +36,12 @@ const FILES_MIN: usize = 64;
 /// is in `crates/server/src/memory.rs`, one on the number of files in `descriptors.rs` beside it.
 #[must_use]
 pub fn find_place(choice: &Choice, memory: &MemoryPlan, files_max: usize) -> Found {
-    if files_max < FILES_MIN && *choice != Choice::Never {
+    let asks = *choice != Choice::Never;
+    if asks && memory.cache_bytes < CACHE_BYTES_LEAST {
+        let why = format!("--cache holds fewer than {CACHE_CHUNKS_LEAST} chunks of 64 KiB");
+        return Found::none(&why, Some("raise --cache to 16M for chunks of 64 KiB, 64M for 256 KiB"));
+    }
+    if asks && files_max < FILES_MIN {
         let why =
             format!("{files_max} descriptors are left for files of chunks, {FILES_MIN} are needed");
         return Found::none(
@@ -75,12 +85,21 @@ pub(crate) fn keep(files: Option<&ChunkFiles>, verified: VerifiedChunk) -> (Fetc
         }
         Err((buffer, error)) => {
             if let Some(error) = error {
-                tracing::debug!(
-                    chunk = index,
-                    "this chunk is copied for each peer: no file: {error}"
-                );
+                note_refusal(index, &error);
             }
             (FetchedChunk { bytes: buffer.freeze().into(), crcs }, false)
         }
     }
+}
+
+/// A chunk that was to be lent is copied. A place that is full refuses many a second, so it is said loudly once.
+fn note_refusal(chunk: u32, error: &io::Error) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::warn!(
+            "a chunk is copied for each peer, as it could not be laid out in a file: {error}; later ones are told of \
+             at the log's level debug (--chunk-dir names another place)"
+        );
+    });
+    tracing::debug!(chunk, "this chunk is copied for each peer: no file: {error}");
 }
