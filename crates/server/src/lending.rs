@@ -103,3 +103,38 @@ fn note_refusal(chunk: u32, error: &io::Error) {
     });
     tracing::debug!(chunk, "this chunk is copied for each peer: no file: {error}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn why_not(cache_bytes: u64, files_max: usize) -> Option<String> {
+        let memory = MemoryPlan::new(Some(cache_bytes), 2, None, None);
+        let found = find_place(&Choice::Auto, &memory, files_max);
+        found.directory.is_none().then(|| found.to_string())
+    }
+
+    #[test]
+    fn a_cache_too_small_for_any_chunk_that_is_lent_is_the_reason_and_no_place_is_tried() {
+        for cache_bytes in [4096, 256 << 10, 2 * MIB, 16 * MIB - 1] {
+            let why = why_not(cache_bytes, 1000).expect("too small");
+            assert!(why.contains("raise --cache to 16M"), "{why}");
+        }
+        assert!(why_not(16 * MIB, 1000).is_none_or(|why| !why.contains("--cache")));
+        let budget = Budget::new(16 << 20, 1);
+        let files = lease_bytes(LENT_BYTES_MIN, 100, &budget) > LENT_BYTES_MIN;
+        let none = lease_bytes(LENT_BYTES_MIN, 100, &Budget::new((16 << 20) - 1, 1));
+        assert!(files && none == LENT_BYTES_MIN, "it is the bound that leases go by");
+    }
+
+    #[test]
+    fn few_descriptors_are_told_of_unless_copies_were_asked_for() {
+        let why = why_not(64 * MIB, FILES_MIN - 1).expect("too few");
+        assert!(why.contains("63 descriptors") && why.contains("--max-peers"), "{why}");
+        let memory = MemoryPlan::new(Some(64 * MIB), 2, None, None);
+        let asked = find_place(&Choice::Never, &memory, 0);
+        assert!(asked.directory.is_none() && asked.mend.is_none(), "{asked}");
+    }
+}
