@@ -26,13 +26,10 @@ use std::{
     },
 };
 
-/// What files take memory in; large pages are whole numbers of these.
-const PAGE_BYTES: usize = 4096;
-
-/// What a file of so many bytes takes, at least: whole pages.
+/// What a file of so many bytes takes, at least: whole pages of this system. Large pages are whole numbers of these.
 #[must_use]
 pub fn taken_bytes(len: usize) -> usize {
-    len.next_multiple_of(PAGE_BYTES)
+    len.next_multiple_of(rustix::param::page_size())
 }
 
 /// Where chunk files are made, and how many there may be. Clones are the same place.
@@ -83,21 +80,11 @@ impl ChunkFiles {
         // From here on its drop takes it off the count.
         let mut place = Counted { bytes: 0, files: self.clone() };
         let file = unnamed_file(&self.0.directory)?;
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        if rustix::io::writev(&file, parts)? != len {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let blocks = u64::try_from(rustix::fs::fstat(&file)?.st_blocks).unwrap_or(0);
-        place.count(usize::try_from(blocks * 512).unwrap_or(usize::MAX));
+        write_all(&file, parts)?;
+        place.count(memory_taken(&file)?);
         let pins =
             Arc::new(Pins { bytes: place.bytes, count: AtomicUsize::new(0), files: self.clone() });
         Ok(Some(ChunkFile { file, pins, place }))
-    }
-
-    /// The directory, if nothing else uses it.
-    #[cfg(target_os = "linux")]
-    fn into_directory(self) -> Option<OwnedFd> {
-        Arc::into_inner(self.0).map(|inner| inner.directory)
     }
 
     /// Files that exist.
@@ -132,6 +119,21 @@ impl ChunkFiles {
         }
         fits
     }
+}
+
+/// Writes these parts to an empty file. A tmpfs takes less only when it is full.
+fn write_all(file: &OwnedFd, parts: &[IoSlice<'_>]) -> io::Result<()> {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    if rustix::io::writev(file, parts)? != len {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
+}
+
+/// What a file takes, as the system says: in units of 512 bytes, whatever its blocks are.
+fn memory_taken(file: &OwnedFd) -> io::Result<usize> {
+    let blocks = u64::try_from(rustix::fs::fstat(file)?.st_blocks).unwrap_or(0);
+    Ok(usize::try_from(blocks * 512).unwrap_or(usize::MAX))
 }
 
 #[cfg(target_os = "linux")]

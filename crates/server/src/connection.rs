@@ -125,10 +125,15 @@ impl Connection {
         Ok(written)
     }
 
+    /// What its peer said came in datagrams: files of the stream may be let go of.
+    pub(crate) fn note_datagrams(&self) {
+        self.release(&mut self.link());
+    }
+
     /// Lets go of files that its socket does not refer to any more.
     fn release(&self, link: &mut Link) {
-        let received = self.is_local.then(|| link.received_bytes());
-        link.queue.release(&self.socket, received);
+        let received_bytes = link.received_bytes();
+        link.queue.release(&self.socket, received_bytes);
     }
 
     /// Its socket is about to be closed. If the kernel would go on sending from files, it has it forget them:

@@ -3,6 +3,8 @@
 //! The home decides when it has a chunk fetched, by the peers that need it then. The shard that receives it lays it out
 //! in a file before anything else refers to it, so a chunk is either in memory or in a file, wherever it is sent from.
 
+use std::{io, sync::Once};
+
 use shards::{
     Budget, ChunkFiles,
     chunk_files::place::{self, Choice, Found},
@@ -24,8 +26,8 @@ pub(crate) const TAKERS_MIN: u32 = 32;
 /// chunks were fetched again, or the job was slower.
 const CACHE_CHUNKS_LEAST: usize = 256;
 
-/// A smaller cache than this has no chunk in a file, however short chunks are.
-const CACHE_BYTES_LEAST: usize = CACHE_CHUNKS_LEAST * LENT_BYTES_MIN;
+/// A cache that has room for so many of no chunk that is lent.
+const CACHE_BYTES_LEAST: u64 = (CACHE_CHUNKS_LEAST * LENT_BYTES_MIN) as u64;
 
 /// Fewer files than this are of no use.
 const FILES_MIN: usize = 64;
@@ -34,7 +36,12 @@ const FILES_MIN: usize = 64;
 /// is in `crates/server/src/memory.rs`, one on the number of files in `descriptors.rs` beside it.
 #[must_use]
 pub fn find_place(choice: &Choice, memory: &MemoryPlan, files_max: usize) -> Found {
-    if files_max < FILES_MIN && *choice != Choice::Never {
+    let asks = *choice != Choice::Never;
+    if asks && memory.cache_bytes < CACHE_BYTES_LEAST {
+        let why = format!("--cache holds fewer than {CACHE_CHUNKS_LEAST} chunks of 64 KiB");
+        return Found::none(&why, Some("raise --cache to 16M for chunks of 64 KiB, 64M for 256 KiB"));
+    }
+    if asks && files_max < FILES_MIN {
         let why =
             format!("{files_max} descriptors are left for files of chunks, {FILES_MIN} are needed");
         return Found::none(
@@ -42,13 +49,7 @@ pub fn find_place(choice: &Choice, memory: &MemoryPlan, files_max: usize) -> Fou
             Some("raise the hard limit of descriptors, or lower --max-peers"),
         );
     }
-    let cache_bytes = usize::try_from(memory.cache_bytes).unwrap_or(usize::MAX);
-    if cache_bytes < CACHE_BYTES_LEAST && *choice != Choice::Never {
-        let (has, least) = (cache_bytes >> 10, CACHE_BYTES_LEAST >> 20);
-        let why = format!("--cache is {has} KiB, and less than {least} MiB hold too few chunks");
-        return Found::none(&why, Some("raise --cache, where 32 peers and more want one file"));
-    }
-    place::find(choice, cache_bytes)
+    place::find(choice, usize::try_from(memory.cache_bytes).unwrap_or(usize::MAX))
 }
 
 /// Chunk files in the place that was found, if there is one.
@@ -84,31 +85,56 @@ pub(crate) fn keep(files: Option<&ChunkFiles>, verified: VerifiedChunk) -> (Fetc
         }
         Err((buffer, error)) => {
             if let Some(error) = error {
-                tracing::debug!(
-                    chunk = index,
-                    "this chunk is copied for each peer: no file: {error}"
-                );
+                note_refusal(index, &error);
             }
             (FetchedChunk { bytes: buffer.freeze().into(), crcs }, false)
         }
     }
 }
 
+/// A chunk that was to be lent is copied. A place that is full refuses many a second, so it is said loudly once.
+fn note_refusal(chunk: u32, error: &io::Error) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::warn!(
+            "a chunk is copied for each peer, as it could not be laid out in a file: {error}; later ones are told of \
+             at the log's level debug (--chunk-dir names another place)"
+        );
+    });
+    tracing::debug!(chunk, "this chunk is copied for each peer: no file: {error}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn found(cache_bytes: u64, choice: &Choice) -> String {
-        let memory = MemoryPlan::new(Some(cache_bytes), 1, None, None);
-        find_place(choice, &memory, FILES_MIN).to_string()
+    const MIB: u64 = 1 << 20;
+
+    fn why_not(cache_bytes: u64, files_max: usize) -> Option<String> {
+        let memory = MemoryPlan::new(Some(cache_bytes), 2, None, None);
+        let found = find_place(&Choice::Auto, &memory, files_max);
+        found.directory.is_none().then(|| found.to_string())
     }
 
     #[test]
-    fn a_cache_without_any_chunk_in_a_file_is_the_reason_and_not_the_tmpfs() {
-        let small = found(64 << 10, &Choice::Auto);
-        assert!(small.contains("--cache is 64 KiB") && small.contains("raise --cache"), "{small}");
-        let most = CACHE_BYTES_LEAST as u64;
-        assert!(!found(most, &Choice::Auto).contains("raise --cache"));
-        assert!(found(64 << 10, &Choice::Never).contains("asked for"));
+    fn a_cache_too_small_for_any_chunk_that_is_lent_is_the_reason_and_no_place_is_tried() {
+        for cache_bytes in [4096, 256 << 10, 2 * MIB, 16 * MIB - 1] {
+            let why = why_not(cache_bytes, 1000).expect("too small");
+            assert!(why.contains("raise --cache to 16M"), "{why}");
+        }
+        assert!(why_not(16 * MIB, 1000).is_none_or(|why| !why.contains("--cache")));
+        let budget = Budget::new(16 << 20, 1);
+        let files = lease_bytes(LENT_BYTES_MIN, 100, &budget) > LENT_BYTES_MIN;
+        let none = lease_bytes(LENT_BYTES_MIN, 100, &Budget::new((16 << 20) - 1, 1));
+        assert!(files && none == LENT_BYTES_MIN, "it is the bound that leases go by");
+    }
+
+    #[test]
+    fn few_descriptors_are_told_of_unless_copies_were_asked_for() {
+        let why = why_not(64 * MIB, FILES_MIN - 1).expect("too few");
+        assert!(why.contains("63 descriptors") && why.contains("--max-peers"), "{why}");
+        let memory = MemoryPlan::new(Some(64 * MIB), 2, None, None);
+        let asked = find_place(&Choice::Never, &memory, 0);
+        assert!(asked.directory.is_none() && asked.mend.is_none(), "{asked}");
     }
 }

@@ -224,7 +224,7 @@ impl Channels {
     }
 
     /// Lets go of files, see [`SendQueue::release`].
-    pub fn release(&mut self, socket: &Socket, received_bytes: Option<u64>) {
+    pub fn release(&mut self, socket: &Socket, received_bytes: u64) {
         self.stream.release(socket, received_bytes);
     }
 

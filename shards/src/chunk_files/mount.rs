@@ -78,10 +78,15 @@ pub(super) fn make(size_bytes: usize) -> Result<OwnedFd, String> {
         });
     }
     let mut child = command.spawn().map_err(|error| told("a child process", &error))?;
-    let status = child.wait().map_err(|error| told("the end of a child process", &error))?;
+    let status = match child.wait() {
+        Ok(status) => Some(status),
+        // Who started this process had it ignore the ends of its children: the kernel has waited for it.
+        Err(error) if error.raw_os_error() == Some(Errno::CHILD.raw_os_error()) => None,
+        Err(error) => return Err(told("the end of a child process", &error)),
+    };
     // It holds the other end.
     drop(command);
-    if let Some(signal) = status.signal() {
+    if let Some(signal) = status.and_then(|status| status.signal()) {
         return Err(format!("signal {signal} ended the child that was to mount a tmpfs"));
     }
     take_answer(&near)

@@ -1,8 +1,10 @@
 //! Where chunk files can be made on this machine, found out by making one. Knows nothing of how many there may be.
 //!
 //! Files of small pages are sent more slowly than a copy is made: the kernel looks up, counts and passes on each page. So
-//! a place counts only if the kernel gives its files large pages, and it says so itself, in the counters of
-//! `/sys/kernel/mm/transparent_hugepage`. Kernels before 6.14 give large pages to files of 2 MiB and more alone.
+//! a place counts only if the kernel gives its files large pages. Two signs must agree: the size of block that it states
+//! for a file there, which follows the mount's `huge=`; and its counters in `/sys/kernel/mm/transparent_hugepage`, since
+//! kernels before 6.14 give large pages to files of 2 MiB and more alone. The counters are of the whole system, so
+//! other relays alone make them grow.
 
 use std::{fmt, os::fd::OwnedFd, path::PathBuf, str::FromStr};
 
@@ -21,7 +23,7 @@ pub enum Choice {
 /// What was found.
 #[derive(Debug)]
 pub struct Found {
-    /// A directory for chunk files.
+    /// A directory for chunk files, on a tmpfs whose files get large pages.
     pub directory: Option<OwnedFd>,
     /// Which one, or why there is none.
     pub what: String,
@@ -82,12 +84,13 @@ mod system {
     };
 
     use rustix::{
-        fs::{Mode, OFlags, fstatfs, open},
+        fs::{Mode, OFlags, fstat, fstatfs, fstatvfs, open},
+        param::page_size,
         process::{Resource, getrlimit},
     };
 
     use super::{Choice, Found};
-    use crate::chunk_files::{ChunkFiles, mount};
+    use crate::chunk_files::{memory_taken, mount, taken_bytes, unnamed_file, write_all};
 
     /// What a tmpfs calls itself.
     const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -111,18 +114,24 @@ mod system {
         }
         if let Choice::Directory(path) = choice {
             return match opened(path).and_then(tried) {
-                Ok(directory) => found(directory, &format!("in {}", path.display())),
+                Ok(directory) => {
+                    let small = room_if_less(&directory, size_bytes);
+                    found(directory, &format!("in {}", path.display()), small)
+                }
                 Err(why) => Found::none(&format!("{} {why}", path.display()), Some(MEND)),
             };
         }
         let private = mount::make(size_bytes);
         let why = match private.map_err(|why| format!("can't be mounted ({why})")).and_then(tried) {
-            Ok(directory) => return found(directory, "on a tmpfs of this process"),
+            Ok(directory) => return found(directory, "on a tmpfs of this process", None),
             Err(why) => why,
         };
         let shared = Path::new("/dev/shm");
         match opened(shared).and_then(tried) {
-            Ok(directory) => found(directory, "in /dev/shm"),
+            Ok(directory) => {
+                let small = room_if_less(&directory, size_bytes);
+                found(directory, "in /dev/shm", small)
+            }
             Err(other) => {
                 let why = format!("a tmpfs of this process {why}, and /dev/shm {other}");
                 Found::none(&why, Some(MEND))
@@ -130,10 +139,21 @@ mod system {
         }
     }
 
-    fn found(directory: OwnedFd, place: &str) -> Found {
+    fn found(directory: OwnedFd, place: &str, small: Option<u64>) -> Found {
         let what =
             format!("chunks that many peers want are sent from files {place}, without copying");
-        Found { directory: Some(directory), what, mend: None }
+        let mend = small.map(|room| {
+            format!("it has room for {} MiB, less than --cache: mount it larger", room >> 20)
+        });
+        Found { directory: Some(directory), what, mend }
+    }
+
+    /// What the directory has room for, if that is less than this: chunks beyond it are copied.
+    fn room_if_less(directory: &OwnedFd, size_bytes: usize) -> Option<u64> {
+        let about = fstatvfs(directory).ok()?;
+        // A tmpfs without a bound states no blocks at all.
+        let room = about.f_bavail.saturating_mul(about.f_frsize);
+        (about.f_blocks > 0 && room < size_bytes as u64).then_some(room)
     }
 
     fn opened(path: &Path) -> Result<OwnedFd, String> {
@@ -152,21 +172,27 @@ mod system {
 
     /// Makes a file there, and asks the kernel whether it has large pages.
     fn tried(directory: OwnedFd) -> Result<OwnedFd, String> {
-        let lacking = "gives its files no large pages";
-        let before = large_pages_made().ok_or(lacking)?;
-        let files = ChunkFiles::new(directory, 1, TRIAL_BYTES);
-        let made = files.create(&[IoSlice::new(&vec![1; TRIAL_BYTES])]);
-        let file = made.map_err(|error| format!("takes no file without a name ({error})"))?;
-        let is_large = large_pages_made().is_some_and(|after| after > before);
-        let taken = file.as_ref().map_or(usize::MAX, super::super::ChunkFile::taken_bytes);
-        drop(file);
-        if !is_large {
-            return Err(lacking.to_owned());
+        let lacking = || "gives its files no large pages".to_owned();
+        let no_file = |error: io::Error| match error.kind() {
+            io::ErrorKind::StorageFull => format!("has no room for {TRIAL_BYTES} bytes"),
+            _ => format!("takes no file without a name ({error})"),
+        };
+        let before = large_pages_made().ok_or_else(lacking)?;
+        let file = unnamed_file(&directory).map_err(no_file)?;
+        write_all(&file, &[IoSlice::new(&vec![1; TRIAL_BYTES])]).map_err(no_file)?;
+        let is_counted = large_pages_made().is_some_and(|after| after > before);
+        let about = fstat(&file).map_err(|error| no_file(error.into()))?;
+        let of_blocks = usize::try_from(about.st_blksize).unwrap_or(0);
+        if !is_counted || of_blocks <= page_size() {
+            return Err(lacking());
         }
-        if taken > 2 * TRIAL_BYTES {
-            return Err(format!("rounds a file of {TRIAL_BYTES} bytes up to {taken}"));
+        match memory_taken(&file).map_err(no_file)? {
+            // Such files are refused when chunks come, too.
+            taken if taken > taken_bytes(TRIAL_BYTES) => {
+                Err(format!("rounds a file of {TRIAL_BYTES} bytes up to {taken}"))
+            }
+            _ => Ok(directory),
         }
-        files.into_directory().ok_or_else(|| lacking.to_owned())
     }
 
     /// How many large pages the kernel has ever given to files in memory. None: it does not tell.

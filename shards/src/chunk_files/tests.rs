@@ -3,7 +3,7 @@
 
 use std::{fs::File, io::IoSlice};
 
-use super::{ChunkFile, ChunkFiles, place, taken_bytes};
+use super::{ChunkFile, ChunkFiles, SeqCst, place, taken_bytes};
 
 const LEN: usize = 5 * 4096 + 1;
 
@@ -98,4 +98,51 @@ fn a_place_is_one_with_large_pages_or_there_is_a_reason_and_what_mends_it() {
         let files = ChunkFiles::new(directory, 1, usize::MAX);
         assert_eq!(file(&files).taken_bytes(), taken_bytes(LEN), "no more than it needs");
     }
+}
+
+/// The kernel's counters of large pages are of the whole system: what others make there is no sign of this place.
+#[cfg(target_os = "linux")]
+#[test]
+fn large_pages_that_others_get_are_no_sign_of_a_place() {
+    use place::{Choice, find};
+    let shared = || find(&Choice::Directory("/dev/shm".into()), 1 << 20);
+    let own = find(&Choice::Auto, 32 << 20);
+    let is_usable = shared().directory.is_some();
+    let Some(directory) = own.directory.filter(|_| !own.what.contains("/dev/shm")) else { return };
+    let files = ChunkFiles::new(directory, 16, usize::MAX);
+    let has_ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let parts = [1; 64 << 10];
+            while !has_ended.load(SeqCst) {
+                files.create(&[IoSlice::new(&parts)]).expect("there is room");
+            }
+        });
+        let found = (0..50).filter(|_| shared().directory.is_some()).count();
+        has_ended.store(true, SeqCst);
+        assert_eq!(found, if is_usable { 50 } else { 0 });
+    });
+}
+
+/// What a place has no room for is counted nowhere.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_place_refuses_and_takes_files_again_when_some_have_gone() {
+    use place::{Choice, find};
+    let Some(directory) = find(&Choice::Auto, 600 << 10).directory else { return };
+    let files = ChunkFiles::new(directory, 16, usize::MAX);
+    let parts = vec![1; 256 << 10];
+    let create = || files.create(&[IoSlice::new(&parts)]);
+    let kept: Vec<ChunkFile> =
+        std::iter::from_fn(|| create().ok().flatten()).take(16).collect();
+    if kept.len() == 16 {
+        // It is /dev/shm, which has room for more.
+        return;
+    }
+    let error = create().expect_err("it is full");
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+    assert_eq!((files.count(), files.bytes()), (2, 2 * taken_bytes(parts.len())));
+    drop(kept);
+    assert!(create().is_ok_and(|file| file.is_some()), "there is room again");
+    assert_eq!((files.count(), files.bytes()), (0, 0));
 }

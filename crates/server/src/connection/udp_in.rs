@@ -256,6 +256,7 @@ fn read(
     let result = link.read_datagrams(ready.shaping.datagrams_room(), &mut counts);
     let late = link.session.late_bytes() - late_before;
     drop(link);
+    connection.note_datagrams();
     cells.data_in_bytes.add(counts.data_bytes);
     ready.shaping.note_datagrams(desk, connection, counts.data_bytes, late);
     desk.bells.activity.ring();

@@ -20,10 +20,10 @@ impl SendQueue {
         !self.pinned.is_empty()
     }
 
-    /// Asks the kernel what the other side has, and lets go of the files that nothing refers to any more.
-    /// `received_bytes`: of file, as the other side says, if it is on this machine.
-    pub fn release(&mut self, socket: &Socket, received_bytes: Option<u64>) {
-        if self.is_lending() {
+    /// Lets go of the files that nothing refers to any more. `received_bytes`: of file, as the other side says; the
+    /// kernel is asked only where that is news.
+    pub fn release(&mut self, socket: &Socket, received_bytes: u64) {
+        if self.pinned.is_claimed(received_bytes) {
             // A system that does not tell has it counted until the connection is gone.
             let unacknowledged = socket.unacknowledged_bytes().unwrap_or(u64::MAX);
             self.pinned.release(unacknowledged, received_bytes);
@@ -40,7 +40,9 @@ impl SendQueue {
         while sum.total_bytes < LENT_RUN_BYTES_MAX && !sum.blocked {
             let data_bytes_left = data_bytes_max.saturating_sub(sum.data_bytes);
             let step = if self.words_go_first() {
-                self.write_words(socket).map(Some)
+                let room = LENT_RUN_BYTES_MAX - sum.total_bytes;
+                let is_followed = self.lent_run_follows(data_bytes_left, room);
+                self.write_words(socket, is_followed).map(Some)
             } else {
                 self.write_run(socket, data_bytes_left, &sum)
             };
@@ -61,11 +63,27 @@ impl SendQueue {
         !self.tail.is_empty() || self.control_bytes() > 0 && is_between_frames
     }
 
-    /// The rest of a copied frame, and control bytes. Bytes of a file follow.
-    fn write_words(&mut self, socket: &Socket) -> io::Result<Written> {
+    /// Bytes of a file would go behind what goes before them.
+    fn lent_run_follows(&self, data_bytes_max: u64, room: usize) -> bool {
+        let words = self.tail.len() - self.tail_sent + self.control_bytes();
+        self.sends.front().is_some_and(|send| {
+            send.payload.lent().is_some_and(|lent| {
+                let from = position(send.offset as usize) + send.frame_sent;
+                self.run_end(&lent, data_bytes_max, room.saturating_sub(words)) > from
+            })
+        })
+    }
+
+    /// The rest of a copied frame, and control bytes. Only before bytes of a file may the kernel wait for a full
+    /// packet: with nothing behind them it would keep them for 200 ms.
+    fn write_words(&mut self, socket: &Socket, is_followed: bool) -> io::Result<Written> {
         let parts = [&self.tail[self.tail_sent..], &self.control[self.control_sent..]];
         let offered = parts[0].len() + parts[1].len();
-        let taken = no_error_if_full(socket.try_write_before_more(&parts.map(IoSlice::new)))?;
+        let slices = parts.map(IoSlice::new);
+        let taken = no_error_if_full(match is_followed {
+            true => socket.try_write_before_more(&slices),
+            false => socket.try_write_vectored(&slices),
+        })?;
         let mut written =
             Written { total_bytes: taken, blocked: taken < offered, ..Written::default() };
         self.advance(taken, &Frames::default(), &mut written);

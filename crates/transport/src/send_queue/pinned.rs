@@ -1,7 +1,9 @@
 //! The files that one connection's socket may refer to.
 //!
-//! Invariant: a file is pinned from before the kernel is given a byte of it until the kernel says that the other side
-//! has that byte, or the connection is gone. What the other side says counts for nothing alone: it could claim.
+//! Invariant: a file is pinned from before the kernel is given a byte of it until both the kernel and the other side say
+//! that the other side has that byte, or the connection is gone. What the other side says counts for nothing alone: it
+//! could claim. What the kernel says is not all where that is the same kernel: the other side's socket refers to the
+//! same pages until its owner has read them. No address tells that for sure (a container beside this one has its own).
 
 use std::collections::VecDeque;
 
@@ -57,13 +59,17 @@ impl Pinned {
         }
     }
 
-    /// Lets go of what the other side has, as the kernel says. Where both ends are on this machine, its socket may
-    /// still refer to pages that its owner has not read: then `received_bytes` of file, as that one says, count too.
-    pub(super) fn release(&mut self, unacknowledged_bytes: u64, received_bytes: Option<u64>) {
+    /// The other side says that it has all of some file.
+    pub(super) fn is_claimed(&self, received_bytes: u64) -> bool {
+        self.files.front().is_some_and(|first| first.data_bytes <= received_bytes)
+    }
+
+    /// Lets go of what the other side has, as the kernel and it both say.
+    pub(super) fn release(&mut self, unacknowledged_bytes: u64, received_bytes: u64) {
         let acknowledged = self.written_bytes.saturating_sub(unacknowledged_bytes);
         while let Some(first) = self.files.front()
             && first.written_bytes <= acknowledged
-            && received_bytes.is_none_or(|received| first.data_bytes <= received)
+            && first.data_bytes <= received_bytes
         {
             self.files.pop_front();
         }
