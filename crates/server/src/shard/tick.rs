@@ -85,7 +85,9 @@ fn tell_lapse() {
         let before = LAPSE_TOLD_MS.swap(lapsed, Ordering::Relaxed);
         let seconds = Duration::from_millis(lapsed.saturating_sub(before)).as_secs_f64();
         if seconds > 0.0 {
-            tracing::warn!("this relay did not run for {seconds:.1} s: that counts against no peer");
+            tracing::warn!(
+                "this relay did not run for {seconds:.1} s: that counts against no peer"
+            );
         }
     }
 }
