@@ -32,7 +32,7 @@ fn a_peer_that_floods_hears_why_it_is_closed() {
             }
             let failure = wire.hear_end().expect("it is told why");
             assert_eq!(failure.code, FailureCode::Protocol, "{failure}");
-            assert!(failure.text.contains("nobody asked"), "{failure}");
+            assert!(failure.text.contains("did not ask"), "{failure}");
         }
         download(relay.addr, &file);
         assert!(origin.is_serving());
