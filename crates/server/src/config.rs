@@ -66,6 +66,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where they are read again.
     pub settings: Settings,
+    /// Tells this process apart from other relays, wherever they are.
+    pub relay_id: u64,
 }
 
 impl Config {
@@ -76,6 +78,7 @@ impl Config {
             admission: self.admission.clone(),
             chunk_size_log2_max: self.chunk_size_log2_max,
             chunk_size_log2_limit: u8::try_from(least.ilog2()).expect("at most 63"),
+            relay_id: self.relay_id,
         }
     }
 
@@ -113,6 +116,7 @@ impl Config {
             missing_timeout: Duration::from_secs(60),
             limits: Limits::default(),
             settings: Settings::default(),
+            relay_id: 0,
         }
     }
 }
