@@ -146,7 +146,7 @@ pub fn run(
 
     let recorder = metrics::recorder()?;
     let (watch, snapshots) = Watch::new(placement.shard_count());
-    let cache_bytes = usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX);
+    let cache_bytes = usize::try_from(config.chunk_bytes()).unwrap_or(usize::MAX);
     let driver = chosen.driver.to_string();
     let found = find_place(&config.chunk_place, &config.memory, places.files);
     tracing::info!("{found}");
