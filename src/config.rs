@@ -26,12 +26,19 @@ use relay_server::{
 use relay_swarm::Eviction;
 use relay_transport::Identity;
 
+mod uplink;
+
 pub use relay_program::arguments::parse_driver;
 pub use relay_server::config::DATA_PORT_DEFAULT;
+pub use self::uplink::{UplinkArgs, Upstream};
 pub use relay_units::{parse_count, parse_duration, parse_listen, parse_rate, parse_size};
 
 /// The largest chunk is this part of the cache.
 const CACHE_CHUNKS_TYPICAL: u64 = 8;
+
+/// With an uplink this part of the cache is for chunks on their way between the two relays: two of the largest that the
+/// rest takes.
+const SHELF_PART: u64 = 4;
 
 /// The options of a relay.
 #[derive(Parser, Clone, Debug)]
@@ -81,6 +88,10 @@ pub struct RelayArgs {
     /// What the relay is the origin of.
     #[command(flatten)]
     pub origin: OriginArgs,
+
+    /// Which relay it gets and gives files at, too.
+    #[command(flatten)]
+    pub uplink: UplinkArgs,
 
     /// What drives the event loops: auto, io-uring or epoll
     #[arg(long, env = "RELAY_DRIVER", value_name = "D", default_value = "auto", value_parser = parse_driver)]
@@ -309,8 +320,10 @@ impl RelayArgs {
     pub fn check(&self) -> Result<Config, ConfigError> {
         let shard_count = Placement::plan(self.cores, self.oversubscribe).shard_count();
         let memory = MemoryPlan::of_this_machine(self.cache, shard_count);
-        let chunk_max = memory.cache_bytes / CACHE_CHUNKS_TYPICAL;
-        if memory.cache_bytes < CACHE_CHUNKS_MIN << CHUNK_SIZE_LOG2_MIN {
+        let shelf_bytes = if self.uplink.upstream.is_some() { memory.cache_bytes / SHELF_PART } else { 0 };
+        let cache_bytes = memory.cache_bytes - shelf_bytes;
+        let chunk_max = cache_bytes / CACHE_CHUNKS_TYPICAL;
+        if cache_bytes < CACHE_CHUNKS_MIN << CHUNK_SIZE_LOG2_MIN {
             return Err(ConfigError::CacheTooSmall(memory.cache_bytes));
         }
         let log2 = u8::try_from(chunk_max.ilog2()).expect("at most 63");
@@ -356,8 +369,18 @@ impl RelayArgs {
             missing_timeout: self.missing_timeout,
             limits,
             settings,
+            shelf_bytes,
+            relay_id: random_number(),
         })
     }
+}
+
+/// Tells processes apart.
+fn random_number() -> u64 {
+    let mut bytes = [0u8; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(bytes.len()), "8 bytes of randomness are always to be had");
+    u64::from_le_bytes(bytes)
 }
 
 fn read<T>(

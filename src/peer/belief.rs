@@ -19,7 +19,7 @@ use crate::{
 
 /// Where a pin comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum PinSource {
+pub(crate) enum PinSource {
     /// The ticket.
     Ticket,
     /// The ticket, which names another relay than `--relay` does.
@@ -30,7 +30,7 @@ pub(super) enum PinSource {
 
 /// Which relay a command believes. Clones are the same.
 #[derive(Clone, Debug)]
-pub(super) struct Belief {
+pub(crate) struct Belief {
     trust: Trust,
     relay: RelayAddr,
     ground: Ground,
@@ -51,7 +51,7 @@ impl Belief {
     ///
     /// # Errors
     /// The authorities or the known relays can't be read.
-    pub(super) fn of(
+    pub(crate) fn of(
         relay: &RelayAddr,
         pin: Option<(Pin, PinSource)>,
         tls_ca: Option<&Path>,
@@ -75,12 +75,12 @@ impl Belief {
     }
 
     /// For connections.
-    pub(super) fn trust(&self) -> &Trust {
+    pub(crate) fn trust(&self) -> &Trust {
         &self.trust
     }
 
     /// The pin that the relay proved, or that is expected of it.
-    pub(super) fn pin(&self) -> Option<Pin> {
+    pub(crate) fn pin(&self) -> Option<Pin> {
         self.trust.pin()
     }
 
@@ -88,7 +88,7 @@ impl Belief {
     ///
     /// # Errors
     /// Another pin of it has been remembered meanwhile, or the known relays can't be read.
-    pub(super) fn remember(&self) -> Result<Option<String>, String> {
+    pub(crate) fn remember(&self) -> Result<Option<String>, String> {
         let Ground::Meetings(known) = &self.ground else { return Ok(None) };
         let Some(pin) = self.pin() else { return Ok(None) };
         let met = known.meet(&self.relay, pin);
@@ -107,7 +107,7 @@ impl Belief {
     }
 
     /// What an error means where it is about which relay answers.
-    pub(super) fn explain(&self, error: &ConnectionError) -> Option<String> {
+    pub(crate) fn explain(&self, error: &ConnectionError) -> Option<String> {
         let ConnectionError::Session { error: SessionError::Secure(error), .. } = error else {
             return None;
         };

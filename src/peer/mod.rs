@@ -14,7 +14,7 @@
 //! is the library's business, not this module's.
 
 pub mod args;
-mod belief;
+pub(crate) mod belief;
 mod check;
 mod destination;
 mod error;

@@ -122,7 +122,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ),
         ("manifest-refused", Message::ManifestRefused),
         ("progress", Message::Progress { received_bytes: 127, granted_bytes: 128 }),
-        ("have", Message::Have { ranges }),
+        ("have", Message::Have { ranges: ranges.clone() }),
         ("want", Message::Want { chunks: vec![7, 6, 262_143] }),
         ("lacking", Message::Lacking { chunk: 5 }),
         ("fetch", Message::Fetch { fetch_id: u32::MAX, chunk: 9 }),
@@ -151,11 +151,14 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("datagram-request-both", Message::DatagramRequest { channel: Channel::Both }),
         ("datagram-offer", Message::DatagramOffer(offer())),
         ("label", Message::Label { text: "Größe 7".into() }),
+        ("uplink", Message::Uplink { below: vec![0x0123_4567_89ab_cdef, 5] }),
+        ("available", Message::Available { ranges: ranges.clone(), held: true }),
+        ("lost", Message::Lost { ranges: ranges.clone() }),
     ]);
     list
 }
 
-const FAILURE_CODES: [FailureCode; 13] = [
+const FAILURE_CODES: [FailureCode; 14] = [
     FailureCode::Protocol,
     FailureCode::TokenRefused,
     FailureCode::TooManyPeers,
@@ -169,6 +172,7 @@ const FAILURE_CODES: [FailureCode; 13] = [
     FailureCode::TransportRefused,
     FailureCode::DatagramsSilent,
     FailureCode::NotPublished,
+    FailureCode::UplinkRefused,
 ];
 
 fn encoded(message: &Message) -> Vec<u8> {

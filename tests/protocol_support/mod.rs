@@ -12,7 +12,7 @@ use relay::protocol::{
     encode_control, encode_message, encode_preamble, frame_crc,
     limits::{
         BITFIELD_PART_BYTES_MAX, CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN,
-        FAILURE_TEXT_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HAVE_RANGES_MAX,
+        FAILURE_TEXT_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, HAVE_RANGES_MAX, RELAYS_BELOW_MAX,
         MANIFEST_PART_DIGESTS_MAX, STATS_NAME_BYTES_MAX, VERSION, WANT_CHUNKS_MAX,
     },
 };
@@ -256,6 +256,7 @@ fn failure() -> impl Strategy<Value = Message> {
         FailureCode::TransportRefused,
         FailureCode::DatagramsSilent,
         FailureCode::NotPublished,
+        FailureCode::UplinkRefused,
     ]);
     (code, string_regex(&format!(".{{0,{FAILURE_TEXT_BYTES_MAX}}}")).unwrap())
         .prop_map(|(code, text)| Message::Failure(Failure::new(code, text)))
@@ -272,7 +273,11 @@ fn lists() -> impl Strategy<Value = Message> {
             .prop_map(|(offset_bytes, bytes)| Message::BitfieldPart { offset_bytes, bytes }),
         (0..=manifest_end, vec(digest(), 0..=MANIFEST_PART_DIGESTS_MAX))
             .prop_map(|(first_chunk, digests)| Message::ManifestPart { first_chunk, digests }),
-        vec(range, 0..=HAVE_RANGES_MAX).prop_map(|ranges| Message::Have { ranges }),
+        vec(range.clone(), 0..=HAVE_RANGES_MAX).prop_map(|ranges| Message::Have { ranges }),
+        vec(range.clone(), 0..=HAVE_RANGES_MAX).prop_map(|ranges| Message::Lost { ranges }),
+        (vec(range, 0..=HAVE_RANGES_MAX), any::<bool>())
+            .prop_map(|(ranges, held)| Message::Available { ranges, held }),
+        vec(any::<u64>(), 0..=RELAYS_BELOW_MAX).prop_map(|below| Message::Uplink { below }),
         vec(0..CHUNK_COUNT_MAX, 0..=WANT_CHUNKS_MAX).prop_map(|chunks| Message::Want { chunks }),
     ]
 }

@@ -287,7 +287,7 @@ impl World {
         let order = peer.plan.order;
         let is_suspect = peer.plan.is_suspect;
         let now = self.time();
-        let join = Join { claims, order, seeding, is_suspect };
+        let join = Join { claims, order, seeding, is_suspect, is_uplink: false };
         let slot = self.homes[home].swarm.handle_join(now, join);
         self.homes[home].slots.insert(slot, index);
         self.peers[index].slot = Some(slot);

@@ -96,6 +96,7 @@ impl SessionError {
                 | FailureCode::SwarmRefused
                 | FailureCode::Banned
                 | FailureCode::ChunksMissing
+                | FailureCode::UplinkRefused
                 | FailureCode::TransportRefused => false,
             },
             _ => false,

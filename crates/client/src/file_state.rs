@@ -106,6 +106,18 @@ impl FileState {
         is_new
     }
 
+    /// A chunk is here no longer; whether it was.
+    pub fn remove(&mut self, chunk: u32) -> bool {
+        let was_here = self.have.remove(chunk);
+        if was_here
+            && let Some(goal) = &mut self.goal
+            && goal.chunks.contains(chunk)
+        {
+            goal.lacking += 1;
+        }
+        was_here
+    }
+
     /// Takes the list of digests, or another copy of the same (many peers may share one).
     ///
     /// # Panics
@@ -148,6 +160,9 @@ mod tests {
             file.invariants();
             assert_eq!(file.is_complete(), is_complete, "chunk {chunk}");
         }
+        assert!(file.remove(2) && !file.remove(2) && !file.is_complete());
+        file.invariants();
+        assert!(file.add(2) && file.is_complete());
         assert!(file.is_whole() && FileState::lacking(key).lacking_chunks().count() == 5);
     }
 }

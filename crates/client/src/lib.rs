@@ -1,6 +1,10 @@
 //! The peer's side: gets a file through a relay, and supplies what it has.
 //!
 //! ```text
+//!  bridge       SHELL: two peers of one file at two relays, and what crosses between them
+//!    ├─ crossing         PURE: which chunks cross
+//!    ├─ room             a bound on those that do
+//!    │
 //!  peer         SHELL: connects, and connects again when a connection breaks
 //!    ├─ observer         what its owner is told, and may want
 //!    ├─ remote, race     the way to the relay: the first of its addresses that answers
@@ -81,6 +85,7 @@
 //! ```
 
 pub mod assembler;
+pub mod bridge;
 mod connection;
 pub mod content;
 pub mod dial;
@@ -114,6 +119,7 @@ pub mod uploads;
 pub mod wants;
 
 pub use assembler::WrongDigestCause;
+pub use bridge::{Bridge, BridgeConfig, BridgeHandle, Shelf, Side};
 pub use connection::{Scratch, new_scratch};
 pub use content::Content;
 pub use endpoint::Endpoint;

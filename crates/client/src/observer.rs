@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{error::ConnectionError, file_state::FileState};
-use relay_protocol::{Manifest, SwarmStatus, time::Time};
+use relay_protocol::{ChunkRange, Manifest, SwarmStatus, time::Time};
 
 /// What happens to a peer.
 #[derive(Debug)]
@@ -47,6 +47,13 @@ pub enum Notice<'a> {
     LeaveGranted,
     /// How far the swarm is: see [`PeerHandle::ask_status`](super::PeerHandle::ask_status).
     Status(SwarmStatus),
+    /// Other peers hold these chunks, or do no longer; told to an end of an uplink.
+    Available {
+        /// The chunks, as a set.
+        ranges: &'a [ChunkRange],
+        /// They do.
+        held: bool,
+    },
     /// It lacks chunks that no connected peer holds.
     Waiting {
         /// Number of chunks that the peer lacks and no peer holds.

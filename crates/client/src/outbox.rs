@@ -38,9 +38,20 @@ impl Outbox {
 
     /// Acknowledges a chunk; neighbours become one range.
     pub fn have(&mut self, chunk: u32) {
-        match self.have.last_mut() {
-            Some(last) if last.first + last.count == chunk => last.count += 1,
-            _ => self.have.push(ChunkRange { first: chunk, count: 1 }),
+        extend(&mut self.have, chunk);
+    }
+
+    /// Says that these chunks, ascending, can't be supplied any longer; after what was acknowledged before.
+    pub fn lost(&mut self, chunks: impl Iterator<Item = u32>) {
+        while let Some(have) = self.poll_have() {
+            self.single.push_back(have);
+        }
+        let mut ranges: Vec<ChunkRange> = Vec::new();
+        for chunk in chunks {
+            extend(&mut ranges, chunk);
+        }
+        for ranges in ranges.chunks(HAVE_RANGES_MAX) {
+            self.single.push_back(Message::Lost { ranges: ranges.to_vec() });
         }
     }
 
@@ -66,10 +77,10 @@ impl Outbox {
 
     /// The next message; acknowledgements only if they are not held back.
     pub fn poll(&mut self, hold_back: bool) -> Option<Message> {
-        // A hello is the first of the single messages but for the request for datagrams, and its
+        // A hello is the first of the single messages but for those that introduce it, and its
         // bitfield must follow at once.
         let first = self.single.front();
-        if matches!(first, Some(Message::Hello(_) | Message::DatagramRequest { .. })) {
+        if matches!(first, Some(Message::Hello(_) | Message::DatagramRequest { .. } | Message::Uplink { .. })) {
             return self.single.pop_front();
         }
         // A peer that leaves may be let go at once. What it has got must be known before, or it does not
@@ -117,6 +128,14 @@ impl Outbox {
     }
 }
 
+/// Neighbours become one range.
+fn extend(ranges: &mut Vec<ChunkRange>, chunk: u32) {
+    match ranges.last_mut() {
+        Some(last) if last.first + last.count == chunk => last.count += 1,
+        _ => ranges.push(ChunkRange { first: chunk, count: 1 }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +148,25 @@ mod tests {
         }
         let ranges = [(4, 3), (9, 2), (3, 1)].map(|(first, count)| ChunkRange { first, count });
         assert_eq!(outbox.poll(false), Some(Message::Have { ranges: ranges.to_vec() }));
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_is_lost_is_said_after_what_was_had_before_and_before_what_is_had_again() {
+        let mut outbox = Outbox::default();
+        outbox.have(7);
+        outbox.lost([6, 7, 9].into_iter());
+        outbox.have(7);
+        let ranges = |ranges: &[(u32, u32)]| -> Vec<ChunkRange> {
+            ranges.iter().map(|&(first, count)| ChunkRange { first, count }).collect()
+        };
+        for message in [
+            Message::Have { ranges: ranges(&[(7, 1)]) },
+            Message::Lost { ranges: ranges(&[(6, 2), (9, 1)]) },
+            Message::Have { ranges: ranges(&[(7, 1)]) },
+        ] {
+            assert_eq!(outbox.poll(false), Some(message));
+        }
         assert!(outbox.is_empty());
     }
 

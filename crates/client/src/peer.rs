@@ -4,7 +4,11 @@
 //! and goes on where it was. What makes a connection hopeless is said by
 //! [`ConnectionError::is_transient`].
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use shards::{bell::LocalBell, clock, task};
 
@@ -108,6 +112,8 @@ struct HandleState {
     /// Rung when it is to stop, for a peer that waits without a connection.
     stop: LocalBell,
     link: Cell<Option<Rc<Link>>>,
+    /// It is an end of an uplink, and stands for these relays.
+    below: RefCell<Option<Vec<u64>>>,
 }
 
 impl HandleState {
@@ -161,6 +167,17 @@ impl PeerHandle {
     /// connection.
     pub fn ask_status(&self) {
         self.0.with_link(Link::ask_status);
+    }
+
+    /// Makes the peer an end of an uplink that stands for these relays, now and on every new connection.
+    pub fn stand_for(&self, below: &[u64]) {
+        *self.0.below.borrow_mut() = Some(below.to_vec());
+        self.say(|session| session.handle_below(below));
+    }
+
+    /// Tells the session, if there is one.
+    pub(crate) fn say(&self, say: impl FnOnce(&mut Session)) {
+        self.0.with_link(|link| link.tell(say));
     }
 
     /// Asks the relay for leave, again on every new connection; the peer ends when it is granted.
@@ -294,6 +311,7 @@ impl Peer {
         let channel = self.transport.in_datagrams().filter(|_| !remote.is_proxy());
         let session = Session::new(config, file, now());
         let session = session.with_datagrams(channel).with_label(self.label.clone());
+        let session = session.with_uplink(self.handle.0.below.borrow().clone());
         let surroundings = std::mem::take(&mut self.surroundings);
         let relay = (&self.config.trust, self.config.remote.host().into_owned());
         let link = Link::new((socket, remote), session, relay, surroundings);

@@ -18,6 +18,7 @@
 mod handshake;
 mod interface;
 mod receiving;
+mod uplink;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -35,7 +36,7 @@ use super::{
     file_state::FileState,
     outbox::Outbox,
     sealing::Seal,
-    uploads::{Upload, Uploads},
+    uploads::{UPLOADS_QUEUED_MAX, UPLOADS_WAITING_MAX, Upload, Uploads},
     wants::ChunkOrder,
 };
 use relay_protocol::{
@@ -56,12 +57,18 @@ pub struct Session {
     outbox: Outbox,
     events: VecDeque<SessionEvent>,
     is_leaving: bool,
+    /// It is an end of an uplink, and stands for these relays.
+    below: Option<Vec<u64>>,
 }
 
 impl Session {
     /// Goes on with `file` where an earlier connection left it.
     #[must_use]
     pub fn new(config: SessionConfig, file: FileState, now: Time) -> Self {
+        let at_once = match config.order {
+            ChunkOrder::Named => UPLOADS_WAITING_MAX,
+            _ => UPLOADS_QUEUED_MAX,
+        };
         Self {
             receiving: Receiving::new(config.intake_bytes_per_second, config.keeps_bytes, now),
             config,
@@ -69,10 +76,11 @@ impl Session {
             handshake: Handshake::new(now),
             label: Label::default(),
             builder: None,
-            uploads: Uploads::default(),
+            uploads: Uploads::new(at_once),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             is_leaving: false,
+            below: None,
         }
     }
 
@@ -203,8 +211,9 @@ impl Session {
         let SessionConfig { order, seeding, .. } = self.config;
         let order = match order {
             ChunkOrder::Relay => Order::Relay,
-            ChunkOrder::Sequential | ChunkOrder::Random { .. } => Order::Peer,
+            ChunkOrder::Sequential | ChunkOrder::Random { .. } | ChunkOrder::Named => Order::Peer,
         };
+        self.introduce_uplink();
         let (key, have) = (Some(*self.file.key()), self.file.have());
         let claims = claims(have);
         self.outbox.introduce(Hello { key, proof, claims, order, seeding }, have);
@@ -223,7 +232,7 @@ impl Session {
         if self.is_leaving {
             self.outbox.push(Message::Leaving);
         }
-        if self.file.is_complete() {
+        if self.file.is_complete() && !self.is_uplink() {
             self.events.push_back(SessionEvent::Complete);
         } else if self.file.manifest().is_none() {
             self.builder = Some(ManifestBuilder::new(*self.file.key()));
@@ -257,6 +266,7 @@ impl Session {
                 let event = SessionEvent::Waiting { missing_count, first_missing, deadline };
                 self.events.push_back(event);
             }
+            Message::Available { .. } if self.is_uplink() => self.handle_available(message),
             Message::SeedingDone => self.events.push_back(SessionEvent::SeedingDone),
             Message::LeaveGranted => self.events.push_back(SessionEvent::LeaveGranted),
             Message::SwarmStatus(status) => {
@@ -417,7 +427,9 @@ impl Session {
 
     /// The fetch can't be answered: its chunk could not be read.
     pub fn handle_upload_failed(&mut self, fetch_id: u32) {
-        self.uploads.finish(fetch_id);
+        if let Some(Upload { chunk, .. }) = self.uploads.finish(fetch_id) {
+            self.unclaim_refused(chunk);
+        }
         self.outbox.push(Message::FetchRefused { fetch_id });
     }
 

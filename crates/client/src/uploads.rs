@@ -18,6 +18,9 @@ const FETCHES_HELD_MAX: usize = 4 * FETCHES_PER_PEER_MAX;
 /// the upload of a chunk that the relay discards.
 const CANCELLED_MAX: usize = 2 * FETCHES_PER_PEER_MAX;
 
+/// The same of a peer that gets chunks elsewhere when it is asked for them: each waits there, and they wait together.
+pub const UPLOADS_WAITING_MAX: usize = FETCHES_PER_PEER_MAX;
+
 /// A fetch to answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Upload {
@@ -29,16 +32,34 @@ pub struct Upload {
 
 /// All fetches of one connection that were not answered yet.
 ///
-/// Invariant: `waiting + queued <= FETCHES_HELD_MAX`, `queued <= UPLOADS_QUEUED_MAX`,
+/// Invariant: `waiting + queued <= FETCHES_HELD_MAX`, `queued <= queued_max`,
 /// `cancelled <= CANCELLED_MAX`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Uploads {
+    queued_max: usize,
     waiting: VecDeque<Upload>,
     queued: Vec<Upload>,
     cancelled: VecDeque<u32>,
 }
 
+impl Default for Uploads {
+    fn default() -> Self {
+        Self::new(UPLOADS_QUEUED_MAX)
+    }
+}
+
 impl Uploads {
+    /// Gives out so many chunks at once.
+    #[must_use]
+    pub fn new(queued_max: usize) -> Self {
+        Self {
+            queued_max,
+            waiting: VecDeque::new(),
+            queued: Vec::new(),
+            cancelled: VecDeque::new(),
+        }
+    }
+
     /// A fetch came; false if there are too many. One that its cancellation overtook is over.
     pub fn push(&mut self, upload: Upload) -> bool {
         if let Some(at) = self.cancelled.iter().position(|&id| id == upload.fetch_id) {
@@ -54,7 +75,7 @@ impl Uploads {
 
     /// The next chunk to read and send, if there is room in the send queue.
     pub fn poll(&mut self) -> Option<Upload> {
-        if self.queued.len() == UPLOADS_QUEUED_MAX {
+        if self.queued.len() == self.queued_max {
             return None;
         }
         let upload = self.waiting.pop_front()?;

@@ -27,6 +27,8 @@ pub enum ChunkOrder {
         /// Same seed, same order.
         seed: u64,
     },
+    /// Nothing but what its owner names, as it does: see [`super::bridge`].
+    Named,
 }
 
 /// The chunks that a peer names to the relay, in its own order.
@@ -54,7 +56,7 @@ impl Wants {
         ahead_bytes: u64,
     ) -> Self {
         let ahead = match order {
-            ChunkOrder::Relay => Vec::new(),
+            ChunkOrder::Relay | ChunkOrder::Named => Vec::new(),
             ChunkOrder::Sequential => lacking.collect(),
             ChunkOrder::Random { seed } => {
                 let mut chunks: Vec<u32> = lacking.collect();
@@ -62,6 +64,8 @@ impl Wants {
                 chunks
             }
         };
+        // An owner that names chunks bounds them itself.
+        let ahead_bytes = if order == ChunkOrder::Named { u64::MAX } else { ahead_bytes };
         let wants_max = ahead_bytes.div_ceil(u64::from(chunk_size_bytes));
         let wants_max = usize::try_from(wants_max).unwrap_or(usize::MAX);
         Self {
@@ -94,6 +98,26 @@ impl Wants {
         self.wanted.extend(chunks.iter().map(|&chunk| (chunk, now)));
         debug_assert!(self.wanted.len() <= self.wants_max);
         (!chunks.is_empty()).then_some(chunks)
+    }
+
+    /// Names a chunk after all others, unless it is named.
+    pub fn name(&mut self, chunk: u32) {
+        if !self.contains(chunk) {
+            self.ahead.push_back(chunk);
+            self.is_urgent = true;
+        }
+    }
+
+    /// The chunk is wanted no longer.
+    pub fn forget(&mut self, chunk: u32) {
+        self.wanted.remove(&chunk);
+        self.ahead.retain(|&other| other != chunk);
+    }
+
+    /// Whether the chunk is wanted, or will be.
+    #[must_use]
+    pub fn contains(&self, chunk: u32) -> bool {
+        self.wanted.contains_key(&chunk) || self.ahead.contains(&chunk)
     }
 
     /// Since when the chunk is wanted.
@@ -181,6 +205,22 @@ mod tests {
         wants.handle_lost(3);
         assert_eq!(wants.poll(Time::ZERO, &nothing()), Some(vec![3]));
         assert_eq!(wants.poll(Time::ZERO, &nothing()), None);
+    }
+
+    #[test]
+    fn what_an_owner_names_is_wanted_once_and_until_it_forgets_it() {
+        let mut wants = Wants::new(ChunkOrder::Named, 0..100, 1 << 24, AHEAD);
+        assert_eq!(wants.poll(Time::ZERO, &nothing()), None);
+        for chunk in [7, 3, 7, 9] {
+            wants.name(chunk);
+        }
+        wants.forget(9);
+        assert_eq!(wants.poll(Time::ZERO, &nothing()), Some(vec![7, 3]));
+        wants.name(3);
+        assert_eq!(wants.poll(Time::ZERO, &nothing()), None);
+        wants.forget(3);
+        wants.name(3);
+        assert_eq!(wants.poll(Time::ZERO, &nothing()), Some(vec![3]));
     }
 
     #[test]

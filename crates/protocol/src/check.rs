@@ -6,7 +6,8 @@ use super::{
     key::KeyError,
     limits::{
         BITFIELD_PART_BYTES_MAX, CHUNK_COUNT_MAX, CHUNK_SIZE_LOG2_MAX, FAILURE_TEXT_BYTES_MAX,
-        HAVE_RANGES_MAX, MANIFEST_PART_DIGESTS_MAX, STATS_NAME_BYTES_MAX, WANT_CHUNKS_MAX,
+        HAVE_RANGES_MAX, MANIFEST_PART_DIGESTS_MAX, RELAYS_BELOW_MAX, STATS_NAME_BYTES_MAX,
+        WANT_CHUNKS_MAX,
     },
     message::{ChunkRange, Message},
     name::{LabelFault, check_label},
@@ -63,7 +64,8 @@ pub(super) fn message(message: &Message) -> Result<(), MessageError> {
             list("a manifest part", digests.len(), MANIFEST_PART_DIGESTS_MAX)?;
             chunks_end(u64::from(*first_chunk) + digests.len() as u64)
         }
-        Message::Have { ranges } => {
+        Message::Uplink { below } => list("a list of relays", below.len(), RELAYS_BELOW_MAX),
+        Message::Have { ranges } | Message::Available { ranges, .. } | Message::Lost { ranges } => {
             list("a list of ranges", ranges.len(), HAVE_RANGES_MAX)?;
             ranges.iter().try_for_each(range)
         }

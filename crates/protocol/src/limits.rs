@@ -40,8 +40,12 @@ pub const BITFIELD_PART_BYTES_MAX: usize = 1024;
 /// Digests in one [`super::Message::ManifestPart`], at most: 32 of 32 bytes are 1 KiB.
 pub const MANIFEST_PART_DIGESTS_MAX: usize = 32;
 
-/// Ranges in one [`super::Message::Have`], at most.
+/// Ranges in one [`super::Message::Have`], [`super::Message::Available`] or [`super::Message::Lost`], at most.
 pub const HAVE_RANGES_MAX: usize = 100;
+
+/// Relays that one uplink stands for, at most: their numbers are 640 bytes at most, which fits a message. More relays
+/// below one make a swarm that wants a second level.
+pub const RELAYS_BELOW_MAX: usize = 64;
 
 /// Chunks in one [`super::Message::Want`], at most.
 pub const WANT_CHUNKS_MAX: usize = 200;

@@ -128,6 +128,26 @@ pub enum Message {
         /// See [`super::check_label`].
         text: String,
     },
+    /// Peer, right before its hello and again when it changes: it is an end of an uplink, and stands for the peers
+    /// of another relay. It chooses its order, and needs nothing that it has not named.
+    Uplink {
+        /// The relays whose peers it stands for, their own first: random numbers that each makes at its start. The
+        /// end at the own relay names none.
+        below: Vec<u64>,
+    },
+    /// Relay to an end of an uplink: whether other peers of the swarm hold these chunks. Until told otherwise they
+    /// hold none.
+    Available {
+        /// The chunks, as a set.
+        ranges: Vec<ChunkRange>,
+        /// They do, or they do no longer.
+        held: bool,
+    },
+    /// An end of an uplink: it can no longer supply these chunks, and wants none of them that it had named.
+    Lost {
+        /// The chunks, as a set.
+        ranges: Vec<ChunkRange>,
+    },
 }
 
 /// The two ends of a connection.
@@ -172,6 +192,9 @@ impl Message {
             Self::DatagramRequest { .. } => "DatagramRequest",
             Self::DatagramOffer(_) => "DatagramOffer",
             Self::Label { .. } => "Label",
+            Self::Uplink { .. } => "Uplink",
+            Self::Available { .. } => "Available",
+            Self::Lost { .. } => "Lost",
         }
     }
 
@@ -187,6 +210,7 @@ impl Message {
             | Self::SeedingDone
             | Self::LeaveGranted
             | Self::DatagramOffer(_)
+            | Self::Available { .. }
             | Self::Stats(_)
             | Self::SwarmStatus(_) => side == Side::Relay,
             Self::Hello(_)
@@ -201,6 +225,8 @@ impl Message {
             | Self::DatagramRequest { .. }
             | Self::StatsRequest
             | Self::Label { .. }
+            | Self::Uplink { .. }
+            | Self::Lost { .. }
             | Self::SwarmStatusRequest => side == Side::Peer,
             Self::ManifestRequest
             | Self::ManifestPart { .. }
@@ -419,6 +445,8 @@ pub enum FailureCode {
     DatagramsSilent,
     /// The peer may only get, and no peer that may publish the file has begun its swarm.
     NotPublished,
+    /// An uplink would close a circle of relays, or stand for too many.
+    UplinkRefused,
 }
 
 impl fmt::Display for FailureCode {
@@ -438,6 +466,7 @@ impl fmt::Display for FailureCode {
             Self::TransportRefused => "transport refused",
             Self::DatagramsSilent => "datagrams stopped coming",
             Self::NotPublished => "no peer that may publish this file has shared it here yet",
+            Self::UplinkRefused => "uplink refused",
         })
     }
 }

@@ -66,17 +66,27 @@ pub struct Config {
     pub limits: Limits,
     /// Where they are read again.
     pub settings: Settings,
+    /// Bytes of the cache that are not for the chunks of homes: those on their way between relays.
+    pub shelf_bytes: u64,
+    /// Tells this process apart from other relays, wherever they are.
+    pub relay_id: u64,
 }
 
 impl Config {
     /// What sessions need of it.
     pub(crate) fn session(&self) -> SessionConfig {
-        let least = self.memory.cache_bytes / CACHE_CHUNKS_MIN;
+        let least = self.chunk_bytes() / CACHE_CHUNKS_MIN;
         SessionConfig {
             admission: self.admission.clone(),
             chunk_size_log2_max: self.chunk_size_log2_max,
             chunk_size_log2_limit: u8::try_from(least.ilog2()).expect("at most 63"),
+            relay_id: self.relay_id,
         }
+    }
+
+    /// The bound on bytes of chunks that homes have.
+    pub(crate) fn chunk_bytes(&self) -> u64 {
+        self.memory.cache_bytes - self.shelf_bytes
     }
 
     /// Addresses tried when none was given; the second only where IPv6 exists.
@@ -113,6 +123,8 @@ impl Config {
             missing_timeout: Duration::from_secs(60),
             limits: Limits::default(),
             settings: Settings::default(),
+            shelf_bytes: 0,
+            relay_id: 0,
         }
     }
 }

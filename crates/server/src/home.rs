@@ -143,6 +143,11 @@ impl Home {
                         self.swarm.handle_have(now, peer, chunk);
                     }
                 }
+                NewsItem::Lost(range) => {
+                    for chunk in range.first..range.first + range.count {
+                        self.swarm.handle_lost(now, peer, chunk);
+                    }
+                }
                 NewsItem::Lacking(chunk) => self.swarm.handle_lacking(now, peer, chunk),
                 NewsItem::Want(chunks) => self.swarm.handle_want(now, peer, &chunks),
                 NewsItem::Leaving => {
@@ -155,6 +160,7 @@ impl Home {
                 NewsItem::Label(label) => {
                     self.label.get_or_insert(label);
                 }
+                NewsItem::Below(below) => self.members.note_below(peer, below),
             }
         }
         self.swarm.handle_allowance(now, peer, news.allowance_bytes);

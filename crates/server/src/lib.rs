@@ -31,6 +31,7 @@ mod rates;
 mod session;
 mod shard;
 mod signals;
+pub mod uplinks;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -64,6 +65,7 @@ use self::{
     },
     process::{About, ChunkMemory, Policy, Setup, Shared},
     shard::{ShardState, turn},
+    uplinks::UplinkPort,
 };
 use relay_protocol::{Pin, limits::CHUNK_SIZE_LOG2_DEFAULT};
 use relay_transport::Identity;
@@ -84,6 +86,11 @@ const NO_STDOUT: &str =
 pub trait Companion {
     /// How many; they don't count as `--max-peers`.
     fn connections(&self) -> usize;
+
+    /// Where it hears which swarms have peers, if it runs the relay's uplinks.
+    fn uplinks(&self) -> Option<UplinkPort> {
+        None
+    }
 
     /// The relay accepts at these addresses. Returns lines for stdout.
     ///
@@ -139,14 +146,14 @@ pub fn run(
 
     let recorder = metrics::recorder()?;
     let (watch, snapshots) = Watch::new(placement.shard_count());
-    let cache_bytes = usize::try_from(config.memory.cache_bytes).unwrap_or(usize::MAX);
+    let cache_bytes = usize::try_from(config.chunk_bytes()).unwrap_or(usize::MAX);
     let driver = chosen.driver.to_string();
     let found = find_place(&config.chunk_place, &config.memory, places.files);
     tracing::info!("{found}");
     let files = lending::open(found, &config.memory, places.files);
     let shared = Shared::new(Setup {
         memory: ChunkMemory { budget: Budget::new(cache_bytes, SWARMS_MAX), files },
-        policy: Policy::of(&config, identity),
+        policy: Policy::of(&config, identity, companion.uplinks()),
         about: About { driver, congestion: listeners.congestion.clone() },
         cells: metrics::cells(&recorder, placement.shard_count()),
         peers_max: own + places.peers,

@@ -49,7 +49,7 @@ impl Request {
     pub(crate) fn claims(&self) -> u32 {
         let Self::Home(HomeRequest::News(batch)) = self else { return 0 };
         let counts = batch.iter().flat_map(|news| &news.items).map(|item| match item {
-            NewsItem::Have(range) => range.count,
+            NewsItem::Have(range) | NewsItem::Lost(range) => range.count,
             _ => 0,
         });
         counts.fold(0, u32::saturating_add)
@@ -118,12 +118,14 @@ pub(crate) struct Join {
     pub seeding: Option<Seeding>,
     /// Whether the swarm begins with it, if there is none.
     pub may_begin: bool,
+    /// It is an end of an uplink, and stands for these relays.
+    pub uplink: Option<Arc<[u64]>>,
 }
 
 impl Join {
     pub(crate) fn request(self, from: ConnectionRef, remote: SocketAddr) -> JoinRequest {
-        let Self { key, claims, order, seeding, may_begin } = self;
-        JoinRequest { from, remote, key, claims, order, seeding, may_begin }
+        let Self { key, claims, order, seeding, may_begin, uplink } = self;
+        JoinRequest { from, remote, key, claims, order, seeding, may_begin, uplink }
     }
 }
 
@@ -139,6 +141,8 @@ pub(crate) struct JoinRequest {
     pub seeding: Option<Seeding>,
     /// Whether the swarm begins with it, if there is none.
     pub may_begin: bool,
+    /// It is an end of an uplink, and stands for these relays.
+    pub uplink: Option<Arc<[u64]>>,
 }
 
 /// What one peer has to tell since the last time.
@@ -162,6 +166,8 @@ pub(crate) enum NewsItem {
     CutOff(u32, u32),
     /// The peer has verified these chunks.
     Have(ChunkRange),
+    /// The peer, an end of an uplink, can no longer supply these chunks, and wants none of them.
+    Lost(ChunkRange),
     /// The peer lacks the chunk again.
     Lacking(u32),
     /// The peer wants these.
@@ -174,6 +180,8 @@ pub(crate) enum NewsItem {
     GaveUp,
     /// What its user would have the file called.
     Label(Arc<str>),
+    /// The peer, an end of an uplink, stands for these relays.
+    Below(Arc<[u64]>),
 }
 
 /// A chunk that has just come whole and right.

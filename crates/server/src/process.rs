@@ -26,6 +26,7 @@ use crate::{
         window::{WINDOW_BYTES_INITIAL, WINDOW_BYTES_MIN},
     },
     shard::window_pool::{WINDOW_POOL_BYTES, WindowPool},
+    uplinks::UplinkPort,
 };
 use relay_protocol::{Stats, SwarmKey, time::Time};
 use relay_swarm::Eviction;
@@ -66,16 +67,19 @@ pub(crate) struct Policy {
     pub missing_timeout: Duration,
     /// What changes while it runs.
     pub rates: Rates,
+    /// What runs this relay's uplinks, if it has any.
+    pub uplinks: Option<UplinkPort>,
 }
 
 impl Policy {
-    pub(crate) fn of(config: &Config, identity: Identity) -> Self {
+    pub(crate) fn of(config: &Config, identity: Identity, uplinks: Option<UplinkPort>) -> Self {
         Self {
             identity,
             session: Arc::new(config.session()),
             eviction: config.eviction,
             missing_timeout: config.missing_timeout,
             rates: Rates::default(),
+            uplinks,
         }
     }
 }

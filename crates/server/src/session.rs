@@ -7,6 +7,7 @@
 pub(crate) mod admission;
 mod effects;
 mod fetching;
+mod introduction;
 mod manifest;
 mod news;
 pub(crate) mod window;
@@ -25,18 +26,19 @@ use self::{
     window::Window,
 };
 use crate::{
-    message::{FetchOrder, Join, NewsItem},
+    message::{FetchOrder, NewsItem},
     observe::cells::Dropped,
 };
 use relay_protocol::{
-    Accepted, Bitfield, Channel, Claims, DataPieceHeader, Digest, FailureCode, Hello, Manifest,
-    Message, Run, SwarmKey, UploadKey, Welcome,
+    Accepted, Channel, ChunkRange, DataPieceHeader, Digest, FailureCode, Hello, Manifest, Message,
+    Run, SwarmKey, UploadKey, Welcome,
     limits::{BINDING_BYTES, VERSION},
     time::Time,
 };
 use relay_swarm::{FetchFailure, FetchId};
 
-/// How often a peer may claim a chunk, on average: once is what it takes, and claims are work.
+/// How often a peer may claim a chunk, on average: once is what it takes, and claims are work. An end of an uplink
+/// claims what others get and lose: it may as often again each second.
 const CLAIMS_PER_CHUNK_MAX: u64 = 8;
 
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub(crate) struct SessionConfig {
     pub chunk_size_log2_max: u8,
     /// Of larger chunks the cache would hold fewer than four: they are refused.
     pub chunk_size_log2_limit: u8,
+    /// Tells this relay apart from those that stand below it.
+    pub relay_id: u64,
 }
 
 /// Protocol state of one connection.
@@ -87,6 +91,10 @@ struct Rights {
     labelling: Labelling,
     /// File bytes may be sent to it.
     may_get: bool,
+    /// It is an end of an uplink, and stands for these relays.
+    uplink: Option<Arc<[u64]>>,
+    /// Since when it is in its swarm.
+    joined_at: Time,
 }
 
 /// Whether the peer may say what the file is called.
@@ -114,7 +122,12 @@ impl Session {
             fetching: Fetching::default(),
             manifest: ManifestState::default(),
             datagrams: None,
-            rights: Rights { labelling: Labelling::Forbidden, may_get: false },
+            rights: Rights {
+                labelling: Labelling::Forbidden,
+                may_get: false,
+                uplink: None,
+                joined_at: Time::ZERO,
+            },
         }
     }
 
@@ -188,6 +201,7 @@ impl Session {
                 return Err(Fault::of_peer(&failure));
             }
             Message::DatagramRequest { channel } => return self.handle_datagram_request(channel),
+            Message::Uplink { below } => return self.handle_uplink(below),
             Message::Hello(hello) => return self.handle_hello(hello),
             Message::BitfieldPart { offset_bytes, bytes } => {
                 return self.handle_bitfield_part(offset_bytes, &bytes);
@@ -211,77 +225,6 @@ impl Session {
         Ok(())
     }
 
-    fn handle_hello(&mut self, hello: Hello) -> Result<(), Fault> {
-        if !matches!(self.phase, Phase::Hello) {
-            return Err(Fault::protocol("a second hello"));
-        }
-        let roles = self.config.admission.admit(&self.binding, &hello)?;
-        let may_begin = roles.may_publish();
-        self.rights.may_get = roles.may_get();
-        let Some(key) = hello.key else {
-            self.phase = Phase::Observer;
-            self.effects.push(Effect::Observe);
-            self.send(Message::Accepted(Accepted { connection: 0 }));
-            return Ok(());
-        };
-        if key.chunk_size_log2 > self.config.chunk_size_log2_limit {
-            return Err(Fault::new(
-                FailureCode::SwarmRefused,
-                "swarm",
-                format!(
-                    "chunks of 2^{} bytes, but this relay's cache takes at most 2^{}: share with \
-                     smaller chunks, or start the relay with a larger --cache",
-                    key.chunk_size_log2, self.config.chunk_size_log2_limit
-                ),
-            ));
-        }
-        match hello.claims {
-            Claims::Nothing => {
-                self.join(&hello, key, may_begin, Bitfield::empty(key.chunk_count()));
-            }
-            Claims::Everything => {
-                self.join(&hello, key, may_begin, Bitfield::full(key.chunk_count()));
-            }
-            Claims::Some => {
-                let hello = Box::new(hello);
-                self.phase = Phase::Bitfield { hello, may_begin, bytes: Vec::new() };
-            }
-        }
-        Ok(())
-    }
-
-    fn handle_bitfield_part(&mut self, offset_bytes: u32, part: &[u8]) -> Result<(), Fault> {
-        let Phase::Bitfield { hello, bytes, .. } = &mut self.phase else {
-            return Err(Fault::protocol("a bitfield that was not announced"));
-        };
-        let key = hello.key.expect("only hellos with a key announce a bitfield");
-        let len_bytes = Bitfield::byte_len(key.chunk_count());
-        if offset_bytes as usize != bytes.len() || bytes.len() + part.len() > len_bytes {
-            return Err(Fault::protocol("a bitfield part out of order or beyond the end"));
-        }
-        bytes.extend_from_slice(part);
-        if bytes.len() < len_bytes {
-            return Ok(());
-        }
-        let claims = Bitfield::from_bytes(bytes, key.chunk_count())
-            .ok_or_else(|| Fault::protocol("a bitfield that claims chunks beyond the last"))?;
-        let hello = std::mem::replace(&mut self.phase, Phase::Hello);
-        if let Phase::Bitfield { hello, may_begin, .. } = hello {
-            self.join(&hello, key, may_begin, claims);
-        }
-        Ok(())
-    }
-
-    fn join(&mut self, hello: &Hello, key: SwarmKey, may_begin: bool, claims: Bitfield) {
-        self.phase = Phase::Joining(key);
-        if hello.seeding.is_some() {
-            self.rights.labelling = Labelling::Possible;
-        }
-        let Hello { order, seeding, .. } = *hello;
-        let join = Join { key, claims, order, seeding, may_begin };
-        self.effects.push(Effect::Join(Box::new(join)));
-    }
-
     /// The home shard took the peer in.
     pub(crate) fn handle_joined_swarm(
         &mut self,
@@ -291,7 +234,7 @@ impl Session {
     ) {
         if let Phase::Joining(key) = self.phase {
             self.phase = Phase::Joined(key);
-            self.accepted_at = Some(now);
+            (self.accepted_at, self.rights.joined_at) = (Some(now), now);
             let accepted = Accepted { connection };
             if let Some(channel) = self.datagrams {
                 self.effects.push(Effect::AcceptInDatagrams(accepted, channel));
@@ -329,12 +272,19 @@ impl Session {
             Message::Have { ranges } => {
                 for range in ranges {
                     in_range(range.first.saturating_add(range.count - 1))?;
-                    self.claimed_chunks += u64::from(range.count);
-                    if self.claimed_chunks > CLAIMS_PER_CHUNK_MAX * u64::from(chunk_count) {
-                        return Err(Fault::protocol("it claims the same chunks time and again"));
-                    }
+                    self.count_claims(now, range, chunk_count)?;
                     self.tell(NewsItem::Have(range));
                 }
+            }
+            Message::Lost { ranges } if self.rights.uplink.is_some() => {
+                for range in ranges {
+                    in_range(range.first.saturating_add(range.count - 1))?;
+                    self.count_claims(now, range, chunk_count)?;
+                    self.tell(NewsItem::Lost(range));
+                }
+            }
+            Message::Lost { .. } => {
+                return Err(Fault::protocol("it has lost chunks, and is no end of an uplink"));
             }
             Message::Want { chunks } => {
                 for &chunk in &chunks {
@@ -365,6 +315,19 @@ impl Session {
                 }
             }
             _ => return Err(Fault::protocol("a message that only a relay sends")),
+        }
+        Ok(())
+    }
+
+    /// Claims are work, so there is a bound on them.
+    fn count_claims(&mut self, now: Time, range: ChunkRange, chunk_count: u32) -> Result<(), Fault> {
+        let mut rounds = CLAIMS_PER_CHUNK_MAX;
+        if self.rights.uplink.is_some() {
+            rounds += rounds * now.since(self.rights.joined_at).as_secs();
+        }
+        self.claimed_chunks += u64::from(range.count);
+        if self.claimed_chunks > rounds.saturating_mul(chunk_count.into()) {
+            return Err(Fault::protocol("it claims the same chunks time and again"));
         }
         Ok(())
     }

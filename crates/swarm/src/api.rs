@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use relay_protocol::{Order, Seeding};
+use relay_protocol::{ChunkRange, Order, Seeding};
 
 /// A connected peer's place in its swarm: small, dense, reused after the peer has gone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,6 +80,8 @@ pub struct Join {
     /// A peer from where it comes supplied wrong bytes: it is asked for a chunk only where no other
     /// can be.
     pub is_suspect: bool,
+    /// It is an end of an uplink: it stands for peers of another relay, and needs nothing that it has not named.
+    pub is_uplink: bool,
 }
 
 /// Why a fetch brought nothing.
@@ -172,6 +174,15 @@ pub enum Action {
     LeaveGranted {
         /// Whom.
         peer: PeerSlot,
+    },
+    /// Tell an end of an uplink whether other peers hold these chunks.
+    Available {
+        /// Whom.
+        peer: PeerSlot,
+        /// Which, ascending.
+        ranges: Vec<ChunkRange>,
+        /// They do.
+        held: bool,
     },
     /// Tell the peer that it waits for chunks that no peer holds.
     Waiting {

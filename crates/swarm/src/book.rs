@@ -248,6 +248,16 @@ impl Book {
         self.chunks.news
     }
 
+    /// From now on it is noted which chunks get other holders; all of them count as such at first.
+    pub(crate) fn note_all_held(&mut self) {
+        self.chunks.note_all_held();
+    }
+
+    /// The chunks that have other holders than when this was last taken, ascending.
+    pub(crate) fn take_news_of_holders(&mut self) -> Vec<u32> {
+        self.chunks.take_news_of_holders()
+    }
+
     /// The news is being looked at.
     #[inline]
     pub(crate) fn forget_news(&mut self) {

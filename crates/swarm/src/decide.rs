@@ -19,3 +19,4 @@ pub(crate) mod pick;
 pub(crate) mod rent;
 pub(crate) mod room;
 pub(crate) mod seed;
+pub(crate) mod uplinks;

@@ -23,6 +23,7 @@ impl Swarm {
         self.begin(now);
         let slot = self.desk.book.join(now, join);
         self.manifest.holder_came();
+        self.uplinks.joined(&mut self.desk.book, slot);
         self.seed.joined(&mut self.desk, slot);
         self.settle();
         slot
@@ -150,6 +151,19 @@ impl Swarm {
             self.desk.book.lacks_again(slot, chunk);
             self.seed.returned(&mut self.desk.book, slot, chunk);
             serve(&mut self.desk, slot);
+        }
+        self.settle();
+    }
+
+    /// An end of an uplink can no longer supply the chunk, and does not want it.
+    pub fn handle_lost(&mut self, now: Time, slot: PeerSlot, chunk: u32) {
+        self.begin(now);
+        let is_uplink = self.desk.book.find(slot).is_some_and(|peer| peer.terms.is_uplink);
+        if chunk < self.desk.book.chunks().count() && is_uplink {
+            self.desk.book.forget_want(slot, chunk);
+            self.unclaim(slot, chunk);
+            self.desk.book.refresh_starving(now, slot);
+            self.leave.recheck();
         }
         self.settle();
     }

@@ -17,6 +17,7 @@ impl Swarm {
         self.late.invariants(&self.desk.book);
         self.seed.invariants(&self.desk.book);
         self.leave.invariants(&self.desk.book);
+        self.uplinks.invariants(&self.desk.book);
     }
 }
 

@@ -32,7 +32,7 @@
 //!     spread_wait: Duration::from_secs(10),
 //!     leaving_deadline: Duration::from_secs(60),
 //! });
-//! let join = |claims, seeding| Join { claims, order: Order::Relay, seeding, is_suspect: false };
+//! let join = |claims, seeding| Join { claims, order: Order::Relay, seeding, is_suspect: false, is_uplink: false };
 //! let origin = swarm.handle_join(Time::ZERO, join(Bitfield::full(4), Some(Seeding::Origin)));
 //! let peer = swarm.handle_join(Time::ZERO, join(Bitfield::empty(4), None));
 //!
@@ -65,7 +65,7 @@ use book::Book;
 pub use decide::rent::LAMBDA_DEFAULT;
 use decide::{
     fetch::Fetching, late::Late, leave::Leave, manifest::Manifest, missing::MissingChunks,
-    pick::Picker, room::Room, seed::Seed,
+    pick::Picker, room::Room, seed::Seed, uplinks::Uplinks,
 };
 use desk::Desk;
 pub use view::{ChunkPlace, PeerView, PeerWatch, Wait};
@@ -81,6 +81,7 @@ pub struct Swarm {
     late: Late,
     picker: Picker,
     room: Room,
+    uplinks: Uplinks,
 }
 
 impl Swarm {
@@ -101,6 +102,7 @@ impl Swarm {
             late: Late::default(),
             picker: Picker::default(),
             room: Room::new(&config),
+            uplinks: Uplinks::default(),
             desk: Desk::new(Book::new(config, chunk_count)),
         }
     }
@@ -164,6 +166,7 @@ impl Swarm {
             fetching.hedge_late(room);
         }
         self.fetch_more();
+        self.uplinks.step(&mut self.desk);
         self.room.end(&self.desk);
     }
 
@@ -229,6 +232,7 @@ impl Swarm {
         }
         let had = book.retire(self.desk.now, slot);
         self.seed.copies_lost(book, &had);
+        self.uplinks.lost(slot);
         self.leave.ended(slot);
         self.fetching().0.drop_all_of(slot);
         self.seed.lost(&mut self.desk, slot);

@@ -23,9 +23,10 @@ impl Swarm {
     /// How far the swarm is, for peers that ask.
     #[must_use]
     pub fn status(&self) -> SwarmStatus {
-        let whole = self.desk.book.peers().iter().filter(|(_, peer)| peer.have.is_full());
+        let peers = || self.desk.book.peers().iter().filter(|(_, peer)| !peer.terms.is_uplink);
+        let whole = peers().filter(|(_, peer)| peer.have.is_full());
         SwarmStatus {
-            peers: u32::try_from(self.desk.book.peers().len()).expect("fewer than connections"),
+            peers: u32::try_from(peers().count()).expect("fewer than connections"),
             whole_peers: u32::try_from(whole.count()).expect("fewer than connections"),
             ..self.desk.book.published()
         }

@@ -386,6 +386,8 @@ impl Observer for Watch {
         let is_stream = matches!(local.job.place, Place::Stream(_));
         let is_leaving = is_stream || local.job.seed_for == SeedFor::Auto;
         match notice {
+            // That is for the ends of uplinks.
+            Notice::Available { .. } => {}
             Notice::Recommended { chunk_size_log2_max } => {
                 status.handle_recommended(*chunk_size_log2_max);
             }

@@ -179,6 +179,10 @@ impl Core {
                     self.end.get_or_insert(End::Left);
                     Notice::LeaveGranted
                 }
+                SessionEvent::Available { ranges, held } => {
+                    self.tell(now(), &Notice::Available { ranges: &ranges, held });
+                    continue;
+                }
                 SessionEvent::Waiting { missing_count, first_missing, deadline } => {
                     Notice::Waiting { missing_count, first_missing, deadline }
                 }

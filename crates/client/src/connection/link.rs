@@ -108,6 +108,15 @@ impl Link {
         self.pump();
     }
 
+    /// The session is told something by its owner.
+    pub(crate) fn tell(&self, tell: impl FnOnce(&mut Session)) {
+        let mut core = self.core.borrow_mut();
+        tell(&mut core.session);
+        core.session.handle_said(now());
+        drop(core);
+        self.pump();
+    }
+
     /// Whether datagrams of the relay ever came.
     pub(crate) fn has_heard_datagrams(&self) -> bool {
         self.core.borrow().queue.datagrams().is_some_and(Datagrams::has_heard)

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, time::Duration};
 use bytes::Bytes;
 
 use crate::wants::ChunkOrder;
-use relay_protocol::{DatagramOffer, Digest, Seeding, SwarmStatus, Token};
+use relay_protocol::{ChunkRange, DatagramOffer, Digest, Seeding, SwarmStatus, Token};
 
 /// How a peer behaves on a connection.
 #[derive(Clone, Debug)]
@@ -68,6 +68,13 @@ pub enum SessionEvent {
         first_missing: u32,
         /// How long the relay still waits.
         deadline: Duration,
+    },
+    /// Other peers hold these chunks, or do no longer; told to an end of an uplink.
+    Available {
+        /// The chunks, as a set.
+        ranges: Vec<ChunkRange>,
+        /// They do.
+        held: bool,
     },
     /// The channel that was asked for runs in datagrams from now on; told before
     /// [`Self::Accepted`].

@@ -95,6 +95,25 @@ impl Receiving {
         !file.have().contains(chunk) && !self.unkept.contains(&chunk)
     }
 
+    /// Wants this chunk, in an order of its owner's.
+    pub(super) fn name(&mut self, chunk: u32) {
+        if let Some(wants) = &mut self.wants {
+            wants.name(chunk);
+        }
+    }
+
+    /// Wants this chunk no longer.
+    pub(super) fn forget(&mut self, chunk: u32) {
+        if let Some(wants) = &mut self.wants {
+            wants.forget(chunk);
+        }
+    }
+
+    /// Whether this chunk was named and has not come.
+    pub(super) fn is_named(&self, chunk: u32) -> bool {
+        self.unkept.contains(&chunk) || self.wants.as_ref().is_some_and(|wants| wants.contains(chunk))
+    }
+
     /// What had come of a chunk is gone.
     pub(super) fn handle_lost(&mut self, chunk: u32) {
         if let Some(wants) = &mut self.wants {

@@ -15,6 +15,7 @@ use crate::{
     observe::cells::ShardCells,
     process::Shared,
     shard::{outbox::Outbox, slots::Slots},
+    uplinks::Telling,
 };
 use relay_protocol::{Failure, FailureCode, SwarmKey, time::Time};
 use relay_swarm::{LAMBDA_DEFAULT, SwarmConfig};
@@ -42,6 +43,8 @@ pub(crate) struct Homes {
     dirty: Vec<(u32, u32)>,
     /// The relay had limits when last looked.
     are_limited: bool,
+    /// What runs this relay's uplinks.
+    telling: Telling,
 }
 
 impl Homes {
@@ -52,6 +55,7 @@ impl Homes {
         ringer: Ringer,
     ) -> Self {
         let shared = Arc::clone(shared);
+        let telling = Telling::new(shared.policy.uplinks.clone());
         Self {
             own,
             shard_count,
@@ -62,6 +66,7 @@ impl Homes {
             departures: Departures::default(),
             dirty: Vec::new(),
             are_limited: false,
+            telling,
         }
     }
 
@@ -121,6 +126,7 @@ impl Homes {
         let known = self.by_key.get(&join.key).copied();
         if known.is_none() && !join.may_begin {
             cells.count_refused("not_published");
+            self.telling.tell_asked(join.key);
             let failure = Failure::new(
                 FailureCode::NotPublished,
                 "no peer that may publish this file has shared it here yet",
@@ -203,6 +209,7 @@ impl Homes {
             && let Some(mut home) = self.homes.remove(swarm.index, swarm.generation)
         {
             home.end(cells);
+            tell_presence(&mut self.telling, &mut home);
             self.by_key.remove(home.key());
             cells.swarms.set(self.homes.len() as u64);
             tracing::info!(id = %home.key().id, "a swarm ends: no peer is left");
@@ -240,6 +247,7 @@ impl Homes {
     }
 
     pub(crate) fn handle_timeouts(&mut self, now: Time) {
+        self.telling.flush();
         for home in self.homes.iter_mut() {
             if home.poll_timeout().is_some_and(|due| due <= now) {
                 home.handle_timeout(now);
@@ -264,6 +272,7 @@ impl Homes {
                 }
                 home.drive(now, outbox, cells);
                 waits |= home.swarm().price_due_at().is_some();
+                tell_presence(&mut self.telling, home);
             }
             return waits;
         }
@@ -271,6 +280,7 @@ impl Homes {
             if let Some(home) = self.homes.get_mut(index, generation) {
                 home.drive(now, outbox, cells);
                 waits |= home.swarm().price_due_at().is_some();
+                tell_presence(&mut self.telling, home);
             }
         }
         waits
@@ -298,5 +308,15 @@ impl Homes {
 
     pub(crate) fn has_work(&self) -> bool {
         self.homes.iter().any(|home| home.swarm().wants_work())
+    }
+}
+
+/// What runs this relay's uplinks hears which peers the swarm has, if that has changed.
+#[inline]
+fn tell_presence(telling: &mut Telling, home: &mut Home) {
+    if telling.is_on()
+        && let Some(presence) = home.poll_presence()
+    {
+        telling.tell(*home.key(), presence);
     }
 }

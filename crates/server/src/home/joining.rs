@@ -8,6 +8,7 @@ use crate::{
     message::{ConnectionRef, JoinRequest, PeerRequest},
     observe::map_row::{push_row, stride_of},
     shard::outbox::Outbox,
+    uplinks::Presence,
 };
 use relay_protocol::time::Time;
 use relay_swarm::{Join, PeerSlot};
@@ -23,10 +24,12 @@ pub(crate) struct MemberWatch {
 
 impl Home {
     pub(crate) fn handle_join(&mut self, now: Time, join: JoinRequest, outbox: &mut Outbox) {
-        let JoinRequest { from, remote, claims, order, seeding, .. } = join;
+        let JoinRequest { from, remote, claims, order, seeding, uplink, .. } = join;
         let is_suspect = self.members.is_suspect(now, remote.ip());
         let (is_origin, chunks_claimed) = (seeding.is_some(), claims.count());
-        let peer = self.swarm.handle_join(now, Join { claims, order, seeding, is_suspect });
+        let is_uplink = uplink.is_some();
+        let join = Join { claims, order, seeding, is_suspect, is_uplink };
+        let peer = self.swarm.handle_join(now, join);
         let member = Member {
             connection: from,
             remote,
@@ -36,6 +39,9 @@ impl Home {
             ending: None,
         };
         self.members.insert(peer, member);
+        if let Some(below) = uplink {
+            self.members.note_below(peer, below);
+        }
         let (swarm, manifest) = (self.reference, self.manifest.clone());
         outbox.push_peer(from.shard, PeerRequest::Joined { to: from, swarm, peer, manifest });
     }
@@ -63,6 +69,11 @@ impl Home {
             at: now,
             so_far: self.members.count_ending(ending, member.is_origin),
         })
+    }
+
+    /// Which peers there are for this relay's uplink, if that is another answer than the last time.
+    pub(crate) fn poll_presence(&mut self) -> Option<Presence> {
+        self.members.poll_presence()
     }
 
     /// The peer's row of the map, if it has a part of the file; none once the swarm has let it go.

@@ -1,6 +1,10 @@
 //! The peers of a swarm as their home knows them: where each is, how much of the file it has, how it goes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use shards::ShardId;
 
@@ -8,7 +12,7 @@ use super::{
     blame::Blame,
     departures::{Ending, Endings},
 };
-use crate::message::ConnectionRef;
+use crate::{message::ConnectionRef, uplinks::Presence};
 use relay_protocol::time::Time;
 use relay_swarm::PeerSlot;
 
@@ -31,6 +35,11 @@ pub(super) struct Member {
 pub(super) struct Members {
     peers: Vec<Option<Member>>,
     on_shard: Vec<u32>,
+    /// The ends of uplinks among them, and which relays each stands for. The one of this relay's own uplink stands for
+    /// none.
+    uplinks: BTreeMap<PeerSlot, Arc<[u64]>>,
+    /// What was last told of them to what runs this relay's uplinks.
+    told: Presence,
     endings: Endings,
     blame: Blame,
 }
@@ -40,6 +49,8 @@ impl Members {
         Self {
             peers: Vec::new(),
             on_shard: vec![0; shard_count],
+            uplinks: BTreeMap::new(),
+            told: Presence::Nobody,
             endings: Endings::default(),
             blame: Blame::default(),
         }
@@ -71,12 +82,38 @@ impl Members {
     pub(super) fn remove(&mut self, peer: PeerSlot) -> Option<Member> {
         let member = self.peers.get_mut(peer.0 as usize)?.take()?;
         self.on_shard[member.connection.shard.index()] -= 1;
+        self.uplinks.remove(&peer);
         Some(member)
     }
 
     /// Shards that peers of the swarm are connected to.
     pub(super) fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
         (0u16..).map(ShardId).zip(&self.on_shard).filter(|&(_, &n)| n > 0).map(|(id, _)| id)
+    }
+
+    /// The peer is an end of an uplink, and stands for these relays.
+    pub(super) fn note_below(&mut self, peer: PeerSlot, below: Arc<[u64]>) {
+        self.uplinks.insert(peer, below);
+    }
+
+    /// Which peers there are for this relay's uplink, if that is another answer than the last time.
+    pub(super) fn poll_presence(&mut self) -> Option<Presence> {
+        let own = self.uplinks.values().filter(|below| below.is_empty()).count();
+        let others = self.on_shard.iter().sum::<u32>() as usize - own;
+        let presence = if others == 0 {
+            Presence::Nobody
+        } else {
+            let ids = self.uplinks.values().flat_map(|below| below.iter().copied());
+            let mut below: Vec<u64> = ids.collect();
+            below.sort_unstable();
+            below.dedup();
+            Presence::Peers { below }
+        };
+        let is_news = presence != self.told;
+        is_news.then(|| {
+            self.told.clone_from(&presence);
+            presence
+        })
     }
 
     /// Keeps in mind how much the peer has.

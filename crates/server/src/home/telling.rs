@@ -6,7 +6,7 @@ use crate::{
     observe::cells::ShardCells,
     shard::outbox::Outbox,
 };
-use relay_protocol::{Failure, FailureCode, Message};
+use relay_protocol::{Failure, FailureCode, Message, limits::HAVE_RANGES_MAX};
 use relay_swarm::{Action, PeerSlot};
 
 impl Home {
@@ -23,6 +23,12 @@ impl Home {
                 let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
                 let waiting = Message::Waiting { missing_count, first_missing, deadline_ms };
                 self.tell(peer, waiting, outbox);
+            }
+            Action::Available { peer, ref ranges, held } => {
+                for ranges in ranges.chunks(HAVE_RANGES_MAX) {
+                    let available = Message::Available { ranges: ranges.to_vec(), held };
+                    self.tell(peer, available, outbox);
+                }
             }
             Action::GiveUp { peer, missing_count, is_given_up: true } => {
                 let text = format!(

@@ -86,6 +86,7 @@ impl Stage {
             order: Order::Relay,
             seeding: None,
             may_begin: true,
+            uplink: None,
         };
         self.home.handle_join(now, join, &mut self.outbox);
         self.home.members.slot_of(from.index).expect("it has joined")

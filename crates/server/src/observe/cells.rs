@@ -44,7 +44,7 @@ impl Seconds {
 }
 
 /// Why connections and bytes are turned away; the labels of the metrics.
-pub(crate) const REFUSALS: [&str; 16] = [
+pub(crate) const REFUSALS: [&str; 17] = [
     "protocol",
     "version",
     "magic",
@@ -61,6 +61,7 @@ pub(crate) const REFUSALS: [&str; 16] = [
     "panic",
     "transport",
     "datagrams_silent",
+    "uplink",
 ];
 
 /// Why datagrams are thrown away; the labels of the metric.

@@ -1,7 +1,10 @@
 //! The names of all metrics, and how they are filled from the shards' cells.
 //!
-//! The only file that spells a metric's name. Handles are made once; a flush copies the cells
+//! With its parts (`metrics/`) the only place that spells a metric's name. Handles are made once; a flush copies the cells
 //! into them, on the control thread, before every scrape and every few seconds.
+
+mod memory;
+mod uplinks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,12 +15,11 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use shards::ChunkFiles;
-
+use self::{memory::Memory, uplinks::Uplinks};
 use super::cells::{Cell, DATAGRAM_DROPS, DROPS, Drop, REFUSALS, REJECTIONS, Seconds, ShardCells};
 use crate::{
     limits::Limits,
-    process::{ChunkMemory, Shared, cpu_us},
+    process::{Shared, cpu_us},
 };
 
 use relay_protocol::rate::Rate;
@@ -49,10 +51,11 @@ pub(crate) struct Metrics {
     refused: Refused,
     dropped: Dropped,
     memory: Memory,
-    peers: Gauge,
-    peers_max: Gauge,
+    /// Those that there are, and may be.
+    peers: [Gauge; 2],
     signs: Signs,
     limits: RateLimits,
+    uplinks: Option<Uplinks>,
     process: metrics_process::Collector,
 }
 
@@ -70,16 +73,6 @@ struct Dropped {
     datagrams: Vec<Counter>,
     bytes: Vec<Counter>,
     late_bytes: Counter,
-}
-
-/// How the budget stands.
-struct Memory {
-    homes_waiting: Gauge,
-    chunk_bytes: Gauge,
-    chunk_bytes_limit: Gauge,
-    chunk_bytes_peak: Gauge,
-    file_bytes: Gauge,
-    pinned_bytes: Gauge,
 }
 
 /// How busy shards are, and whether they turn.
@@ -140,30 +133,6 @@ impl Dropped {
             handle.absolute(shared.sum(|c| &c.dropped_bytes[reason]));
         }
         self.late_bytes.absolute(shared.sum(|c| &c.dropped_bytes[Drop::Late as usize]));
-    }
-}
-
-impl Memory {
-    fn new() -> Self {
-        Self {
-            homes_waiting: gauge!("relay_homes_waiting"),
-            chunk_bytes: gauge!("relay_chunk_bytes"),
-            chunk_bytes_limit: gauge!("relay_chunk_bytes_limit"),
-            chunk_bytes_peak: gauge!("relay_chunk_bytes_peak"),
-            file_bytes: gauge!("relay_chunk_file_bytes"),
-            pinned_bytes: gauge!("relay_pinned_bytes"),
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "gauges are f64")]
-    fn flush(&self, ChunkMemory { budget, files }: &ChunkMemory) {
-        self.homes_waiting.set(budget.waiting() as f64);
-        self.chunk_bytes.set(budget.in_use_bytes() as f64);
-        self.chunk_bytes_limit.set(budget.limit_bytes() as f64);
-        self.chunk_bytes_peak.set(budget.peak_bytes() as f64);
-        let of_files = |count: fn(&ChunkFiles) -> usize| files.as_ref().map_or(0, count) as f64;
-        self.file_bytes.set(of_files(ChunkFiles::bytes));
-        self.pinned_bytes.set(of_files(ChunkFiles::pinned_bytes));
     }
 }
 
@@ -300,10 +269,10 @@ impl Metrics {
                 refused: Refused::new(),
                 dropped: Dropped::new(),
                 memory: Memory::new(),
-                peers: gauge!("relay_peers"),
-                peers_max: gauge!("relay_peers_limit"),
+                peers: [gauge!("relay_peers"), gauge!("relay_peers_limit")],
                 signs: Signs::new(shared),
                 limits: RateLimits::new(),
+                uplinks: Uplinks::new(shared.policy.uplinks.as_ref()),
                 shared: Arc::clone(shared),
                 process,
             }
@@ -338,8 +307,11 @@ impl Metrics {
         self.refused.flush(shared);
         self.dropped.flush(shared);
         self.memory.flush(&shared.memory);
-        self.peers.set(shared.peers() as f64);
-        self.peers_max.set(shared.peers_max() as f64);
+        self.peers[0].set(shared.peers() as f64);
+        self.peers[1].set(shared.peers_max() as f64);
+        if let Some(uplinks) = &self.uplinks {
+            uplinks.flush();
+        }
         self.signs.flush(shared, ages);
         self.limits.flush(shared);
     }

@@ -42,9 +42,13 @@ impl News {
         let mut whole_items = 0;
         let mut cut = None;
         for item in &mut self.items {
-            if let NewsItem::Have(range) = item {
+            let make: fn(ChunkRange) -> NewsItem = match item {
+                NewsItem::Lost(_) => NewsItem::Lost,
+                _ => NewsItem::Have,
+            };
+            if let NewsItem::Have(range) | NewsItem::Lost(range) = item {
                 if range.count > *claims_left {
-                    cut = split_off(range, std::mem::take(claims_left));
+                    cut = split_off(range, std::mem::take(claims_left)).map(make);
                     break;
                 }
                 *claims_left -= range.count;
@@ -56,7 +60,7 @@ impl News {
             return std::mem::take(&mut self.items).into();
         }
         self.is_due = true;
-        self.items.drain(..whole_items).chain(cut.map(NewsItem::Have)).collect()
+        self.items.drain(..whole_items).chain(cut).collect()
     }
 }
 

@@ -54,6 +54,7 @@ fn shared() -> Arc<Shared> {
             eviction: Eviction::Demand,
             missing_timeout: Duration::from_secs(60),
             rates: Default::default(),
+            uplinks: None,
         },
         cells: metrics::cells(&recorder, 1),
         about: About { driver: "test".into(), congestion: "test".into() },

@@ -169,6 +169,25 @@ pub(crate) struct Chunks {
     pub(crate) keen_total: u64,
     /// Something became fetchable, or got a holder, since this was last cleared.
     pub(super) news: bool,
+    pub(super) holders_news: HoldersNews,
+}
+
+/// Chunks whose number of holders has changed since this was last taken, while an onlooker asks.
+#[derive(Debug, Default)]
+pub(super) struct HoldersNews {
+    /// None before the first onlooker.
+    changed: Option<Bits>,
+    is_some: bool,
+}
+
+impl HoldersNews {
+    #[inline]
+    fn note(&mut self, chunk: u32) {
+        if let Some(changed) = &mut self.changed {
+            changed.set(chunk, true);
+            self.is_some = true;
+        }
+    }
 }
 
 impl Chunks {
@@ -196,6 +215,7 @@ impl Chunks {
             needers_total: 0,
             keen_total: 0,
             news: false,
+            holders_news: HoldersNews::default(),
         };
         for chunk in 0..chunk_count {
             all.orphan_bits.set(chunk, true);
@@ -219,6 +239,27 @@ impl Chunks {
     /// Its place in the log of cached chunks, or the log's end.
     pub(crate) fn sequence(&self, chunk: u32, log: &Log) -> u64 {
         self.get(chunk).cached().map_or(log.end(), |cached| cached.sequence)
+    }
+
+    /// Whether some chunk has other holders than when this was last taken.
+    #[inline]
+    pub(crate) fn has_news_of_holders(&self) -> bool {
+        self.holders_news.is_some
+    }
+
+    /// From now on it is noted which chunks get other holders; all of them count as such at first.
+    pub(super) fn note_all_held(&mut self) {
+        let mut all = Bits::new(self.count());
+        (0..self.count()).for_each(|chunk| all.set(chunk, true));
+        self.holders_news = HoldersNews { changed: Some(all), is_some: true };
+    }
+
+    /// The chunks that have other holders than when this was last taken, ascending.
+    pub(super) fn take_news_of_holders(&mut self) -> Vec<u32> {
+        let empty = Bits::new(self.count());
+        self.holders_news.is_some = false;
+        let changed = self.holders_news.changed.replace(empty).unwrap_or_default();
+        ones(changed.0.into_iter()).collect()
     }
 
     /// It may be evicted; that changes none of the orders.
@@ -246,6 +287,9 @@ impl Chunks {
             self.draining.retain(|&other| other != chunk);
         }
         let fetchable = state.place == Place::Absent && state.holders > 0 && state.wanted > 0;
+        if state.holders != holders {
+            self.holders_news.note(chunk);
+        }
         self.news |= fetchable && (state.holders > holders || !self.fetchable_bits.contains(chunk));
         self.fetchable.set(chunk, fetchable.then_some(state.wanted));
         self.cached.set(chunk, state.is_cached().then(|| state.rank()));

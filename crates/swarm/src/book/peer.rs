@@ -15,6 +15,7 @@ pub(crate) struct Terms {
     pub(crate) order: Order,
     pub(crate) seeding: Option<Seeding>,
     pub(crate) is_suspect: bool,
+    pub(crate) is_uplink: bool,
 }
 
 /// Whether a peer takes part.
@@ -109,7 +110,7 @@ pub(crate) struct Peer {
     /// Chunks that it has and would supply.
     pub(crate) have: Bitfield,
     /// Chunks that it needs no delivery of: those it has, those on their way, those it refused
-    /// to supply. `have` is a subset.
+    /// to supply; of an end of an uplink all that it has not named. `have` is a subset.
     pub(crate) settled: Bitfield,
     pub(crate) wants: Wants,
     /// Sequence number in the log of cached chunks below which it needs nothing; in peer order,
@@ -124,12 +125,13 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(super) fn new(now: Time, join: Join, cursor: u64) -> Self {
-        let Join { claims, order, seeding, is_suspect } = join;
+        let Join { claims, order, seeding, is_suspect, is_uplink } = join;
+        let settled = if is_uplink { Bitfield::full(claims.len()) } else { claims.clone() };
         Self {
-            terms: Terms { order, seeding, is_suspect },
+            terms: Terms { order, seeding, is_suspect, is_uplink },
             standing: Standing::Dormant,
             seen: Seen { progress_at: now, is_watched: false },
-            settled: claims.clone(),
+            settled,
             have: claims,
             wants: Wants::default(),
             cursor,

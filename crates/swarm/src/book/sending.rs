@@ -18,12 +18,34 @@ impl Book {
 
     /// The peer, in peer order, wants this chunk after those that it named before.
     pub(crate) fn want(&mut self, slot: PeerSlot, chunk: u32) {
+        if chunk < self.chunks.count() && self.needs_if_named(slot, chunk) {
+            self.set_settled(slot, chunk, false);
+        }
         let peer = &mut self.peers[slot];
         let known = chunk < self.chunks.count() && peer.lacks(chunk);
         if known && peer.wants.add(chunk, self.chunks.count()) {
             peer.cursor = peer.cursor.min(self.chunks.sequence(chunk, &self.log));
             let is_keen = u32::from(peer.is_keen());
             self.chunks.change(chunk, |state| state.keen += is_keen);
+        }
+    }
+
+    /// Whether the peer is an end of an uplink that could name one more chunk, and this one neither has it nor is
+    /// being sent it.
+    fn needs_if_named(&mut self, slot: PeerSlot, chunk: u32) -> bool {
+        let peer = &mut self.peers[slot];
+        peer.terms.is_uplink
+            && peer.is_joined()
+            && !peer.wants.is_full()
+            && !peer.have.contains(chunk)
+            && peer.intake.delivery(chunk).is_none()
+    }
+
+    /// An end of an uplink wants this chunk no longer, if it had named it.
+    pub(crate) fn forget_want(&mut self, slot: PeerSlot, chunk: u32) {
+        if self.peers[slot].wants.contains(chunk) {
+            self.set_settled(slot, chunk, true);
+            self.peers[slot].wants.remove(chunk);
         }
     }
 
@@ -231,7 +253,8 @@ impl Book {
             self.chunks.change(chunk, |state| state.is_handed_out = true);
             published.chunks_handed_out += 1;
         }
-        published.copies += u32::from(self.peers[slot].have.is_full());
+        let peer = &self.peers[slot];
+        published.copies += u32::from(!peer.terms.is_uplink && peer.have.is_full());
     }
 
     /// A delivery of the chunk has begun.

@@ -17,7 +17,7 @@ pub(crate) struct Wants {
 impl Wants {
     /// Names a chunk of `chunk_count` after all others; whether it is news and not one too many.
     pub(super) fn add(&mut self, chunk: u32, chunk_count: u32) -> bool {
-        let is_new = self.queue.len() < WANTS_PER_PEER_MAX && self.name(chunk, chunk_count);
+        let is_new = !self.is_full() && self.name(chunk, chunk_count);
         if is_new {
             self.queue.push_back(chunk);
         }
@@ -54,6 +54,11 @@ impl Wants {
 
     pub(crate) fn contains(&self, chunk: u32) -> bool {
         self.named.contains(chunk)
+    }
+
+    /// Whether no more may be named.
+    pub(super) fn is_full(&self) -> bool {
+        self.queue.len() >= WANTS_PER_PEER_MAX
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -146,11 +146,11 @@ fn rank(book: &Book, peer: &Peer, is_hedge: bool) -> Rank {
     };
     let is_doubted = !supply.is_proven && (is_hedge || is_slow);
     let (first, second) = if is_hedge { (is_doubted, is_slow) } else { (is_slow, is_doubted) };
-    Rank(peer.terms.is_suspect, first, second, supply.fetches, seconds)
+    Rank(peer.terms.is_suspect, peer.terms.is_uplink, first, second, supply.fetches, seconds)
 }
 
-/// Suspects last, then slow ones, then unproven ones among those; a hedge goes to proven ones rather
+/// Suspects last, then other relays (what is here need not come from there), then slow ones, then unproven ones among those; a hedge goes to proven ones rather
 /// than to fast ones. Idle ones first, then the earliest expected finish in seconds; of slow ones
 /// the one that has let the relay wait least.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
-struct Rank(bool, bool, bool, u32, f64);
+struct Rank(bool, bool, bool, bool, u32, f64);

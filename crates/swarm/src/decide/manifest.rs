@@ -124,7 +124,9 @@ impl Manifest {
     }
 
     fn ask(&mut self, desk: &mut Desk) {
-        let wanted = desk.book.peers().iter().any(|(_, peer)| !peer.settled.is_full());
+        // An end of an uplink passes it on.
+        let needs = |peer: &Peer| peer.terms.is_uplink || !peer.settled.is_full();
+        let wanted = desk.book.peers().iter().any(|(_, peer)| needs(peer));
         let next = if wanted { self.next_holders(&desk.book) } else { Vec::new() };
         if next.is_empty() {
             return self.exhaust(desk.now, wanted);

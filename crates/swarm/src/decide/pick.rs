@@ -156,8 +156,10 @@ impl Picker {
             self.turn = (self.turn + 1) % idle.len();
             let holder = idle[self.turn];
             let peer = book.peer(holder);
-            let is_last_choice =
-                peer.supply.silence.is_slow || peer.supply.may_go || peer.terms.is_suspect;
+            let is_last_choice = peer.supply.silence.is_slow
+                || peer.supply.may_go
+                || peer.terms.is_suspect
+                || peer.terms.is_uplink;
             if is_last_choice || !holders::may_ask(book, peer) {
                 continue;
             }

@@ -118,7 +118,7 @@ impl Seed {
     pub(crate) fn joined(&mut self, desk: &mut Desk, slot: PeerSlot) {
         let count = desk.book.chunks().count();
         let peer = desk.book.peer(slot);
-        if peer.have.count() == 0 {
+        if peer.have.count() == 0 && !peer.terms.is_uplink {
             self.empty.insert(slot);
         }
         let stated = peer.terms.seeding.filter(|_| peer.have.is_full());
