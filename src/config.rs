@@ -28,9 +28,9 @@ use relay_transport::Identity;
 
 mod uplink;
 
+pub use self::uplink::{UplinkArgs, Upstream};
 pub use relay_program::arguments::parse_driver;
 pub use relay_server::config::DATA_PORT_DEFAULT;
-pub use self::uplink::{UplinkArgs, Upstream};
 pub use relay_units::{parse_count, parse_duration, parse_listen, parse_rate, parse_size};
 
 /// The largest chunk is this part of the cache.
@@ -320,7 +320,8 @@ impl RelayArgs {
     pub fn check(&self) -> Result<Config, ConfigError> {
         let shard_count = Placement::plan(self.cores, self.oversubscribe).shard_count();
         let memory = MemoryPlan::of_this_machine(self.cache, shard_count);
-        let shelf_bytes = if self.uplink.upstream.is_some() { memory.cache_bytes / SHELF_PART } else { 0 };
+        let shelf_bytes =
+            if self.uplink.upstream.is_some() { memory.cache_bytes / SHELF_PART } else { 0 };
         let cache_bytes = memory.cache_bytes - shelf_bytes;
         let chunk_max = cache_bytes / CACHE_CHUNKS_TYPICAL;
         if cache_bytes < CACHE_CHUNKS_MIN << CHUNK_SIZE_LOG2_MIN {

@@ -60,7 +60,13 @@ impl Load {
             spread_wait: Duration::from_secs(10),
             leaving_deadline: Duration::from_secs(60),
         });
-        let join = |claims| Join { claims, order: Order::Relay, seeding: None, is_suspect: false, is_uplink: false };
+        let join = |claims| Join {
+            claims,
+            order: Order::Relay,
+            seeding: None,
+            is_suspect: false,
+            is_uplink: false,
+        };
         let origin = swarm.handle_join(Time::ZERO, join(Bitfield::full(size.chunks)));
         for _ in 0..size.peers {
             swarm.handle_join(Time::ZERO, join(Bitfield::empty(size.chunks)));

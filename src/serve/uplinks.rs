@@ -72,7 +72,10 @@ impl Companion for Uplinks {
         let (Some(&first), Some(news)) = (listening.first(), self.news.take()) else {
             return Ok(Vec::new());
         };
-        tracing::info!("files that this relay's peers want or have are also got and given at {}", self.upstream.relay);
+        tracing::info!(
+            "files that this relay's peers want or have are also got and given at {}",
+            self.upstream.relay
+        );
         let stopping = Arc::new(AtomicBool::new(false));
         let (pin, token) = self.own.clone();
         let up = Way {

@@ -36,3 +36,4 @@ mod tokens;
 mod trees;
 mod trees_changed;
 mod trees_shared;
+mod uplinks;

@@ -309,12 +309,7 @@ impl Bridge {
     }
 }
 
-fn start(
-    side: Side,
-    peer: Peer,
-    shared: &Rc<Shared>,
-    scratch: &Scratch,
-) -> task::JoinHandle<()> {
+fn start(side: Side, peer: Peer, shared: &Rc<Shared>, scratch: &Scratch) -> task::JoinHandle<()> {
     let (shared, scratch) = (Rc::clone(shared), Rc::clone(scratch));
     task::spawn(async move {
         if let (Err(error), _) = peer.run(scratch).await {
@@ -337,7 +332,9 @@ fn work(shared: &Shared, shelf: &Shelf, handles: &[PeerHandle; 2]) {
         let len = |chunk| u64::from(shared.key.chunk_len_bytes(chunk));
         let wish = shared.crossing.borrow_mut().poll_wish(now, |chunk| shelf.place(len(chunk)));
         match wish {
-            Some(Wish::Name(side, chunk)) => handle(side).say(|session| session.handle_named(chunk)),
+            Some(Wish::Name(side, chunk)) => {
+                handle(side).say(|session| session.handle_named(chunk))
+            }
             Some(Wish::Forget(side, chunk)) => {
                 handle(side).say(|session| session.handle_forgotten(chunk));
             }

@@ -80,7 +80,10 @@ impl Outbox {
         // A hello is the first of the single messages but for those that introduce it, and its
         // bitfield must follow at once.
         let first = self.single.front();
-        if matches!(first, Some(Message::Hello(_) | Message::DatagramRequest { .. } | Message::Uplink { .. })) {
+        if matches!(
+            first,
+            Some(Message::Hello(_) | Message::DatagramRequest { .. } | Message::Uplink { .. })
+        ) {
             return self.single.pop_front();
         }
         // A peer that leaves may be let go at once. What it has got must be known before, or it does not

@@ -74,7 +74,12 @@ pub fn server_session(script: &[u8]) {
         _ => Vec::new(),
     };
     let admission = TokenRules { tokens, open_get: false };
-    let config = SessionConfig { admission, chunk_size_log2_max: 24, chunk_size_log2_limit: 24, relay_id: 7 };
+    let config = SessionConfig {
+        admission,
+        chunk_size_log2_max: 24,
+        chunk_size_log2_limit: 24,
+        relay_id: 7,
+    };
     let budget = Budget::new(CACHE_BYTES, 1);
     let waiter = budget.waiter(shards.ringer(ShardId(0))).expect("a place");
     let mut run = Run {

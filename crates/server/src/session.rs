@@ -320,7 +320,12 @@ impl Session {
     }
 
     /// Claims are work, so there is a bound on them.
-    fn count_claims(&mut self, now: Time, range: ChunkRange, chunk_count: u32) -> Result<(), Fault> {
+    fn count_claims(
+        &mut self,
+        now: Time,
+        range: ChunkRange,
+        chunk_count: u32,
+    ) -> Result<(), Fault> {
         let mut rounds = CLAIMS_PER_CHUNK_MAX;
         if self.rights.uplink.is_some() {
             rounds += rounds * now.since(self.rights.joined_at).as_secs();

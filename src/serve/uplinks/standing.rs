@@ -69,12 +69,15 @@ impl Standing {
             Side::Up => {
                 let relay = &self.upstream.relay;
                 let advice = advice(error);
-                format!("the uplink to {relay} ended: {error}. Peers here are served by this relay alone{advice}")
+                format!(
+                    "the uplink to {relay} ended: {error}. Peers here are served by this relay alone{advice}"
+                )
             }
             Side::Down => format!("this relay refuses its own uplink: {error}"),
         };
         let mut said = self.said.borrow_mut();
-        let is_new = said.as_ref().is_none_or(|(before, at)| *before != text || now.since(*at) >= SAY_AGAIN);
+        let is_new =
+            said.as_ref().is_none_or(|(before, at)| *before != text || now.since(*at) >= SAY_AGAIN);
         if is_new {
             tracing::warn!("{text}");
             *said = Some((text, now));
@@ -92,7 +95,9 @@ fn code_of(error: &ConnectionError) -> Option<FailureCode> {
 /// What to do about it.
 fn advice(error: &ConnectionError) -> &'static str {
     match code_of(error) {
-        Some(FailureCode::TokenRefused) => ": give --upstream-token-file FILE with a token that may publish and get there",
+        Some(FailureCode::TokenRefused) => {
+            ": give --upstream-token-file FILE with a token that may publish and get there"
+        }
         Some(FailureCode::Protocol) => ": both relays must be of a release that knows uplinks",
         _ => "",
     }

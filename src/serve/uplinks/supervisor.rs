@@ -203,9 +203,10 @@ impl Supervisor {
 
     /// Swarms with peers here get one; whether there are too many.
     fn start_wanted(&mut self, now: Time) -> bool {
-        let due = self.wanted.iter().filter(|(key, wanted)| {
-            !self.running.contains_key(key) && wanted.not_before <= now
-        });
+        let due = self
+            .wanted
+            .iter()
+            .filter(|(key, wanted)| !self.running.contains_key(key) && wanted.not_before <= now);
         let due: BTreeSet<SwarmKey> = due.map(|(&key, _)| key).collect();
         for key in due {
             if self.running.len() == UPLINKS_MAX {

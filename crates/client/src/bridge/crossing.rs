@@ -214,7 +214,8 @@ impl Crossing {
     pub(super) fn handle_time(&mut self, now: Time) {
         for side in Side::BOTH {
             let named = self.end(side).named.iter();
-            let is_late = |&(_, &(since, _)): &(&u32, &(Time, Place))| now.since(since) >= CROSSING_MAX;
+            let is_late =
+                |&(_, &(since, _)): &(&u32, &(Time, Place))| now.since(since) >= CROSSING_MAX;
             let late: Vec<u32> = named.filter(is_late).map(|(&chunk, _)| chunk).collect();
             for chunk in late {
                 self.give_up(side, chunk);

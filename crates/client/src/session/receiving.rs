@@ -111,7 +111,8 @@ impl Receiving {
 
     /// Whether this chunk was named and has not come.
     pub(super) fn is_named(&self, chunk: u32) -> bool {
-        self.unkept.contains(&chunk) || self.wants.as_ref().is_some_and(|wants| wants.contains(chunk))
+        self.unkept.contains(&chunk)
+            || self.wants.as_ref().is_some_and(|wants| wants.contains(chunk))
     }
 
     /// What had come of a chunk is gone.

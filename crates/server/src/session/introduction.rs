@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Labelling, Phase, Session, effects::{Effect, Fault}};
+use super::{
+    Labelling, Phase, Session,
+    effects::{Effect, Fault},
+};
 use crate::message::{Join, NewsItem};
 use relay_protocol::{
     Accepted, Bitfield, Claims, FailureCode, Hello, Message, Order, SwarmKey,
@@ -84,7 +87,11 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn handle_bitfield_part(&mut self, offset_bytes: u32, part: &[u8]) -> Result<(), Fault> {
+    pub(super) fn handle_bitfield_part(
+        &mut self,
+        offset_bytes: u32,
+        part: &[u8],
+    ) -> Result<(), Fault> {
         let Phase::Bitfield { hello, bytes, .. } = &mut self.phase else {
             return Err(Fault::protocol("a bitfield that was not announced"));
         };

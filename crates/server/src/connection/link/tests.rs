@@ -18,7 +18,7 @@ fn link() -> Link {
         admission: Default::default(),
         chunk_size_log2_max: 20,
         chunk_size_log2_limit: 20,
-                relay_id: 0,
+        relay_id: 0,
     };
     let session = Session::new(Arc::new(config), Window::new(1 << 18));
     Link::new(session, Secure::clear(), Time::ZERO)

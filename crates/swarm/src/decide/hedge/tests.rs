@@ -34,7 +34,13 @@ impl Scene {
             leaving_deadline: Duration::from_secs(60),
         });
         let mut join = |claims| {
-            let join = Join { claims, order: Order::Relay, seeding: None, is_suspect: false, is_uplink: false };
+            let join = Join {
+                claims,
+                order: Order::Relay,
+                seeding: None,
+                is_suspect: false,
+                is_uplink: false,
+            };
             swarm.handle_join(START, join)
         };
         let (first, second) =

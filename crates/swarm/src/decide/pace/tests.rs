@@ -26,7 +26,13 @@ fn swarm_with_a_full_cache(now: Time) -> (Swarm, PeerSlot) {
         spread_wait: Duration::from_secs(10),
         leaving_deadline: Duration::from_secs(60),
     });
-    let join = |claims, seeding| Join { claims, order: Order::Relay, seeding, is_suspect: false, is_uplink: false };
+    let join = |claims, seeding| Join {
+        claims,
+        order: Order::Relay,
+        seeding,
+        is_suspect: false,
+        is_uplink: false,
+    };
     let origin = swarm.handle_join(now, join(Bitfield::full(CHUNKS), Some(Seeding::Origin)));
     let peer = swarm.handle_join(now, join(Bitfield::empty(CHUNKS), None));
     swarm.handle_manifest(now, origin, Ok(()));

@@ -273,7 +273,13 @@ mod tests {
         let mut book = Book::new(config, CHUNKS);
         let join = || {
             let claims = Bitfield::empty(CHUNKS);
-            let join = Join { claims, order: Order::Relay, seeding: None, is_suspect: false, is_uplink: false };
+            let join = Join {
+                claims,
+                order: Order::Relay,
+                seeding: None,
+                is_suspect: false,
+                is_uplink: false,
+            };
             let slot = book.join(Time::ZERO, join);
             book.set_allowance(slot, credit_chunks * u64::from(CHUNK_BYTES));
             slot
