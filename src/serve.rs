@@ -6,9 +6,10 @@
 //! This directory is the only place that knows the server and the peer.
 
 mod origins;
+mod own;
 mod uplinks;
 
-use std::{ffi::OsString, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
 
@@ -23,12 +24,6 @@ use crate::{
     server::{self, Companion, uplinks::UplinkPort},
     stderr,
 };
-
-/// What runs in its process never gives its own relay up: as long as there is one, as people see it.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// Connections get so long to end by themselves.
-const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Distributes files from one origin to many peers that can all reach this server.
 #[derive(Parser, Debug)]

@@ -6,7 +6,7 @@
 use std::{
     cell::Cell,
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     slice,
     sync::{
@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use shards::{Driver, clock, task};
 
-use super::{FOREVER, LAST_WORDS};
+use super::own::{FOREVER, LAST_WORDS, reachable};
 use crate::{
     client::{
         ChunkOrder, Disk, FileState, HashCache, Lookout, Notice, Origin, Patience, Peer,
@@ -202,18 +202,6 @@ impl Companion for Origins {
     }
 }
 
-/// Where this process reaches an address that it listens on.
-pub(super) fn reachable(listening: SocketAddr) -> SocketAddr {
-    let ip = match listening.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let mut reached = listening;
-    reached.set_ip(ip); // An interface stays.
-    reached
-}
-
 /// The life of the origin's thread.
 struct Serving {
     files: Vec<Arc<Origin>>,
@@ -376,21 +364,5 @@ fn watch_peer(
             _ => {}
         }
         Reaction::GoOn
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_of_all_interfaces_is_reached_on_loopback() {
-        for (listening, reached) in [
-            ("0.0.0.0:7440", "127.0.0.1:7440"),
-            ("[::]:7440", "[::1]:7440"),
-            ("192.0.2.1:1", "192.0.2.1:1"),
-        ] {
-            assert_eq!(reachable(listening.parse().unwrap()), reached.parse().unwrap());
-        }
     }
 }

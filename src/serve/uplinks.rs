@@ -20,7 +20,7 @@ use std::{
 use shards::Driver;
 
 use self::supervisor::{Supervisor, UPLINKS_MAX, Way, Ways};
-use super::origins::reachable;
+use super::own::reachable;
 use crate::{
     client::{Remote, Shelf},
     config::Upstream,

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use relay::swarm::Action;
+use relay::{protocol::ChunkRange, swarm::Action};
 
 thread_local! {
     /// Of all runs on this thread so far.
@@ -70,6 +70,11 @@ fn numbers(action: &Action) -> [u64; 5] {
         }
         Action::GiveUp { peer, missing_count, is_given_up } => {
             four(14, peer.0, missing_count, is_given_up.into())
+        }
+        Action::Available { peer, ref ranges, held } => {
+            let both = |range: &ChunkRange| u64::from(range.first) << 32 | u64::from(range.count);
+            let chunks = ranges.iter().fold(0, |digest, range| fold(digest, both(range)));
+            [15, peer.0.into(), held.into(), chunks, 0]
         }
     }
 }

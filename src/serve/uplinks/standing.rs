@@ -16,6 +16,9 @@ use crate::{
 /// The same reason is logged once in so long.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
+/// Where the operator names the token that this relay proves.
+const TOKEN_OPTION: &str = "--upstream-token-file";
+
 /// What is known of the relay above, for the log.
 pub(super) struct Standing {
     upstream: Upstream,
@@ -69,8 +72,10 @@ impl Standing {
             Side::Up => {
                 let relay = &self.upstream.relay;
                 let advice = advice(error);
+                // What a peer's user would do is what this relay's operator has another option for.
+                let why = error.to_string().replace("--token-file", TOKEN_OPTION);
                 format!(
-                    "the uplink to {relay} ended: {error}. Peers here are served by this relay alone{advice}"
+                    "the uplink to {relay} ended: {why}. Peers here are served by this relay alone{advice}"
                 )
             }
             Side::Down => format!("this relay refuses its own uplink: {error}"),

@@ -15,7 +15,7 @@ use std::{
 use shards::{clock, task};
 
 use super::{
-    super::{FOREVER, LAST_WORDS},
+    super::own::{FOREVER, LAST_WORDS},
     standing::Standing,
 };
 use crate::{

@@ -47,6 +47,7 @@ fn shared() -> Arc<Shared> {
         policy: Policy {
             identity: relay_transport::exercise::relay_identity(),
             session: Arc::new(SessionConfig {
+                relay_id: 0,
                 admission: Default::default(),
                 chunk_size_log2_max: CHUNK_SIZE_LOG2,
                 chunk_size_log2_limit: CHUNK_SIZE_LOG2,

@@ -103,6 +103,11 @@ fn ranges_beyond_the_file_and_before_a_connection_do_no_harm() {
     assert_eq!(crossing.end(Side::Up).held.as_ref().map(Bitfield::count), Some(2));
 }
 
+/// One of so many.
+fn pick(rng: &mut Rng, count: usize) -> usize {
+    usize::try_from(rng.below(count as u64)).expect("less than that")
+}
+
 #[test]
 fn every_fetch_is_answered_or_refused_once_and_all_room_comes_back() {
     for seed in 0..500 {
@@ -111,8 +116,8 @@ fn every_fetch_is_answered_or_refused_once_and_all_room_comes_back() {
         let mut open: BTreeSet<(bool, u32)> = BTreeSet::new();
         let mut named: Vec<(Side, u32)> = Vec::new();
         for tag in 0..200 {
-            let side = Side::BOTH[rng.below(2) as usize];
-            let chunk = rng.below(CHUNKS.into()) as u32;
+            let side = Side::BOTH[pick(&mut rng, 2)];
+            let chunk = u32::try_from(rng.below(CHUNKS.into())).expect("a chunk");
             let now = at(u64::from(tag));
             match rng.below(9) {
                 0 => {
@@ -125,7 +130,7 @@ fn every_fetch_is_answered_or_refused_once_and_all_room_comes_back() {
                 2..5 => crossing.handle_available(side, &ranges(0, CHUNKS), true),
                 5 => crossing.handle_time(now),
                 6 if !named.is_empty() => {
-                    let (side, chunk) = named.swap_remove(rng.below(named.len() as u64) as usize);
+                    let (side, chunk) = named.swap_remove(pick(&mut rng, named.len()));
                     for tag in crossing.handle_came(side, chunk).0 {
                         assert!(open.remove(&(side.other() == Side::Up, tag)));
                     }

@@ -177,8 +177,9 @@ fn whatever_comes_the_counts_agree_and_each_end_knows_what_others_hold() {
         let mut swarm = swarm();
         let mut peers: Vec<(PeerSlot, Option<Bitfield>)> = Vec::new();
         for _ in 0..120 {
-            let chunk = rng.below(CHUNKS.into()) as u32;
-            let picked = (!peers.is_empty()).then(|| rng.below(peers.len() as u64) as usize);
+            let chunk = u32::try_from(rng.below(CHUNKS.into())).expect("a chunk");
+            let picked = (!peers.is_empty())
+                .then(|| usize::try_from(rng.below(peers.len() as u64)).expect("one of them"));
             match (rng.below(8), picked) {
                 (0, _) | (_, None) if peers.len() < 6 => {
                     let is_uplink = rng.below(2) == 0;
