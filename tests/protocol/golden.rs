@@ -223,6 +223,7 @@ fn each_side_sends_its_own_messages() {
         "stats",
         "datagram-offer",
         "swarm-status",
+        "available",
     ];
     let of_both = ["manifest-request", "manifest-part", "ping", "pong", "failure"];
     for (name, message) in messages() {

@@ -164,6 +164,9 @@
 //! | 25 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
 //! | 26 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
 //! | 27 | `Label` | P | after `Accepted`, from a peer whose hello states a seeding: what the file is called where people watch the relay. The first that the swarm hears counts as long as there is the swarm | no effect |
+//! | 28 | `Uplink` | P | right before `Hello`, and again when it changes: the peer is an end of an uplink, and stands for the peers of these relays (numbers that each makes at its start; the end at the own relay names none). It chooses its order and needs nothing that it has not named | no effect |
+//! | 29 | `Available` | R | to an end of an uplink: other peers of the swarm hold these chunks, or do no longer. Until told otherwise they hold none | no effect |
+//! | 30 | `Lost` | P | from an end of an uplink: it can no longer supply these chunks, and wants none of them that it had named | no effect |
 //!
 //! A message from the wrong side ([`Message::may_come_from`]), before its time, or about a chunk
 //! that the file does not have is a fault: `Failure` with code `Protocol`, and the end.
@@ -262,6 +265,7 @@
 //! | chunks in one `Want` | 200 |
 //! | text of a `Failure` | 512 bytes of UTF-8; show no control character of it |
 //! | driver and congestion control in `Stats` | 32 bytes each |
+//! | relays in an `Uplink` | 64 |
 //! | text of a `Label` | 1 to 64 bytes of UTF-8, no white space at its ends, no character that does not show ([`check_label`]) |
 //! | chunks of a file | 2^18, each of 2^10 to 2^24 bytes |
 //! | `chunk_size_log2_max` of a `Welcome` | 24 |
