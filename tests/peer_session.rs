@@ -329,6 +329,9 @@ fn every_message() -> Vec<Message> {
         Message::SwarmStatusRequest,
         Message::SwarmStatus(SwarmStatus::default()),
         Message::Label { text: "x".into() },
+        Message::Uplink { below: vec![1] },
+        Message::Available { ranges: Vec::new(), held: true },
+        Message::Lost { ranges: Vec::new() },
     ]
 }
 

@@ -40,11 +40,11 @@ impl UplinkArgs {
         let Some(relay) = self.upstream.clone() else { return Ok(None) };
         let token = match &self.upstream_token_file {
             Some(path) => {
-                let lines = token_file::read(path).map_err(anyhow::Error::msg);
+                let lines = token_file::read_grants(path).map_err(anyhow::Error::msg);
                 let lines = lines.with_context(|| {
                     format!("failed to read --upstream-token-file {}", path.display())
                 })?;
-                lines.first().and_then(|line| Token::from_line(line))
+                lines.into_iter().next().map(|grant| grant.token)
             }
             None => None,
         };

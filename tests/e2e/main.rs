@@ -8,6 +8,7 @@ mod programs;
 mod support;
 
 mod browser;
+mod cluster;
 mod control;
 mod dashboards;
 mod datagrams;

@@ -191,6 +191,15 @@ fn messages_out_of_turn_end_the_connection() {
             Message::BitfieldPart { offset_bytes: 0, bytes: vec![0; 2] },
         ),
         ("a label from a peer that shares nothing", Message::Label { text: "Mine".into() }),
+        ("an uplink that was not announced", Message::Uplink { below: vec![1] }),
+        (
+            "a loss of what it may not lose",
+            Message::Lost { ranges: vec![ChunkRange { first: 0, count: 1 }] },
+        ),
+        (
+            "what only a relay tells of others",
+            Message::Available { ranges: vec![ChunkRange { first: 0, count: 1 }], held: true },
+        ),
         ("a chunk that the file does not have", have(chunks, 1)),
         ("a range that ends beyond the file", have(0, chunks + 1)),
         ("a want beyond the file", Message::Want { chunks: vec![0, chunks] }),

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use crate::{ChunkOrder, FileState, Session, SessionConfig, SessionEvent};
 use relay_protocol::{
-    DataHeader, DataPieceHeader, Manifest, Message, Seeding, encode_control, encode_message,
+    Bitfield, DataHeader, DataPieceHeader, Manifest, Message, Seeding, encode_control, encode_message,
     encode_preamble, frame_crc,
     limits::{CONTROL_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
@@ -26,6 +26,7 @@ struct Run {
     now: Time,
     granted: u64,
     manifest_sent: u32,
+    is_uplink: bool,
 }
 
 /// First byte: how the peer begins. Then steps.
@@ -44,9 +45,15 @@ pub fn peer_session(script: &[u8]) {
         }
         _ => FileState::lacking(*manifest.key()),
     };
+    // An end of an uplink is none of those that the other bits tell apart.
+    let is_uplink = how & 192 == 128;
     let config = SessionConfig {
-        order: if how & 4 == 0 { ChunkOrder::Relay } else { ChunkOrder::Sequential },
-        seeding: (how & 8 == 0).then_some(Seeding::Origin),
+        order: match (how & 4 == 0, is_uplink) {
+            (_, true) => ChunkOrder::Named,
+            (true, false) => ChunkOrder::Relay,
+            (false, false) => ChunkOrder::Sequential,
+        },
+        seeding: (how & 8 == 0 && !is_uplink).then_some(Seeding::Origin),
         token: None,
         intake_bytes_per_second: NonZeroU64::new(u64::from(how & 16) << 12),
         upload_bytes_per_second: None,
@@ -55,13 +62,14 @@ pub fn peer_session(script: &[u8]) {
     };
     let now = Time::ZERO + Duration::from_secs(1);
     let mut run = Run {
-        session: Session::new(config, file, now).with_label((how & 64 != 0).then(|| "x".into())),
+        session: Session::new(config, file, now).with_label((how & 64 != 0).then(|| "x".into())).with_uplink(is_uplink.then(|| vec![7])),
         ear: Ear::default(),
         manifest,
         content,
         now,
         granted: 0,
         manifest_sent: 0,
+        is_uplink,
     };
     if run.hear(&encode_preamble()) {
         while !script.is_over() && run.step(&mut script) {}
@@ -110,6 +118,7 @@ impl Run {
                 let (fetch_id, chunk) = (script.number(), script.number() % CHUNK_COUNT);
                 return self.say(&Message::Fetch { fetch_id, chunk });
             }
+            12 if self.is_uplink => self.cross(script),
             12 => self.session.handle_leave(),
             13 => {
                 if let Some(upload) = self.session.poll_upload() {
@@ -131,6 +140,26 @@ impl Run {
         }
         self.take_events();
         true
+    }
+
+    /// The other end of the uplink wants something of this one.
+    fn cross(&mut self, script: &mut Script<'_>) {
+        let (how, chunk) = (script.byte(), u32::from(script.byte()) % CHUNK_COUNT);
+        match how % 5 {
+            0 => self.session.handle_named(chunk),
+            1 => self.session.handle_forgotten(chunk),
+            2 => self.session.handle_below(&[7, u64::from(how)]),
+            3 => self.session.handle_manifest(&self.manifest),
+            _ => {
+                let mut claims = Bitfield::empty(CHUNK_COUNT);
+                let claimed = (0..CHUNK_COUNT).filter(|chunk| how >> (3 + chunk % 5) & 1 == 1);
+                for chunk in claimed {
+                    claims.insert(chunk);
+                }
+                self.session.handle_claims(&claims);
+            }
+        }
+        self.session.handle_said(self.now);
     }
 
     /// Some frames of some chunk, right or not.

@@ -20,7 +20,7 @@
 //!
 //! Non-goals: secrecy of file bytes on the way (an origin seals them before it shares them, see [`ticket`]),
 //! names of files (the relay learns a label only where an origin tells one), discovery of files (a ticket
-//! names the relay and the swarm key), relays that talk to relays.
+//! names the relay and the swarm key), agreement between relays: one that gets files at another is a peer there.
 //!
 //! # Content identity
 //!
@@ -164,9 +164,9 @@
 //! | 25 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
 //! | 26 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
 //! | 27 | `Label` | P | after `Accepted`, from a peer whose hello states a seeding: what the file is called where people watch the relay. The first that the swarm hears counts as long as there is the swarm | no effect |
-//! | 28 | `Uplink` | P | right before `Hello`, and again when it changes: the peer is an end of an uplink, and stands for the peers of these relays (numbers that each makes at its start; the end at the own relay names none). It chooses its order and needs nothing that it has not named | no effect |
-//! | 29 | `Available` | R | to an end of an uplink: other peers of the swarm hold these chunks, or do no longer. Until told otherwise they hold none | no effect |
-//! | 30 | `Lost` | P | from an end of an uplink: it can no longer supply these chunks, and wants none of them that it had named | no effect |
+//! | 28 | `Uplink` | P | right before the hello, and again after `Accepted` when it changes: the peer is an end of an uplink. Its order is its own, it states no seeding, and needs no chunk that it has not named. Refused with `UplinkRefused` if the relay itself is among those below, or there are [`RELAYS_BELOW_MAX`](limits::RELAYS_BELOW_MAX) of them | the last counts |
+//! | 29 | `Available` | R | to an end of an uplink: which chunks other peers hold, all at first, then what changes | a set: no effect |
+//! | 30 | `Lost` | P | from an end of an uplink: chunks that it claimed can't be had any more, and of those that it named none is wanted. What is being sent still comes | a set: no effect |
 //!
 //! A message from the wrong side ([`Message::may_come_from`]), before its time, or about a chunk
 //! that the file does not have is a fault: `Failure` with code `Protocol`, and the end.
@@ -291,6 +291,7 @@
 //! | 10 | `TransportRefused` | reports it: another transport may do |
 //! | 11 | `DatagramsSilent` | connects again and goes on |
 //! | 12 | `NotPublished` | connects again later: a peer that may publish the file may come |
+//! | 13 | `UplinkRefused` | reports it, serves its peers without the uplink, and may try again later |
 //!
 //! # Tickets
 //!

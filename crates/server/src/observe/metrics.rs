@@ -55,7 +55,7 @@ pub(crate) struct Metrics {
     peers: [Gauge; 2],
     signs: Signs,
     limits: RateLimits,
-    uplinks: Option<Uplinks>,
+    uplinks: Uplinks,
     process: metrics_process::Collector,
 }
 
@@ -309,9 +309,7 @@ impl Metrics {
         self.memory.flush(&shared.memory);
         self.peers[0].set(shared.peers() as f64);
         self.peers[1].set(shared.peers_max() as f64);
-        if let Some(uplinks) = &self.uplinks {
-            uplinks.flush();
-        }
+        self.uplinks.flush();
         self.signs.flush(shared, ages);
         self.limits.flush(shared);
     }
