@@ -37,4 +37,3 @@ mod tokens;
 mod trees;
 mod trees_changed;
 mod trees_shared;
-mod uplinks;
