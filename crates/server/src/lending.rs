@@ -39,7 +39,10 @@ pub fn find_place(choice: &Choice, memory: &MemoryPlan, files_max: usize) -> Fou
     let asks = *choice != Choice::Never;
     if asks && memory.cache_bytes < CACHE_BYTES_LEAST {
         let why = format!("--cache holds fewer than {CACHE_CHUNKS_LEAST} chunks of 64 KiB");
-        return Found::none(&why, Some("raise --cache to 16M for chunks of 64 KiB, 64M for 256 KiB"));
+        return Found::none(
+            &why,
+            Some("raise --cache to 16M for chunks of 64 KiB, 64M for 256 KiB"),
+        );
     }
     if asks && files_max < FILES_MIN {
         let why =

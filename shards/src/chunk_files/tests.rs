@@ -133,8 +133,7 @@ fn a_full_place_refuses_and_takes_files_again_when_some_have_gone() {
     let files = ChunkFiles::new(directory, 16, usize::MAX);
     let parts = vec![1; 256 << 10];
     let create = || files.create(&[IoSlice::new(&parts)]);
-    let kept: Vec<ChunkFile> =
-        std::iter::from_fn(|| create().ok().flatten()).take(16).collect();
+    let kept: Vec<ChunkFile> = std::iter::from_fn(|| create().ok().flatten()).take(16).collect();
     if kept.len() == 16 {
         // It is /dev/shm, which has room for more.
         return;
