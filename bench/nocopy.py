@@ -10,10 +10,11 @@ PARTS says which tables (all):
   main     100 clients, 100 MiB, both seedings, with each of DRIVERS (io-uring epoll)
   nginx    the same job by nginx (see nginx.py, which says what LIMIT is), by BASELINE (see measure.py), and by this
            build with both seedings
-  clients  seconds for each GB delivered to 1, 10, 20, 32, 40, 64, 100 and 1,000 clients (CLIENTS)
+  clients  seconds for each GB delivered to 1, 10, 20, 32, 40, 64, 100 and 1,000 clients (CLIENTS) in a spread, which
+           waits for all clients: the time to connect is left out
   cache    100 clients, a spread, with caches of four chunks, 16 MiB and 64 MiB
-  many     bundles of 1,000 files of 100 KiB, to 100 clients
-  get      `peer get` of 256 MiB, one peer and ten at once (PEER and OLD_PEER name the programs)
+  get      `peer get` of one file of 256 MiB, and of 2,500 files of 100 KiB, one peer and ten at once (PEER and OLD_PEER
+           name the programs)
 
 OLD is the other build's `loadgen`; a cell whose program is not named is left out. TAKERS_MIN in
 crates/server/src/lending.rs decides who is lent anything: with fewer clients both cells copy.
@@ -23,6 +24,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 import time
@@ -31,7 +33,7 @@ import measure as m
 import nginx
 
 OLD = shlex.split(os.environ.get("OLD", ""))
-PARTS = os.environ.get("PARTS", "main nginx clients cache many get").split()
+PARTS = os.environ.get("PARTS", "main nginx clients cache get").split()
 DRIVERS = os.environ.get("DRIVERS", "io-uring epoll").split()
 CLIENTS = [int(n) for n in os.environ.get("CLIENTS", "1 10 20 32 40 64 100 1000").split()]
 PEER = os.environ.get("PEER", os.path.join(m.ROOT, "target/release/peer"))
@@ -123,7 +125,7 @@ def clients():
     columns = ["s per GB", "CPU s per GB", "relay CPU s per GB", "GB"]
     for count in CLIENTS:
         size = f"{1 if m.QUICK else SIZES.get(count, 100)}M"
-        cells = builds(count, size, "", "--seeding", "origin", "--chunk", "256K")
+        cells = builds(count, size, "", "--seeding", "spread", "--chunk", "256K")
         compare(f"{count} clients, {size}", cells, columns)
 
 
@@ -134,23 +136,27 @@ def caches():
         compare(f"a cache of {cache}, chunks of 256 KiB", cells)
 
 
-def many_files():
-    files = 10 if m.QUICK else 1000
-    cells = builds(100, "100K", "", "--files", files, "--seeding", "origin")
-    compare(f"{files} files of 100 KiB", cells)
-
-
 def gets():
-    """A relay, a share and gets of each build, whose relay copies or lends."""
     size = (16 if m.QUICK else 256) * m.MIB
+    gets_of("one file", 1, size)
+    count = 25 if m.QUICK else 2500
+    gets_of(f"{count:,} files of 100 KiB", count, count * (100 << 10))
+
+
+def gets_of(what, files, size):
+    """A relay, a share and gets of each build, whose relay copies or lends."""
     programs = {"copied": (m.RELAY, PEER, ["--chunk-dir", "none"]), "lent": (m.RELAY, PEER, [])}
     if OLD and os.path.exists(OLD_PEER):
         programs["old"] = ([os.path.join(os.path.dirname(OLD_PEER), "relay")], OLD_PEER, [])
     with tempfile.TemporaryDirectory(prefix="relay-bench-", dir="/dev/shm") as place, contextlib.ExitStack() as stack:
         content = os.path.join(place, "content")
-        with open(content, "wb") as file:
-            for _ in range(size // m.MIB):
-                file.write(os.urandom(m.MIB))
+        paths = [content]
+        if files > 1:
+            os.mkdir(content)
+            paths = [os.path.join(content, f"{number:05}") for number in range(files)]
+        for path in paths:
+            with open(path, "wb") as file:
+                file.write(os.urandom(size // files))
         cells = {1: {}, 10: {}}
         for name, (relay, peer, args) in programs.items():
             m.RELAY, mine = relay, m.RELAY
@@ -163,7 +169,7 @@ def gets():
             for count in cells:
                 cells[count][name] = get(peer, ticket, place, count, running.pid, size)
         for count, of in cells.items():
-            compare(f"peer get, {count} at once", of, ["wall s", "GB/s", "relay CPU s"])
+            compare(f"peer get of {what}, {count} at once", of, ["wall s", "GB/s", "relay CPU s"])
 
 
 def get(peer, ticket, place, count, relay, size):
@@ -178,7 +184,7 @@ def get(peer, ticket, place, count, relay, size):
             m.fail(f"a get failed: {reports}")
         json.loads(reports[-1])
         for path in paths:
-            os.remove(path)
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
         return {"wall s": seconds, "GB/s": size * count / seconds / 1e9, "relay CPU s": m.cpu_seconds(relay) - cpu}
     return once
 
@@ -186,8 +192,7 @@ def get(peer, ticket, place, count, relay, size):
 def main():
     m.build("peer")
     m.title("Lent and copied chunks")
-    parts = {"main": main_job, "nginx": against_others, "clients": clients, "cache": caches, "many": many_files,
-             "get": gets}
+    parts = {"main": main_job, "nginx": against_others, "clients": clients, "cache": caches, "get": gets}
     for part in PARTS:
         (parts.get(part) or m.fail(f"PARTS knows no {part}: {' '.join(parts)}"))()
 
