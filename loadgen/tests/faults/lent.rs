@@ -42,6 +42,14 @@ fn start(args: &[&str]) -> (RelayProcess, bool) {
     (relay, lends)
 }
 
+/// A relay that a shell starts after it has done this.
+fn started_by(first: &str) -> RelayProcess {
+    let mut shell = std::process::Command::new("sh");
+    let then = format!("{first}; exec \"$0\" relay-role \"$@\"");
+    shell.args(["-c", &then, env!("CARGO_BIN_EXE_loadgen")]).env("RELAY_LOG", "info");
+    RelayProcess::start(shell, &[])
+}
+
 #[test]
 fn what_many_want_is_lent_and_verified_and_nothing_stays_pinned() {
     for driver in drivers(relay) {
@@ -77,15 +85,69 @@ fn a_directory_of_no_use_is_told_of_and_chunks_are_copied() {
 
 #[test]
 fn where_files_may_not_be_long_enough_chunks_are_copied_and_no_signal_comes() {
-    let mut limited = std::process::Command::new("sh");
-    let program = env!("CARGO_BIN_EXE_loadgen");
-    limited.args(["-c", "ulimit -f 1024; exec \"$0\" relay-role \"$@\"", program]);
-    limited.env("RELAY_LOG", "info");
-    let relay = RelayProcess::start(limited, &[]);
+    let relay = started_by("ulimit -f 1024");
     let to = relay.addr.to_string();
     succeeds(&job(&to, &["--file", "4M"]).wait());
     assert_eq!(relay.metric("relay_chunks_lent_total", &[]), 0.0);
     assert!(relay.log().contains("ulimit -f"), "{}", relay.log());
+}
+
+#[test]
+fn where_descriptors_are_short_they_are_for_peers_and_chunks_are_copied() {
+    let relay = started_by("ulimit -n 300");
+    let to = relay.addr.to_string();
+    succeeds(&job(&to, &["--file", "4M"]).wait());
+    assert_eq!(relay.metric("relay_chunks_lent_total", &[]), 0.0);
+    assert!(relay.log().contains("descriptors are left for files"), "{}", relay.log());
+}
+
+/// The kernel waits for the children of such a process by itself, so none is left to wait for.
+#[test]
+fn who_ignores_the_ends_of_children_has_a_mount_all_the_same() {
+    let (_, lends) = start(&[]);
+    let relay = started_by("trap '' CHLD");
+    wait_until("the relay to say how it sends", || relay.log().contains("chunks "));
+    assert_eq!(relay.log().contains(LENDS), lends, "{}", relay.log());
+}
+
+#[test]
+fn a_small_cache_is_named_as_the_reason() {
+    let (relay, lends) = start(&["--cache", "4M"]);
+    assert!(!lends && relay.log().contains("raise --cache"), "{}", relay.log());
+}
+
+#[test]
+fn peers_of_all_transports_share_a_swarm_while_chunks_are_lent() {
+    let (relay, lends) = start(&["--cache", CACHE]);
+    let to = relay.addr.to_string();
+    // One file, so one swarm; each brings an origin and some clients.
+    let others = ["quic", "udp-data", "udp-control"].map(|transport| {
+        let few = ["--clients", "5", "--transport", transport, "--seeding", "origin"];
+        let common = ["--relay", &to, "--seed", "7"];
+        Running::start(loadgen().args(common).args(few).args(MUCH))
+    });
+    succeeds(&job(&to, &MUCH).wait());
+    others.into_iter().for_each(|other| succeeds(&other.wait()));
+    assert_eq!(relay.metric("relay_lent_bytes_total", &[]) > 0.0, lends, "{}", relay.log());
+    assert_eq!(relay.metric("relay_panics_total", &[]), 0.0);
+    for gauge in ["relay_pinned_bytes", "relay_chunk_file_bytes"] {
+        wait_until("files to go", || relay.metric(gauge, &[]) == 0.0);
+    }
+}
+
+/// What they say comes in datagrams, and what is lent goes by the stream, from which nothing is read.
+#[test]
+fn peers_that_speak_in_datagrams_and_stay_keep_no_file_pinned() {
+    let (relay, lends) = start(&["--cache", CACHE]);
+    let to = relay.addr.to_string();
+    let stays = ["--transport", "udp-control", "--stay", "100s"];
+    let staying = job(&to, &[&MUCH[..], &stays].concat());
+    let all = 40.0 * 512.0;
+    relay.wait_metric("relay_chunks_delivered_total", &[], all);
+    wait_until("files to be let go of", || relay.metric("relay_pinned_bytes", &[]) == 0.0);
+    assert!(relay.metric("relay_peers", &[]) >= 40.0, "they are still there");
+    assert_eq!(relay.metric("relay_lent_bytes_total", &[]) > 0.0, lends);
+    staying.kill();
 }
 
 #[test]

@@ -265,3 +265,19 @@ fn a_file_that_can_not_be_read_fails_the_write_that_was_promised_its_bytes() {
     })
     .expect("the driver runs");
 }
+
+/// However it ends, with a panic as well: what it held goes with it.
+#[test]
+fn a_connection_that_goes_with_lent_bytes_under_way_lets_go_of_all() {
+    shards::block_on(Driver::Epoll, async {
+        let files = files(NO_BOUND);
+        let (out, into) = pair();
+        let mut queue = SendQueue::new();
+        (0..60).for_each(|chunk| queue.push_data(lent(&files, chunk, &chunk_bytes(0)), 0, 0));
+        while !queue.write(&out, u64::MAX).expect("connected").blocked {}
+        assert!(files.pinned_bytes() > 0 && files.count() > 0);
+        drop((out, queue, into));
+        assert_eq!((files.pinned_bytes(), files.count(), files.bytes()), (0, 0, 0));
+    })
+    .expect("the driver runs");
+}
