@@ -5,8 +5,8 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use crate::{ChunkOrder, FileState, Session, SessionConfig, SessionEvent};
 use relay_protocol::{
-    Bitfield, DataHeader, DataPieceHeader, Manifest, Message, Seeding, encode_control, encode_message,
-    encode_preamble, frame_crc,
+    Bitfield, DataHeader, DataPieceHeader, Manifest, Message, Seeding, encode_control,
+    encode_message, encode_preamble, frame_crc,
     limits::{CONTROL_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX},
     time::Time,
 };
@@ -62,7 +62,9 @@ pub fn peer_session(script: &[u8]) {
     };
     let now = Time::ZERO + Duration::from_secs(1);
     let mut run = Run {
-        session: Session::new(config, file, now).with_label((how & 64 != 0).then(|| "x".into())).with_uplink(is_uplink.then(|| vec![7])),
+        session: Session::new(config, file, now)
+            .with_label((how & 64 != 0).then(|| "x".into()))
+            .with_uplink(is_uplink.then(|| vec![7])),
         ear: Ear::default(),
         manifest,
         content,
