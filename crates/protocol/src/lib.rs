@@ -164,7 +164,7 @@
 //! | 25 | `DatagramRequest` | P | right before the hello: a channel is to run in datagrams | an error |
 //! | 26 | `DatagramOffer` | R | right before `Accepted`, if the peer asked | an error |
 //! | 27 | `Label` | P | after `Accepted`, from a peer whose hello states a seeding: what the file is called where people watch the relay. The first that the swarm hears counts as long as there is the swarm | no effect |
-//! | 28 | `Uplink` | P | right before the hello, and again after `Accepted` when it changes: the peer is an end of an uplink. Its order is its own, it states no seeding, and needs no chunk that it has not named. Refused with `UplinkRefused` if the relay itself is among those below, or there are [`RELAYS_BELOW_MAX`](limits::RELAYS_BELOW_MAX) of them | the last counts |
+//! | 28 | `Uplink` | P | right before the hello, and again after `Accepted` when it changes: the peer is an end of an uplink. Its order is its own, it states no seeding, and needs no chunk that it has not named. Refused with `UplinkRefused` if the relay itself is among those below | the last counts |
 //! | 29 | `Available` | R | to an end of an uplink: which chunks other peers hold, all at first, then what changes | a set: no effect |
 //! | 30 | `Lost` | P | from an end of an uplink: chunks that it claimed can't be had any more, and of those that it named none is wanted. What is being sent still comes | a set: no effect |
 //!

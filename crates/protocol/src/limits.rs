@@ -43,8 +43,8 @@ pub const MANIFEST_PART_DIGESTS_MAX: usize = 32;
 /// Ranges in one [`super::Message::Have`], [`super::Message::Available`] or [`super::Message::Lost`], at most.
 pub const HAVE_RANGES_MAX: usize = 100;
 
-/// Relays that one uplink stands for, at most: their numbers are 640 bytes at most, which fits a message. More relays
-/// below one make a swarm that wants a second level.
+/// Relays that one uplink names, at most: their numbers are 640 bytes at most, which fits a message. Of more it names
+/// some: they only tell circles.
 pub const RELAYS_BELOW_MAX: usize = 64;
 
 /// Chunks in one [`super::Message::Want`], at most.

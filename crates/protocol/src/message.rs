@@ -131,8 +131,8 @@ pub enum Message {
     /// Peer, right before its hello and again when it changes: it is an end of an uplink, and stands for the peers
     /// of another relay. It chooses its order, and needs nothing that it has not named.
     Uplink {
-        /// The relays whose peers it stands for, their own first: random numbers that each makes at its start. The
-        /// end at the own relay names none.
+        /// The relays whose peers it stands for, their own first: random numbers that each makes at its start; of very
+        /// many some. The end at the own relay names none.
         below: Vec<u64>,
     },
     /// Relay to an end of an uplink: whether other peers of the swarm hold these chunks. Until told otherwise they
@@ -445,7 +445,7 @@ pub enum FailureCode {
     DatagramsSilent,
     /// The peer may only get, and no peer that may publish the file has begun its swarm.
     NotPublished,
-    /// An uplink would close a circle of relays, or stand for too many.
+    /// An uplink would close a circle of relays.
     UplinkRefused,
 }
 

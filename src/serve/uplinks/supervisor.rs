@@ -25,7 +25,7 @@ use crate::{
         new_scratch,
     },
     config::Upstream,
-    protocol::{SwarmKey, Token, rng::Rng},
+    protocol::{SwarmKey, Token, limits::RELAYS_BELOW_MAX, rng::Rng},
     server::uplinks::{Presence, SwarmNews, UplinkCells},
     time::Time,
     transport::Trust,
@@ -263,9 +263,11 @@ impl Supervisor {
     }
 }
 
-/// This relay, and those below it.
+/// This relay, and those below it, as many as can be named: of more some circles go unnoticed. A peer that names any
+/// number of relays breaks no uplink by it.
 fn stands_for(own: u64, below: &[u64]) -> Vec<u64> {
-    std::iter::once(own).chain(below.iter().copied().filter(|&id| id != own)).collect()
+    let others = below.iter().copied().filter(|&id| id != own);
+    std::iter::once(own).chain(others).take(RELAYS_BELOW_MAX).collect()
 }
 
 /// The log hears whether the upstream relay is there.

@@ -7,10 +7,7 @@ use super::{
     effects::{Effect, Fault},
 };
 use crate::message::{Join, NewsItem};
-use relay_protocol::{
-    Accepted, Bitfield, Claims, FailureCode, Hello, Message, Order, SwarmKey,
-    limits::RELAYS_BELOW_MAX,
-};
+use relay_protocol::{Accepted, Bitfield, Claims, FailureCode, Hello, Message, Order, SwarmKey};
 
 impl Session {
     /// The peer is an end of an uplink, right before its hello; or stands for other relays than before.
@@ -22,17 +19,6 @@ impl Session {
                 "uplink",
                 "this relay is below the one that asks, so the two would get the file of each other in a circle: one \
                  of the relays must have no --upstream, or another",
-            ));
-        }
-        if below.len() >= RELAYS_BELOW_MAX {
-            return Err(Fault::new(
-                FailureCode::UplinkRefused,
-                "uplink",
-                format!(
-                    "it stands for {} relays, and one uplink may stand for {}: give some of them another --upstream",
-                    below.len(),
-                    RELAYS_BELOW_MAX - 1
-                ),
             ));
         }
         let below: Arc<[u64]> = below.into();
