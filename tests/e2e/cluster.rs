@@ -81,6 +81,13 @@ impl Stage {
         let counted = bytes / self.file.bytes.len() as f64;
         assert!(counted > files - 0.01 && counted < files + 0.5, "{what}: {counted} files");
     }
+
+    /// At least a file, and at most so many.
+    #[track_caller]
+    fn check_files_most(&self, what: &str, bytes: f64, most: f64) {
+        let counted = bytes / self.file.bytes.len() as f64;
+        assert!(counted > 0.99 && counted < most, "{what}: {counted} files");
+    }
 }
 
 fn taken_in(relay: &RelayProcess) -> f64 {
@@ -145,18 +152,20 @@ fn what_is_shared_at_an_edge_is_got_upstream_at_another_edge_and_below_that() {
     for (name, get) in gets {
         stage.check_copy(name, &get.wait());
     }
+    // A relay between two others asks both where one is late, so a chunk may come twice; never from each peer.
     for (name, relay) in places {
-        stage.check_files(name, taken_in(relay), 1.0);
+        stage.check_files_most(name, taken_in(relay), 2.5);
     }
-    stage.check_files("up", crossed(&edges[0], "out"), 1.0);
-    stage.check_files("down", crossed(&edges[1], "in"), 1.0);
-    stage.check_files("down twice", crossed(&leaf, "in"), 1.0);
+    stage.check_files_most("up", crossed(&edges[0], "out"), 2.5);
+    stage.check_files_most("down", crossed(&edges[1], "in"), 2.5);
+    stage.check_files_most("down twice", crossed(&leaf, "in"), 2.5);
 }
 
 #[test]
 fn peers_of_other_relays_supply_what_the_origin_left() {
     let stage = Stage::new(3, 12);
-    let top = RelayProcess::start(relay(), &[]);
+    // It holds two thirds of the file at most.
+    let top = RelayProcess::start(relay(), &["--cache", "2M"]);
     let edges = [below(&top, &[]), below(&top, &[])];
     let share = stage.share(&top, &[]);
     let first = stage.get(&edges[0], "first", &["--seed-for", "10m"]);
@@ -165,8 +174,9 @@ fn peers_of_other_relays_supply_what_the_origin_left() {
     assert_eq!(share.wait().code, 0);
     stage.check_copy("second", &stage.get(&edges[1], "second", &[]).wait());
     stage.check_copy("third", &stage.get(&top, "third", &[]).wait());
-    stage.check_files("up", crossed(&edges[0], "out"), 1.0);
-    assert!(first.stdout().is_empty() || first.stderr().contains("seeding"), "it stays");
+    let up = crossed(&edges[0], "out") / stage.file.bytes.len() as f64;
+    assert!(up > 0.3, "{up} files came from the peer that stays");
+    drop(first);
 }
 
 #[test]
@@ -231,7 +241,7 @@ fn a_wrong_token_or_pin_is_told_and_peers_here_are_served_all_the_same() {
     for (args, says) in [
         (&["--upstream", &named][..], "--upstream-token-file"),
         (&["--upstream", &named, "--upstream-token-file", &wrong], "does not know the token"),
-        (&["--upstream", &other_pin], "pin"),
+        (&["--upstream", &other_pin], "is expected"),
     ] {
         let edge = RelayProcess::start(relay(), args);
         let share = stage.share(&edge, &[]);
@@ -260,6 +270,13 @@ fn a_peer_that_may_only_get_gets_at_an_edge_what_was_published_upstream() {
     wait_until("the reason", || asking.stderr().contains(why));
     let _share = stage.share(&top, &["--token-file", &publisher]);
     stage.check_copy("copy", &asking.wait());
+    // And it makes no difference to what is shared here after one has asked for it here.
+    let other = Stage::new(10, 3);
+    let asking = other.get(&edge, "here", &["--token-file", &getter]);
+    wait_until("the reason", || asking.stderr().contains(why));
+    let _share = other.share(&edge, &["--token-file", &publisher]);
+    other.check_copy("there", &other.get(&top, "there", &["--token-file", &getter]).wait());
+    other.check_copy("here", &asking.wait());
 }
 
 #[test]

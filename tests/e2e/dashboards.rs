@@ -194,7 +194,7 @@ fn the_board_can_be_imported_anywhere() {
     let panels = board["panels"].as_array().expect("panels");
     let rows: Vec<_> = panels.iter().filter(|panel| panel["type"] == "row").collect();
     let titles: Vec<_> = rows.iter().filter_map(|row| row["title"].as_str()).collect();
-    assert_eq!(titles, ["Overview", "Shards", "Swarms", "Cache", "Faults", "Datagrams"]);
+    assert_eq!(titles, ["Overview", "Shards", "Swarms", "Cache", "Faults", "Datagrams", "Uplinks"]);
     let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
     assert_eq!(ids.len(), panels.len(), "no two panels have one id");
     for panel in panels.iter().filter(|panel| panel["type"] != "row") {

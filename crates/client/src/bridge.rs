@@ -72,6 +72,8 @@ struct Shared {
     manifest: RefCell<Option<Arc<Manifest>>>,
     ends: [EndState; 2],
     came: Rc<dyn Fn(Side, u64)>,
+    /// The lower end waits until peers of the relay above hold something.
+    awaits_upstream: Cell<bool>,
     stops: Cell<bool>,
     /// Something happened.
     bell: LocalBell,
@@ -206,7 +208,6 @@ impl Observer for EndObserver {
 pub struct Bridge {
     shared: Rc<Shared>,
     shelf: Shelf,
-    awaits_upstream: bool,
     up: Peer,
     down: Option<Peer>,
     handles: [PeerHandle; 2],
@@ -223,6 +224,12 @@ impl BridgeHandle {
     /// Ends it.
     pub fn stop(&self) {
         self.shared.stops.set(true);
+        self.shared.bell.ring();
+    }
+
+    /// The lower end joins, whatever peers of the relay above hold.
+    pub fn join_below(&self) {
+        self.shared.awaits_upstream.set(false);
         self.shared.bell.ring();
     }
 
@@ -250,6 +257,7 @@ impl Bridge {
             manifest: RefCell::new(None),
             ends: Default::default(),
             came,
+            awaits_upstream: Cell::new(awaits_upstream),
             stops: Cell::new(false),
             bell: LocalBell::new(),
         });
@@ -264,7 +272,7 @@ impl Bridge {
         handles[0].stand_for(&below);
         // The end at the own relay stands for no other.
         handles[1].stand_for(&[]);
-        Self { shared, shelf, awaits_upstream, up, down: Some(down), handles }
+        Self { shared, shelf, up, down: Some(down), handles }
     }
 
     /// What tells it to stop.
@@ -275,10 +283,11 @@ impl Bridge {
 
     /// Runs on this shard until it was stopped, or an end can't go on: which one, and why.
     pub async fn run(self, scratch: Scratch) -> Result<(), (Side, ConnectionError)> {
-        let Self { shared, shelf, awaits_upstream, up, mut down, handles } = self;
+        let Self { shared, shelf, up, mut down, handles } = self;
         let mut tasks = vec![start(Side::Up, up, &shared, &scratch)];
         let result = loop {
-            let is_due = !awaits_upstream || shared.crossing.borrow().has_something(Side::Up);
+            let is_due =
+                !shared.awaits_upstream.get() || shared.crossing.borrow().has_something(Side::Up);
             if is_due && let Some(down) = down.take() {
                 tasks.push(start(Side::Down, down, &shared, &scratch));
             }

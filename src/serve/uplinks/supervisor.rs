@@ -154,6 +154,7 @@ impl Supervisor {
             Presence::Peers { below } => {
                 if let Some(running) = self.running.get_mut(&key) {
                     running.until = None;
+                    running.handle.join_below();
                     running.handle.stand_for(&stands_for(self.relay_id, &below));
                 }
                 let not_before = self.wanted.get(&key).map_or(now, |wanted| wanted.not_before);
