@@ -1,3 +1,5 @@
+//! What crosses a bridge, what is refused, and that all room comes back.
+
 use std::collections::BTreeSet;
 
 use relay_protocol::rng::Rng;

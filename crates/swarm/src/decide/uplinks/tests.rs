@@ -1,3 +1,5 @@
+//! What ends of uplinks are told, and that they count for no copy and hold up no peer.
+
 use std::time::Duration;
 
 use relay_protocol::{Bitfield, ChunkRange, Order, Seeding, rng::Rng, time::Time};
